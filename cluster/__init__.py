@@ -1,0 +1,12 @@
+"""The server: five rooms, one above the other, imports downwards only.
+
+====== ========= ==================================================================================================
+floor  room      duty
+====== ========= ==================================================================================================
+4      api       HTTP in: the table of operations becomes routes; forwarding
+3      node      the living process: config, clock, group commit, waking, composition
+2      consensus the only room that knows pysyncobj: its repairs, log store, transport, snapshots
+1      machine   the heart: deterministic, versioned; SQL on a connection that it is handed
+0      protocol  messages, limits, refusals, the table of operations, wire form; the client may enter here only
+====== ========= ==================================================================================================
+"""

@@ -1,0 +1,188 @@
+"""The narrow port of the consensus room, and what the room needs from the outside world.
+
+Everything that a test may want to fake is a protocol here: time, dice, disk, network. Nothing in this room reads a
+clock, rolls a die, opens a file or a socket in any other way, so that a whole cluster runs in one thread under a seed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+
+
+# -- outcomes: three colours and no other (a value is the third) ---------------------------------------------------
+class NotApplied(Exception):
+    """Certainly not applied, now or later: try again, here or at another node. ``code`` is the problem code."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(detail)
+        self.code = code
+
+
+class OutcomeUnknown(Exception):
+    """Perhaps applied: only a repeat under the same idempotency key can tell."""
+
+
+class Damaged(Exception):
+    """What the disk holds is not what was written there. The node must not start, and must not guess."""
+
+
+class Role(StrEnum):
+    """What a member is in its current term."""
+
+    FOLLOWER = "follower"
+    CANDIDATE = "candidate"
+    LEADER = "leader"
+
+
+class Status(NamedTuple):
+    """What a member knows of its group at this moment. Reading it never blocks. Indexes are of the Raft log."""
+
+    role: Role
+    term: int
+    leader: str | None
+    quorum_fresh: bool
+    """For a leader: whether a majority answered within the last election time-out."""
+    first_index: int
+    last_index: int
+    commit_index: int
+    applied_index: int
+    matched: dict[str, int]
+    """For a leader: how far each other member's durable log is known to equal its own."""
+    connected: frozenset[str]
+    blank: bool
+    """Whether this member's disk was empty when it met a formed cluster, and it does not count yet."""
+
+
+Apply = Callable[[int, int, bytes], Any]
+"""``apply(index, term, payload)`` on every member, in log order, each index once per life of the state."""
+
+
+class Consensus(Protocol):
+    """A replicated log as the floors above see it."""
+
+    def status(self) -> Status:
+        """Return what this member knows now."""
+
+    def propose(self, payload: bytes) -> asyncio.Future[Any]:
+        """Append to the log; the future gives what ``apply`` returned here.
+
+        Raises ``NotApplied`` at once where this member does not lead; the future raises ``OutcomeUnknown`` when
+        leadership is lost before the entry was applied.
+        """
+
+
+# -- the outside world --------------------------------------------------------------------------------------------
+class Clock(Protocol):
+    """The only source of time."""
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards and know no calendar."""
+
+    def wall_ms(self) -> int:
+        """Milliseconds since 1970 in UTC, as this machine believes; may jump."""
+
+
+class LogFile(Protocol):
+    """One append-only file. Every error of ``sync`` is final: a second try would lie about the first."""
+
+    @property
+    def size(self) -> int:
+        """Bytes written, synced or not."""
+
+    def append(self, data: bytes) -> None:
+        """Write at the end. On ``OSError`` nothing of it remains."""
+
+    def sync(self) -> None:
+        """Return once everything appended or truncated before is durable (fdatasync)."""
+
+    def truncate(self, size: int) -> None:
+        """Cut the file to ``size`` bytes; durable after the next ``sync``."""
+
+    def close(self) -> None:
+        """Let go of the file, without any promise about unsynced bytes."""
+
+
+class Disk(Protocol):
+    """One node's data directory, flat. Names are plain file names."""
+
+    def lock(self) -> None:
+        """Take the directory for this process; raises ``Damaged`` naming the holder if another has it."""
+
+    def names(self) -> list[str]:
+        """The files that exist, sorted."""
+
+    def read(self, name: str) -> bytes:
+        """The whole content of a file; ``FileNotFoundError`` if it is missing."""
+
+    def write_atomically(self, name: str, data: bytes) -> None:
+        """Replace a file: temporary name, write, fsync, rename, fsync of the directory. Durable on return."""
+
+    def create(self, name: str, head: bytes) -> LogFile:
+        """Create a file that starts with ``head``, durable with its name on return, open for appending."""
+
+    def open(self, name: str) -> LogFile:
+        """Open an existing file for appending at its end."""
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it exists; durable on return."""
+
+    def free_bytes(self) -> int:
+        """Space left for this process."""
+
+
+class Hello(msgspec.Struct, frozen=True, kw_only=True):
+    """How a member introduces itself on a new connection, checked before anything else is read."""
+
+    cluster: str
+    cluster_id: str | None
+    group: int
+    node: str
+    incarnation: str
+    """Random per process, so that a restarted peer is told from its former self."""
+    pristine: bool
+    """Whether the disk is as empty as at birth: no term seen, nothing in the log."""
+    version: str
+
+
+class NetworkEvents(Protocol):
+    """What a network tells its user; called on the node's loop, never concurrently."""
+
+    def hello(self) -> Hello:
+        """This member's introduction at this moment."""
+
+    def on_connected(self, peer: str, hello: Hello) -> None:
+        """An authenticated connection to a member is up."""
+
+    def on_frame(self, peer: str, frame: bytes) -> None:
+        """A whole frame arrived, in order within one connection."""
+
+    def on_disconnected(self, peer: str) -> None:
+        """The connection is gone; frames on their way are lost."""
+
+    def on_refused(self, peer: str) -> None:
+        """A redial right after a lost connection was refused: the peer's process is dead."""
+
+
+class Network(Protocol):
+    """Authenticated, ordered connections to the other members, at most one each, redialled for ever."""
+
+    async def start(self, events: NetworkEvents) -> None:
+        """Listen and begin to dial; raises ``OSError`` if the address cannot be bound."""
+
+    def send(self, peer: str, frame: bytes) -> bool:
+        """Queue a frame; False if there is no connection. Never blocks."""
+
+    async def close(self) -> None:
+        """Stop listening and close every connection."""
+
+
+class Offload(Protocol):
+    """Runs what would block the loop somewhere else."""
+
+    def run(self, work: Callable[[], Any]) -> Awaitable[Any]:
+        """Run ``work`` in a thread (in a simulation: later) and give what it returned or raised."""

@@ -1,0 +1,52 @@
+"""Every number that bounds anything, with its unit in its name. Nothing grows without one of these."""
+
+from __future__ import annotations
+
+# -- what users may send ------------------------------------------------------------------------------------------
+TOPIC_NAME_CHARS_MAX = 200
+PARTITIONS_MAX = 256
+LABEL_CHARS_MAX = 200
+"""Names of producers and consumers, which are for people only."""
+MESSAGE_VALUE_BYTES_MAX = 256 * 1024
+MESSAGE_KEY_CHARS_MAX = 1024
+MESSAGE_HEADERS_MAX = 64
+MESSAGE_HEADER_CHARS_MAX = 4096
+APPEND_MESSAGES_MAX = 10_000
+REQUEST_BYTES_MAX = 1024 * 1024
+TARGET_BYTES_MAX = 8 * 1024
+"""Path and query of one request; 200 characters of a topic name are at most 2 400 bytes percent-encoded."""
+IDEMPOTENCY_KEY_CHARS_MAX = 200
+JSON_NESTING_MAX = 100
+WAIT_S_MAX = 60.0
+PAGE_ITEMS_DEFAULT = 100
+PAGE_ITEMS_MAX = 1000
+PAGE_BYTES_MAX = 4 * 1024 * 1024
+CONSUME_MESSAGES_MAX = 1000
+INTEGER_MAX = 2**53 - 1
+"""The largest integer that every JSON reader keeps exact."""
+
+# -- what the cluster remembers -----------------------------------------------------------------------------------
+RECEIPTS_MAX = 250_000
+RECEIPT_AGE_MS_MAX = 24 * 3600 * 1000
+RECEIPT_EVICTIONS_PER_COMMAND = 4
+"""More than one, so that a backlog of old receipts shrinks; bounded, so that no entry stalls on it."""
+
+# -- what one node holds in memory --------------------------------------------------------------------------------
+COMMANDS_PENDING_MAX = 10_000
+COMMANDS_PENDING_BYTES_MAX = 64 * 1024 * 1024
+ENTRY_COMMANDS_MAX = 2_000
+ENTRY_BYTES_TARGET = 1024 * 1024
+"""Group commit closes an entry once it holds this much; one command more may exceed it by REQUEST_BYTES_MAX."""
+ENTRY_BYTES_MAX = 4 * 1024 * 1024
+FRAME_BYTES_MAX = 16 * 1024 * 1024
+HANDSHAKE_BYTES_MAX = 4 * 1024
+PENDING_HANDSHAKES_MAX = 64
+APPEND_BYTES_MAX = 2 * 1024 * 1024
+"""Entries in one append_entries message; at least one entry is always sent, so the true bound is ENTRY_BYTES_MAX."""
+REPLICATION_WINDOW_BYTES = 8 * 1024 * 1024
+"""Entries sent to one follower and not yet acknowledged."""
+APPLY_BYTES_PER_TICK = 1024 * 1024
+LONG_POLLS_MAX = 5_000
+
+assert ENTRY_BYTES_TARGET + 2 * REQUEST_BYTES_MAX <= ENTRY_BYTES_MAX
+assert APPEND_BYTES_MAX + ENTRY_BYTES_MAX < FRAME_BYTES_MAX

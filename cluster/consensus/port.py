@@ -7,6 +7,7 @@ clock, rolls a die, opens a file or a socket in any other way, so that a whole c
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -186,3 +187,43 @@ class Offload(Protocol):
 
     def run(self, work: Callable[[], Any]) -> Awaitable[Any]:
         """Run ``work`` in a thread (in a simulation: later) and give what it returned or raised."""
+
+
+class Snapshot(NamedTuple):
+    """A checked copy of the state database as one file. Index and term are read from the copy itself."""
+
+    name: str
+    index: int
+    term: int
+    sequence: int
+    size_bytes: int
+    sha256: str
+
+
+class StateFiles(Protocol):
+    """The SQLite files of one node. Everything but the two ``open`` calls may block and belongs into an ``Offload``."""
+
+    def open(self) -> sqlite3.Connection:
+        """The one connection that writes; WAL, ``synchronous=NORMAL``, no automatic checkpoints."""
+
+    def open_reader(self) -> sqlite3.Connection:
+        """Another connection, read only, usable from any one thread at a time."""
+
+    def checkpoint(self) -> int | None:
+        """Make the database file itself durable; the Raft index that it then surely contains, None if readers held it."""
+
+    def copy(self) -> Snapshot:
+        """Make a consistent, checked, durable copy while the state goes on being written."""
+
+    def read(self, snapshot: Snapshot, offset: int, size_bytes: int) -> bytes:
+        """A piece of a copy; empty at its end."""
+
+    def receive(self, offset: int, data: bytes) -> None:
+        """Write a piece of an incoming copy; offset 0 begins anew."""
+
+    def install(self, snapshot: Snapshot) -> None:
+        """Check the received copy (size, sha256, SQLite's own check, position) and put it durably in the state's place.
+
+        No connection may be open. Raises ``Damaged`` if the copy is not what ``snapshot`` says; the state is then
+        untouched.
+        """

@@ -1,0 +1,53 @@
+# `make` alone prints this help. Everything runs in one virtual environment, .venv, made on demand.
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+PY     := .venv/bin/python
+SEED   ?= 1
+SEEDS  ?= 100
+
+.venv/.stamp: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "quorl needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
+	$(PYTHON) -m venv --clear .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
+	touch $@
+
+help: ## Print this help
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: .venv/.stamp ## Start three nodes, kill the leader half way, and count what was lost (nothing)
+	$(PY) -m examples.demo
+
+test: .venv/.stamp ## Run every test, then check the coverage floor
+	$(PY) -m pytest -n auto -m "not chaos and not sim" --cov --cov-report=
+	$(PY) -m coverage report --include='cluster/protocol/*,cluster/machine/*' --fail-under=100
+	PYTHONHASHSEED=0 $(PY) -m pytest -n auto -m "sim and not chaos"
+	$(PY) -m pytest -m chaos
+
+check: .venv/.stamp ## Lint, formatting, types and the house rules
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+	$(PY) -m pytest -q tests/test_tidy.py
+
+sim: .venv/.stamp ## Simulate whole clusters: SEEDS of them, from SEED on
+	PYTHONHASHSEED=0 $(PY) -m tests.simulation $(SEED) $(SEEDS)
+
+mutants: .venv/.stamp ## Switch every repair off in turn; the simulation must notice each
+	PYTHONHASHSEED=0 $(PY) -m tests.simulation.mutants
+
+chaos: .venv/.stamp ## Kill, pause and cut off real nodes, longer than the tests do
+	QUORL_CHAOS_ROUNDS=20 $(PY) -m pytest -m chaos --timeout=1800
+
+bench: .venv/.stamp ## Measure this machine
+	$(PY) -m benchmarks all
+
+cluster: .venv/.stamp ## Run the three nodes of configs/ until Ctrl-C; their data stays in data/
+	$(PY) scripts/cluster.py
+
+clean: ## Remove the environment, caches and the data of `make cluster`
+	rm -rf .venv data build dist src/*.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help demo test check sim mutants chaos bench cluster clean

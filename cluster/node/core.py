@@ -1,0 +1,95 @@
+"""What the gateway stands on: this node (``Core``) and the others (``Peers``).
+
+Both are protocols, so that the gateway runs unchanged in a process, in a simulation and over scripted fakes. Deadlines
+are moments on the core's monotonic clock; nothing here waits longer than the deadline it was given.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from quorl.cluster.protocol.entry import Sealed
+from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
+from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.wire import Answer, Call
+
+
+class PeerUnreachable(Exception):
+    """The call certainly did not reach the peer."""
+
+
+class PeerLost(Exception):
+    """The call may have reached the peer, and no answer came."""
+
+
+class Outcome(Protocol):
+    """What the machine made of one command; its own type fits."""
+
+    @property
+    def value(self) -> Reply | Rejection:
+        """The accepted answer or the refusal."""
+
+    @property
+    def replayed(self) -> bool:
+        """Whether it was answered from the receipt of an earlier request under the same key."""
+
+
+class Core(Protocol):
+    """This node, as the gateway needs it."""
+
+    @property
+    def name(self) -> str:
+        """This node's name."""
+
+    def leader(self) -> str | None:
+        """Return the name of the leader as known here."""
+
+    def leads(self) -> bool:
+        """Return whether this node leads."""
+
+    def sequence(self) -> int:
+        """Return the number of entries applied here."""
+
+    def term(self) -> int:
+        """Return the current term."""
+
+    def monotonic(self) -> float:
+        """Return seconds on the clock of all deadlines."""
+
+    async def submit(self, sealed: Sealed) -> tuple[Outcome, int]:
+        """Commit a command at the leader; gives the outcome and the sequence that contains it.
+
+        Raises ``NotApplied`` (with code no_leader, too_many_requests, storage_full or shutting_down) or
+        ``OutcomeUnknown``.
+        """
+
+    async def barrier(self) -> int:
+        """At the leader: a sequence that contains every write acknowledged before this call. Raises as ``submit``."""
+
+    async def wait_applied(self, sequence: int, deadline: float) -> bool:
+        """Wait until this node has applied ``sequence`` entries; False at the deadline."""
+
+    async def wait_leader(self, other_than: str | None, deadline: float) -> str | None:
+        """Wait until a leader is known that is not ``other_than``; at the deadline whatever is known."""
+
+    async def read(self, request: Query[Any]) -> Reply | Rejection:
+        """Answer from this node's own copy."""
+
+    async def render(self, value: Reply | Rejection) -> Reply | Rejection:
+        """Turn what the machine decided into what is answered (messages are read from storage)."""
+
+    async def wait_topic(self, topic: str, sequence: int, deadline: float) -> bool:
+        """Wait until something happened to the topic after ``sequence``; False at the deadline."""
+
+    def inspect(self, request: Inspection[Any]) -> Reply:
+        """Answer a question about this node."""
+
+    def outage(self) -> Problem:
+        """Return no_leader or no_quorum, naming the members that cannot be reached and why."""
+
+
+class Peers(Protocol):
+    """The other nodes, over HTTP."""
+
+    async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
+        """Send a call to a peer; raises ``PeerUnreachable`` or ``PeerLost``."""

@@ -1,0 +1,245 @@
+"""The catalogue of problems: what can be wrong with a call, why, and what to do.
+
+One row per stable ``code``: the refusals of the table of operations, and those that HTTP and the cluster add. Server,
+documentation and client read the same rows. A problem travels as RFC 9457 ``application/problem+json``.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, NamedTuple
+
+import msgspec
+from msgspec import UNSET, UnsetType
+
+from quorl.cluster.protocol.grammar import Rejection
+from quorl.cluster.protocol.operations import OPERATIONS
+
+RETRY_AFTER_MS_DEFAULT = 1000
+DETAIL_CHARS_MAX = 500
+"""Details may quote what was sent; this bounds the echo."""
+
+
+class IdempotencyKeyReused(Rejection, frozen=True, tag="idempotency_key_reused"):
+    """The idempotency key was used before, with another request."""
+
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "Idempotency key reused"
+    hint: ClassVar[str] = "Make a new key for every new request; keep a key only to repeat the very same request."
+
+
+class CommandFailed(Rejection, frozen=True, tag="command_failed"):
+    """The command failed in the same way on every node and changed nothing."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "Command failed"
+    hint: ClassVar[str] = "This is a defect of quorl: please report it with the request id and the detail."
+
+
+class Kind(NamedTuple):
+    """One row of the catalogue. ``retryable``: the same call may succeed later, or at another node."""
+
+    code: str
+    status: int
+    title: str
+    hint: str
+    retryable: bool
+
+
+def kind_of(rejection: type[Rejection]) -> Kind:
+    """Return the catalogue's row for a class of refusals."""
+    code = str(rejection.__struct_config__.tag)
+    return Kind(code, rejection.status, rejection.title, rejection.hint, rejection.transient)
+
+
+_REPEAT = "Repeat the call; the client libraries do so by themselves."
+
+_OF_HTTP = (
+    Kind(
+        "invalid_json",
+        400,
+        "Body is not JSON",
+        "Send UTF-8 JSON as RFC 8259 has it; the detail says where it breaks.",
+        False,
+    ),
+    Kind(
+        "invalid_parameter", 400, "Invalid parameter", "Correct the parameter or header that the detail names.", False
+    ),
+    Kind("route_not_found", 404, "No such route", "GET /openapi.json lists every route.", False),
+    Kind("method_not_allowed", 405, "Method not allowed", "Use one of the methods in the Allow header.", False),
+    Kind(
+        "not_acceptable",
+        406,
+        "Not acceptable",
+        "Answers are JSON: accept application/json, or leave Accept out.",
+        False,
+    ),
+    Kind(
+        "payload_too_large",
+        413,
+        "Payload too large",
+        "Send fewer messages per call, or store large data elsewhere and send its URL.",
+        False,
+    ),
+    Kind("target_too_long", 414, "Path or query too long", "Shorten the path or the query.", False),
+    Kind("unsupported_media_type", 415, "Unsupported media type", "Send Content-Type: application/json.", False),
+    Kind("validation_failed", 422, "Invalid request", "Correct the fields that `errors` points at.", False),
+    Kind("too_many_requests", 429, "Too many requests", "Slow down and repeat the call after Retry-After.", True),
+    Kind("internal", 500, "Internal error", "This is a defect of quorl: please report it with the request id.", False),
+    Kind(
+        "unreadable_answer",
+        502,
+        "Answer is not quorl's",
+        "Something between client and node answered in the node's place: check the URL and any proxy.",
+        True,
+    ),
+    Kind("no_leader", 503, "No leader", "An election is under way or no majority is up. " + _REPEAT, True),
+    Kind(
+        "no_quorum",
+        503,
+        "No quorum",
+        "Start the members that the detail names. Reads still work with ?consistency=local.",
+        True,
+    ),
+    Kind("not_ready", 503, "Not ready", "This node is catching up: repeat the call, or ask another node.", True),
+    Kind("shutting_down", 503, "Shutting down", "This node is stopping: ask another one.", True),
+    Kind(
+        "commit_unknown",
+        504,
+        "Outcome unknown",
+        "The write may have happened or not: repeat it with the Idempotency-Key of this answer, which is safe.",
+        True,
+    ),
+    Kind(
+        "storage_full",
+        507,
+        "Storage full",
+        "Free space for the data directory of the node that the detail names.",
+        False,
+    ),
+    Kind(
+        "too_many_hops",
+        508,
+        "Too many hops",
+        "Nodes forward a call once at most: check that no proxy sends it in a circle.",
+        True,
+    ),
+)
+
+
+def _catalogue() -> dict[str, Kind]:
+    refusals = {rejection for row in OPERATIONS for rejection in row.rejections} | {IdempotencyKeyReused, CommandFailed}
+    kinds = sorted({*_OF_HTTP, *map(kind_of, refusals)}, key=lambda kind: (kind.status, kind.code))
+    catalogue = {kind.code: kind for kind in kinds}
+    assert len(catalogue) == len(kinds), "two problems share a code"
+    return catalogue
+
+
+CATALOGUE: dict[str, Kind] = _catalogue()
+"""Every problem by its code, in order of status."""
+
+
+class FieldError(msgspec.Struct, frozen=True):
+    """What is wrong with one field; ``pointer`` is an RFC 6901 JSON pointer into the request."""
+
+    pointer: str
+    detail: str
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """A problem with one call. ``hint`` and ``retry_after_ms`` replace the catalogue's where they are given."""
+
+    code: str
+    detail: str = ""
+    hint: str = ""
+    errors: tuple[FieldError, ...] = ()
+    retry_after_ms: int | None = None
+    allow: tuple[str, ...] = ()
+    """For ``method_not_allowed``: the methods that are."""
+
+    @property
+    def kind(self) -> Kind:
+        """The catalogue's row."""
+        return CATALOGUE[self.code]
+
+
+class ProblemDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """A problem on its way over HTTP. Only ``code`` is certain to be there when one is read."""
+
+    type: str = "about:blank"
+    title: str = ""
+    status: int = 0
+    detail: str = ""
+    instance: str = ""
+    code: str
+    hint: str = ""
+    retryable: bool = False
+    retry_after_ms: int | UnsetType = UNSET
+    request_id: str = ""
+    node: str = ""
+    leader: str | None = None
+    errors: list[FieldError] | UnsetType = UNSET
+
+
+class ProtocolError(Exception):
+    """The call itself is wrong; nothing was done."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.code}: {problem.detail}")
+        self.problem = problem
+
+
+class Refusal(Exception):
+    """The answer is a problem document."""
+
+    def __init__(self, problem: ProblemDocument) -> None:
+        super().__init__(f"{problem.code}: {problem.detail}")
+        self.problem = problem
+
+
+def invalid(pointer: str, detail: str) -> ProtocolError:
+    """Return the error for one field that breaks a rule."""
+    detail = detail[:DETAIL_CHARS_MAX]
+    error = FieldError(pointer[:DETAIL_CHARS_MAX], detail)
+    return ProtocolError(Problem("validation_failed", f"{error.pointer or 'The request'}: {detail}", errors=(error,)))
+
+
+def problem_of(rejection: Rejection) -> Problem:
+    """Return the problem that a refusal of the machine becomes over HTTP."""
+    code = str(rejection.__struct_config__.tag)
+    return Problem(code, rejection.detail or (rejection.__doc__ or "").strip().splitlines()[0])
+
+
+def _plain(text: str) -> str:
+    """Replace what UTF-8 cannot carry: details and paths quote what strangers sent."""
+    return text.encode(errors="replace").decode()
+
+
+def document_of(problem: Problem, *, instance: str, request_id: str, node: str, leader: str | None) -> ProblemDocument:
+    """Return the document for a problem: the catalogue's row, the detail, and where it happened."""
+    kind = problem.kind
+    retry_after_ms = problem.retry_after_ms or RETRY_AFTER_MS_DEFAULT
+    return ProblemDocument(
+        type=f"/problems/{kind.code}",
+        title=kind.title,
+        status=kind.status,
+        detail=_plain(problem.detail),
+        instance=_plain(instance),
+        code=kind.code,
+        hint=problem.hint or kind.hint,
+        retryable=kind.retryable,
+        retry_after_ms=retry_after_ms if kind.retryable else UNSET,
+        request_id=request_id,
+        node=node,
+        leader=leader,
+        errors=list(problem.errors) or UNSET,
+    )
+
+
+def catalogue_markdown() -> str:
+    """Return the catalogue as a Markdown table, for the documentation."""
+    rows = ["| code | status | retryable | title | what to do |", "|---|---|---|---|---|"]
+    rows += [
+        f"| `{kind.code}` | {kind.status} | {'yes' if kind.retryable else 'no'} | {kind.title} | {kind.hint} |"
+        for kind in CATALOGUE.values()
+    ]
+    return "\n".join(rows) + "\n"

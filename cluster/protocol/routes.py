@@ -1,0 +1,99 @@
+"""Finding the row of the table that a method and an encoded path mean.
+
+Matching works on the encoded segments, so that an encoded ``/`` inside a name never splits it. A literal segment wins
+over a placeholder.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import NamedTuple
+from urllib.parse import unquote
+
+from quorl.cluster.protocol.grammar import Operation
+from quorl.cluster.protocol.operations import OPERATIONS
+from quorl.cluster.protocol.problems import DETAIL_CHARS_MAX, Problem, ProtocolError
+
+GUESS_CHARS_MAX = 200
+"""Longer texts are not guessed at: comparing texts costs the product of their lengths."""
+
+FOUNDING_PATHS = (
+    "/topics",
+    "/producer/register",
+    "/consumer/register",
+    "/producer/produce",
+    "/consumer/consume",
+    "/size",
+)
+"""The founding routes, which are served beside ``/v1``."""
+
+
+class Route(NamedTuple):
+    """All rows that share a path."""
+
+    segments: tuple[str, ...]
+    """Literal segments, and ``""`` where a placeholder stands."""
+    names: tuple[str, ...]
+    rows: dict[str, Operation]
+
+
+def _routes() -> dict[int, list[Route]]:
+    routes: dict[str, Route] = {}
+    for row in OPERATIONS:
+        segments = tuple("" if part.startswith("{") else part for part in row.path.split("/")[1:])
+        route = routes.setdefault(row.path, Route(segments, row.placeholders, {}))
+        assert row.method not in route.rows, f"two rows share {row.method} {row.path}"
+        route.rows[row.method] = row
+    by_length: dict[int, list[Route]] = {}
+    for route in sorted(routes.values(), key=lambda route: route.segments, reverse=True):
+        by_length.setdefault(len(route.segments), []).append(route)
+    return by_length
+
+
+_ROUTES = _routes()
+_TEMPLATES = (*dict.fromkeys(row.path for row in OPERATIONS), *FOUNDING_PATHS)
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str:
+    """Return " - did you mean `x`?" for the candidate that looks most like ``word``, or nothing."""
+    if len(word) > GUESS_CHARS_MAX:
+        return ""
+    found = difflib.get_close_matches(word, list(candidates), n=1, cutoff=0.6)
+    return f" - did you mean `{found[0]}`?" if found else ""
+
+
+def match(method: str, path: str) -> tuple[Operation, dict[str, str]]:
+    """Return the row and the decoded values of its placeholders; raises route_not_found or method_not_allowed."""
+    parts = path.split("/")[1:] if path.startswith("/") else []
+    for route in _ROUTES.get(len(parts), ()):
+        if all(want in ("", part) for want, part in zip(route.segments, parts, strict=True)):
+            row = route.rows.get(method)
+            if row is None:
+                raise not_allowed(method, path, sorted(route.rows))
+            raw = [part for want, part in zip(route.segments, parts, strict=True) if not want]
+            return row, {name: _decoded(name, part) for name, part in zip(route.names, raw, strict=True)}
+    guess = nearest(path, (_filled(template, parts) for template in _TEMPLATES))
+    raise ProtocolError(Problem("route_not_found", f"Nothing is served at {path[:DETAIL_CHARS_MAX]}{guess}"))
+
+
+def not_allowed(method: str, path: str, allow: list[str]) -> ProtocolError:
+    """Return the error for a method that a path does not know."""
+    detail = f"{path[:DETAIL_CHARS_MAX]} takes {', '.join(allow)}, not {method[:20]}."
+    return ProtocolError(Problem("method_not_allowed", detail, allow=tuple(allow)))
+
+
+def _decoded(name: str, part: str) -> str:
+    try:
+        return unquote(part, errors="strict")
+    except UnicodeDecodeError:
+        detail = f"`{name}` in the path is not percent-encoded UTF-8."
+        raise ProtocolError(Problem("invalid_parameter", detail)) from None
+
+
+def _filled(template: str, parts: list[str]) -> str:
+    """Put the actual names into a template of the same length, so that only what is literal is compared."""
+    wanted = template.split("/")[1:]
+    if len(wanted) != len(parts):
+        return template
+    return "/" + "/".join(part if want.startswith("{") else want for want, part in zip(wanted, parts, strict=True))

@@ -1,0 +1,101 @@
+"""Reading JSON that strangers sent, so strictly that whatever passes can be read back by anybody.
+
+msgspec skips what is inside a raw value, invalid UTF-8 and numbers out of range included. So every body is first read
+without types, which finds all of that at about the cost of searching the bytes for it, and then with its types.
+Whatever is wrong leaves here as a ``ProtocolError`` that says where.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import msgspec
+
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.problems import Problem, ProtocolError, invalid
+from quorl.cluster.protocol.routes import nearest
+
+T = TypeVar("T")
+
+_untyped = msgspec.json.Decoder()
+_BYTE = re.compile(r" \(byte (\d+)\)$")
+_PLACE = re.compile(r"^(?P<what>.*) - at `(?:key in )?\$(?P<path>[^`]*)`$", re.DOTALL)
+_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`$", re.DOTALL)
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
+_TOO_DEEP = f"JSON may be nested {limits.JSON_NESTING_MAX} deep."
+
+
+def read_object(body: bytes) -> dict[str, Any]:
+    """Return the JSON object that ``body`` is; every value in it can be decoded."""
+    if len(body) > limits.REQUEST_BYTES_MAX:
+        detail = f"The body has {len(body)} bytes; {limits.REQUEST_BYTES_MAX} are allowed."
+        raise ProtocolError(Problem("payload_too_large", detail))
+    try:
+        if not body.isascii():
+            body.decode()
+        tree = _untyped.decode(body)
+    except UnicodeDecodeError as error:
+        raise _broken(body, error.start, "invalid UTF-8") from None
+    except RecursionError:
+        raise invalid("", _TOO_DEEP) from None
+    except msgspec.ValidationError as error:
+        what = str(error).split(" - at ", maxsplit=1)[0]
+        raise invalid("", f"{what}: a number that readers cannot keep") from None
+    except msgspec.DecodeError as error:
+        text = str(error).removeprefix("JSON is malformed: ")
+        found = _BYTE.search(text)
+        at, what = (int(found[1]), text[: found.start()]) if found else (len(body), "the body ends too early")
+        raise _broken(body, at, what) from None
+    if not isinstance(tree, dict):
+        raise invalid("", f"expected a JSON object, got {_json_type(tree)}")
+    if body.count(b"[") + body.count(b"{") > limits.JSON_NESTING_MAX and _deeper_than(tree, limits.JSON_NESTING_MAX):
+        raise invalid("", _TOO_DEEP)
+    return tree
+
+
+def read_typed(body: bytes, decoder: msgspec.json.Decoder[T], known: Iterable[str]) -> T:
+    """Decode a body that ``read_object`` has passed; ``known`` are the field names to guess from."""
+    try:
+        return decoder.decode(body)
+    except msgspec.ValidationError as error:
+        raise located(str(error), known) from None
+
+
+def located(message: str, known: Iterable[str]) -> ProtocolError:
+    """Turn msgspec's message with its ``$.a[0].b`` into a problem with a JSON pointer."""
+    place = _PLACE.match(message)
+    what, path = (place["what"], place["path"]) if place else (message, "")
+    steps = [name or index for name, index in _STEP.findall(path)]
+    guess = ""
+    if field := _FIELD.search(what):
+        steps.append(field["name"])
+        guess = nearest(field["name"], known) if "unknown" in what else ""
+        what = what.removeprefix("Object ").replace("contains", "has an").replace("missing", "lacks the")
+    pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
+    return invalid(pointer, what + guess)
+
+
+def _broken(body: bytes, at: int, what: str) -> ProtocolError:
+    line_start = body.rfind(b"\n", 0, at) + 1
+    line, column = body.count(b"\n", 0, at) + 1, len(body[line_start:at].decode(errors="replace")) + 1
+    return ProtocolError(Problem("invalid_json", f"line {line}, column {column}: {what}"))
+
+
+def _deeper_than(tree: Any, levels: int) -> bool:
+    layer = [tree]
+    for _ in range(levels):
+        layer = [
+            child
+            for node in layer
+            for child in (node.values() if isinstance(node, dict) else node)
+            if isinstance(child, (dict, list))
+        ]
+        if not layer:
+            return False
+    return True
+
+
+def _json_type(tree: Any) -> str:
+    return {list: "an array", str: "a string", bool: "true or false", type(None): "null"}.get(type(tree), "a number")

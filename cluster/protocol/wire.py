@@ -1,0 +1,370 @@
+"""The wire form of the table: requests and replies as HTTP calls and answers, without a socket.
+
+Server and client share it. A request's fields come from the path, from query parameters (read leniently from their
+text) and from a JSON body (read strictly); whatever does not fit leaves as a ``ProtocolError`` that says what, why and
+what to do. Nothing else is ever raised here, whatever was sent.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple, cast, get_args, get_origin
+from urllib.parse import parse_qsl, quote, urlencode
+
+import msgspec
+from msgspec import NODEFAULT, UNSET, Meta, UnsetType
+
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Consistency, Operation, Query, Reply, Request
+from quorl.cluster.protocol.operations import BY_REQUEST, OPERATIONS
+from quorl.cluster.protocol.problems import (
+    Problem,
+    ProblemDocument,
+    ProtocolError,
+    Refusal,
+    document_of,
+    invalid,
+)
+from quorl.cluster.protocol.routes import match, nearest
+from quorl.cluster.protocol.strictjson import located, read_object, read_typed
+
+__all__ = [
+    "Answer",
+    "Call",
+    "Options",
+    "ProtocolError",
+    "Refusal",
+    "answer_problem",
+    "answer_reply",
+    "check_headers",
+    "check_target",
+    "decode",
+    "encode",
+    "read_answer",
+    "read_hops",
+    "read_key",
+    "read_pairs",
+]
+
+
+class Call(NamedTuple):
+    """One HTTP request. ``path`` is percent-encoded and without the query; header names are in lower case."""
+
+    method: str
+    path: str
+    query: str
+    headers: Mapping[str, str]
+    body: bytes
+
+
+class Answer(NamedTuple):
+    """One HTTP response; header names are in lower case."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Options(NamedTuple):
+    """What travels beside an operation's own fields."""
+
+    key: str | None
+    consistency: Consistency
+    min_sequence: int
+    hops: int
+
+
+# -- what a row means on the wire, worked out once -----------------------------------------------------------------
+class _Read(msgspec.Struct, frozen=True):
+    """The query parameters that every read takes beside its own."""
+
+    consistency: Consistency | UnsetType = UNSET
+    min_sequence: Annotated[int, Meta(ge=0, le=limits.INTEGER_MAX)] = 0
+
+
+class _Plan(NamedTuple):
+    """How the fields of one request travel. The struct types are made from the request's own fields."""
+
+    path: type[msgspec.Struct]
+    query: type[msgspec.Struct]
+    body: msgspec.json.Decoder[Any]
+    takes_body: bool
+    fields: tuple[msgspec.structs.FieldInfo, ...]
+    """Those that are not in the path."""
+    body_names: tuple[str, ...]
+    query_names: tuple[str, ...]
+
+
+def _plan(row: Operation) -> _Plan:
+    """Split the fields: those in the path, and the rest, which a body or the query may carry."""
+    fields = msgspec.structs.fields(row.request)
+    rest = tuple(field for field in fields if field.encode_name not in row.placeholders)
+    takes_body = row.method != "GET"
+    flat = [field for field in rest if not _nested(field.type)]
+    path = [_field(field, field.default) for field in fields if field.encode_name in row.placeholders]
+    query = [_field(field, UNSET if takes_body else field.default) for field in flat]
+    body = [_field(field, field.default) for field in rest]
+    names = tuple(field.encode_name for field in flat)
+    read = msgspec.structs.fields(_Read) if issubclass(row.request, Query) else ()
+    return _Plan(
+        path=_struct(row, "Path", path),
+        query=_struct(row, "Parameters", query + [(field.name, field.type, field.default) for field in read]),
+        body=msgspec.json.Decoder(_struct(row, "Body", body)),
+        takes_body=takes_body,
+        fields=rest,
+        body_names=tuple(field.encode_name for field in rest),
+        query_names=names + tuple(field.encode_name for field in read),
+    )
+
+
+def _field(field: msgspec.structs.FieldInfo, default: Any) -> tuple[str, Any, Any]:
+    kind = field.type | UnsetType if default is UNSET else field.type
+    assert field.default_factory is NODEFAULT, "a request's defaults are plain values"
+    return field.name, kind, msgspec.field(default=default, name=field.encode_name)
+
+
+def _struct(row: Operation, part: str, fields: list[tuple[str, Any, Any]]) -> type[msgspec.Struct]:
+    name = row.request.__name__ + part
+    return msgspec.defstruct(name, fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
+
+
+def _nested(kind: Any) -> bool:
+    """Whether a type cannot be written as one query parameter."""
+    return get_origin(kind) in {list, dict} or any(_nested(part) for part in get_args(kind))
+
+
+_PLANS = {row.request: _plan(row) for row in OPERATIONS}
+_message_decoder = msgspec.json.Decoder(t.Message)
+_MESSAGE_NAMES = tuple(field.encode_name for field in msgspec.structs.fields(t.Message))
+_encoder = msgspec.json.Encoder()
+
+
+# -- the client's side ---------------------------------------------------------------------------------------------
+def encode(
+    request: Request[Any], key: str | None = None, *, consistency: Consistency | None = None, min_sequence: int = 0
+) -> Call:
+    """Return the call that asks for ``request``; the other arguments are its ``Options``."""
+    row = BY_REQUEST[type(request)]
+    try:
+        return _encoded(row, request, key, consistency, min_sequence)
+    except UnicodeEncodeError as error:
+        raise invalid("", f"text that is not Unicode: {error.reason}") from None
+
+
+def _encoded(
+    row: Operation, request: Request[Any], key: str | None, consistency: Consistency | None, min_sequence: int
+) -> Call:
+    plan = _PLANS[row.request]
+    path = row.path
+    for name in row.placeholders:
+        text = str(getattr(request, name))
+        if text in {"", ".", ".."}:
+            raise invalid(f"/{name}", f"`{text}` cannot stand in a path: URLs drop it")
+        path = path.replace("{" + name + "}", quote(text, safe=""), 1)
+    fields = {
+        field.encode_name: value
+        for field in plan.fields
+        if (value := getattr(request, field.name)) is not None and value != field.default
+    }
+    headers = {"accept": "application/json"}
+    if key is not None:
+        headers["idempotency-key"] = key
+    if row.method not in {"GET", "DELETE"}:
+        headers["content-type"] = "application/json"
+        return Call(row.method, path, "", headers, _encoder.encode(fields))
+    if consistency is not None:
+        fields["consistency"] = consistency
+    if min_sequence:
+        fields["min_sequence"] = min_sequence
+    pairs = {name: value if isinstance(value, str) else _encoder.encode(value) for name, value in fields.items()}
+    return Call(row.method, path, urlencode(pairs, quote_via=quote), headers, b"")
+
+
+def read_answer(row: Operation, answer: Answer) -> Reply:
+    """Return the accepted reply; raises ``Refusal`` with the problem document otherwise."""
+    try:
+        if 200 <= answer.status < 300:
+            return msgspec.json.decode(answer.body, type=row.reply)
+        document = msgspec.json.decode(answer.body, type=ProblemDocument)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        start = answer.body[:200].decode(errors="replace")
+        problem = Problem("unreadable_answer", f"HTTP {answer.status}, {error}: {start}")
+        document = document_of(problem, instance="", request_id="", node="", leader=None)
+        document = msgspec.structs.replace(document, status=answer.status)
+    raise Refusal(document)
+
+
+# -- the server's side ---------------------------------------------------------------------------------------------
+def decode(call: Call) -> tuple[Operation, Request[Any], Options]:
+    """Return the row, the request and the options that a call means."""
+    check_target(call)
+    row, in_path = match(call.method, call.path)
+    check_headers(call)
+    plan = _PLANS[row.request]
+    values = _from_path(plan, in_path)
+    options, parameters = _from_query(row, plan, call)
+    if plan.takes_body:
+        values |= _from_body(row, plan, call.body or b"{}", parameters)
+    elif call.body:
+        raise ProtocolError(Problem("invalid_parameter", "A GET takes no body: put its fields into the query."))
+    values |= parameters
+    request = row.request(**values)
+    _check(request, len(call.body))
+    return row, request, options
+
+
+def check_target(call: Call) -> None:
+    """Refuse a path and query that are too long or not text."""
+    target = f"{call.path}?{call.query}"
+    try:
+        size = len(target) if target.isascii() else len(target.encode())
+    except UnicodeEncodeError:
+        raise ProtocolError(Problem("invalid_parameter", "Path and query must be percent-encoded UTF-8.")) from None
+    if size > limits.TARGET_BYTES_MAX:
+        detail = f"Path and query have {size} bytes; {limits.TARGET_BYTES_MAX} are allowed."
+        raise ProtocolError(Problem("target_too_long", detail))
+
+
+def check_headers(call: Call) -> None:
+    """Refuse bodies that claim not to be JSON, and callers that do not take JSON."""
+    sent = call.headers.get("content-type", "").lower().replace(" ", "").replace('"', "")
+    if call.body and sent not in {"", "application/json", "application/json;charset=utf-8"}:
+        raise ProtocolError(Problem("unsupported_media_type", f"The body is said to be {sent[:100]}."))
+    accept = call.headers.get("accept", "")
+    if accept not in {"", "*/*", "application/json"} and not _accepts_json(accept):
+        raise ProtocolError(Problem("not_acceptable", f"Accept is {accept[:100]}."))
+
+
+def read_key(headers: Mapping[str, str]) -> str | None:
+    """Return the idempotency key, if there is one."""
+    key = headers.get("idempotency-key")
+    if key is not None and not _KEY.fullmatch(key):
+        detail = f"Idempotency-Key must be 1 to {limits.IDEMPOTENCY_KEY_CHARS_MAX} visible ASCII characters."
+        raise ProtocolError(Problem("invalid_parameter", detail))
+    return key
+
+
+def read_hops(headers: Mapping[str, str]) -> int:
+    """Return how many nodes have forwarded the call."""
+    text = headers.get("quorl-hops", "0")
+    if not _HOPS.fullmatch(text):
+        raise ProtocolError(Problem("invalid_parameter", "Quorl-Hops must be a small number."))
+    return int(text)
+
+
+def read_pairs(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
+    """Return the query's parameters; each must be allowed and stand there once."""
+    try:
+        pairs = parse_qsl(query, keep_blank_values=True, errors="strict")
+    except UnicodeDecodeError:
+        raise ProtocolError(Problem("invalid_parameter", "The query is not percent-encoded UTF-8.")) from None
+    for name, _ in pairs:
+        if name not in allowed:
+            takes = ", ".join(allowed) or "none"
+            detail = f"There is no parameter `{name[:100]}`{nearest(name, allowed)}. Allowed: {takes}."
+            raise ProtocolError(Problem("invalid_parameter", detail))
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ProtocolError(Problem("invalid_parameter", "A parameter stands in the query more than once."))
+    return found
+
+
+_KEY = re.compile(rf"[!-~]{{1,{limits.IDEMPOTENCY_KEY_CHARS_MAX}}}")
+_HOPS = re.compile(r"[0-9]{1,2}")
+
+
+def _accepts_json(accept: str) -> bool:
+    """Whether the most specific media range that covers JSON has a weight above nothing."""
+    weights: dict[str, float] = {}
+    for part in accept.split(","):
+        name, *parameters = part.replace(" ", "").lower().split(";")
+        weight = next((text[2:] for text in parameters if text.startswith("q=")), "1")
+        weights[name] = 0.0 if not weight.strip("0.") else 1.0
+    for name in ("application/json", "application/*", "*/*"):
+        if name in weights:
+            return weights[name] > 0
+    return False
+
+
+def _from_path(plan: _Plan, in_path: dict[str, str]) -> dict[str, Any]:
+    try:
+        found = msgspec.convert(in_path, plan.path, strict=False)
+    except msgspec.ValidationError as error:
+        raise located(str(error).replace(", got `str`", ""), ()) from None
+    return {field: getattr(found, field) for field in found.__struct_fields__}
+
+
+def _from_query(row: Operation, plan: _Plan, call: Call) -> tuple[Options, dict[str, Any]]:
+    """Read the query. What it leaves out keeps its default, which for requests with a body is the body's word."""
+    pairs = read_pairs(call.query, plan.query_names) if call.query else {}
+    try:
+        found = msgspec.convert(pairs, plan.query, strict=False)
+    except msgspec.ValidationError as error:
+        detail = str(error).replace(", got `str`", "").replace("`$.", "`")
+        if detail.endswith("`consistency`"):
+            detail += f", which is one of {', '.join(get_args(Consistency))}"
+        raise ProtocolError(Problem("invalid_parameter", detail)) from None
+    values = {name: value for name in found.__struct_fields__ if (value := getattr(found, name)) is not UNSET}
+    consistency = cast("Consistency", values.pop("consistency", row.consistency))
+    min_sequence = values.pop("min_sequence", 0)
+    return Options(read_key(call.headers), consistency, min_sequence, read_hops(call.headers)), values
+
+
+def _from_body(row: Operation, plan: _Plan, body: bytes, parameters: dict[str, Any]) -> dict[str, Any]:
+    tree = read_object(body)
+    if row.request is t.Append and "messages" not in tree and tree:
+        return {"messages": [read_typed(body, _message_decoder, (*_MESSAGE_NAMES, "messages"))]}
+    found = read_typed(body, plan.body, (*plan.body_names, *_MESSAGE_NAMES))
+    for field in plan.fields:
+        if field.name in parameters and field.encode_name in tree:
+            detail = f"`{field.encode_name}` stands both in the query and in the body."
+            raise ProtocolError(Problem("invalid_parameter", detail))
+    return {field.name: getattr(found, field.name) for field in plan.fields}
+
+
+def _check(request: Request[Any], body_bytes: int) -> None:
+    """What types cannot say."""
+    if isinstance(request, t.CreateTopic) and request.name in {".", ".."}:
+        raise invalid("/name", "a topic cannot be called `.` or `..`: URLs drop those")
+    if isinstance(request, t.Append):
+        if body_bytes > limits.MESSAGE_VALUE_BYTES_MAX:
+            _check_values(request.messages)
+        for number, message in enumerate(request.messages):
+            if message.headers:
+                _check_message_headers(f"/messages/{number}/headers", message.headers)
+
+
+def _check_values(messages: list[t.Message]) -> None:
+    for number, message in enumerate(messages):
+        if (size := len(memoryview(message.value))) > limits.MESSAGE_VALUE_BYTES_MAX:
+            detail = f"/messages/{number}/value has {size} bytes; {limits.MESSAGE_VALUE_BYTES_MAX} are allowed."
+            raise ProtocolError(Problem("payload_too_large", detail))
+
+
+def _check_message_headers(pointer: str, headers: dict[str, str]) -> None:
+    if len(headers) > limits.MESSAGE_HEADERS_MAX:
+        raise invalid(pointer, f"{len(headers)} headers; {limits.MESSAGE_HEADERS_MAX} are allowed")
+    if any(max(len(name), len(value)) > limits.MESSAGE_HEADER_CHARS_MAX for name, value in headers.items()):
+        raise invalid(pointer, f"names and values may have {limits.MESSAGE_HEADER_CHARS_MAX} characters each")
+
+
+def answer_reply(row: Operation, reply: Reply) -> Answer:
+    """Return the answer for an accepted request."""
+    status, headers = row.status, {"content-type": "application/json"}
+    if isinstance(reply, t.TopicCreated):
+        headers["location"] = "/v1/topics/" + quote(reply.name, safe="")
+        status = 200 if reply.existing else status
+    return Answer(status, headers, _encoder.encode(reply))
+
+
+def answer_problem(problem: Problem, *, instance: str, request_id: str, node: str, leader: str | None) -> Answer:
+    """Return the problem document as an answer."""
+    document = document_of(problem, instance=instance, request_id=request_id, node=node, leader=leader)
+    headers = {"content-type": "application/problem+json"}
+    if document.retry_after_ms is not UNSET:
+        headers["retry-after"] = str(-(-document.retry_after_ms // 1000))
+    if problem.allow:
+        headers["allow"] = ", ".join(problem.allow)
+    return Answer(document.status, headers, _encoder.encode(document))

@@ -1,0 +1,216 @@
+"""The real disk: one directory, one process, and no call that lies about what is durable.
+
+An error of fsync is final for its file: the kernel forgets the dirty pages when it reports one, so a second try
+would succeed without having written anything. The node stops instead, and reads back what really arrived.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import sys
+from pathlib import Path
+
+from quorl.cluster.consensus.port import Damaged
+
+LOCK_NAME = "lock"
+UNFINISHED = ".unfinished"
+"""The ending of files that are not yet what they are to become; remains of a crash, removed by ``lock``."""
+
+
+def _flush(descriptor: int) -> None:
+    """Make the content of a file durable."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync does not reach the medium there
+    else:
+        os.fdatasync(descriptor)
+
+
+class RealFile:
+    """One file that only grows at its end or is cut: ``port.LogFile``."""
+
+    def __init__(self, path: Path) -> None:
+        """Open an existing file."""
+        self._path = path
+        self._descriptor = os.open(path, os.O_RDWR)
+        self._size = os.fstat(self._descriptor).st_size
+        self._failed = False
+
+    @property
+    def size(self) -> int:
+        """Bytes written, synced or not."""
+        return self._size
+
+    def append(self, data: bytes) -> None:
+        """Write at the end; on ``OSError`` what was written of it is taken back."""
+        self._check()
+        try:
+            written = os.pwrite(self._descriptor, data, self._size)
+            while written < len(data):
+                more = os.pwrite(self._descriptor, memoryview(data)[written:], self._size + written)
+                if more == 0:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
+                written += more
+        except OSError:
+            self._cut(self._size)
+            raise
+        self._size += written
+
+    def sync(self) -> None:
+        """Return once everything is durable; after an error nothing else is possible any more."""
+        self._check()
+        try:
+            _flush(self._descriptor)
+        except OSError:
+            self._failed = True
+            raise
+
+    def truncate(self, size: int) -> None:
+        """Cut the file; durable after the next ``sync``."""
+        self._check()
+        assert size <= self._size, f"cannot cut {self._path} from {self._size} to {size} bytes"
+        self._cut(size)
+        self._size = size
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def _cut(self, size: int) -> None:
+        try:
+            os.ftruncate(self._descriptor, size)
+        except OSError:
+            self._failed = True
+            raise
+
+    def _check(self) -> None:
+        if self._failed:
+            raise OSError(errno.EIO, "an earlier write to this file failed for good", str(self._path))
+
+
+class RealDisk:
+    """One node's data directory: ``port.Disk``. ``close`` gives it back, as the end of the process does."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        """Use the directory, which is made if it is missing. Nothing is touched before ``lock``."""
+        self._path = Path(path)
+        self._path.mkdir(parents=True, exist_ok=True)
+        self._lock = -1
+        self._failed: set[str] = set()
+
+    def lock(self) -> None:
+        """Take the directory for this process and make durable what a killed one left in the kernel's hands.
+
+        The names too: one that a restarted process has seen, and relied upon, must not vanish in a power cut.
+        """
+        if self._lock >= 0:
+            return
+        descriptor = os.open(self._path / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
+            os.close(descriptor)
+            raise Damaged(
+                f"{self._path} is in use by process {holder}. One process per data directory: stop that one first, "
+                "or give this node a directory of its own."
+            ) from error
+        self._lock = descriptor
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, b"%d\n" % os.getpid(), 0)
+        for path in sorted(self._path.glob(f"*{UNFINISHED}")):
+            path.unlink()
+        self._sync_names()
+
+    def close(self) -> None:
+        """Give the directory back."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def names(self) -> list[str]:
+        """The files that exist, sorted, without those that are still being made."""
+        return sorted(x.name for x in self._path.iterdir() if x.is_file() and not x.name.endswith(UNFINISHED))
+
+    def read(self, name: str) -> bytes:
+        """The whole content of a file, from the medium itself where the system can be asked for that.
+
+        After an fsync that failed, the page cache still shows what never arrived, even to the next process.
+        """
+        descriptor = os.open(self._path / name, os.O_RDONLY)
+        try:
+            _flush(descriptor)
+            if sys.platform == "linux":
+                os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            with open(descriptor, "rb", closefd=False) as file:
+                return file.read()
+        finally:
+            os.close(descriptor)
+
+    def write_atomically(self, name: str, data: bytes) -> None:
+        """Replace a file; durable on return."""
+        self._check(name)
+        path = self._path / (name + UNFINISHED)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                self._write_all(descriptor, data)
+                self._sync(descriptor, name)
+            finally:
+                os.close(descriptor)
+            path.rename(self._path / name)
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
+        self._sync_names()
+
+    def create(self, name: str, head: bytes) -> RealFile:
+        """Create a file that starts with ``head``: it appears with all of it or not at all."""
+        assert not (self._path / name).exists(), f"{name} exists"
+        self.write_atomically(name, head)
+        return RealFile(self._path / name)
+
+    def open(self, name: str) -> RealFile:
+        """Open an existing file for appending at its end."""
+        self._check(name)
+        return RealFile(self._path / name)
+
+    def remove(self, name: str) -> None:
+        """Remove a file if it exists; durable on return."""
+        self._check(name)
+        (self._path / name).unlink(missing_ok=True)
+        self._sync_names()
+
+    def free_bytes(self) -> int:
+        """Space left for a process without privileges."""
+        room = os.statvfs(self._path)
+        return room.f_bavail * room.f_frsize
+
+    @staticmethod
+    def _write_all(descriptor: int, data: bytes) -> None:
+        written = 0
+        while written < len(data):
+            written += os.write(descriptor, memoryview(data)[written:])
+
+    def _sync(self, descriptor: int, name: str) -> None:
+        try:
+            _flush(descriptor) if name != "." else os.fsync(descriptor)
+        except OSError:
+            self._failed.add(name)
+            raise
+
+    def _sync_names(self) -> None:
+        self._check(".")
+        descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            self._sync(descriptor, ".")
+        finally:
+            os.close(descriptor)
+
+    def _check(self, name: str) -> None:
+        for failed in (name, "."):
+            if failed in self._failed:
+                raise OSError(errno.EIO, "an earlier fsync failed for good", str(self._path / failed))

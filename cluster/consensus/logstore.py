@@ -1,0 +1,355 @@
+"""The log store: the entries, the term and the vote of one member, on a disk that may lose power at any moment.
+
+Invariants, at every instant and after every crash:
+
+* What ``sync`` returned for is never lost and never changed, except by ``deleteEntriesFrom`` on a conflict.
+* The memory holds what the disk holds: an operation that raises has changed neither, or both alike.
+* A log that is not what was written is refused with ``Damaged``. The one exception is a torn tail: damage in the last
+  segment is cut away if nothing says that the damaged record was durable before the crash - not the ballot's floor,
+  and no intact record behind it. A crash before a sync leaves just that, and nobody was promised those records.
+  (A record that was synced less than a second before a crash *and* is damaged by the medium itself looks the same;
+  no later write has had the time to bear witness for it.)
+
+How each change survives a crash in its middle:
+
+* Roll: the old segment is synced, then the new one appears with its whole header. So only the last may be torn.
+* ``deleteEntriesFrom``: newest segments go first, then the cut, then a sync. In between the log is longer, but whole.
+* ``trim_to``: the ballot's ``first`` is written, then the older segments go, oldest first; ``open`` finishes that.
+* ``reset_to`` and birth: the ballot's ``reset`` decides, in one atomic write. Before it the old log stands, after it
+  the log is the new sentinel, and ``open`` finishes the replacement of the segments.
+
+Who calls: the library (its journal interface, hence the camel case) and the adapter around it, on one thread.
+Positions are places in the list of entries, indexes are those of Raft: position 0 has index ``first_index``.
+"""
+
+from __future__ import annotations
+
+from array import array
+from typing import overload
+
+from quorl.cluster.consensus.ballot import NAME as BALLOT_NAME
+from quorl.cluster.consensus.ballot import Ballot
+from quorl.cluster.consensus.damage import damaged
+from quorl.cluster.consensus.port import Disk, LogFile
+from quorl.cluster.consensus.segment import (
+    HEADER_BYTES,
+    RECORD_BYTES,
+    Record,
+    base_of,
+    check_header,
+    encode_header,
+    encode_record,
+    scan,
+    segment_name,
+)
+
+Entry = tuple[bytes, int, int]
+"""Command, index, term: the shape that the library slices and sends."""
+
+NO_OP = b"\x01"
+"""The library's entry without effect; every log begins with one, so that it is never empty."""
+
+SEGMENT_BYTES = 64 * 1024 * 1024
+
+
+class _Segment:
+    """Where the records of one file begin."""
+
+    __slots__ = ("base", "name", "offsets", "size")
+
+    def __init__(self, base: int) -> None:
+        self.base = base
+        self.name = segment_name(base)
+        self.offsets = array("Q")
+        self.size = HEADER_BYTES
+
+
+class LogStore:
+    """The durable log of one member; opens what the disk holds or gives birth to a new one."""
+
+    def __init__(self, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES, group: int = 0) -> None:
+        """Read everything back. Raises ``Damaged`` if that is not certainly what was written."""
+        self._disk = disk
+        self._segment_bytes = segment_bytes
+        self._group = group
+        self._entries: list[Entry] = []
+        self._segments: list[_Segment] = []
+        disk.lock()
+        self.ballot = self._load_ballot()
+        self._floor = self.ballot.floor
+        if self.ballot.reset is not None:
+            self._replace(*self.ballot.reset)
+        else:
+            self._load()
+        self._file: LogFile = disk.open(self._segments[-1].name)
+        self._cut_torn_tail()
+        # A killed process leaves records in the kernel's memory only: what we are about to rely upon must be durable.
+        self._file.sync()
+        self._durable = self.last_index
+
+    # -- what it holds --------------------------------------------------------------------------------------------
+    @property
+    def first_index(self) -> int:
+        """The index of the oldest entry, the sentinel."""
+        return self._entries[0][1]
+
+    @property
+    def last_index(self) -> int:
+        """The index of the newest entry."""
+        return self._entries[-1][1]
+
+    @property
+    def durable_index(self) -> int:
+        """Everything up to here survives a power cut."""
+        return self._durable
+
+    @property
+    def size_bytes(self) -> int:
+        """What the log takes on disk."""
+        return sum(segment.size for segment in self._segments)
+
+    @property
+    def pristine(self) -> bool:
+        """Whether this log is as empty as at birth: no term seen, nothing but the first sentinel."""
+        return self.ballot.pristine and len(self._entries) == 1
+
+    def term_at(self, index: int) -> int | None:
+        """The term of an entry, None outside the log."""
+        position = index - self._entries[0][1]
+        return self._entries[position][2] if 0 <= position < len(self._entries) else None
+
+    def entry(self, index: int) -> Entry:
+        """The entry of an index that is in the log."""
+        position = index - self._entries[0][1]
+        assert 0 <= position < len(self._entries), f"entry {index} is not in the log"
+        return self._entries[position]
+
+    def entries_from(self, index: int, size_bytes: int) -> list[Entry]:
+        """The entries from ``index`` on, as many as fit into ``size_bytes`` of commands, at least one if there is one."""
+        start = end = index - self._entries[0][1]
+        assert start >= 0, f"entry {index} is not in the log any more"
+        while end < len(self._entries):
+            size_bytes -= len(self._entries[end][0])
+            if size_bytes < 0 and end > start:
+                break
+            end += 1
+        return self._entries[start:end]
+
+    def __len__(self) -> int:
+        """How many entries there are; never 0."""
+        return len(self._entries)
+
+    @overload
+    def __getitem__(self, position: int) -> Entry: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[Entry]: ...
+    def __getitem__(self, position: int | slice) -> Entry | list[Entry]:
+        """Entries by position, as of a list."""
+        return self._entries[position]
+
+    # -- writing --------------------------------------------------------------------------------------------------
+    def add(self, command: bytes, idx: int, term: int) -> None:
+        """Append an entry; it is durable after the next ``sync``. On ``OSError`` nothing changed."""
+        last = self._entries[-1]
+        assert idx == last[1] + 1, f"entry {idx} after {last[1]}"
+        assert last[2] <= term <= self.ballot.term, f"entry of term {term} after {last[2]} in term {self.ballot.term}"
+        segment = self._segments[-1]
+        if segment.offsets and segment.size + RECORD_BYTES + len(command) > self._segment_bytes:
+            segment = self._roll(idx)
+        record = encode_record(command, idx, term, self._durable, segment.size)
+        self._file.append(record)
+        segment.offsets.append(segment.size)
+        segment.size += len(record)
+        self._entries.append((command, idx, term))
+
+    def sync(self) -> None:
+        """Make every entry durable. An error is final: the process must stop."""
+        last = self._entries[-1][1]
+        if self._durable != last:
+            self._file.sync()
+            self._durable = last
+
+    def deleteEntriesFrom(self, position: int) -> None:
+        """Cut the log before ``position``, because the leader has something else there; durable on return."""
+        index = self.first_index + position
+        if index > self.last_index:
+            return
+        assert index > self._floor, f"cut at {index} would forget the committed {self._floor}"
+        self._durable = min(self._durable, index - 1)
+        while self._segments[-1].base >= index:
+            self._drop_newest_segment()
+        segment = self._segments[-1]
+        kept = index - segment.base
+        if kept < len(segment.offsets):
+            self._file.truncate(segment.offsets[kept])
+            segment.size = segment.offsets[kept]
+            del segment.offsets[kept:], self._entries[position:]
+        self._file.sync()
+        self._durable = self.last_index
+
+    def trim_to(self, index: int) -> None:
+        """Forget whole segments that lie below ``index``; its caller has their effects durable elsewhere.
+
+        The oldest entry that stays is the sentinel. The newest segment always stays, and so does every entry from
+        ``index`` on.
+        """
+        bases = [segment.base for segment in self._segments if segment.base <= min(index, self.last_index)]
+        if len(bases) < 2:
+            return
+        first = bases[-1]
+        self._floor = max(self._floor, first)
+        self.sync()
+        self.ballot.set_first(first, self._floor)
+        del self._entries[: first - self.first_index]
+        while self._segments[0].base < first:
+            self._disk.remove(self._segments[0].name)
+            del self._segments[0]
+
+    def reset_to(self, index: int, term: int) -> None:
+        """Begin again behind an installed snapshot whose last entry is (index, term); ``term`` has been seen before.
+
+        The log becomes one sentinel entry - unless it holds that very entry. Then it agrees with the snapshot, and
+        what follows may already have been acknowledged to a leader: it stays, and only the past is trimmed.
+        After an ``OSError`` from here the store must be opened anew; that finishes the work.
+        """
+        assert term <= self.ballot.term, f"snapshot of term {term} in term {self.ballot.term}"
+        if self.term_at(index) == term:
+            self.trim_to(index)
+            return
+        self.ballot.begin_reset(index, term)
+        self._floor = index
+        self._file.close()
+        self._replace(index, term)
+        self._file = self._disk.open(self._segments[-1].name)
+        self._durable = index
+
+    # -- the rest of the library's journal interface --------------------------------------------------------------
+    def deleteEntriesTo(self, position: int) -> None:
+        """Forget what lies before ``position``, as far as whole segments allow."""
+        self.trim_to(self.first_index + position)
+
+    def clear(self) -> None:
+        """Refused: an emptied log has forgotten what it acknowledged. ``reset_to`` is the way."""
+        raise AssertionError("a log is never emptied; reset_to replaces it by a snapshot's last entry")
+
+    def setRaftCommitIndex(self, idx: int) -> None:
+        """Our own copy of what is committed is durable before it is applied."""
+        idx = min(idx, self.last_index)
+        if idx > self._durable:
+            self.sync()
+        self._floor = max(self._floor, idx)
+
+    def getRaftCommitIndex(self) -> int:
+        """Always 1: the commit index is volatile, and a new leader tells it."""
+        return 1
+
+    def setCurrentTerm(self, term: int, vote: str | None) -> None:
+        """Enter a term or vote in it; durable on return."""
+        self.ballot.set_term(term, vote, self._floor)
+
+    def getCurrentTerm(self) -> int:
+        """The highest term seen."""
+        return self.ballot.term
+
+    def getVotedForNodeId(self) -> str | None:
+        """Whom we voted for in it."""
+        return self.ballot.vote
+
+    def onOneSecondTimer(self) -> None:
+        """Bear witness for what is committed, so that its loss would be noticed."""
+        self.ballot.raise_floor(self._floor)
+
+    def _destroy(self) -> None:
+        self.sync()
+        self.ballot.raise_floor(self._floor)
+        self._file.close()
+
+    # -- segments -------------------------------------------------------------------------------------------------
+    def _roll(self, base: int) -> _Segment:
+        self.sync()
+        segment = _Segment(base)
+        file = self._disk.create(segment.name, encode_header(base, self._group))
+        self._file.close()
+        self._file = file
+        self._segments.append(segment)
+        return segment
+
+    def _drop_newest_segment(self) -> None:
+        segment = self._segments[-1]
+        self._disk.remove(segment.name)
+        self._file.close()
+        del self._entries[segment.base - self.first_index :]
+        del self._segments[-1]
+        self._file = self._disk.open(self._segments[-1].name)
+
+    def _replace(self, index: int, term: int) -> None:
+        """Finish what the ballot's ``reset`` began."""
+        for name in self._segment_names():
+            self._disk.remove(name)
+        segment = _Segment(index)
+        head = encode_header(index, self._group)
+        head += encode_record(NO_OP, index, term, index - 1, len(head))
+        self._disk.create(segment.name, head).close()
+        self.ballot.end_reset()
+        segment.offsets.append(HEADER_BYTES)
+        segment.size = len(head)
+        self._segments = [segment]
+        self._entries = [(NO_OP, index, term)]
+
+    def _segment_names(self) -> list[str]:
+        return [name for name in self._disk.names() if base_of(name) is not None]
+
+    # -- opening --------------------------------------------------------------------------------------------------
+    def _load_ballot(self) -> Ballot:
+        ballot = Ballot.load(self._disk)
+        if ballot is not None:
+            return ballot
+        if names := self._segment_names():
+            raise damaged(BALLOT_NAME, None, f"missing although there is a log ({names[0]}); a vote may be forgotten")
+        return Ballot.birth(self._disk)
+
+    def _load(self) -> None:
+        first = self.ballot.first
+        names = self._segment_names()
+        if segment_name(first) not in names:
+            raise damaged(segment_name(first), None, "missing, and the log begins with it")
+        for name in names:
+            if name < segment_name(first):
+                self._disk.remove(name)
+        names = [name for name in names if name >= segment_name(first)]
+        for name in names:
+            self._load_segment(name, last=name == names[-1])
+        if not self._entries:
+            raise damaged(names[0], HEADER_BYTES, "the log's first entry is gone")
+        if self._entries[-1][2] > self.ballot.term:
+            meaning = f"an older copy: it knows term {self.ballot.term}, and the log ends in {self._entries[-1][2]}"
+            raise damaged(BALLOT_NAME, None, meaning)
+
+    def _load_segment(self, name: str, *, last: bool) -> None:
+        segment = _Segment(base_of(name) or 0)
+        raw = self._disk.read(name)
+        check_header(name, raw, segment.base, self._group)
+        expected = self.last_index + 1 if self._entries else segment.base
+        if segment.base != expected:
+            raise damaged(name, None, f"the log has a gap: {expected} should follow, and this begins at {segment.base}")
+        found = scan(name, raw, segment.base, self._entries[-1][2] if self._entries else 0)
+        index = segment.base + len(found.records)
+        if found.end < len(raw) and not last:
+            raise damaged(name, found.end, f"record {index} is damaged, and segments follow that were written later")
+        promised = max(found.witness, self._floor)
+        if last and index <= promised:
+            what = "the log ends here" if found.end == len(raw) else f"record {index} is damaged"
+            raise damaged(name, found.end, f"{what}, but everything up to index {promised} was durable")
+        self._take(segment, found.records)
+
+    def _take(self, segment: _Segment, records: list[Record]) -> None:
+        for record in records:
+            segment.offsets.append(segment.size)
+            segment.size = record.end
+            self._entries.append((record.command, record.index, record.term))
+        self._segments.append(segment)
+
+    def _cut_torn_tail(self) -> None:
+        size = self._segments[-1].size
+        if self._file.size > size:
+            self._file.truncate(size)

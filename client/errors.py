@@ -1,0 +1,200 @@
+"""What can go wrong with a call: three branches, as there are three colours of outcome.
+
+::
+
+    QuorlError
+    ├── Rejected                    the cluster refused: the request itself is the reason, and nothing changed
+    │   ├── TopicNotFound
+    │   ├── ProducerNotFound
+    │   ├── ConsumerNotFound
+    │   ├── PartitionNotFound
+    │   ├── MessageNotFound
+    │   ├── AlreadyExists
+    │   ├── TopicNotEmpty
+    │   ├── IdempotencyKeyReused
+    │   ├── CommandFailed           a defect of the cluster's; nothing changed
+    │   └── Invalid                 a field, a parameter, a size: what was sent breaks a rule
+    ├── Unavailable                 certainly not applied; every node was tried
+    └── OutcomeUnknown              perhaps applied; safe to repeat with ``client.repeat(error)``
+
+Every error says what happened, why, and what to do: ``code``, ``detail``, ``hint``, ``request_id``. One class stands
+here for each refusal in the table of operations (a test says so); a refusal that this version does not know is a plain
+``Rejected`` with its ``code``. Errors can be pickled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+from typing_extensions import override
+
+from quorl.cluster.protocol.grammar import Request
+from quorl.cluster.protocol.problems import FieldError, ProblemDocument
+
+
+class Try(NamedTuple):
+    """One node that was asked, and why that led nowhere."""
+
+    node: str
+    why: str
+
+
+class QuorlError(Exception):
+    """Anything that a call can end with except its answer."""
+
+    code: str
+    """Stable, for programs; ``quorl errors CODE`` explains it."""
+    detail: str
+    """What happened this time."""
+    hint: str
+    """What to do."""
+    request_id: str
+    """Names the call in the logs of the nodes; empty if no node answered."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.code}: {self.detail}" + (f"\n  {self.hint}" if self.hint else "")
+
+
+class Rejected(QuorlError):
+    """The cluster refused the request; nothing changed, and the same request will be refused again."""
+
+    _by_code: ClassVar[dict[str, type[Rejected]]] = {}
+
+    @override
+    def __init_subclass__(cls, code: str = "") -> None:
+        """Make ``cls`` the class of the refusals with this code."""
+        super().__init_subclass__()
+        if code:
+            Rejected._by_code[code] = cls
+
+    def __init__(self, problem: ProblemDocument) -> None:
+        super().__init__(problem)
+        self.problem = problem
+        self.code = problem.code
+        self.status = problem.status
+        self.title = problem.title
+        self.detail = problem.detail or problem.title
+        self.hint = problem.hint
+        self.request_id = problem.request_id
+        self.node = problem.node
+        """The node that answered."""
+        self.errors: Sequence[FieldError] = problem.errors or ()
+        """The fields that are wrong, if it is about fields."""
+
+
+class TopicNotFound(Rejected, code="topic_not_found"):
+    """No topic has that name."""
+
+
+class ProducerNotFound(Rejected, code="producer_not_found"):
+    """No producer with that id is registered for this topic."""
+
+
+class ConsumerNotFound(Rejected, code="consumer_not_found"):
+    """No consumer with that id is registered for this topic."""
+
+
+class PartitionNotFound(Rejected, code="partition_not_found"):
+    """The topic has no partition with that number."""
+
+
+class MessageNotFound(Rejected, code="message_not_found"):
+    """No message has been stored at that offset yet."""
+
+
+class AlreadyExists(Rejected, code="already_exists"):
+    """Something with that name exists, or exists with another configuration."""
+
+
+class TopicNotEmpty(Rejected, code="topic_not_empty"):
+    """The topic holds messages, and was to be deleted only if it is empty."""
+
+
+class IdempotencyKeyReused(Rejected, code="idempotency_key_reused"):
+    """The idempotency key was used before, for another request."""
+
+
+class CommandFailed(Rejected, code="command_failed"):
+    """A defect of the cluster's, the same on every node; nothing changed."""
+
+
+class Invalid(Rejected):
+    """What was sent breaks a rule; ``errors`` points at the fields."""
+
+
+_INVALID_STATUS = frozenset({400, 405, 406, 413, 414, 415, 422})
+
+
+def rejected(problem: ProblemDocument) -> Rejected:
+    """Return the error for a refusal: the class of its code, or the nearest there is."""
+    fallback = Invalid if problem.status in _INVALID_STATUS else Rejected
+    return Rejected._by_code.get(problem.code, fallback)(problem)  # noqa: SLF001 - the registry of this module
+
+
+def invalid(detail: str, hint: str = "", pointer: str = "") -> Invalid:
+    """Return the error for a request that this library refuses to send."""
+    errors = [FieldError(pointer, detail)] if pointer else []
+    problem = ProblemDocument(
+        code="validation_failed", status=422, title="Invalid request", detail=detail, hint=hint, errors=errors
+    )
+    return Invalid(problem)
+
+
+def _listing(tries: Sequence[Try]) -> str:
+    width = max((len(node) for node, _ in tries), default=0)
+    return "".join(f"\n  {node:<{width}}  {why}" for node, why in tries)
+
+
+class Unavailable(QuorlError):
+    """Certainly not applied: no node could take the call. ``tries`` lists each node and why."""
+
+    def __init__(
+        self,
+        detail: str,
+        tries: tuple[Try, ...] = (),
+        code: str = "unavailable",
+        request_id: str = "",
+        retry_after_s: float | None = None,
+    ) -> None:
+        super().__init__(detail, tries, code, request_id, retry_after_s)
+        self.detail = detail
+        self.tries = tries
+        self.code = code
+        """The code of the last problem that a node answered with, or ``unavailable``."""
+        self.request_id = request_id
+        self.retry_after_s = retry_after_s
+        self.hint = "Nothing was applied. Is the cluster running?  quorl cluster status"
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.detail}{_listing(self.tries)}\n  {self.hint}"
+
+
+class OutcomeUnknown(QuorlError):
+    """Perhaps applied. ``client.repeat(error)`` sends the same ``request`` under the same ``key``, which is safe.
+
+    An append that went out together with others has the whole batch as its ``request``.
+    """
+
+    code = "commit_unknown"
+
+    def __init__(
+        self, detail: str, key: str, request: Request[Any], tries: tuple[Try, ...] = (), request_id: str = ""
+    ) -> None:
+        super().__init__(detail, key, request, tries, request_id)
+        self.detail = detail
+        self.key = key
+        """The idempotency key: the cluster answers a repeat under it with the first outcome."""
+        self.request = request
+        self.tries = tries
+        self.request_id = request_id
+        self.hint = f"It may have been applied. Repeat it under the same idempotency key, {key}: client.repeat(error)"
+
+    @override
+    def __str__(self) -> str:
+        return f"{self.detail}{_listing(self.tries)}\n  {self.hint}"

@@ -1,0 +1,254 @@
+"""The client's mind without its hands: which node, when again, under which key, what an answer means.
+
+``flow`` is a generator. It yields ``Send`` or ``Sleep``, is sent what came of it (an ``Answer``, a ``Failure``, or None
+after a sleep), and ends with the reply or raises one of the errors in ``errors``. Both clients drive this one generator.
+
+What an answer means:
+
+=============================================== ======================================================================
+answer                                          meaning
+=============================================== ======================================================================
+2xx                                             the reply
+4xx, ``command_failed``                         refused: the request is the reason
+4xx that no node of ours wrote                  not applied: again elsewhere
+429, and 503, 507, 508 with a code of ours      not applied: again elsewhere, or later
+504, any other 5xx, an unreadable 2xx or 5xx     a write may have been applied
+connection refused, no route, no such host      not applied: again elsewhere
+connection lost, no answer in time              a write may have been applied
+=============================================== ======================================================================
+
+Invariants: a write has one idempotency key and one body for all its repeats, so repeating one that may have been applied
+is safe; nothing is repeated after a refusal; nothing is sent after the deadline; once a write may have been applied, the
+call ends with the machine's own verdict or as ``OutcomeUnknown``, never as ``Unavailable``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Generator
+from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
+
+import msgspec
+
+from quorl.client.errors import OutcomeUnknown, Try, Unavailable, rejected
+from quorl.client.route import Route
+from quorl.cluster.protocol import problems, wire
+from quorl.cluster.protocol.grammar import Consistency, Operation, Query, Reply, Request
+from quorl.cluster.protocol.operations import BY_REQUEST
+from quorl.cluster.protocol.wire import Answer, Call
+
+R = TypeVar("R")
+
+TIMEOUT_S = 10.0
+CONNECT_TIMEOUT_S = 2.0
+ATTEMPT_SHARE = 0.4
+"""One attempt may take this share of the time for the call, so that a silent node does not use all of it up."""
+BACKOFF_S_MIN = 0.05
+BACKOFF_S_MAX = 1.0
+
+_NOT_APPLIED = frozenset(
+    {"too_many_requests", "no_leader", "no_quorum", "not_ready", "shutting_down", "storage_full", "too_many_hops"}
+)
+_UNREADABLE = "unreadable_answer"
+_OF_THE_MACHINE = frozenset({"idempotency_key_reused", "command_failed"})
+
+
+class Send(NamedTuple):
+    """Send the call to the node and wait no longer than so many seconds for its answer."""
+
+    node: str
+    call: Call
+    timeout_s: float
+
+
+class Sleep(NamedTuple):
+    """Do nothing for a while."""
+
+    seconds: float
+
+
+class Failure(NamedTuple):
+    """No answer. ``unreachable``: the call certainly did not arrive; ``lost``: it may have."""
+
+    kind: Literal["unreachable", "lost"]
+    why: str
+
+
+Step: TypeAlias = Send | Sleep
+Event: TypeAlias = Answer | Failure | None
+Plan: TypeAlias = Generator[Step, Event, R]
+
+
+def flow(
+    route: Route,
+    request: Request[R],
+    *,
+    key: str | None = None,
+    timeout_s: float = TIMEOUT_S,
+    consistency: Consistency | None = None,
+    doubt: bool = False,
+) -> Plan[R]:
+    """Plan one call. ``doubt``: it repeats, under its ``key``, a call that may have been applied already."""
+    row = BY_REQUEST.get(type(request))
+    if row is None:
+        raise TypeError(f"{type(request).__name__} is no operation: see quorl.cluster.protocol.operations")
+    campaign = _Campaign(route, row, request, key, timeout_s, consistency, doubt)
+    while True:
+        node, delay_s = campaign.next_node()
+        if delay_s > 0:
+            yield Sleep(delay_s)
+        event = yield campaign.send(node)
+        assert event is not None, "a Send is answered with an Answer or a Failure"
+        if isinstance(event, Failure):
+            campaign.failed(node, event)
+        elif (reply := campaign.answered(node, event)) is not None:
+            return cast("R", reply)
+
+
+class _Campaign:
+    """The state of one call: what was tried, who may be asked again when, whether it may have been applied."""
+
+    def __init__(
+        self,
+        route: Route,
+        row: Operation,
+        request: Request[Any],
+        key: str | None,
+        timeout_s: float,
+        consistency: Consistency | None,
+        doubt: bool,
+    ) -> None:
+        self.route = route
+        self.row = row
+        self.request = request
+        self.key = (key or route.make_key()) if row.writes else None
+        self.consistency = consistency
+        self.doubt = doubt and row.writes
+        self.timeout_s = timeout_s
+        self.wait_s = float(getattr(request, "wait", 0.0))
+        self.started = route.clock()
+        self.deadline = self.started + timeout_s + self.wait_s
+        self.not_before: dict[str, float] = {}
+        self.tries: dict[str, str] = {}
+        self.code = "unavailable"
+        self.request_id = ""
+        self.retry_after_s: float | None = None
+        self._backoff_s = BACKOFF_S_MIN
+        self._call = self._encode()
+
+    def _encode(self) -> Call:
+        level: Consistency | None = None
+        if issubclass(self.row.request, Query):
+            level = self.consistency
+            if level is None and self.row.consistency == "local" and self.route.sequence:
+                level = "session"  # read what this client has written, whichever node answers
+        seen = self.route.sequence if level == "session" else 0
+        try:
+            return wire.encode(self.request, self.key, consistency=level, min_sequence=seen)
+        except problems.ProtocolError as error:
+            document = problems.document_of(error.problem, instance="", request_id="", node="", leader=None)
+            raise rejected(document) from None
+
+    def next_node(self) -> tuple[str, float]:
+        """Return the node to ask next and how long to wait before; raises when that would be too late."""
+        now = self.route.clock()
+        order = self.route.order()
+        node = min(order, key=lambda candidate: max(now, self.not_before.get(candidate, now)))
+        delay_s = max(0.0, self.not_before.get(node, now) - now)
+        if now + delay_s >= self.deadline:
+            self.give_up()
+        return node, delay_s
+
+    def send(self, node: str) -> Send:
+        """Return the next attempt; no attempt is planned to outlast the call."""
+        now = self.route.clock()
+        if now >= self.deadline:
+            self.give_up()
+        if self.tries and self.wait_s and not self.row.writes:
+            left_s = max(0.0, min(self.wait_s, self.deadline - now - self.timeout_s))
+            self.request = msgspec.structs.replace(self.request, wait=left_s)
+            self._call = self._encode()
+        patience_s = self.wait_s + ATTEMPT_SHARE * self.timeout_s
+        return Send(node, self._call, min(patience_s, self.deadline - now))
+
+    def failed(self, node: str, failure: Failure) -> None:
+        """Take note of a call without an answer."""
+        self.route.failed(node)
+        self.doubt |= self.row.writes and failure.kind == "lost"
+        self.tries[node] = failure.why
+        self._later(node)
+
+    def answered(self, node: str, answer: Answer) -> Reply | None:
+        """Return the reply; or raise what the answer says; or take note that the call must be made again."""
+        try:
+            reply = wire.read_answer(self.row, answer)
+        except problems.Refusal as refusal:
+            problem = refusal.problem
+        else:
+            self.route.answered(node, answer)
+            return reply
+        self.request_id = problem.request_id
+        self.tries[node] = f"{answer.status} {problem.code}" + (f" ({problem.detail})" if problem.detail else "")
+        meaning = self._meaning(answer.status, problem)
+        if meaning == "refused":
+            self.route.answered(node, answer)
+            if self.doubt and not self._of_the_machine(problem.code):
+                self.give_up()
+            raise rejected(problem)
+        self.code = problem.code
+        self.doubt |= self.row.writes and meaning == "doubt"
+        self._again(node, answer, problem)
+        return None
+
+    def _meaning(self, status: int, problem: problems.ProblemDocument) -> Literal["refused", "not applied", "doubt"]:
+        if problem.code in _NOT_APPLIED:
+            return "not applied"
+        if problem.code == _UNREADABLE:
+            return "not applied" if 400 <= status < 500 else "doubt"
+        if self._of_the_machine(problem.code) or (status < 500 and not problem.retryable):
+            return "refused"
+        return "doubt"
+
+    def _again(self, node: str, answer: Answer, problem: problems.ProblemDocument) -> None:
+        """Plan the repeat of a call that was not applied, or of one that may have been."""
+        self.retry_after_s = _retry_after_s(answer, problem)
+        if problem.code == "too_many_requests":  # the leader says so, whichever node relayed it
+            self.route.answered(node, answer)
+            self._later(*self.route.nodes, at_least_s=self.retry_after_s or 0.0)
+            return
+        self.route.failed(node)
+        hopeless = not problem.retryable or (problem.code == _UNREADABLE and answer.status < 500)
+        self._later(node, at_least_s=math.inf if hopeless else self.retry_after_s or 0.0)
+
+    def _of_the_machine(self, code: str) -> bool:
+        """Whether a refusal with this code is the verdict of the replicated state, receipts included."""
+        return code in _OF_THE_MACHINE or code in {str(r.__struct_config__.tag) for r in self.row.rejections}
+
+    def _later(self, *nodes: str, at_least_s: float = 0.0) -> None:
+        """Let nodes be for a while, with decorrelated jitter, so that many clients do not return in step."""
+        self._backoff_s = min(BACKOFF_S_MAX, self.route.uniform(BACKOFF_S_MIN, 3 * self._backoff_s))
+        until = self.route.clock() + max(at_least_s, 0.0) + self._backoff_s
+        for node in nodes:
+            self.not_before[node] = max(until, self.not_before.get(node, until))
+
+    def give_up(self) -> NoReturn:
+        """Raise what this call has come to."""
+        took_s = self.route.clock() - self.started
+        tries = tuple(Try(node, self.tries.get(node, "not tried")) for node in self.route.nodes)
+        detail = f"no node answered in {took_s:.1f} s while calling {_describe(self.row, self.request)}"
+        if self.doubt:
+            assert self.key is not None
+            raise OutcomeUnknown(detail, self.key, self.request, tries, self.request_id)
+        raise Unavailable(detail, tries, self.code, self.request_id, self.retry_after_s)
+
+
+def _retry_after_s(answer: Answer, problem: problems.ProblemDocument) -> float | None:
+    if isinstance(problem.retry_after_ms, int):
+        return problem.retry_after_ms / 1000
+    header = answer.headers.get("retry-after", "")
+    return float(header) if header.isascii() and header.isdigit() else None
+
+
+def _describe(row: Operation, request: Request[Any]) -> str:
+    name = getattr(request, "topic", None) or getattr(request, "name", None)
+    return f"{row.name} {name!r}" if isinstance(name, str) else row.name

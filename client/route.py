@@ -1,0 +1,101 @@
+"""Which node to ask first: what a client has learnt about its nodes. No socket, no clock of its own.
+
+Every node takes every call, so any choice is right and the best one is the leader, which saves a hop. Answers say who
+served them and who leads; while the leader's address is not among the known ones, calls go to nodes that have not
+introduced themselves yet, which costs nothing and soon finds it. Only addresses that the user gave are ever used: those
+that the members know of each other may not be reachable from here.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import threading
+import time
+from collections.abc import Callable, Iterable
+from urllib.parse import urlsplit
+
+from quorl.cluster.protocol.wire import Answer
+
+SERVERS_DEFAULT = "http://127.0.0.1:7101,http://127.0.0.1:7102,http://127.0.0.1:7103"
+COOLING_S = 2.0
+"""A node that failed is asked last for so long."""
+
+_dice = random.SystemRandom()  # nothing to seed, and nothing that forked processes share
+
+
+def read_servers(servers: str | Iterable[str]) -> tuple[str, ...]:
+    """Return the addresses in a comma list or a list; an address without a scheme is taken as http."""
+    given = servers.split(",") if isinstance(servers, str) else [part for item in servers for part in item.split(",")]
+    nodes = [_read_server(server.strip()) for server in given if server.strip()]
+    if not nodes:
+        raise ValueError("no server given: say at least one, for example http://127.0.0.1:7101")
+    return tuple(dict.fromkeys(nodes))
+
+
+def _read_server(server: str) -> str:
+    url = server if "://" in server else f"http://{server}"
+    parts = urlsplit(url)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"{server!r} is no server address: it should look like http://127.0.0.1:7101")
+    _ = parts.port  # raises ValueError if it is no port
+    return url.rstrip("/")
+
+
+class Route:
+    """The nodes of one client, and what it knows of them. Safe to share between threads."""
+
+    def __init__(
+        self,
+        nodes: Iterable[str],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        uniform: Callable[[float, float], float] = _dice.uniform,
+        make_key: Callable[[], str] = lambda: secrets.token_hex(12),
+    ) -> None:
+        self.nodes = tuple(nodes)
+        self.clock = clock
+        self.uniform = uniform
+        self.make_key = make_key
+        """A fresh key from the system every time, so that forked processes never share one."""
+        self.sequence = 0
+        """The highest sequence seen: what a session read must have behind it."""
+        self.leader: str | None = None
+        self._current = 0
+        self._names: dict[str, str] = {}
+        self._cooling: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def order(self) -> list[str]:
+        """Return the nodes, the one to ask first in front."""
+        now = self.clock()
+        turn = self.nodes[self._current :] + self.nodes[: self._current]
+        return sorted(turn, key=lambda node: (self._cooling.get(node, now) > now, self._rank(node)))
+
+    def _rank(self, node: str) -> int:
+        if self.leader is None:
+            return 0
+        name = self._names.get(node)
+        if name is None:
+            return 1 if self.leader not in self._names.values() else 2
+        return 0 if name == self.leader else 2
+
+    def answered(self, node: str, answer: Answer) -> None:
+        """Learn from an answer: who served it, who leads, how far the cluster is."""
+        headers = answer.headers
+        sequence = headers.get("quorl-sequence", "")
+        with self._lock:
+            self._cooling.pop(node, None)
+            self._current = self.nodes.index(node)
+            if "served-by" in headers:
+                self._names[node] = headers["served-by"]
+            self.leader = headers.get("quorl-leader") or None
+            if sequence.isascii() and sequence.isdigit():
+                self.sequence = max(self.sequence, int(sequence))
+
+    def failed(self, node: str) -> None:
+        """Learn that a node could not take a call."""
+        with self._lock:
+            self._cooling[node] = self.clock() + COOLING_S
+            if self._names.get(node) == self.leader:
+                self.leader = None

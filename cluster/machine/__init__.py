@@ -1,0 +1,28 @@
+"""Floor 1: the machine, the deterministic heart. It turns committed entries into state and outcomes.
+
+Purpose: every node applies the same entries in the same order and must come to the same rows, the same outcomes and the
+same digest, years later too. The machine knows no network, no clock and no log; it is handed a SQLite connection, a Raft
+index, a term and the bytes of an entry.
+
+Where things are: ``machine`` is the door (``apply``, ``query``, ``render``); ``state`` holds the connection and what is
+remembered of it in Python; ``topics`` decides about commands; ``receipts`` remembers first outcomes for repeats;
+``queries`` answers reads, on any connection, with ``reading`` for messages and ``pages`` for lists; ``schema`` is the
+tables; ``digest`` and ``dump`` are for comparing and moving whole states; ``check`` states the invariants over rows.
+
+Invariants:
+
+* ``apply`` is total. A refusal is a value. What goes wrong in the same way on every node spoils one command, which leaves
+  nothing behind and is answered with ``command_failed``; an entry that cannot be read is counted and skipped. Only what
+  may differ between nodes (a broken disk, no memory) escapes, after the whole entry was rolled back.
+* One entry is one transaction, and the sequence, Raft index and term of the entry are written in it. So the state is
+  always that after some whole entry, and says after which.
+* What Python remembers of the rows never runs ahead of them: it is dropped or restored whenever anything is rolled back.
+* Nothing but the entry and the rows decides: no clock, no randomness, no order of sets; texts that a Python or library
+  version might word differently are kept out of outcomes.
+* Time only moves forward: both the cluster's and the calendar's reading are the greatest seen so far.
+* Offsets of a partition are dense from 0, in one row per append and partition, and are never changed. Ids of producers
+  and consumers are dense from 1 per topic. Ids of topics are never used twice.
+* Everything remembered for repeats is bounded in count and age, and each command clears away at most a few.
+
+Who may call: the node's loop, one thread at a time. Reads with ``query`` may run on other connections in other threads.
+"""

@@ -1,0 +1,74 @@
+"""Storing the messages of one append as record batches.
+
+Invariants: one row per append and partition; offsets dense; the order of an append is kept within each partition. The
+body of a row is a JSON array with as many messages as the row counts, so that no reader ever meets a surprise: it is
+checked here, once, although it was checked before it was proposed.
+"""
+
+from __future__ import annotations
+
+import zlib
+
+import msgspec
+
+from quorl.cluster.machine import events as e
+from quorl.cluster.machine.state import State, Topic
+from quorl.cluster.protocol import topics as t
+
+_INSERT_BATCH = (
+    "INSERT INTO batches (topic_id, partition, base_offset, count, created_ms, size_bytes, body)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?)"
+)
+_GROW_PARTITION = (
+    "UPDATE partitions SET next_offset = ?, size_bytes = size_bytes + ? WHERE topic_id = ? AND partition = ?"
+)
+_NEXT_PARTITION = "UPDATE topics SET next_partition = ? WHERE topic_id = ?"
+
+_decode_messages = msgspec.json.Decoder(list[t.Message]).decode
+_encode_messages = msgspec.json.Encoder().encode
+
+
+def store(state: State, topic: Topic, command: t.AppendBatch) -> list[t.Range]:
+    """Store the messages and say where they went, in order of the partitions."""
+    messages = _decode_messages(command.body)
+    if len(messages) != command.count or not messages:
+        raise ValueError("the body of an append has not as many messages as the append says")
+    if not 0 <= command.size_bytes <= len(command.body):
+        raise ValueError("the body of an append is smaller than the append says")
+    if topic.partitions == 1:
+        return [_store_batch(state, topic, 0, command.count, command.size_bytes, command.body)]
+    shares = _split(messages, topic)
+    if any(message.key is None for message in messages):
+        following = (topic.next_partition + 1) % topic.partitions
+        state.execute(_NEXT_PARTITION, (following, topic.topic_id))
+        topic.next_partition = following
+    return [
+        _store_batch(state, topic, partition, len(share), sum(map(_size_bytes, share)), _encode_messages(share))
+        for partition, share in sorted(shares.items())
+    ]
+
+
+def _split(messages: list[t.Message], topic: Topic) -> dict[int, list[t.Message]]:
+    """Deal messages out: by key where there is one, the others together to the next partition in turn."""
+    shares: dict[int, list[t.Message]] = {}
+    for message in messages:
+        if message.key is None:
+            partition = topic.next_partition
+        else:
+            partition = zlib.crc32(message.key.encode()) % topic.partitions
+        shares.setdefault(partition, []).append(message)
+    return shares
+
+
+def _size_bytes(message: t.Message) -> int:
+    return len(memoryview(message.value)) + len((message.key or "").encode())
+
+
+def _store_batch(state: State, topic: Topic, partition: int, count: int, size_bytes: int, body: bytes) -> t.Range:
+    base = topic.ends[partition]
+    end = base + count
+    state.execute(_INSERT_BATCH, (topic.topic_id, partition, base, count, state.header.wall_ms, size_bytes, body))
+    state.execute(_GROW_PARTITION, (end, size_bytes, topic.topic_id, partition))
+    topic.ends[partition] = end
+    state.events.append(e.Appended(topic.name, partition, end))
+    return t.Range(partition=partition, first_offset=base, last_offset=end - 1)

@@ -1,0 +1,44 @@
+"""Facts for whoever watches the machine. They say what has happened; what to do about it is decided elsewhere.
+
+Events are local news: they are neither replicated nor part of any digest, and those of a command that was undone are
+never told.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class TopicCreated(NamedTuple):
+    """A topic exists from now on."""
+
+    topic: str
+
+
+class TopicDeleted(NamedTuple):
+    """A topic is gone, with everything that belonged to it."""
+
+    topic: str
+
+
+class Appended(NamedTuple):
+    """A partition has grown; ``next_offset`` is where it ends now."""
+
+    topic: str
+    partition: int
+    next_offset: int
+
+
+class CommandSpoiled(NamedTuple):
+    """A command was answered with ``command_failed``. ``reason`` is for the log of this node only."""
+
+    reason: str
+
+
+class EntrySkipped(NamedTuple):
+    """An entry could not be read, and was only counted. ``reason`` is for the log of this node only."""
+
+    reason: str
+
+
+Event = TopicCreated | TopicDeleted | Appended | CommandSpoiled | EntrySkipped

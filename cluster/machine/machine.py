@@ -1,0 +1,218 @@
+"""The door of the machine: entries go in, outcomes and events come out.
+
+The layers of ``apply``, from the outside in: the transaction of the entry, the savepoint of the command, the receipt,
+and the one ``match`` over commands. An exception is judged at the savepoint: what is the same on every node becomes the
+command's outcome, what may differ between nodes goes up and undoes the entry.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from typing import ClassVar, NamedTuple, assert_never
+
+import msgspec
+
+from quorl.cluster.machine import moment, outcomes, queries, reading, receipts, schema, topics
+from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
+from quorl.cluster.machine.outcomes import CommandFailed, Outcome
+from quorl.cluster.machine.queries import Read
+from quorl.cluster.machine.schema import StateError
+from quorl.cluster.machine.state import State
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
+from quorl.cluster.protocol.grammar import Rejection, Reply
+from quorl.cluster.protocol.system import Found, Founded
+
+__all__ = ["Applied", "Machine", "Outcome", "Position", "StateError"]
+
+_decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
+
+_SAME_EVERYWHERE = frozenset(
+    {
+        sqlite3.SQLITE_ERROR,
+        sqlite3.SQLITE_CONSTRAINT,
+        sqlite3.SQLITE_TOOBIG,
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_RANGE,
+    }
+)
+"""SQLite's primary result codes that depend on the statement and the rows alone."""
+
+
+class Position(NamedTuple):
+    """How far a state has come: entries applied, and the Raft index and term of the last of them."""
+
+    sequence: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    term: int
+
+
+class Applied(NamedTuple):
+    """What an entry came to. ``outcomes`` has one for each command of the entry, in order."""
+
+    sequence: int
+    outcomes: list[Outcome]
+    events: list[Event]
+
+
+class Machine:
+    """The replicated state on one node. Not safe for use by two threads at once."""
+
+    VERSION: ClassVar[int] = schema.VERSION
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Take over a connection opened with ``isolation_level=None``; raises ``StateError`` if the file is not ours."""
+        assert connection.isolation_level is None, "transactions are opened and ended here, by statements"
+        self._state = State(connection)
+
+    @property
+    def position(self) -> Position:
+        """The last entry applied."""
+        header = self._state.header
+        return Position(header.sequence, header.raft_index, header.raft_term)
+
+    @property
+    def now_ms(self) -> int:
+        """Cluster time."""
+        return self._state.header.now_ms
+
+    @property
+    def wall_ms(self) -> int:
+        """The calendar's time of the last entry, in UTC."""
+        return self._state.header.wall_ms
+
+    @property
+    def cluster_id(self) -> str | None:
+        """The cluster that the state belongs to, once it has been founded."""
+        return self._state.header.cluster_id
+
+    @property
+    def digest(self) -> str:
+        """The chain over all entries and outcomes: equal at equal sequence, or two nodes have diverged."""
+        return self._state.header.digest.hex()
+
+    def reload(self) -> None:
+        """Read everything remembered anew, after somebody else has written the rows."""
+        self._state.reload()
+
+    def apply(self, index: int, term: int, payload: bytes) -> Applied:
+        """Apply one committed entry, in one transaction. Total, but for what may differ between nodes."""
+        state = self._state
+        assert index > state.header.raft_index, f"entry {index} after entry {state.header.raft_index}"
+        state.begin()
+        try:
+            results = self._apply_entry(index, term, payload)
+            state.commit()
+        except BaseException:
+            state.abandon()
+            raise
+        return Applied(state.header.sequence, results, state.events)
+
+    def query(self, request: Read) -> Reply | Rejection:
+        """Answer a read from the rows as they are now."""
+        return queries.query(self._state.connection, request)
+
+    def render(self, value: Reply | Rejection) -> Reply | Rejection:
+        """Put the messages into the outcome of a ``Consume``; any other outcome is complete as it is."""
+        if isinstance(value, t.ConsumedSpans):
+            return reading.consumed(self._state.connection, value)
+        return value
+
+    # -- inside the transaction ---------------------------------------------------------------------------------
+    def _apply_entry(self, index: int, term: int, payload: bytes) -> list[Outcome]:
+        state, header = self._state, self._state.header
+        entry = self._readable(payload)
+        now_ms, wall_ms, commands = (0, 0, ()) if entry is None else (entry.now_ms, entry.wall_ms, entry.commands)
+        header.now_ms = max(header.now_ms, now_ms)
+        header.wall_ms = max(header.wall_ms, wall_ms)
+        chain = hashlib.blake2b(state.header.digest, digest_size=32)
+        chain.update(len(payload).to_bytes(8, "big"))
+        chain.update(payload)
+        results = []
+        for sealed in commands:
+            outcome, blob = self._apply_guarded(sealed)
+            chain.update(blob)
+            results.append(outcome)
+        header = state.header  # another object, if a command was undone
+        header.sequence += 1
+        header.raft_index = index
+        header.raft_term = term
+        header.digest = chain.digest()
+        return results
+
+    def _readable(self, payload: bytes) -> Entry | None:
+        """The entry, or None when no node can read it or could store its times."""
+        try:
+            entry = decode_entry(payload)
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            self._state.events.append(EntrySkipped(str(error)))
+            return None
+        if 0 <= entry.now_ms <= limits.INTEGER_MAX and 0 <= entry.wall_ms <= moment.LAST_MS:
+            return entry
+        self._state.events.append(EntrySkipped(f"times out of range: {entry.now_ms}, {entry.wall_ms}"))
+        return None
+
+    def _apply_guarded(self, sealed: Sealed) -> tuple[Outcome, bytes]:
+        """Apply one command so that it happens whole or not at all."""
+        state = self._state
+        state.open_command()
+        try:
+            done = self._apply_once(sealed)
+        except Exception as error:
+            if not _same_everywhere(error):
+                raise
+            state.undo_command()
+            state.events.append(CommandSpoiled(f"{type(error).__name__}: {error}"))
+            failed = CommandFailed(detail=f"The command could not be applied ({type(error).__name__}).")
+            return Outcome(failed, replayed=False), outcomes.encode(failed)
+        state.keep_command()
+        return done
+
+    def _apply_once(self, sealed: Sealed) -> tuple[Outcome, bytes]:
+        """Apply one command, unless a receipt says that it has been."""
+        state = self._state
+        command = _decode_command(sealed.command)
+        receipts.clear(state)
+        if sealed.key is None:
+            value = self._apply_command(command)
+            return Outcome(value, replayed=False), outcomes.encode(value)
+        op = str(command.__struct_config__.tag)
+        known = receipts.find(state, op, sealed.key, sealed.digest)
+        if known is not None:
+            return Outcome(known, replayed=not isinstance(known, outcomes.IdempotencyKeyReused)), outcomes.encode(known)
+        value = self._apply_command(command)
+        blob = outcomes.encode(value)
+        receipts.keep(state, op, sealed.key, sealed.digest, value, blob)
+        return Outcome(value, replayed=False), blob
+
+    def _apply_command(self, command: AnyCommand) -> Reply | Rejection:
+        state = self._state
+        match command:
+            case t.AppendBatch():
+                return topics.append(state, command)
+            case t.Consume():
+                return topics.consume(state, command)
+            case t.CreateTopic():
+                return topics.create_topic(state, command)
+            case t.DeleteTopic():
+                return topics.delete_topic(state, command)
+            case t.RegisterProducer():
+                return topics.register_producer(state, command)
+            case t.RegisterConsumer():
+                return topics.register_consumer(state, command)
+            case Found():
+                if state.header.cluster_id is None:
+                    state.header.cluster_id = command.cluster_id
+                return Founded(cluster_id=state.header.cluster_id)
+            case _ as unknown:
+                assert_never(unknown)
+
+
+def _same_everywhere(error: Exception) -> bool:
+    """Whether every node that applies the same entry to the same rows meets this error."""
+    if isinstance(error, sqlite3.Error):
+        code = getattr(error, "sqlite_errorcode", None)  # errors of the Python module itself have none
+        return code is None or code & 0xFF in _SAME_EVERYWHERE
+    return not isinstance(error, (MemoryError, OSError))

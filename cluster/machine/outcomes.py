@@ -1,0 +1,77 @@
+"""Outcomes as bytes, for receipts and for the digest; and the refusals that belong to no row of the table.
+
+An encoded outcome is one byte, 0 for a reply and 1 for a refusal, and the msgpack of the value. Which reply it is
+follows from the command's tag.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import msgspec
+
+from quorl.cluster.protocol import system as s
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Rejection, Reply
+
+
+class Outcome(NamedTuple):
+    """What one command came to; ``replayed`` says that a receipt answered, and nothing was done."""
+
+    value: Reply | Rejection
+    replayed: bool
+
+
+class CommandFailed(Rejection, frozen=True, tag="command_failed"):
+    """The command could not be carried out on any node, and was undone on every node."""
+
+    status: ClassVar[int] = 500
+    title: ClassVar[str] = "The command failed"
+    hint: ClassVar[str] = "Nothing was changed. This is a defect of quorl: please report it with the node's log."
+
+
+class IdempotencyKeyReused(Rejection, frozen=True, tag="idempotency_key_reused"):
+    """The idempotency key was used before, with another request."""
+
+    status: ClassVar[int] = 422
+    title: ClassVar[str] = "Idempotency key reused"
+    hint: ClassVar[str] = "Use a fresh key for each new request, and repeat a request unchanged under its own key."
+
+
+AnyRejection = (
+    t.TopicNotFound
+    | t.ProducerNotFound
+    | t.ConsumerNotFound
+    | t.AlreadyExists
+    | t.TopicNotEmpty
+    | IdempotencyKeyReused
+    | CommandFailed
+)
+"""Every refusal that a command can come to."""
+
+_REPLIES: dict[type[msgspec.Struct], type[Reply]] = {
+    t.CreateTopic: t.TopicCreated,
+    t.DeleteTopic: t.TopicDeleted,
+    t.RegisterProducer: t.ProducerInfo,
+    t.RegisterConsumer: t.ConsumerInfo,
+    t.AppendBatch: t.Appended,
+    t.Consume: t.ConsumedSpans,
+    s.Found: s.Founded,
+}
+_encode = msgspec.msgpack.Encoder().encode
+_rejection_decoder = msgspec.msgpack.Decoder(AnyRejection)
+_reply_decoders: dict[str, msgspec.msgpack.Decoder[Any]] = {
+    str(command.__struct_config__.tag): msgspec.msgpack.Decoder(reply) for command, reply in _REPLIES.items()
+}
+
+
+def encode(value: Reply | Rejection) -> bytes:
+    """The bytes of an outcome."""
+    return (b"\x01" if isinstance(value, Rejection) else b"\x00") + _encode(value)
+
+
+def decode(op: str, blob: bytes) -> Reply | Rejection:
+    """The outcome of a command with the tag ``op``."""
+    decoder = _rejection_decoder if blob[0] else _reply_decoders[op]
+    value: Reply | Rejection = decoder.decode(memoryview(blob)[1:])
+    return value

@@ -1,0 +1,126 @@
+"""Reading messages out of record batches.
+
+Invariants: a batch is decoded once per read, whatever the number of messages taken from it. A page holds about
+``PAGE_BYTES_MAX`` of bodies at most: they are fetched one by one, and counted whole.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+
+import msgspec
+
+from quorl.cluster.machine import moment
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+
+_BATCHES = (
+    "SELECT base_offset, count, created_ms, body FROM batches WHERE topic_id = ?1 AND partition = ?2 AND base_offset >="
+    " (SELECT max(base_offset) FROM batches WHERE topic_id = ?1 AND partition = ?2 AND base_offset <= ?3)"
+    " ORDER BY base_offset LIMIT ?4"
+)
+_BATCH_BEFORE = (
+    "SELECT base_offset, count, created_ms FROM batches WHERE topic_id = ? AND partition = ? AND base_offset <= ?"
+    " ORDER BY base_offset DESC LIMIT 1"
+)
+_TOPIC_EXISTS = "SELECT 1 FROM topics WHERE topic_id = ?"
+
+
+class StoredPayload(msgspec.Struct):
+    """A message as it lies in a body; what is unknown there is left for newer code."""
+
+    value: msgspec.Raw
+    key: str | None = None
+    headers: dict[str, str] | None = None
+    producer_id: int | None = None
+
+
+_decode_body = msgspec.json.Decoder(list[StoredPayload]).decode
+
+
+@contextlib.contextmanager
+def one_moment(connection: sqlite3.Connection) -> Iterator[None]:
+    """Everything that is read inside comes from one moment of the state."""
+    if connection.in_transaction:
+        yield
+        return
+    connection.execute("BEGIN")
+    try:
+        yield
+    finally:
+        connection.rollback()
+
+
+def messages(
+    connection: sqlite3.Connection,
+    topic_id: int,
+    partition: int,
+    first: int,
+    count: int,
+    room_bytes: int | None = limits.PAGE_BYTES_MAX,
+) -> list[t.StoredMessage]:
+    """At most ``count`` messages from the offset ``first`` on, which exists; at least one, and all without ``room_bytes``."""
+    items: list[t.StoredMessage] = []
+    size_bytes = 0
+    for base, created_ms, body in _bodies(connection, topic_id, partition, first, count):
+        if items and room_bytes is not None and size_bytes + len(body) > room_bytes:
+            break
+        size_bytes += len(body)
+        created_at = moment.to_text(created_ms)
+        start = max(0, first - base)
+        for offset, payload in enumerate(_decode_body(body)[start : start + count - len(items)], base + start):
+            items.append(
+                t.StoredMessage(
+                    partition=partition,
+                    offset=offset,
+                    value=payload.value,
+                    created_at=created_at,
+                    key=payload.key,
+                    headers=payload.headers,
+                    producer_id=payload.producer_id,
+                )
+            )
+        if len(items) == count:
+            break
+    return items
+
+
+def _bodies(
+    connection: sqlite3.Connection, topic_id: int, partition: int, first: int, count: int
+) -> Iterator[tuple[int, int, bytes]]:
+    """Base offset, time and body of the batches from the one with the offset ``first`` on, read one at a time."""
+    cursor = connection.execute(_BATCHES, (topic_id, partition, first, count))
+    try:
+        for base, _, created_ms, body in cursor:
+            yield base, created_ms, body
+    finally:
+        cursor.close()
+
+
+def consumed(connection: sqlite3.Connection, decided: t.ConsumedSpans) -> t.Consumed | t.TopicNotFound:
+    """The messages that a ``Consume`` gave out, now or earlier; they are never changed, but their topic may be gone."""
+    items: list[t.StoredMessage] = []
+    with one_moment(connection):
+        if connection.execute(_TOPIC_EXISTS, (decided.topic_id,)).fetchone() is None:
+            return t.TopicNotFound(detail="The topic was deleted after these messages were given out.")
+        for span in decided.spans:
+            items += messages(connection, decided.topic_id, span.partition, span.first_offset, span.count, None)
+    return t.Consumed(items=items, remaining=decided.remaining)
+
+
+def first_at(connection: sqlite3.Connection, topic_id: int, partition: int, end: int, moment_ms: int) -> int:
+    """The offset of the first message created at or after a moment; ``end`` if there is none.
+
+    Creation times never decrease along a partition, so halving finds it without an index.
+    """
+    low, high = 0, end
+    while low < high:
+        middle = (low + high) // 2
+        base, count, created_ms = connection.execute(_BATCH_BEFORE, (topic_id, partition, middle)).fetchone()
+        if created_ms >= moment_ms:
+            high = base
+        else:
+            low = base + count
+    return low

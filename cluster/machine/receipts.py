@@ -1,0 +1,59 @@
+"""Receipts: the first outcome of a request that carried an idempotency key, kept for its repeats.
+
+Invariants: at most one receipt per operation and key. Ordinals are dense from ``first_receipt`` to ``next_receipt``, and
+the oldest go first, so what is too old or too many is always at the front. A receipt is honoured until it is cleared
+away, and no command clears away more than ``RECEIPT_EVICTIONS_PER_COMMAND``. No receipt is kept for a refusal that may
+pass, nor for a ``Consume`` that found nothing: repeating those does no harm, and should be tried anew.
+"""
+
+from __future__ import annotations
+
+from quorl.cluster.machine import outcomes
+from quorl.cluster.machine.outcomes import IdempotencyKeyReused
+from quorl.cluster.machine.state import State
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.grammar import Rejection, Reply
+from quorl.cluster.protocol.topics import ConsumedSpans
+
+_FIND = "SELECT fingerprint, outcome FROM receipts WHERE key = ? AND op = ?"
+_KEEP = "INSERT INTO receipts (ordinal, op, key, fingerprint, kept_ms, outcome) VALUES (?, ?, ?, ?, ?, ?)"
+_AGE = "SELECT kept_ms FROM receipts WHERE ordinal = ?"
+_CLEAR = "DELETE FROM receipts WHERE ordinal = ?"
+
+
+def find(state: State, op: str, key: str, fingerprint: bytes) -> Reply | Rejection | None:
+    """The outcome that a repeat gets, or None when the request is new."""
+    row = state.execute(_FIND, (key, op)).fetchone()
+    if row is None:
+        return None
+    if row[0] != fingerprint:
+        return IdempotencyKeyReused(detail=f'The key "{key}" came before with another {op} request.')
+    return outcomes.decode(op, row[1])
+
+
+def keep(state: State, op: str, key: str, fingerprint: bytes, value: Reply | Rejection, blob: bytes) -> None:
+    """Remember an outcome, of which ``blob`` is the encoded form, unless its kind is not kept."""
+    if isinstance(value, Rejection):
+        if value.transient:
+            return
+    elif isinstance(value, ConsumedSpans) and not value.spans:
+        return
+    header = state.header
+    state.execute(_KEEP, (header.next_receipt, op, key, fingerprint, header.now_ms, blob))
+    header.next_receipt += 1
+
+
+def clear(state: State) -> None:
+    """Clear away a few of the oldest receipts, if they are too old or leave no room for one more."""
+    header = state.header
+    for _ in range(limits.RECEIPT_EVICTIONS_PER_COMMAND):
+        if header.first_receipt == header.next_receipt:
+            return
+        if header.next_receipt - header.first_receipt < limits.RECEIPTS_MAX:
+            if state.oldest_receipt_ms is None:
+                (state.oldest_receipt_ms,) = state.execute(_AGE, (header.first_receipt,)).fetchone()
+            if header.now_ms - state.oldest_receipt_ms < limits.RECEIPT_AGE_MS_MAX:
+                return
+        state.execute(_CLEAR, (header.first_receipt,))
+        header.first_receipt += 1
+        state.oldest_receipt_ms = None

@@ -1,0 +1,149 @@
+"""The connection, and what is remembered of its rows in Python between commands.
+
+Invariants: whoever changes a row changes what is remembered of it in the same function, after the row. ``undo`` (of one
+command) and ``abandon`` (of a whole entry) bring both back to the same point. Topics are remembered only to save reading
+them again; the header is written once per entry, in the entry's own transaction.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import sqlite3
+
+import msgspec
+
+from quorl.cluster.machine import schema
+from quorl.cluster.machine.events import Event
+
+_TOPICS_REMEMBERED_MAX = 10_000
+_INSERT_HEADER = f"INSERT INTO machine ({', '.join(schema.HEADER)}) VALUES ({', '.join('?' * len(schema.HEADER))})"
+_UPDATE_HEADER = f"UPDATE machine SET {', '.join(f'{column} = ?' for column in schema.HEADER)}"
+_SELECT_HEADER = f"SELECT {', '.join(schema.HEADER)} FROM machine"
+_SELECT_TOPIC = (
+    "SELECT topic_id, name, partitions, next_producer_id, next_consumer_id, next_partition, created_ms"
+    " FROM topics WHERE name = ?"
+)
+_SELECT_ENDS = "SELECT next_offset FROM partitions WHERE topic_id = ? ORDER BY partition"
+
+
+class Header(msgspec.Struct):
+    """The one row of ``machine``; the fields stand in the order of its columns."""
+
+    version: int = schema.VERSION
+    sequence: int = 0
+    raft_index: int = 0
+    raft_term: int = 0
+    now_ms: int = 0
+    wall_ms: int = 0
+    cluster_id: str | None = None
+    digest: bytes = bytes(32)
+    next_topic_id: int = 1
+    first_receipt: int = 1
+    next_receipt: int = 1
+
+
+assert Header.__struct_fields__ == schema.HEADER
+
+
+class Topic(msgspec.Struct):
+    """A topic's row, and where each of its partitions ends."""
+
+    topic_id: int
+    name: str
+    partitions: int
+    next_producer_id: int
+    next_consumer_id: int
+    next_partition: int
+    created_ms: int
+    ends: list[int] = msgspec.field(default_factory=list)
+
+
+class State:
+    """Rows, header and remembered topics, moving together."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        """Read the header, creating the tables in an empty database. Raises ``StateError``."""
+        self.connection = connection
+        self.execute = connection.cursor().execute
+        """For statements whose result is fetched at once or not at all: one cursor, made once."""
+        if schema.is_empty(connection):
+            connection.execute("BEGIN IMMEDIATE")
+            schema.create(connection)
+            connection.execute(_INSERT_HEADER, msgspec.structs.astuple(Header()))
+            connection.execute("COMMIT")
+        schema.recognise(connection)
+        self.events: list[Event] = []
+        self.oldest_receipt_ms: int | None = None
+        """When the oldest receipt was kept; None when that must be looked up."""
+        self._topics: dict[str, Topic] = {}
+        self.reload()
+
+    def reload(self) -> None:
+        """Forget everything remembered, and read the header anew."""
+        self._topics.clear()
+        self.oldest_receipt_ms = None
+        self.header = Header(*self.execute(_SELECT_HEADER).fetchone())
+        self._before_entry = self._before_command = copy.copy(self.header)
+
+    # -- one entry ----------------------------------------------------------------------------------------------
+    def begin(self) -> None:
+        """Open the transaction of an entry."""
+        self.events = []
+        self._before_entry = copy.copy(self.header)
+        self.execute("BEGIN IMMEDIATE")
+
+    def commit(self) -> None:
+        """Write the header and end the transaction."""
+        self.execute(_UPDATE_HEADER, msgspec.structs.astuple(self.header))
+        self.execute("COMMIT")
+
+    def abandon(self) -> None:
+        """Bring rows and memory back to what they were before the entry, as far as a broken disk lets us."""
+        self.events = []
+        self._topics.clear()
+        self.oldest_receipt_ms = None
+        self.header = self._before_entry
+        with contextlib.suppress(sqlite3.Error):
+            if self.connection.in_transaction:  # a full disk ends the transaction by itself
+                self.connection.rollback()
+            self.reload()
+
+    # -- one command --------------------------------------------------------------------------------------------
+    def open_command(self) -> None:
+        """Remember this point, so that the next command can be undone alone."""
+        self._before_command = copy.copy(self.header)
+        self._events_before = len(self.events)
+        self.execute("SAVEPOINT command")
+
+    def keep_command(self) -> None:
+        """The command stays."""
+        self.execute("RELEASE command")
+
+    def undo_command(self) -> None:
+        """Bring rows and memory back to what they were before the command."""
+        self._topics.clear()
+        self.oldest_receipt_ms = None
+        self.header = self._before_command
+        del self.events[self._events_before :]
+        self.execute("ROLLBACK TO command")
+        self.execute("RELEASE command")
+
+    # -- topics -------------------------------------------------------------------------------------------------
+    def topic(self, name: str) -> Topic | None:
+        """The topic of that name, remembered or read."""
+        found = self._topics.get(name)
+        if found is None:
+            row = self.execute(_SELECT_TOPIC, (name,)).fetchone()
+            if row is None:
+                return None
+            found = Topic(*row)
+            found.ends = [end for (end,) in self.execute(_SELECT_ENDS, (found.topic_id,)).fetchall()]
+            if len(self._topics) >= _TOPICS_REMEMBERED_MAX:
+                self._topics.clear()
+            self._topics[name] = found
+        return found
+
+    def forget(self, name: str) -> None:
+        """Remember a topic no longer, because its row is gone."""
+        self._topics.pop(name, None)

@@ -1,0 +1,135 @@
+"""The process: arguments, config, logs, then the node until it is told to stop.
+
+Exit codes, for those who restart nodes: 0 stopped as asked; 2 the arguments or the config are wrong, and nothing was
+started; 71 the machine refused something (a port in use, a full disk), and a restart may help; 78 the data directory is
+damaged, and a restart cannot help.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import errno
+import socket
+import sys
+from enum import IntEnum
+from pathlib import Path
+
+import quorl
+from quorl.cluster.node import config as configs
+from quorl.cluster.node import logs
+
+
+class Exit(IntEnum):
+    """How the process ends."""
+
+    STOPPED = 0
+    CONFIG = 2
+    MACHINE = 71
+    DAMAGED = 78
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one node; returns the exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as ended:  # argparse has said why
+        return ended.code if isinstance(ended.code, int) else Exit.CONFIG
+    try:
+        config = configs.load(arguments.config)
+    except configs.ConfigError as error:
+        print(error, file=sys.stderr)
+        return Exit.CONFIG
+    if arguments.check:
+        print(_summary(arguments.config, config))
+        return Exit.STOPPED
+    logs.configure(config.log.format, config.log.level, config.node.name)
+    return _run(config)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="quorl-node",
+        description="Run one node of a quorl cluster until SIGTERM or Ctrl-C.",
+        epilog="The same command starts a node for the first time, again, and after a crash. "
+        "Every key of the config can be set by an environment variable: QUORL_<SECTION>__<KEY>.",
+    )
+    parser.add_argument("-c", "--config", required=True, type=Path, metavar="PATH", help="the node's TOML file")
+    parser.add_argument("--check", action="store_true", help="only check the config and say what is wrong with it")
+    parser.add_argument("--version", action="version", version=f"quorl {quorl.__version__}")
+    return parser
+
+
+def _summary(path: Path, config: configs.Config) -> str:
+    node, names = config.node, ", ".join(config.members)
+    lines = [
+        f"{path}: good",
+        f"  node {node.name} of cluster {config.cluster.name} ({names})",
+        f"  http {node.http}  raft {node.raft}",
+        f"  data {node.data_dir}",
+        *(f"  warning: {caution}" for caution in configs.cautions(config)),
+    ]
+    return "\n".join(lines)
+
+
+def _run(config: configs.Config) -> int:
+    # Late, so that --check and --version need neither the library nor the network code.
+    import structlog
+
+    from quorl.cluster.api.server import serve
+    from quorl.cluster.consensus.port import Damaged
+
+    log = structlog.get_logger("quorl.main")
+    for caution in configs.cautions(config):
+        log.warning("config_caution", detail=caution)
+    try:
+        return asyncio.run(serve(config))
+    except KeyboardInterrupt:
+        return Exit.STOPPED
+    except Damaged as error:
+        log.critical("data_damaged", detail=str(error), data_dir=str(config.node.data_dir))
+        print(
+            f"{config.node.data_dir} is damaged: {error}\n"
+            "Nothing was changed in it. Do not start this node on it again: move it away, and the node will be caught up "
+            "by the others as long as a majority of them is healthy.",
+            file=sys.stderr,
+        )
+        return Exit.DAMAGED
+    except OSError as error:
+        log.critical("machine_refused", detail=str(error), errno=error.errno)
+        print(explain(error, config), file=sys.stderr)
+        return Exit.MACHINE
+
+
+def explain(error: OSError, config: configs.Config) -> str:
+    """Say what the machine refused, where, and what to do about it."""
+    if error.errno in {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES} and error.filename is None:
+        for key, address in (("http", config.node.http), ("raft", config.node.raft)):
+            if (refusal := _refusal(address)) is not None:
+                return (
+                    f"[node] {key} = {address} cannot be listened on: {(refusal.strerror or str(refusal)).lower()}\n"
+                    f"Is this node running already? Else stop what uses port {address.port} (ss -ltnp 'sport = :{address.port}'), "
+                    f"or set QUORL_NODE__{key.upper()} and the member's {key} to an address that is free."
+                )
+    if error.errno == errno.ENOSPC:
+        return f"the disk of {config.node.data_dir} is full. Make room and start the node again; nothing acknowledged is lost."
+    place = error.filename or config.node.data_dir
+    return f"{place}: {(error.strerror or str(error)).lower()}"
+
+
+def _refusal(address: configs.Address) -> OSError | None:
+    """What the machine says to listening on ``address`` now, None if it would."""
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(address.host, address.port, type=socket.SOCK_STREAM)[0]
+        with contextlib.closing(socket.socket(family, kind, protocol)) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+            probe.listen(1)
+    except OSError as error:
+        return error
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

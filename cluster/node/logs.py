@@ -1,0 +1,91 @@
+"""What a node says while it runs: one event a line, on standard error.
+
+On a terminal lines are laid out for people, elsewhere each is one JSON object. ``event`` is a stable, lower-case name
+(``leader_elected``), everything that varies stands in fields beside it. Lines of libraries that use ``logging`` come
+out in the same form.
+
+Invariants: values of fields whose name speaks of a secret never come out; no traceback shows local variables, because
+they may hold one.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import Literal, TextIO
+
+import orjson
+import structlog
+from structlog.typing import EventDict, Processor, WrappedLogger
+
+HIDDEN = "[hidden]"
+SECRET_WORDS = ("authorization", "cookie", "password", "secret", "token")
+
+
+def configure(layout: Literal["auto", "console", "json"], level: str, node: str, stream: TextIO | None = None) -> None:
+    """Set up structlog and ``logging`` for this process. ``stream`` is standard error unless a test gives another."""
+    stream = sys.stderr if stream is None else stream
+    for_people = layout == "console" or (layout == "auto" and stream.isatty())
+    handler = logging.StreamHandler(stream)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(stream, for_people)],
+            foreign_pre_chain=[_named(node), *_facts(), structlog.stdlib.ExtraAdder()],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    # Libraries tell every small step; what they have to say to an operator is a warning.
+    logging.getLogger("asyncio").setLevel(logging.WARNING)
+    logging.getLogger("aiohttp").setLevel(logging.WARNING)
+    structlog.configure(
+        processors=[
+            structlog.stdlib.filter_by_level,
+            structlog.contextvars.merge_contextvars,
+            _named(node),
+            *_facts(),
+            structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
+        ],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+    """Replace the value of every field whose name speaks of a secret, but not the name of a secret's file."""
+    for name, value in event.items():
+        if value and not name.endswith("_file") and any(word in name.lower() for word in SECRET_WORDS):
+            event[name] = HIDDEN
+    return event
+
+
+def _named(node: str) -> Processor:
+    def add_node(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        event.setdefault("node", node)
+        return event
+
+    return add_node
+
+
+def _facts() -> list[Processor]:
+    return [
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+    ]
+
+
+def _rendering(stream: TextIO, for_people: bool) -> list[Processor]:
+    if for_people:
+        console = structlog.dev.ConsoleRenderer(
+            colors=stream.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
+        )
+        return [hide_secrets, console]
+    return [hide_secrets, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
+
+
+def _json(event: EventDict, **_: object) -> str:
+    # Whatever a field holds, the line comes out.
+    return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()

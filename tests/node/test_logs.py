@@ -1,0 +1,102 @@
+"""What a node says: JSON lines for machines, a layout for people, and no secrets for anybody."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+from typing_extensions import override
+
+from quorl.cluster.node import logs
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    @override
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.fixture(autouse=True)
+def _as_it_was() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()
+
+
+def said(stream: io.StringIO) -> list[dict[str, object]]:
+    return [json.loads(line) for line in stream.getvalue().splitlines()]
+
+
+def test_d15_lines_are_json_where_nobody_watches() -> None:
+    stream = io.StringIO()
+    logs.configure("auto", "info", "n1", stream)
+    structlog.get_logger("quorl.test").info("leader_elected", term=3, members=("n1", "n2"))
+    (line,) = said(stream)
+    assert str(line.pop("time")).endswith("Z")
+    assert line == {
+        "event": "leader_elected",
+        "level": "info",
+        "logger": "quorl.test",
+        "members": ["n1", "n2"],
+        "node": "n1",
+        "term": 3,
+    }
+
+
+def test_lines_of_libraries_come_out_in_the_same_form() -> None:
+    stream = io.StringIO()
+    logs.configure("json", "info", "n1", stream)
+    logging.getLogger("aiohttp.server").warning("odd %s", "request", extra={"peer": "n2"})
+    logging.getLogger("aiohttp.server").info("every small step")
+    (line,) = said(stream)
+    assert (line["event"], line["peer"], line["node"], line["level"]) == ("odd request", "n2", "n1", "warning")
+
+
+def test_the_level_is_a_floor() -> None:
+    stream = io.StringIO()
+    logs.configure("json", "warning", "n1", stream)
+    log = structlog.get_logger("quorl.test")
+    log.info("unheard")
+    log.warning("heard")
+    assert [line["event"] for line in said(stream)] == ["heard"]
+
+
+def test_a_terminal_gets_a_layout_for_people() -> None:
+    stream = Terminal()
+    logs.configure("auto", "info", "n1", stream)
+    structlog.get_logger("quorl.test").info("leader_elected", term=3)
+    assert "leader_elected" in stream.getvalue()
+    assert not stream.getvalue().startswith("{")
+
+
+@pytest.mark.parametrize("layout", ["json", "console"])
+def test_d14_secrets_never_come_out(layout: str) -> None:
+    stream = io.StringIO()
+    logs.configure(layout, "info", "n1", stream)  # type: ignore[arg-type]  # one of the two literals above
+    hidden = "hunter2"
+    log = structlog.get_logger("quorl.test")
+    log.info("asked", cluster_secret=hidden, Authorization=hidden, api_token=hidden, secret_file="kept")
+    try:
+        raise RuntimeError("told")
+    except RuntimeError:
+        log.exception("failed")
+    assert hidden not in stream.getvalue()
+    assert "kept" in stream.getvalue()
+    assert "RuntimeError: told" in stream.getvalue()
+
+
+def test_what_json_does_not_know_comes_out_all_the_same() -> None:
+    stream = io.StringIO()
+    logs.configure("json", "info", "n1", stream)
+    structlog.get_logger("quorl.test").info("odd", value={1: {2}}, huge=object)
+    (line,) = said(stream)
+    assert line["value"] == {"1": "{2}"}

@@ -68,13 +68,13 @@ def located(message: str, known: Iterable[str]) -> ProtocolError:
     place = _PLACE.match(message)
     what, path = (place["what"], place["path"]) if place else (message, "")
     steps = [name or index for name, index in _STEP.findall(path)]
-    guess = ""
     if field := _FIELD.search(what):
-        steps.append(field["name"])
-        guess = nearest(field["name"], known) if "unknown" in what else ""
-        what = what.removeprefix("Object ").replace("contains", "has an").replace("missing", "lacks the")
+        name = field["name"]
+        steps.append(name)
+        unknown = what.startswith("Object contains")
+        what = f"there is no field `{name}`{nearest(name, known)}" if unknown else f"the field `{name}` is missing"
     pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
-    return invalid(pointer, what + guess)
+    return invalid(pointer, what)
 
 
 def _broken(body: bytes, at: int, what: str) -> ProtocolError:

@@ -9,16 +9,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, NamedTuple, cast, get_args, get_origin
+from typing import Any, NamedTuple, cast, get_args
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
-from msgspec import NODEFAULT, UNSET, Meta, UnsetType
+from msgspec import UNSET
 
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol.grammar import Consistency, Operation, Query, Reply, Request
-from quorl.cluster.protocol.operations import BY_REQUEST, OPERATIONS
+from quorl.cluster.protocol.grammar import Consistency, Operation, Reply, Request
+from quorl.cluster.protocol.operations import BY_REQUEST
+from quorl.cluster.protocol.plans import PLANS, Plan
 from quorl.cluster.protocol.problems import (
     Problem,
     ProblemDocument,
@@ -76,66 +77,6 @@ class Options(NamedTuple):
     hops: int
 
 
-# -- what a row means on the wire, worked out once -----------------------------------------------------------------
-class _Read(msgspec.Struct, frozen=True):
-    """The query parameters that every read takes beside its own."""
-
-    consistency: Consistency | UnsetType = UNSET
-    min_sequence: Annotated[int, Meta(ge=0, le=limits.INTEGER_MAX)] = 0
-
-
-class _Plan(NamedTuple):
-    """How the fields of one request travel. The struct types are made from the request's own fields."""
-
-    path: type[msgspec.Struct]
-    query: type[msgspec.Struct]
-    body: msgspec.json.Decoder[Any]
-    takes_body: bool
-    fields: tuple[msgspec.structs.FieldInfo, ...]
-    """Those that are not in the path."""
-    body_names: tuple[str, ...]
-    query_names: tuple[str, ...]
-
-
-def _plan(row: Operation) -> _Plan:
-    """Split the fields: those in the path, and the rest, which a body or the query may carry."""
-    fields = msgspec.structs.fields(row.request)
-    rest = tuple(field for field in fields if field.encode_name not in row.placeholders)
-    takes_body = row.method != "GET"
-    flat = [field for field in rest if not _nested(field.type)]
-    path = [_field(field, field.default) for field in fields if field.encode_name in row.placeholders]
-    query = [_field(field, UNSET if takes_body else field.default) for field in flat]
-    body = [_field(field, field.default) for field in rest]
-    names = tuple(field.encode_name for field in flat)
-    read = msgspec.structs.fields(_Read) if issubclass(row.request, Query) else ()
-    return _Plan(
-        path=_struct(row, "Path", path),
-        query=_struct(row, "Parameters", query + [(field.name, field.type, field.default) for field in read]),
-        body=msgspec.json.Decoder(_struct(row, "Body", body)),
-        takes_body=takes_body,
-        fields=rest,
-        body_names=tuple(field.encode_name for field in rest),
-        query_names=names + tuple(field.encode_name for field in read),
-    )
-
-
-def _field(field: msgspec.structs.FieldInfo, default: Any) -> tuple[str, Any, Any]:
-    kind = field.type | UnsetType if default is UNSET else field.type
-    assert field.default_factory is NODEFAULT, "a request's defaults are plain values"
-    return field.name, kind, msgspec.field(default=default, name=field.encode_name)
-
-
-def _struct(row: Operation, part: str, fields: list[tuple[str, Any, Any]]) -> type[msgspec.Struct]:
-    name = row.request.__name__ + part
-    return msgspec.defstruct(name, fields, frozen=True, kw_only=True, forbid_unknown_fields=True)
-
-
-def _nested(kind: Any) -> bool:
-    """Whether a type cannot be written as one query parameter."""
-    return get_origin(kind) in {list, dict} or any(_nested(part) for part in get_args(kind))
-
-
-_PLANS = {row.request: _plan(row) for row in OPERATIONS}
 _message_decoder = msgspec.json.Decoder(t.Message)
 _MESSAGE_NAMES = tuple(field.encode_name for field in msgspec.structs.fields(t.Message))
 _encoder = msgspec.json.Encoder()
@@ -156,7 +97,7 @@ def encode(
 def _encoded(
     row: Operation, request: Request[Any], key: str | None, consistency: Consistency | None, min_sequence: int
 ) -> Call:
-    plan = _PLANS[row.request]
+    plan = PLANS[row.request]
     path = row.path
     for name in row.placeholders:
         text = str(getattr(request, name))
@@ -202,7 +143,7 @@ def decode(call: Call) -> tuple[Operation, Request[Any], Options]:
     check_target(call)
     row, in_path = match(call.method, call.path)
     check_headers(call)
-    plan = _PLANS[row.request]
+    plan = PLANS[row.request]
     values = _from_path(plan, in_path)
     options, parameters = _from_query(row, plan, call)
     if plan.takes_body:
@@ -288,7 +229,7 @@ def _accepts_json(accept: str) -> bool:
     return False
 
 
-def _from_path(plan: _Plan, in_path: dict[str, str]) -> dict[str, Any]:
+def _from_path(plan: Plan, in_path: dict[str, str]) -> dict[str, Any]:
     try:
         found = msgspec.convert(in_path, plan.path, strict=False)
     except msgspec.ValidationError as error:
@@ -296,7 +237,7 @@ def _from_path(plan: _Plan, in_path: dict[str, str]) -> dict[str, Any]:
     return {field: getattr(found, field) for field in found.__struct_fields__}
 
 
-def _from_query(row: Operation, plan: _Plan, call: Call) -> tuple[Options, dict[str, Any]]:
+def _from_query(row: Operation, plan: Plan, call: Call) -> tuple[Options, dict[str, Any]]:
     """Read the query. What it leaves out keeps its default, which for requests with a body is the body's word."""
     pairs = read_pairs(call.query, plan.query_names) if call.query else {}
     try:
@@ -312,7 +253,7 @@ def _from_query(row: Operation, plan: _Plan, call: Call) -> tuple[Options, dict[
     return Options(read_key(call.headers), consistency, min_sequence, read_hops(call.headers)), values
 
 
-def _from_body(row: Operation, plan: _Plan, body: bytes, parameters: dict[str, Any]) -> dict[str, Any]:
+def _from_body(row: Operation, plan: Plan, body: bytes, parameters: dict[str, Any]) -> dict[str, Any]:
     tree = read_object(body)
     if row.request is t.Append and "messages" not in tree and tree:
         return {"messages": [read_typed(body, _message_decoder, (*_MESSAGE_NAMES, "messages"))]}

@@ -1,0 +1,94 @@
+"""The process: what it prints, what it returns, what it says when it cannot run."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import quorl
+from quorl.cluster.main import Exit, explain, main
+from quorl.cluster.node.config import Config, load
+
+ROOT = Path(__file__).resolve().parents[1]
+CONFIG = ROOT / "configs" / "node1.toml"
+
+
+@pytest.fixture
+def config() -> Config:
+    return load(CONFIG, {})
+
+
+def test_d1_check_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", str(CONFIG), "--check"]) == Exit.STOPPED
+    said = capsys.readouterr().out
+    assert "node1.toml: good" in said
+    assert "node n1 of cluster quorl (n1, n2, n3)" in said
+    assert "http 127.0.0.1:7101  raft 127.0.0.1:7201" in said
+
+
+def test_d1_a_typo_is_explained_and_nothing_is_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "node.toml"
+    path.write_text(CONFIG.read_text().replace("[raft]", "[raft]\nheartbeat = 100"))
+    assert main(["-c", str(path)]) == Exit.CONFIG
+    said = capsys.readouterr().err
+    assert "unknown key `heartbeat` in [raft]; did you mean `heartbeat_ms`?" in said
+    assert said.endswith("1 problem. Nothing was started.\n")
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_warnings_of_a_check_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv("QUORL_AUTH__MODE", "insecure")
+    monkeypatch.setenv("QUORL_NODE__HTTP", "0.0.0.0:7101")
+    assert main(["-c", str(CONFIG), "--check"]) == Exit.STOPPED
+    assert "warning: anyone who reaches 0.0.0.0:7101" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"), [([], Exit.CONFIG), (["--confg", "x"], Exit.CONFIG), (["--help"], 0), (["--version"], 0)]
+)
+def test_arguments(arguments: list[str], code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(arguments) == code
+    captured = capsys.readouterr()
+    assert ("--config" in captured.err + captured.out) or f"quorl {quorl.__version__}" in captured.out
+
+
+def test_a_port_in_use_is_named_with_what_to_do(config: Config) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as holder:
+        taken = f"127.0.0.1:{holder.getsockname()[1]}"
+        busy = load(CONFIG, {"QUORL_NODE__RAFT": taken, "QUORL_NODE__HTTP": free_address()})
+        said = explain(OSError(errno.EADDRINUSE, "address already in use"), busy)
+    assert said.startswith(f"[node] raft = {taken} cannot be listened on: address already in use")
+    assert "QUORL_NODE__RAFT" in said
+
+
+def test_an_address_of_another_machine_is_named() -> None:
+    config = load(CONFIG, {"QUORL_NODE__HTTP": "192.0.2.1:7101", "QUORL_AUTH__MODE": "insecure"})
+    said = explain(OSError(errno.EADDRNOTAVAIL, "cannot assign requested address"), config)
+    assert said.startswith("[node] http = 192.0.2.1:7101 cannot be listened on: cannot assign requested address")
+
+
+def test_a_full_disk_and_a_forbidden_folder_are_named(config: Config) -> None:
+    assert "is full" in explain(OSError(errno.ENOSPC, "No space left on device"), config)
+    forbidden = PermissionError(errno.EACCES, "Permission denied", "/var/lib/quorl/lock")
+    assert explain(forbidden, config) == "/var/lib/quorl/lock: permission denied"
+    assert explain(OSError(errno.EIO, "Input/output error"), config) == f"{config.node.data_dir}: input/output error"
+
+
+def test_d1_a_bare_checkout_runs(tmp_path: Path) -> None:
+    """``node.py`` finds the package without being installed, from any directory."""
+    environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "QUORL_"))}
+    command = [sys.executable, str(ROOT / "node.py"), "--config", str(CONFIG), "--check"]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
+    assert "good" in done.stdout
+
+
+def free_address() -> str:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"

@@ -44,7 +44,13 @@ class Rejection(msgspec.Struct, frozen=True, kw_only=True, tag_field="code"):
 
 
 class Request(
-    msgspec.Struct, Generic[R], frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, tag_field="op"
+    msgspec.Struct,
+    Generic[R],
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    omit_defaults=True,
+    tag_field="op",
 ):
     """A request whose accepted answer is an ``R``."""
 

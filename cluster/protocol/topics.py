@@ -17,7 +17,11 @@ from quorl.cluster.protocol.grammar import Command, Query, Rejection, Reply
 
 TopicName = Annotated[
     str,
-    Meta(min_length=1, max_length=limits.TOPIC_NAME_CHARS_MAX, description="1 to 200 characters of any kind, not `.` or `..`."),
+    Meta(
+        min_length=1,
+        max_length=limits.TOPIC_NAME_CHARS_MAX,
+        description="1 to 200 characters of any kind, not `.` or `..`.",
+    ),
 ]
 Label = Annotated[str, Meta(max_length=limits.LABEL_CHARS_MAX)]
 Partition = Annotated[int, Meta(ge=0, lt=limits.PARTITIONS_MAX)]
@@ -42,7 +46,9 @@ class ProducerNotFound(Rejection, frozen=True, tag="producer_not_found"):
 
     status: ClassVar[int] = 404
     title: ClassVar[str] = "Producer not registered"
-    hint: ClassVar[str] = "Producer ids are per topic: register with POST /v1/topics/{topic}/producers and use the id it gives."
+    hint: ClassVar[str] = (
+        "Producer ids are per topic: register with POST /v1/topics/{topic}/producers and use the id it gives."
+    )
 
 
 class ConsumerNotFound(Rejection, frozen=True, tag="consumer_not_found"):
@@ -50,7 +56,9 @@ class ConsumerNotFound(Rejection, frozen=True, tag="consumer_not_found"):
 
     status: ClassVar[int] = 404
     title: ClassVar[str] = "Consumer not registered"
-    hint: ClassVar[str] = "Consumer ids are per topic: register with POST /v1/topics/{topic}/consumers and use the id it gives."
+    hint: ClassVar[str] = (
+        "Consumer ids are per topic: register with POST /v1/topics/{topic}/consumers and use the id it gives."
+    )
 
 
 class PartitionNotFound(Rejection, frozen=True, tag="partition_not_found"):

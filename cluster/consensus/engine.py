@@ -1,0 +1,283 @@
+"""pysyncobj's engine, mended: election timer, vote rules and commit rule are the library's, the rest is replaced.
+
+Driven from outside by ``tick`` and ``receive``; it owns no thread, no socket and no file. ``die`` is fail-stop: after it
+nothing is said, stored, applied or answered any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from quorl.cluster.consensus import library
+from quorl.cluster.consensus.election import Election
+from quorl.cluster.consensus.filter import Filter
+from quorl.cluster.consensus.library import Member
+from quorl.cluster.consensus.link import Link
+from quorl.cluster.consensus.logstore import LogStore
+from quorl.cluster.consensus.messages import Message
+from quorl.cluster.consensus.names import Named
+from quorl.cluster.consensus.port import Apply, Clock, NotApplied, OutcomeUnknown
+from quorl.cluster.consensus.replication import Replication
+from quorl.cluster.protocol import limits
+
+
+class Timing(NamedTuple):
+    """Seconds that shape elections. ``step_down_s`` is how long a leader believes in itself without a majority."""
+
+    election_min_s: float = 0.5
+    election_max_s: float = 1.0
+    heartbeat_s: float = 0.1
+    step_down_s: float = 1.2
+
+
+class Outside(NamedTuple):
+    """What the engine calls: to send, to apply, and to tell what it cannot decide."""
+
+    send: Callable[[str, Message], bool]
+    apply: Apply
+    wants_tick: Callable[[], None]
+    snapshot_needed: Callable[[str], None]
+    died: Callable[[str], None]
+
+
+class Engine(Named):
+    """One member's consensus. All methods run on one loop, one at a time."""
+
+    def __init__(
+        self,
+        name: str,
+        others: list[str],
+        log: LogStore,
+        applied_index: int,
+        clock: Clock,
+        dice: random.Random,
+        timing: Timing,
+        outside: Outside,
+    ) -> None:
+        library.use(clock, dice)
+        self.name = name
+        self.fatal: str | None = None
+        self.suspended = False
+        self.leaving = False
+        self._outside = outside
+        self._clock = clock
+        self._waiting: dict[int, tuple[int, asyncio.Future[Any]]] = {}
+        conf = library.SyncObjConf(
+            autoTick=False,
+            journalFile=log,
+            fullDumpFile=None,
+            useFork=False,
+            raftMinTimeout=timing.election_min_s,
+            raftMaxTimeout=timing.election_max_s,
+            appendEntriesPeriod=timing.heartbeat_s,
+            leaderFallbackTimeout=timing.step_down_s,
+            connectionTimeout=max(3.5, timing.election_max_s),
+            appendEntriesUseBatch=True,  # its other setting opens a pipe to wake a poller that we do not have
+            commandsWaitLeader=False,
+            dynamicMembershipChange=False,
+        )
+        self.election = Election(self, clock, dice, timing.election_min_s)
+        self.replication = Replication(self)
+        self.filter = Filter(self)
+        super().__init__(Member(name), [Member(o) for o in others], conf, nodeClass=Member, transport=Link(self))
+        self._poller = library.NoPoller()
+        # What the state holds is committed and applied: nothing of it may be applied twice.
+        self.applied_index = max(applied_index, log.first_index)
+        self.commit_index = self.applied_index
+
+    # -- what the outside does -------------------------------------------------------------------------------------
+    def tick(self) -> None:
+        """Let time pass: elections, commits, applying, heartbeats."""
+        if self.fatal is None:
+            self._guarded(self._tick)
+
+    def _tick(self) -> None:
+        self.election.before_tick()
+        self.doTick(0.0)
+        self._release_waiting()
+
+    def receive(self, peer: str, message: Message) -> None:
+        """Take in one message of a member."""
+        member = Member(peer)
+        if self.fatal is None and member in self.others:
+            self._guarded(lambda: self.filter.receive(member, message))
+            self.wants_tick()
+
+    def propose(self, payload: bytes) -> asyncio.Future[Any]:
+        """Append a payload to the log as its leader; see ``port.Consensus``."""
+        if self.fatal is not None or not self.leads or self.leaving:
+            raise NotApplied("no_leader", f"{self.name} does not lead")
+        index, term = self.log.last_index + 1, self.term
+        try:
+            self.log.add(library.REGULAR + payload, index, term)
+        except OSError as error:
+            raise NotApplied("storage_full", f"{self.name} cannot write to its log: {error.strerror}") from error
+        future = asyncio.get_running_loop().create_future()
+        self._waiting[index] = (term, future)
+        self._guarded(self._replicate)
+        self.wants_tick()
+        return future
+
+    def _replicate(self) -> None:
+        # The followers write while the leader does; what it holds itself counts only once it is durable.
+        self._SyncObj__sendAppendEntries()
+        self.sync_log()
+
+    def announce(self) -> None:
+        """Tell the followers at once how far the log is committed."""
+        if self.fatal is None and self.leads:
+            self._guarded(self._SyncObj__sendAppendEntries)
+
+    def connected_to(self, peer: str) -> None:
+        """A connection to a member is up."""
+        member = Member(peer)
+        self._SyncObj__onNodeConnected(member)
+        self.replication.forget(member)
+
+    def disconnected_from(self, peer: str) -> None:
+        """The connection to a member is gone."""
+        self._SyncObj__onNodeDisconnected(Member(peer))
+
+    def peer_died(self, peer: str) -> None:
+        """A member's process is certainly gone."""
+        if self.fatal is None and self.known_leader == peer:
+            self.election.leader_died()
+
+    def installed(self, index: int, term: int) -> None:
+        """The state was replaced by a snapshot of this position: the log goes on from there."""
+        if self.log.term_at(index) != term:
+            self.log.reset_to(index, term)
+        self.filter.forget_conflict()
+        self.applied_index = index
+        self.commit_index = max(self.commit_index, index)
+
+    def hand_over(self) -> bool:
+        """Ask the follower that is furthest to stand for election; whether one was asked."""
+        if not self.leads or self.fatal is not None:
+            return False
+        able = [m for m in self.connected & self.others if m not in self.replication.blank]
+        able = [m for m in able if self.match_index.get(m, 0) == self.log.last_index]
+        if not able:
+            return False
+        self.transferLeadership(min(able, key=lambda m: str(m.id)))
+        return True
+
+    def die(self, reason: str) -> None:
+        """Stop for good: going on could do harm."""
+        if self.fatal is None:
+            self.fatal = reason
+            self._release_waiting()
+            self._outside.died(reason)
+
+    # -- what the parts use ----------------------------------------------------------------------------------------
+    @property
+    def blank(self) -> bool:
+        """Whether this member is filling a disk that was empty when it met a formed cluster."""
+        return self.log.ballot.blank
+
+    def say(self, member: Member, message: Message) -> bool:
+        """Send a message of ours; False if it certainly does not arrive."""
+        return self.fatal is None and self._outside.send(str(member.id), message)
+
+    def sync_log(self) -> None:
+        """Make the log durable up to its end, or die."""
+        try:
+            self.log.sync()
+        except OSError as error:
+            # After a failed fsync the kernel may have dropped the pages: a second one would succeed and lie.
+            self.die(f"the log cannot be made durable: {error}")
+
+    def now(self) -> float:
+        """Seconds of the engine's own clock."""
+        return self._clock.monotonic()
+
+    def wants_tick(self) -> None:
+        """Ask to be ticked soon."""
+        self._outside.wants_tick()
+
+    def snapshot_needed(self, leader: str) -> None:
+        """Tell that the leader no longer holds what this member needs."""
+        self._outside.snapshot_needed(leader)
+
+    def seen_proof(self, term: int, proof: int) -> None:
+        """Leave blankness once this log durably holds what a majority of the others decided in the leader's term."""
+        if self.blank and proof and self.log.term_at(proof) == term and self.log.durable_index >= proof:
+            self.log.ballot.set_identity(self.log.ballot.cluster_id, blank=False)
+
+    def _guarded(self, work: Callable[[], Any]) -> None:
+        try:
+            work()
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                self.die(f"the disk failed: {error}")
+        except Exception as error:
+            self.die(f"{type(error).__name__}: {error}")
+            raise
+
+    def _release_waiting(self) -> None:
+        """Nobody waits for an entry of a leadership that is over."""
+        over = self.fatal is not None or not self.leads
+        gone = [index for index, (term, _) in self._waiting.items() if over or term != self.term]
+        for index in gone:
+            _, future = self._waiting.pop(index)
+            if not future.done():
+                future.set_exception(OutcomeUnknown(f"{self.name} lost the lead before entry {index} was applied"))
+
+    # -- what of the library is replaced ---------------------------------------------------------------------------
+    def _SyncObj__onBecomeLeader(self) -> None:
+        self.replication.forget_all()
+        super()._SyncObj__onBecomeLeader()
+        self.sync_log()
+
+    def _SyncObj__setCurrentTerm(self, term: int, vote: str | None) -> None:
+        """Durable before it is believed: a vote that was only remembered in memory could be given twice."""
+        try:
+            self.log.setCurrentTerm(term, vote)
+        except OSError as error:
+            self.die(f"term and vote cannot be made durable: {error}")
+        self._SyncObj__raftCurrentTerm = term
+        self._SyncObj__votedForNodeId = vote
+
+    def _SyncObj__sendAppendEntries(self) -> None:
+        self.delay_heartbeat(self._clock.monotonic() + self.conf.appendEntriesPeriod)
+        for member in sorted(self.others & self.connected, key=lambda m: str(m.id)):
+            self.replication.send_to(member, sign_of_life=True)
+
+    def _SyncObj__applyLogEntries(self) -> bool:
+        """Apply what is committed, each index once, a bounded amount per tick, never raising into the library."""
+        room = limits.APPLY_BYTES_PER_TICK
+        while self.commit_index > self.applied_index and self.fatal is None and not self.suspended:
+            if room <= 0:
+                self.wants_tick()
+                break
+            command, index, term = self.entry(self.applied_index + 1)
+            room -= len(command)
+            self._apply_one(command, index, term)
+        return False
+
+    def _apply_one(self, command: bytes, index: int, term: int) -> None:
+        waiting_term, future = self._waiting.pop(index, (0, None))
+        result = None
+        if command[:1] == library.REGULAR:
+            try:
+                result = self._outside.apply(index, term, command[1:])
+            except Exception as error:  # noqa: BLE001 - any error here means that this copy of the state is unsound
+                self.die(f"entry {index} could not be applied: {type(error).__name__}: {error}")
+        if self.fatal is None:
+            self.applied_index = index
+        if future is None or future.done():
+            return
+        if self.fatal is None and waiting_term == term:
+            future.set_result(result)
+        else:
+            future.set_exception(OutcomeUnknown(f"entry {index} was replaced by another leader's"))
+
+    def _checkCommandsToApply(self) -> None:
+        """Nothing: commands come through ``propose`` and are never forwarded or queued by the library."""
+
+    def _SyncObj__tryLogCompaction(self) -> None:
+        """Nothing: the state is its own snapshot, and the log is trimmed by the replica."""

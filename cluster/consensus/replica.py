@@ -1,0 +1,210 @@
+"""The replicated log as one object on one event loop: engine, network and timers put together.
+
+``Replica`` is the ``Consensus`` that the floors above see. It ticks the engine when something happened and by a timer
+otherwise, reads and writes frames, knows who is there, and decides when a new member may take part.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from quorl.cluster.consensus import library, messages
+from quorl.cluster.consensus.engine import Engine, Outside, Timing
+from quorl.cluster.consensus.logstore import LogStore
+from quorl.cluster.consensus.port import Apply, Clock, Hello, Network, Role, Status
+
+TICK_S = 0.05
+_ROLES = {library.FOLLOWER: Role.FOLLOWER, library.CANDIDATE: Role.CANDIDATE, library.LEADER: Role.LEADER}
+
+
+class Identity(NamedTuple):
+    """Who a member is to the others."""
+
+    cluster: str
+    group: int
+    name: str
+    incarnation: str
+    version: str
+
+
+class Callbacks(NamedTuple):
+    """What the replica tells the node; all on its loop."""
+
+    apply: Apply
+    snapshot_needed: Callable[[str], None]
+    changed: Callable[[], None]
+    """Something in ``status`` may have changed."""
+    died: Callable[[str], None]
+
+
+class Replica:
+    """One member's replicated log. Implements ``Consensus`` for the node and ``NetworkEvents`` for its network."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        others: list[str],
+        log: LogStore,
+        applied_index: int,
+        clock: Clock,
+        dice: random.Random,
+        timing: Timing,
+        network: Network,
+        callbacks: Callbacks,
+    ) -> None:
+        self._identity = identity
+        self._log = log
+        self._network = network
+        self._callbacks = callbacks
+        self._peers: dict[str, Hello] = {}
+        self._others = frozenset(others)
+        self._tick_wanted = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        outside = Outside(
+            send=lambda peer, message: network.send(peer, messages.encode(message)),
+            apply=callbacks.apply,
+            wants_tick=self.poke,
+            snapshot_needed=callbacks.snapshot_needed,
+            died=callbacks.died,
+        )
+        self.engine = Engine(identity.name, others, log, applied_index, clock, dice, timing, outside)
+        self.engine.election.may_stand = self._may_stand
+
+    # -- life ------------------------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Bind the address, begin to dial, begin to tick."""
+        self._loop = asyncio.get_running_loop()
+        await self._network.start(self)
+        self._on_timer()
+
+    async def close(self) -> None:
+        """Stop ticking and talking. What is durable stays; nothing else is promised."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._loop = None
+        await self._network.close()
+
+    def poke(self) -> None:
+        """Tick soon, once, however often it is asked."""
+        if self._loop is not None and not self._tick_wanted:
+            self._tick_wanted = True
+            self._loop.call_soon(self._tick)
+
+    def _tick(self) -> None:
+        self._tick_wanted = False
+        if self._loop is not None:
+            self.engine.tick()
+            self._callbacks.changed()
+
+    def _on_timer(self) -> None:
+        if self._loop is not None:
+            self._timer = self._loop.call_later(TICK_S, self._on_timer)
+            self._tick()
+
+    # -- Consensus -------------------------------------------------------------------------------------------------
+    def status(self) -> Status:
+        """What this member knows now; see ``port.Status``."""
+        engine = self.engine
+        return Status(
+            role=_ROLES[engine.role],
+            term=engine.term,
+            leader=engine.known_leader if engine.fatal is None else None,
+            quorum_fresh=engine.leads and engine.election.leader_is_fresh(),
+            first_index=self._log.first_index,
+            last_index=self._log.last_index,
+            commit_index=engine.commit_index,
+            applied_index=engine.applied_index,
+            matched={str(m.id): i for m, i in engine.match_index.items()} if engine.leads else {},
+            connected=frozenset(self._peers),
+            blank=engine.blank,
+        )
+
+    def propose(self, payload: bytes) -> asyncio.Future[Any]:
+        """See ``port.Consensus``."""
+        return self.engine.propose(payload)
+
+    def announce(self) -> None:
+        """Tell the followers how far the log is committed, where no further entry is about to say it."""
+        self.engine.announce()
+
+    def trim(self, durable_index: int) -> None:
+        """Forget log entries that the state durably contains, as far as the others do not need them from here.
+
+        A follower that is away does not hold the log back for ever: it gets a snapshot instead.
+        """
+        engine = self.engine
+        bound = min(durable_index, engine.applied_index)
+        if engine.leads:
+            here = [engine.match_index.get(m, 0) for m in engine.others & engine.connected]
+            bound = min([bound, *here])
+        self._log.trim_to(bound)
+
+    def set_cluster_id(self, cluster_id: str) -> None:
+        """The cluster has its id: remember it beside the ballot, durably."""
+        if self._log.ballot.cluster_id != cluster_id:
+            self._log.ballot.set_identity(cluster_id, blank=self._log.ballot.blank)
+
+    # -- NetworkEvents ---------------------------------------------------------------------------------------------
+    def hello(self) -> Hello:
+        """This member's introduction."""
+        who = self._identity
+        return Hello(
+            cluster=who.cluster,
+            cluster_id=self._log.ballot.cluster_id,
+            group=who.group,
+            node=who.name,
+            incarnation=who.incarnation,
+            pristine=self._pristine(),
+            version=who.version,
+        )
+
+    def on_connected(self, peer: str, hello: Hello) -> None:
+        """Note who is there; a member with an empty disk that meets a formed cluster must fill it before it counts."""
+        self._peers[peer] = hello
+        if hello.cluster_id is not None and self._log.ballot.cluster_id is None and self._pristine():
+            self._log.ballot.set_identity(hello.cluster_id, blank=True)
+        self.engine.connected_to(peer)
+        self.poke()
+
+    def on_frame(self, peer: str, frame: bytes) -> None:
+        """Read one message and act on it; what cannot be read is dropped."""
+        try:
+            message = messages.decode(frame)
+        except msgspec.DecodeError:
+            return
+        self.engine.receive(peer, message)
+
+    def on_disconnected(self, peer: str) -> None:
+        """The connection is gone."""
+        self._peers.pop(peer, None)
+        self.engine.disconnected_from(peer)
+        self.poke()
+
+    def on_refused(self, peer: str) -> None:
+        """The peer's process is gone; if it led, the next election need not wait."""
+        self.engine.peer_died(peer)
+        if self._loop is not None and not self.engine.leads:
+            wait_s = max(0.0, self.engine.election_deadline - self.engine.now()) + 0.001
+            self._loop.call_later(wait_s, self.poke)
+
+    # -- birth -----------------------------------------------------------------------------------------------------
+    def _pristine(self) -> bool:
+        return self._log.ballot.cluster_id is None and self.engine.term == 0 and self._log.last_index == 1
+
+    def _may_stand(self) -> bool:
+        """Whether this member may stand for election.
+
+        Not from a disk that was emptied. And a new cluster forms only once every member was seen in its first state:
+        two lost disks and a member that never ran could otherwise found a second one beside it.
+        """
+        if self.engine.blank:
+            return False
+        if not self._pristine():
+            return True
+        return all(peer in self._peers and self._peers[peer].cluster_id is None for peer in self._others)

@@ -1,0 +1,67 @@
+"""What nodes ask each other, beside forwarding: a barrier for a read, and pieces of a snapshot."""
+
+from __future__ import annotations
+
+from typing import Protocol
+from urllib.parse import parse_qs
+
+import msgspec
+
+from quorl.cluster.consensus.port import NotApplied, Offload, OutcomeUnknown, Snapshot, StateFiles
+from quorl.cluster.node.upkeep import PIECE_BYTES
+from quorl.cluster.protocol.wire import Answer, Call
+
+PREFIX = "/internal/"
+
+
+class Leading(Protocol):
+    """What these calls need of the node."""
+
+    def leads(self) -> bool:
+        """Whether this node leads and serves."""
+
+    async def barrier(self) -> int:
+        """A sequence that contains every write acknowledged before this call."""
+
+
+class Internal:
+    """Answers the calls under ``/internal/``; whether the caller is a member was checked before."""
+
+    def __init__(self, node: Leading, states: StateFiles, offload: Offload) -> None:
+        self._node = node
+        self._states = states
+        self._offload = offload
+        self._snapshot: Snapshot | None = None
+
+    async def handle(self, call: Call) -> Answer:
+        """Answer one call."""
+        match call.path.removeprefix(PREFIX).split("/"):
+            case ["barrier"]:
+                return await self._barrier()
+            case ["snapshot"]:
+                self._snapshot = await self._offload.run(self._states.copy)
+                return _json(200, self._snapshot)
+            case ["snapshot", name]:
+                return await self._piece(name, parse_qs(call.query))
+            case _:
+                return _json(404, {"code": "route_not_found"})
+
+    async def _barrier(self) -> Answer:
+        if not self._node.leads():
+            return _json(503, {"code": "no_leader"})
+        try:
+            return _json(200, {"sequence": await self._node.barrier()})
+        except (NotApplied, OutcomeUnknown) as error:
+            return _json(503, {"code": "no_leader", "detail": str(error)})
+
+    async def _piece(self, name: str, query: dict[str, list[str]]) -> Answer:
+        snapshot = self._snapshot
+        offset = query.get("offset", ["0"])[0]
+        if snapshot is None or snapshot.name != name or not offset.isdecimal():
+            return _json(404, {"code": "route_not_found", "detail": "that snapshot has been replaced by a newer one"})
+        data = await self._offload.run(lambda: self._states.read(snapshot, int(offset), PIECE_BYTES))
+        return Answer(200, {"content-type": "application/octet-stream"}, data)
+
+
+def _json(status: int, body: object) -> Answer:
+    return Answer(status, {"content-type": "application/json"}, msgspec.json.encode(body))

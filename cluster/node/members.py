@@ -1,0 +1,121 @@
+"""What this node knows of the members: their addresses by configuration, their positions by gossip.
+
+Every connection carries a small status about twice a second in each direction, so each node can describe the whole
+cluster without asking anybody.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import msgspec
+
+from quorl.cluster.consensus.port import Clock, Role, Status
+from quorl.cluster.protocol.system import MemberInfo
+
+_CURRENT_S = 3.0
+_CATCHING_UP_ENTRIES = 1000
+
+
+class Member(NamedTuple):
+    """One configured member; addresses are ``host:port`` as others reach them."""
+
+    name: str
+    http: str
+    raft: str
+
+
+class Gossip(msgspec.Struct, frozen=True, array_like=True):
+    """What a node tells the others about itself."""
+
+    sequence: int
+    role: str
+    term: int
+    blank: bool
+    wall_ms: int
+    version: str
+
+
+_encoder = msgspec.msgpack.Encoder()
+_decoder = msgspec.msgpack.Decoder(Gossip)
+
+
+class Members:
+    """The configured members and the last word of each."""
+
+    def __init__(self, members: list[Member], own_name: str, clock: Clock) -> None:
+        self._members = {m.name: m for m in members}
+        self._own_name = own_name
+        self._clock = clock
+        self._heard: dict[str, tuple[float, Gossip]] = {}
+
+    def __len__(self) -> int:
+        return len(self._members)
+
+    @property
+    def quorum(self) -> int:
+        """How many members decide."""
+        return len(self._members) // 2 + 1
+
+    @staticmethod
+    def pack(gossip: Gossip) -> bytes:
+        """The bytes of a status."""
+        return _encoder.encode(gossip)
+
+    def heard(self, name: str, payload: bytes) -> Gossip | None:
+        """Note a member's status; None if it cannot be read."""
+        try:
+            gossip = _decoder.decode(payload)
+        except msgspec.DecodeError:
+            return None
+        self._heard[name] = (self._clock.monotonic(), gossip)
+        return gossip
+
+    def unreachable(self, status: Status) -> list[Member]:
+        """The other members without a connection."""
+        return [m for m in self._members.values() if m.name != self._own_name and m.name not in status.connected]
+
+    def describe(self, status: Status, own: Gossip) -> list[MemberInfo]:
+        """Every member as known here, in the order of the configuration."""
+        known = dict(self._heard)
+        known[self._own_name] = (self._clock.monotonic(), own)
+        ahead = max(gossip.sequence for _, gossip in known.values())
+        return [self._describe_one(m, known.get(m.name), status, ahead) for m in self._members.values()]
+
+    def _describe_one(
+        self, member: Member, known: tuple[float, Gossip] | None, status: Status, ahead: int
+    ) -> MemberInfo:
+        here = member.name == self._own_name or member.name in status.connected
+        age_s = None if known is None else self._clock.monotonic() - known[0]
+        gossip = None if known is None else known[1]
+        lag = None if gossip is None else ahead - gossip.sequence
+        return MemberInfo(
+            name=member.name,
+            http=member.http,
+            raft=member.raft,
+            role=_role(member.name, gossip if here and age_s is not None and age_s < _CURRENT_S else None, status),
+            state=_state(here, gossip, lag),
+            sequence=None if gossip is None else gossip.sequence,
+            lag=lag,
+            seen_ms_ago=None if age_s is None else int(age_s * 1000),
+            version=None if gossip is None else gossip.version,
+        )
+
+
+def _role(
+    name: str, gossip: Gossip | None, status: Status
+) -> Literal["leader", "follower", "candidate", "unknown"]:
+    if name == status.leader:
+        return "leader"
+    if gossip is None:
+        return "unknown"
+    # A status may be half a second old; there is one leader, and this node knows which.
+    return "candidate" if gossip.role == Role.CANDIDATE else "follower"
+
+
+def _state(here: bool, gossip: Gossip | None, lag: int | None) -> Literal["ok", "catching_up", "unreachable"]:
+    if not here:
+        return "unreachable"
+    if gossip is not None and (gossip.blank or (lag or 0) > _CATCHING_UP_ENTRIES):
+        return "catching_up"
+    return "ok"

@@ -1,0 +1,353 @@
+"""One node, without its sockets: builds the parts, starts and stops them in order, and is the ``Core`` of the gateway.
+
+Start: take the data directory, open the log and the state, make them agree, then talk. Stop: hand the lead over, let
+running requests end, close. ``died`` is set when going on could do harm; the process must then exit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from quorl.cluster.consensus.align import align
+from quorl.cluster.consensus.engine import Timing
+from quorl.cluster.consensus.logstore import LogStore
+from quorl.cluster.consensus.port import (
+    Clock,
+    Damaged,
+    Disk,
+    Hello,
+    Network,
+    NotApplied,
+    Offload,
+    Role,
+    Snapshot,
+    StateFiles,
+    Status,
+)
+from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
+from quorl.cluster.machine.machine import Applied, Machine, Outcome
+from quorl.cluster.node.committer import Committer
+from quorl.cluster.node.core import Peers
+from quorl.cluster.node.gateway import Gateway
+from quorl.cluster.node.internal import PREFIX, Internal
+from quorl.cluster.node.members import Gossip, Member, Members
+from quorl.cluster.node.timekeeper import Stamp, Timekeeper
+from quorl.cluster.node.upkeep import CatchUp, Logger, Trimming
+from quorl.cluster.node.watch import Watch
+from quorl.cluster.protocol.entry import Sealed, encode_command
+from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
+from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.system import ClusterInfo, Found
+from quorl.cluster.protocol.wire import Answer, Call
+
+_HAND_OVER_S = 2.0
+
+
+class Settings(NamedTuple):
+    """What a node is told: who it is, who the others are, and when it tidies up."""
+
+    cluster: str
+    group: int
+    name: str
+    members: list[Member]
+    version: str
+    timing: Timing = Timing()
+    snapshot_every: int = 50_000
+    log_bytes_max: int = 64 * 1024 * 1024
+
+
+class Ports(NamedTuple):
+    """The outside world of one node."""
+
+    clock: Clock
+    dice: random.Random
+    disk: Disk
+    states: StateFiles
+    network: Callable[[Callable[[], bytes], Callable[[str, bytes], None]], Network]
+    """Makes the network, given what to gossip and whom to tell of the others' gossip."""
+    peers: Peers
+    offload: Offload
+    new_token: Callable[[], str]
+    """Random text for keys, ids and incarnations."""
+    log: Logger
+
+
+class Node:
+    """One member of the cluster. Implements ``core.Core``."""
+
+    def __init__(self, settings: Settings, ports: Ports) -> None:
+        self._settings = settings
+        self._ports = ports
+        self.name = settings.name
+        self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._watch = Watch(ports.clock.monotonic)
+        self._time = Timekeeper(ports.clock)
+        self._members = Members(settings.members, settings.name, ports.clock)
+        self._serving_term = 0
+        self._founding = False
+        self._stopping = False
+        self._readable = asyncio.Event()
+        self.machine: Machine
+        self.replica: Replica
+        self.gateway = Gateway(self, ports.peers, ports.new_token, ports.new_token)
+
+    # -- life ------------------------------------------------------------------------------------------------------
+    async def start(self) -> None:
+        """Open what the disk holds, or refuse with ``Damaged``; then join the others."""
+        ports, settings = self._ports, self._settings
+        ports.disk.lock()
+        store = LogStore(ports.disk, segment_bytes=max(1024, settings.log_bytes_max // 4))
+        self._store = store
+        self.machine = self._open_machine()
+        align(store, self.machine)
+        self._watch.replaced(self.machine.position.sequence)
+        others = [m.name for m in settings.members if m.name != self.name]
+        self.replica = Replica(
+            Identity(settings.cluster, settings.group, self.name, ports.new_token(), settings.version),
+            others,
+            store,
+            self.machine.position.index,
+            ports.clock,
+            ports.dice,
+            settings.timing,
+            ports.network(self._gossip, self._on_gossip),
+            Callbacks(self._apply, self._snapshot_needed, self._on_changed, self._on_died),
+        )
+        self._committer = Committer(self.replica, self._stamp)
+        self._trimming = Trimming(ports.states, ports.offload, self.replica.trim, settings.snapshot_every, ports.log)
+        self._catch_up = CatchUp(ports.states, ports.offload, ports.peers, self._install, ports.log)
+        self._internal = Internal(self, ports.states, ports.offload)
+        self._readable.set()
+        await self.replica.start()
+
+    def _open_machine(self) -> Machine:
+        states = self._ports.states
+        if not states.exists() and self._store.first_index > 1:
+            missing = (
+                f"The state database is missing, and the log begins only at entry {self._store.first_index}. "
+                "Restore the data directory, or empty it: the others then fill it again."
+            )
+            raise Damaged(missing)
+        self._connection = states.open()
+        return Machine(self._connection)
+
+    async def stop(self) -> None:
+        """Leave gracefully: hand over, finish what runs, let go of the disk."""
+        self._stopping = True
+        self.gateway.drain()
+        await self._hand_over()
+        self._committer.step_aside(NotApplied("shutting_down", f"{self.name} is shutting down"))
+        await self._catch_up.close()
+        await self._trimming.close()
+        await self.replica.close()
+        self._store._destroy()  # noqa: SLF001 - the library's word for closing its journal
+        self._connection.close()
+
+    async def _hand_over(self) -> None:
+        deadline = self.monotonic() + _HAND_OVER_S
+        engine = self.replica.engine
+        while engine.leads and len(self._members) > 1 and self.monotonic() < deadline and engine.fatal is None:
+            if self._committer.idle:
+                engine.leaving = True
+                engine.hand_over()
+            await self._watch.wait_changed(min(deadline, self.monotonic() + self._settings.timing.heartbeat_s))
+
+    # -- what consensus tells --------------------------------------------------------------------------------------
+    def _apply(self, index: int, term: int, payload: bytes) -> Applied:
+        applied = self.machine.apply(index, term, payload)
+        self._watch.applied(applied.sequence, applied.events)
+        if self.machine.cluster_id is not None:
+            self.replica.set_cluster_id(self.machine.cluster_id)
+        self._trimming.applied(self._store.size_bytes > self._settings.log_bytes_max)
+        return applied
+
+    def _on_changed(self) -> None:
+        status = self.replica.status()
+        leads = status.role is Role.LEADER and self.replica.engine.fatal is None
+        self._time.look(deciding=leads and status.quorum_fresh)
+        if leads and self._serving_term != status.term:
+            if self._store.term_at(status.applied_index) == status.term:
+                self._begin_to_serve(status)
+        elif not leads and self._serving_term:
+            self._serving_term = 0
+            self._committer.step_aside(NotApplied("no_leader", f"{self.name} does not lead any more"))
+        self._watch.changed()
+
+    def _begin_to_serve(self, status: Status) -> None:
+        """Everything that older leaders committed is applied here: this node may stamp and decide."""
+        self._serving_term = status.term
+        self._time.take_over(self.machine.now_ms)
+        self._committer.lead()
+        if self.machine.cluster_id is None and not self._founding:
+            self._founding = True
+            command = encode_command(Found(cluster_id=self._ports.new_token()))
+            founded = self._committer.submit(Sealed(None, b"", command))
+            founded.add_done_callback(self._founded)
+
+    def _founded(self, done: asyncio.Future[tuple[Outcome, int]]) -> None:
+        self._founding = False
+        if not done.cancelled():
+            done.exception()
+
+    def _on_died(self, reason: str) -> None:
+        if not self.died.done():
+            self.died.set_result(reason)
+
+    def _stamp(self) -> Stamp:
+        status = self.replica.status()
+        self._time.look(deciding=status.quorum_fresh)
+        return self._time.stamp()
+
+    # -- snapshots -------------------------------------------------------------------------------------------------
+    def _snapshot_needed(self, leader: str) -> None:
+        if not self._stopping:
+            self._catch_up.needed(leader)
+
+    async def _install(self, snapshot: Snapshot) -> None:
+        """Put the received copy in the place of the state, while nothing is applied or read."""
+        engine = self.replica.engine
+        if snapshot.index <= engine.applied_index:
+            return
+        engine.suspended = True
+        self._readable.clear()
+        await self._trimming.close()
+        self._connection.close()
+        try:
+            await self._ports.offload.run(lambda: self._ports.states.install(snapshot))
+        finally:
+            self.machine = self._open_machine()
+            engine.suspended = False
+            self._readable.set()
+            self._trimming.paused = False
+        engine.installed(self.machine.position.index, self.machine.position.term)
+        self._watch.replaced(self.machine.position.sequence)
+        self.replica.poke()
+
+    # -- gossip ----------------------------------------------------------------------------------------------------
+    def _own_gossip(self) -> Gossip:
+        status = self.replica.status()
+        return Gossip(
+            self.sequence(), status.role, status.term, status.blank, self._ports.clock.wall_ms(), self._settings.version
+        )
+
+    def _gossip(self) -> bytes:
+        return self._members.pack(self._own_gossip())
+
+    def _on_gossip(self, peer: str, payload: bytes) -> None:
+        heard = self._members.heard(peer, payload)
+        if heard is not None:
+            self._time.heard(peer, heard.wall_ms)
+
+    # -- Core ------------------------------------------------------------------------------------------------------
+    async def handle(self, call: Call) -> Answer:
+        """Answer one call, from a client or from another node."""
+        if call.path.startswith(PREFIX):
+            return await self._internal.handle(call)
+        return await self.gateway.handle(call)
+
+    def leader(self) -> str | None:
+        """See ``Core``: nobody is called the leader before it serves."""
+        leader = self.replica.status().leader
+        return leader if leader != self.name or self.leads() else None
+
+    def leads(self) -> bool:
+        """See ``Core``."""
+        status = self.replica.status()
+        return status.role is Role.LEADER and self._serving_term == status.term
+
+    def sequence(self) -> int:
+        """See ``Core``."""
+        return self.machine.position.sequence
+
+    def term(self) -> int:
+        """See ``Core``."""
+        return self.replica.status().term
+
+    def monotonic(self) -> float:
+        """See ``Core``."""
+        return self._ports.clock.monotonic()
+
+    async def submit(self, sealed: Sealed) -> tuple[Outcome, int]:
+        """See ``Core``."""
+        self._check_serving()
+        # Shielded: a client that goes away must not take an entry with it that may be decided already.
+        return await asyncio.shield(self._committer.submit(sealed))
+
+    async def barrier(self) -> int:
+        """See ``Core``."""
+        self._check_serving()
+        return await asyncio.shield(self._committer.barrier())
+
+    def _check_serving(self) -> None:
+        if self._stopping:
+            raise NotApplied("shutting_down", f"{self.name} is shutting down")
+        if not self.leads():
+            raise NotApplied("no_leader", f"{self.name} does not lead")
+
+    async def wait_applied(self, sequence: int, deadline: float) -> bool:
+        """See ``Core``."""
+        return await self._watch.wait_applied(sequence, deadline)
+
+    async def wait_leader(self, other_than: str | None, deadline: float) -> str | None:
+        """See ``Core``."""
+        while True:
+            leader = self.leader()
+            if (leader is not None and leader != other_than) or self.monotonic() >= deadline:
+                return leader
+            await self._watch.wait_changed(deadline)
+
+    async def wait_topic(self, topic: str, sequence: int, deadline: float) -> bool:
+        """See ``Core``."""
+        return await self._watch.wait_topic(topic, sequence, deadline)
+
+    async def read(self, request: Query[Any]) -> Reply | Rejection:
+        """See ``Core``."""
+        await self._readable.wait()
+        return self.machine.query(request)
+
+    async def render(self, value: Reply | Rejection) -> Reply | Rejection:
+        """See ``Core``."""
+        await self._readable.wait()
+        return self.machine.render(value)
+
+    def inspect(self, _request: Inspection[Any]) -> Reply:
+        """See ``Core``: the cluster as this node sees it."""
+        status = self.replica.status()
+        unreachable = self._members.unreachable(status)
+        members = self._members.describe(status, self._own_gossip())
+        reachable = len(self._members) - len(unreachable)
+        healthy = not unreachable and self.leader() is not None and all(m.state == "ok" for m in members)
+        return ClusterInfo(
+            name=self._settings.cluster,
+            cluster_id=self.machine.cluster_id,
+            node=self.name,
+            leader=self.leader(),
+            term=status.term,
+            quorum=self._members.quorum,
+            health="ok" if healthy else "degraded" if reachable >= self._members.quorum else "no_quorum",
+            sequence=self.sequence(),
+            machine_version=Machine.VERSION,
+            digest=self.machine.digest,
+            members=members,
+        )
+
+    def outage(self) -> Problem:
+        """See ``Core``."""
+        status = self.replica.status()
+        missing = self._members.unreachable(status)
+        reachable = len(self._members) - len(missing)
+        if reachable < self._members.quorum:
+            names = ", ".join(f"{m.name} ({m.raft})" for m in missing)
+            detail = (
+                f"{reachable} of {len(self._members)} members reachable from {self.name}; writes need "
+                f"{self._members.quorum}. Not reachable: {names}. Reads still work with ?consistency=local."
+            )
+            return Problem("no_quorum", detail)
+        return Problem("no_leader", f"{self.name} knows of no leader at the moment; an election takes about a second.")
+
+    def hello(self) -> Hello:
+        """This node's introduction to another member."""
+        return self.replica.hello()

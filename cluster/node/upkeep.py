@@ -1,0 +1,123 @@
+"""Upkeep: keeps the log short, and replaces a copy of the state that fell too far behind.
+
+A checkpoint makes the state's own file durable; only below the index that it certainly holds may the log be trimmed. A
+follower whose next entry was trimmed at the leader pulls a checked copy of the leader's state, piece by piece, while
+everybody goes on serving.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import msgspec
+
+from quorl.cluster.consensus.port import Damaged, Offload, Snapshot, StateFiles
+from quorl.cluster.node.core import PeerLost, Peers, PeerUnreachable
+from quorl.cluster.protocol.wire import Answer, Call
+
+PIECE_BYTES = 1024 * 1024
+_CALL_TIMEOUT_S = 30.0
+
+
+class Logger(Protocol):
+    """The two words that upkeep says."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Say what was done."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Say what failed and will be tried again."""
+
+
+class Trimming:
+    """Checkpoints every so many entries or bytes, and trims the log below them."""
+
+    def __init__(
+        self, states: StateFiles, offload: Offload, trim: Callable[[int], None], entries: int, log: Logger
+    ) -> None:
+        self._states = states
+        self._offload = offload
+        self._trim = trim
+        self._entries = entries
+        self._log = log
+        self._since = 0
+        self._task: asyncio.Task[None] | None = None
+        self.paused = False
+
+    def applied(self, log_is_long: bool) -> None:
+        """One more entry was applied."""
+        self._since += 1
+        due = self._since >= self._entries or (log_is_long and self._since >= min(100, self._entries))
+        if due and not self.paused and (self._task is None or self._task.done()):
+            self._since = 0
+            self._task = asyncio.get_running_loop().create_task(self._checkpoint())
+
+    async def _checkpoint(self) -> None:
+        index = await self._offload.run(self._states.checkpoint)
+        if index is not None and not self.paused:
+            self._trim(index)
+
+    async def close(self) -> None:
+        """Let a running checkpoint end, and begin no other."""
+        self.paused = True
+        if self._task is not None:
+            await asyncio.gather(self._task, return_exceptions=True)
+
+
+class CatchUp:
+    """Pulls a snapshot from the leader and has it installed; one at a time."""
+
+    def __init__(
+        self,
+        states: StateFiles,
+        offload: Offload,
+        peers: Peers,
+        install: Callable[[Snapshot], Awaitable[None]],
+        log: Logger,
+    ) -> None:
+        self._states = states
+        self._offload = offload
+        self._peers = peers
+        self._install = install
+        self._log = log
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def running(self) -> bool:
+        """Whether a snapshot is being pulled or installed."""
+        return self._task is not None and not self._task.done()
+
+    def needed(self, leader: str) -> None:
+        """The leader says that its log does not reach back to where this node stands."""
+        if not self.running:
+            self._task = asyncio.get_running_loop().create_task(self._pull(leader))
+
+    async def _pull(self, leader: str) -> None:
+        try:
+            snapshot = msgspec.json.decode(await self._get(leader, "/internal/snapshot", ""), type=Snapshot)
+            offset = 0
+            while offset < snapshot.size_bytes:
+                piece = await self._get(leader, f"/internal/snapshot/{snapshot.name}", f"offset={offset}")
+                if not piece:
+                    break
+                await self._offload.run(lambda at=offset, data=piece: self._states.receive(at, data))
+                offset += len(piece)
+            await self._install(snapshot)
+            self._log.info("snapshot_installed", leader=leader, index=snapshot.index, size_bytes=snapshot.size_bytes)
+        except (PeerUnreachable, PeerLost, Damaged, msgspec.DecodeError) as error:
+            # The leader says again with its next sign of life that a snapshot is needed.
+            self._log.warning("snapshot_failed", leader=leader, why=str(error))
+
+    async def _get(self, leader: str, path: str, query: str) -> bytes:
+        answer: Answer = await self._peers.call(leader, Call("GET", path, query, {}, b""), _CALL_TIMEOUT_S)
+        if answer.status != 200:  # noqa: PLR2004 - HTTP's own number
+            raise PeerLost(f"{leader} answered {answer.status} to {path}")
+        return answer.body
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

@@ -1,0 +1,135 @@
+"""One seed from birth to verdict: first safety under every fault, then healing, and liveness."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+import msgspec
+
+from quorl.cluster.machine.machine import Machine
+from quorl.cluster.machine.digest import content_digest
+from quorl.cluster.protocol import topics as t
+from tests.simulation.faults import Faults
+from tests.simulation.workload import TOPIC, Actor, History, Place, consume, judge, read, set_up, write
+from tests.simulation.world import Knobs, World
+
+HEAL_S = 60.0
+
+
+class Verdict(NamedTuple):
+    """What a seed came to; no problems means that every promise held."""
+
+    seed: int
+    problems: list[str]
+    faults: list[str]
+    virtual_s: float
+    acknowledged: int
+    attempted: int
+    looks: int
+    consumed: int
+    leaders: int
+    snapshots: int
+    refused: list[str]
+
+
+def knobs_of(seed: int) -> tuple[Knobs, int, float]:
+    """The seed's cluster: its knobs, the topic's partitions, and how long the faults last."""
+    dice = random.Random(seed * 31 + 7)
+    knobs = Knobs(
+        members=3 if dice.random() < 0.75 else 5,
+        snapshot_every=dice.choice([8, 25, 100, 1_000_000]),
+        log_bytes_max=dice.choice([4_096, 16_384, 1_000_000]),
+    )
+    return knobs, dice.choice([1, 1, 3]), dice.choice([8.0, 15.0, 25.0])
+
+
+def play(seed: int, prepare: Callable[[World], None] | None = None) -> Verdict:
+    """Run one seed. ``prepare`` may change the world before anything starts."""
+    knobs, partitions, fault_s = knobs_of(seed)
+    world = World(seed, knobs)
+    if prepare is not None:
+        prepare(world)
+    try:
+        return _play(world, partitions, fault_s)
+    finally:
+        world.close()
+
+
+def _play(world: World, partitions: int, fault_s: float) -> Verdict:
+    history = History()
+    world.boot_all()
+    born = world.run(30.0, lambda: world.leader() is not None)
+    if not born:
+        world.problem("NEVER-BORN: no leader within 30 s of a quiet start")
+    setup = world.actor(set_up(Actor(world, "setup"), partitions))
+    world.run(30.0, setup.done)
+    for i in range(3):
+        world.actor(write(Actor(world, f"w{i}"), history))
+    for i in range(2):
+        world.actor(read(Actor(world, f"r{i}"), history, partitions))
+        world.actor(consume(Actor(world, f"c{i}"), history))
+    faults = Faults(world, random.Random(world.dice.random()))
+    end = world.clock.now + fault_s
+    while world.clock.now < end and not world.problems:
+        world.run(0.1)
+        faults.step()
+    faults.heal()
+    _check_liveness(world)
+    world.run(3.0)
+    world.loops.clear()
+    _converge(world)
+    stored = {p.name: _content(p.node.machine, partitions) for p in world.processes.values() if p.node is not None}
+    contents = {p.name: content_digest(p.node._connection) for p in world.processes.values() if p.node is not None}
+    if len(set(contents.values())) > 1:
+        world.problem(f"CONTENT-DIFFERS {contents}")
+    refused = [f"{p.name}: {p.refusal}" for p in world.processes.values() if p.refusal is not None]
+    problems = world.problems + judge(history, stored) + [f"REFUSED-START {r}" for r in refused]
+    return Verdict(
+        seed=world.seed,
+        problems=problems,
+        faults=faults.done,
+        virtual_s=world.clock.now - 1000,
+        acknowledged=sum(len(w.values) for w in history.writes if w.outcome == "ok"),
+        attempted=sum(len(w.values) for w in history.writes),
+        looks=len(history.looks),
+        consumed=sum(map(len, history.consumed.values())),
+        leaders=len(world.leaders),
+        snapshots=sum(p.states.installs for p in world.processes.values()),
+        refused=refused,
+    )
+
+
+def _check_liveness(world: World) -> None:
+    """After healing: a write is accepted, and every member catches up with it."""
+    probe = Actor(world, "probe")
+    written = world.actor(probe.surely(t.RegisterProducer(topic=TOPIC)))
+    if not world.run(HEAL_S, written.done):
+        world.problem(f"NOT-LIVE: no write within {HEAL_S:.0f} s of healing")
+    elif written.exception() is not None:
+        world.problem(f"NOT-LIVE: {written.exception()!r}")
+
+
+def _converge(world: World) -> None:
+    def same() -> bool:
+        nodes = world.nodes()
+        return len(nodes) == len(world.names) and len({n.sequence() for n in nodes}) == 1
+
+    if not world.run(HEAL_S, same):
+        where = {p.name: p.node.sequence() if p.node else p.refusal or "down" for p in world.processes.values()}
+        world.problem(f"STUCK: members do not converge: {where}")
+
+
+def _content(machine: Machine, partitions: int) -> dict[Place, str]:
+    found: dict[Place, str] = {}
+    for partition in range(partitions):
+        offset = 0
+        while True:
+            page = machine.query(t.Browse(topic=TOPIC, partition=partition, start=str(offset), limit=1000))
+            if not isinstance(page, t.MessagePage) or not page.items:
+                break
+            for message in page.items:
+                found[(message.partition, message.offset)] = msgspec.json.decode(message.value)
+            offset = page.next
+    return found

@@ -1,0 +1,118 @@
+"""A node's SQLite state in a simulated world: in memory, and rolled back by a power cut.
+
+SQLite has no fake disk under the standard library, so a power cut is modelled by what it may do: the state falls back
+to any moment at or after its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import sqlite3
+
+from quorl.cluster.consensus.port import Damaged, Snapshot
+from quorl.cluster.machine.machine import Machine
+
+
+class _Kept(sqlite3.Connection):
+    """A connection whose content outlives it."""
+
+    states: SimStates
+
+    def close(self) -> None:
+        if self.states.connection is self:
+            self.states.image = self.serialize()
+            self.states.connection = None
+        super().close()
+
+
+class SimStates:
+    """Implements ``port.StateFiles`` for one node across its lives."""
+
+    def __init__(self, dice: random.Random) -> None:
+        self._dice = dice
+        self.connection: _Kept | None = None
+        self.image: bytes | None = None
+        self._checkpoint: bytes | None = None
+        self._since: list[bytes] = []
+        self._copy: bytes = b""
+        self._incoming = bytearray()
+        self.installs = 0
+
+    # -- what may go wrong -------------------------------------------------------------------------------------------
+    def remember(self) -> None:
+        """A moment to which a power cut may roll back."""
+        if self.connection is not None and len(self._since) < 8:
+            self._since.append(self.connection.serialize())
+
+    def power_cut(self) -> None:
+        current = self.connection.serialize() if self.connection is not None else self.image
+        choices: list[bytes | None] = [self._checkpoint, *self._since, current]
+        self.connection = None
+        self.image = self._dice.choice(choices)
+        self._checkpoint = self.image
+        self._since = []
+
+    def kill(self) -> None:
+        """The process is gone; its pages are the kernel's."""
+        if self.connection is not None:
+            self.image = self.connection.serialize()
+            self.connection = None
+
+    # -- port.StateFiles ---------------------------------------------------------------------------------------------
+    def exists(self) -> bool:
+        return self.image is not None or self.connection is not None
+
+    def open(self) -> sqlite3.Connection:
+        assert self.connection is None, "one connection writes"
+        connection = sqlite3.connect(":memory:", isolation_level=None, factory=_Kept, check_same_thread=False)
+        connection.states = self
+        if self.image:
+            connection.deserialize(self.image)
+        self.connection = connection
+        return connection
+
+    def open_reader(self) -> sqlite3.Connection:
+        reader = sqlite3.connect(":memory:", isolation_level=None)
+        if self.connection is not None:
+            reader.deserialize(self.connection.serialize())
+        return reader
+
+    def checkpoint(self) -> int | None:
+        if self.connection is None:
+            return None
+        self._checkpoint = self.connection.serialize()
+        self._since = []
+        return Machine(self.open_reader()).position.index
+
+    def copy(self) -> Snapshot:
+        assert self.connection is not None
+        self._copy = self.connection.serialize()
+        return _describe(self._copy)
+
+    def read(self, snapshot: Snapshot, offset: int, size_bytes: int) -> bytes:
+        if snapshot.sha256 != hashlib.sha256(self._copy).hexdigest():
+            raise FileNotFoundError(snapshot.name)
+        return self._copy[offset : offset + min(size_bytes, 20_000)]
+
+    def receive(self, offset: int, data: bytes) -> None:
+        if offset == 0:
+            self._incoming = bytearray()
+        assert offset == len(self._incoming)
+        self._incoming += data
+
+    def install(self, snapshot: Snapshot) -> None:
+        assert self.connection is None, "no connection may be open"
+        if hashlib.sha256(self._incoming).hexdigest() != snapshot.sha256:
+            raise Damaged("the copy is not what it should be")
+        self.image = bytes(self._incoming)
+        self._checkpoint, self._since = self.image, []
+        self.installs += 1
+
+
+def _describe(image: bytes) -> Snapshot:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    connection.deserialize(image)
+    position = Machine(connection).position
+    digest = hashlib.sha256(image).hexdigest()
+    return Snapshot(f"s{position.index}", position.index, position.term, position.sequence, len(image), digest)

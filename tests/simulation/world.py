@@ -1,0 +1,332 @@
+"""A whole cluster in one thread, under one seed: real nodes on a fake clock, network and disk.
+
+``World`` owns time. Everything that happens is an event on its heap or work on a process's loop, and both are run in
+order of time, so a seed replays exactly.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import itertools
+import random
+import sqlite3
+from collections.abc import Callable, Coroutine
+from typing import Any, NamedTuple
+
+from quorl.cluster.consensus.engine import Timing
+from quorl.cluster.consensus.port import Damaged
+from quorl.cluster.machine.machine import Applied
+from quorl.cluster.node.members import Member
+from quorl.cluster.node.node import Node, Ports, Settings
+from quorl.cluster.protocol.wire import Answer, Call
+from tests.simulation.fakedisk import Died, FakeDisk
+from tests.simulation.loop import Clock, SimLoop
+from tests.simulation.network import SimNetwork, SimPeers, Wires
+from tests.simulation.states import SimStates
+
+
+class Quiet:
+    """A log that nobody reads."""
+
+    def info(self, event: str, **fields: object) -> None:
+        """Say nothing."""
+
+    def warning(self, event: str, **fields: object) -> None:
+        """Say nothing."""
+
+    def error(self, event: str, **fields: object) -> None:
+        """Say nothing."""
+
+    def exception(self, event: str, **fields: object) -> None:
+        """Say nothing."""
+
+
+class Knobs(NamedTuple):
+    """What makes rare branches common, chosen per seed."""
+
+    members: int = 3
+    snapshot_every: int = 1_000_000
+    log_bytes_max: int = 64 * 1024
+
+
+class _NodeClock:
+    """A process's own clock: the world's monotonic one, and a calendar that may be wrong."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self.wall_error_ms = 0
+
+    def monotonic(self) -> float:
+        return self._world.clock.monotonic()
+
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000 + int(self._world.clock.now * 1000) + self.wall_error_ms
+
+
+class _Later:
+    """Implements ``port.Offload``: the work is done at a later moment, on the same thread."""
+
+    def __init__(self, world: World, loop: SimLoop) -> None:
+        self._world = world
+        self._loop = loop
+
+    async def run(self, work: Callable[[], Any]) -> Any:
+        await asyncio.sleep(self._world.dice.random() * 0.02)
+        return work()
+
+
+class WatchedNode(Node):
+    """A node whose every applied entry is compared with what the other nodes made of it."""
+
+    world: World
+
+    def _apply(self, index: int, term: int, payload: bytes) -> Applied:
+        applied = super()._apply(index, term, payload)
+        self.world.applied(self.name, applied.sequence, self.machine.digest)
+        return applied
+
+
+class Process:
+    """One member's machine: its disk stays, its lives come and go."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self.world = world
+        self.name = name
+        self.disk = FakeDisk(random.Random(world.dice.random()))
+        self.states = SimStates(random.Random(world.dice.random()))
+        self.clock = _NodeClock(world)
+        self.loop: SimLoop | None = None
+        self.node: WatchedNode | None = None
+        self.paused = False
+        self.refusal: str | None = None
+        self._calls: set[Callable[[], None]] = set()
+
+    def boot(self) -> None:
+        """Start the node on what the disk holds."""
+        world = self.world
+        assert self.loop is None
+        self.loop = SimLoop(world.clock, world.loop_error)
+        self.refusal = None
+        self.loop.create_task(self._start(self.loop))
+
+    async def _start(self, loop: SimLoop) -> None:
+        world = self.world
+        members = [Member(n, f"{n}:80", f"{n}:81") for n in world.names]
+        ports = Ports(
+            clock=self.clock,
+            dice=random.Random(world.dice.random()),
+            disk=self.disk.boot(),
+            states=self.states,
+            network=lambda gossip, on_gossip: world.make_network(self.name, gossip, on_gossip),
+            peers=SimPeers(world, self.name),
+            offload=_Later(world, loop),
+            new_token=world.new_token,
+            log=Quiet(),
+        )
+        knobs = world.knobs
+        node = WatchedNode(
+            Settings(
+                "sim", 0, self.name, members, "0", Timing(), knobs.snapshot_every, knobs.log_bytes_max
+            ),
+            ports,
+        )
+        node.world = world
+        try:
+            await node.start()
+        except Damaged as damage:
+            self.refusal = str(damage)
+            self.stop_now()
+            return
+        if self.loop is loop:
+            self.node = node
+            node.died.add_done_callback(lambda died: world.node_died(self, died.result()))
+
+    def serve(self, call: Call, reply: Callable[[Answer], None], lost: Callable[[], None]) -> None:
+        """Take in a call, if the process is there to take it."""
+        node, loop = self.node, self.loop
+        assert node is not None
+        assert loop is not None
+        self._calls.add(lost)
+
+        async def answer() -> None:
+            reply(await node.handle(call))
+            self._calls.discard(lost)
+
+        loop.call_soon(lambda: loop.create_task(answer()))
+
+    def stop_now(self) -> None:
+        """Drop the process where it stands: kill -9."""
+        if self.loop is not None:
+            self.world.bury(self.loop)
+        self.loop, self.node, self.paused = None, None, False
+        network = self.world.networks.get(self.name)
+        if network is not None:
+            network.killed()
+        calls, self._calls = self._calls, set()
+        for lost in calls:
+            lost()
+
+    def kill(self, *, power: bool = False) -> None:
+        """End the process, and with ``power`` the machine: what was not synced is at chance's mercy."""
+        self.stop_now()
+        if power:
+            self.disk.power_cut()
+            self.states.power_cut()
+        else:
+            self.disk.kill()
+            self.states.kill()
+
+
+class World:
+    """Time, wires, processes, and what was seen."""
+
+    def __init__(self, seed: int, knobs: Knobs) -> None:
+        self.seed = seed
+        self.knobs = knobs
+        self.dice = random.Random(seed)
+        self.clock = Clock()
+        self.wires = Wires(random.Random(seed + 1))
+        self.serials = itertools.count(1)
+        self.names = [f"n{i + 1}" for i in range(knobs.members)]
+        self.networks: dict[str, SimNetwork] = {}
+        self.calls = 0
+        self.problems: list[str] = []
+        self.deaths: list[str] = []
+        self.digests: dict[int, tuple[str, str]] = {}
+        self.leaders: dict[int, str] = {}
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._order = itertools.count()
+        self._graves: list[SimLoop] = []
+        self._tokens = random.Random(seed + 2)
+        self.processes = {name: Process(self, name) for name in self.names}
+        self.loops: list[SimLoop] = []
+
+    # -- time ------------------------------------------------------------------------------------------------------
+    def later(self, delay_s: float, work: Callable[[], None]) -> None:
+        """Do something when that many seconds have passed."""
+        heapq.heappush(self._heap, (self.clock.now + delay_s, next(self._order), work))
+
+    def run(self, seconds: float, until: Callable[[], bool] | None = None) -> bool:
+        """Let the world go on; whether ``until`` came true."""
+        end = self.clock.now + seconds
+        while True:
+            if until is not None and until():
+                return True
+            due = self._next_due()
+            if due is None or due > end:
+                self.clock.now = max(self.clock.now, end)
+                return until is None
+            self.clock.now = max(self.clock.now, due)
+            self._run_due()
+
+    def _next_due(self) -> float | None:
+        dues = [self._heap[0][0]] if self._heap else []
+        for loop in self._running():
+            due = loop.due()
+            if due is not None:
+                dues.append(due)
+        return min(dues, default=None)
+
+    def _running(self) -> list[SimLoop]:
+        running = [p.loop for p in self.processes.values() if p.loop is not None and not p.paused]
+        return running + self.loops
+
+    def _run_due(self) -> None:
+        while self._heap and self._heap[0][0] <= self.clock.now:
+            heapq.heappop(self._heap)[2]()
+        for process in self.processes.values():
+            if process.loop is not None and not process.paused:
+                try:
+                    process.loop.run_due()
+                except Died:
+                    process.kill(power=self.dice.random() < 0.5)
+        for loop in self.loops:
+            loop.run_due()
+        self._note_leaders()
+
+    def actor(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run something that is no node, on a loop of its own."""
+        loop = SimLoop(self.clock, self.loop_error)
+        self.loops.append(loop)
+        return loop.create_task(work)
+
+    def bury(self, loop: SimLoop) -> None:
+        """Keep a dead process's loop from being collected: its coroutines must not run their ends."""
+        self._graves.append(loop)
+
+    def close(self) -> None:
+        """Let everything go without a word."""
+        for loop in [*self._graves, *self.loops, *(p.loop for p in self.processes.values() if p.loop is not None)]:
+            for task in asyncio.all_tasks(loop):
+                task._log_destroy_pending = False  # type: ignore[attr-defined]
+        self._graves.clear()
+
+    # -- what is seen ----------------------------------------------------------------------------------------------
+    def problem(self, text: str) -> None:
+        """Note that a promise was broken."""
+        if len(self.problems) < 20:
+            self.problems.append(f"{self.clock.now - 1000:.2f}s {text}")
+
+    def loop_error(self, context: dict[str, Any]) -> None:
+        """An exception reached a loop: nothing of ours may raise there."""
+        error = context.get("exception")
+        if isinstance(error, Died):
+            raise error
+        self.problem(f"LOOP-ERROR {context.get('message')}: {error!r}")
+
+    def applied(self, name: str, sequence: int, digest: str) -> None:
+        """Compare what an entry did here with what it did elsewhere."""
+        known = self.digests.setdefault(sequence, (digest, name))
+        if known[0] != digest:
+            self.problem(f"DIVERGED at sequence {sequence}: {name} and {known[1]}")
+
+    def node_died(self, process: Process, reason: str) -> None:
+        """A node stopped itself; that is right after a disk error, and wrong otherwise."""
+        self.deaths.append(f"{process.name}: {reason}")
+        if not process.disk.fail_sync and not process.disk.full and "disk" not in reason and "durable" not in reason:
+            self.problem(f"DIED {process.name}: {reason}")
+        process.kill()
+
+    def _note_leaders(self) -> None:
+        for process in self.processes.values():
+            if process.node is None or not process.node.replica.engine.leads:
+                continue
+            term = process.node.replica.engine.term
+            known = self.leaders.setdefault(term, process.name)
+            if known != process.name:
+                self.problem(f"TWO-LEADERS in term {term}: {known} and {process.name}")
+
+    # -- what processes need ---------------------------------------------------------------------------------------
+    def make_network(
+        self, name: str, gossip: Callable[[], bytes], on_gossip: Callable[[str, bytes], None]
+    ) -> SimNetwork:
+        """A network for a new life of a member."""
+        return SimNetwork(self, name, gossip, on_gossip)
+
+    def new_token(self) -> str:
+        """Random text that a seed repeats."""
+        return f"{self._tokens.getrandbits(64):016x}"
+
+    # -- shorthands ------------------------------------------------------------------------------------------------
+    def boot_all(self) -> None:
+        """Start what does not run."""
+        for process in self.processes.values():
+            if process.loop is None:
+                process.boot()
+
+    def nodes(self) -> list[WatchedNode]:
+        """The nodes that run."""
+        return [p.node for p in self.processes.values() if p.node is not None]
+
+    def leader(self) -> str | None:
+        """A node that leads and serves."""
+        return next((n.name for n in self.nodes() if n.leads()), None)
+
+    def wait_leader(self, seconds: float = 30.0) -> str | None:
+        """Let the world go on until somebody leads."""
+        self.run(seconds, lambda: self.leader() is not None)
+        return self.leader()
+
+
+assert sqlite3.threadsafety  # the states are used from one thread only, but opened with check_same_thread off

@@ -7,12 +7,15 @@ import os
 import socket
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 
 import quorl
+from quorl.cluster.consensus.port import Damaged
 from quorl.cluster.main import Exit, explain, main
+from quorl.cluster.node import logs
 from quorl.cluster.node.config import Config, load
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -78,6 +81,41 @@ def test_a_full_disk_and_a_forbidden_folder_are_named(config: Config) -> None:
     forbidden = PermissionError(errno.EACCES, "Permission denied", "/var/lib/quorl/lock")
     assert explain(forbidden, config) == "/var/lib/quorl/lock: permission denied"
     assert explain(OSError(errno.EIO, "Input/output error"), config) == f"{config.node.data_dir}: input/output error"
+
+
+@pytest.mark.parametrize(
+    ("ending", "code", "said"),
+    [
+        (0, Exit.STOPPED, ""),
+        (KeyboardInterrupt(), Exit.STOPPED, ""),
+        (
+            Damaged("segment 7: bad checksum"),
+            Exit.DAMAGED,
+            "data/n1 is damaged: segment 7: bad checksum\nNothing was changed",
+        ),
+        (OSError(errno.ENOSPC, "No space left on device"), Exit.MACHINE, "the disk of"),
+    ],
+    ids=["asked", "interrupted", "damaged", "refused"],
+)
+def test_the_exit_code_says_why_the_node_stopped(
+    ending: int | BaseException,
+    code: int,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    async def serve(config: Config) -> int:
+        assert config.node.name == "n1"
+        if isinstance(ending, BaseException):
+            raise ending
+        return ending
+
+    server = types.ModuleType("quorl.cluster.api.server")
+    monkeypatch.setattr(server, "serve", serve, raising=False)
+    monkeypatch.setitem(sys.modules, server.__name__, server)
+    monkeypatch.setattr(logs, "configure", lambda *_: None)  # it sets up the whole process
+    assert main(["--config", str(CONFIG)]) == code
+    assert said in capsys.readouterr().err
 
 
 def test_d1_a_bare_checkout_runs(tmp_path: Path) -> None:

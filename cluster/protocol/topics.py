@@ -11,6 +11,7 @@ from typing import Annotated, ClassVar, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from typing_extensions import override
 
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.grammar import Command, Query, Rejection, Reply
@@ -300,6 +301,7 @@ class Append(Command[Appended], frozen=True, tag="append"):
     topic: TopicName
     messages: Annotated[list[Message], Meta(min_length=1, max_length=limits.APPEND_MESSAGES_MAX)]
 
+    @override
     def sealed(self) -> AppendBatch:
         """Encode the messages once, for all nodes and for ever."""
         producers = sorted({m.producer_id for m in self.messages if m.producer_id is not None})

@@ -155,6 +155,11 @@ class Node:
                 engine.hand_over()
             await self._watch.wait_changed(min(deadline, self.monotonic() + self._settings.timing.heartbeat_s))
 
+    @property
+    def stopping(self) -> bool:
+        """Whether this node is leaving."""
+        return self._stopping
+
     # -- what consensus tells --------------------------------------------------------------------------------------
     def _apply(self, index: int, term: int, payload: bytes) -> Applied:
         applied = self.machine.apply(index, term, payload)

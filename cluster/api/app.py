@@ -1,0 +1,78 @@
+"""The aiohttp application: a thin skin around the node's ``handle``.
+
+Bodies are read up to their limit and not further; a handler is cancelled when its client goes away, and what was
+proposed meanwhile goes on without it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Protocol
+
+import msgspec
+from aiohttp import web
+
+from quorl.cluster.api.health import Health
+from quorl.cluster.api.members_only import HEADER, knows
+from quorl.cluster.node.internal import PREFIX
+from quorl.cluster.protocol.openapi import document
+from quorl.cluster.protocol.wire import Answer, Call
+
+HEADERS_BYTES_MAX = 16 * 1024
+_CHUNK_BYTES = 64 * 1024
+
+
+class Handler(Protocol):
+    """What answers calls."""
+
+    async def handle(self, call: Call) -> Answer:
+        """Answer one call; never raises."""
+
+
+class Skin:
+    """The routes of one node."""
+
+    def __init__(self, node: Handler, health: Health, member_token: str, body_bytes_max: int, version: str) -> None:
+        self._node = node
+        self._health = health
+        self._token = member_token
+        self._body_bytes_max = body_bytes_max
+        self._openapi = msgspec.json.encode(document(version))
+
+    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request; routing by path is the gateway's business."""
+        path, _, query = request.raw_path.partition("?")
+        match path:
+            case "/livez":
+                return _respond(self._health.live())
+            case "/readyz":
+                return _respond(self._health.ready(verbose="verbose" in query))
+            case "/openapi.json":
+                return web.Response(body=self._openapi, content_type="application/json")
+        if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):
+            return web.Response(status=403, text="These routes are for members of the cluster only.\n")
+        body = await self._read_body(request)
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        return _respond(await self._node.handle(Call(request.method, path, query, headers, body)))
+
+    async def _read_body(self, request: web.BaseRequest) -> bytes:
+        """The body, or one byte more than is allowed of it: the gateway then refuses it by its size."""
+        if not request.body_exists:
+            return b""
+        if (request.content_length or 0) > self._body_bytes_max:
+            # Read on for a little, so that the client sees the answer instead of a reset while it still sends.
+            with contextlib.suppress(Exception):
+                await request.content.read(_CHUNK_BYTES)
+            return b" " * (self._body_bytes_max + 1)
+        parts, size = [], 0
+        while size <= self._body_bytes_max:
+            part = await request.content.readany()
+            if not part:
+                break
+            parts.append(part)
+            size += len(part)
+        return b"".join(parts)
+
+
+def _respond(answer: Answer) -> web.Response:
+    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)

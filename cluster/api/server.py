@@ -1,0 +1,149 @@
+"""The process of one node: puts real time, disk and sockets under it, and takes them away in order.
+
+SIGTERM and SIGINT stop it gracefully: the lead is handed over, running requests end, and the exit code is 0. A node that
+must not go on (a failed fsync, a log that contradicts what is committed) ends with 71, and so does a full disk.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+import secrets
+import signal
+import sys
+import time
+
+import structlog
+from aiohttp import web
+
+import quorl
+from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin
+from quorl.cluster.api.health import Health
+from quorl.cluster.api.members_only import token
+from quorl.cluster.api.offload import Threads
+from quorl.cluster.api.peers import HttpPeers
+from quorl.cluster.consensus.disk import RealDisk
+from quorl.cluster.consensus.engine import Timing
+from quorl.cluster.consensus.statefile import SqliteStateFiles
+from quorl.cluster.consensus.tcp import TcpNetwork
+from quorl.cluster.node.config import Config, read_secret
+from quorl.cluster.node.members import Member
+from quorl.cluster.node.node import Node, Ports, Settings
+
+EXIT_STOPPED, EXIT_MACHINE = 0, 71
+_SHUTDOWN_S = 5.0
+_STEP_DOWN_S = 1.2
+"""Less than the 1.5 s within which an isolated leader must know; more than an election, so that it is the last to go."""
+
+
+class RealClock:
+    """The machine's clocks."""
+
+    def monotonic(self) -> float:
+        """See ``port.Clock``."""
+        return time.monotonic()
+
+    def wall_ms(self) -> int:
+        """See ``port.Clock``."""
+        return time.time_ns() // 1_000_000
+
+
+async def serve(config: Config) -> int:
+    """Run a node until it is told to stop, or cannot go on; the exit code."""
+    log = structlog.get_logger("quorl.node")
+    data_dir = config.node.data_dir
+    data_dir.mkdir(parents=True, exist_ok=True)
+    secret = read_secret(config) or b""
+    member_token = token(secret, config.cluster.name)
+    peers = HttpPeers({name: str(m.http) for name, m in config.peers.items()}, member_token)
+    threads, disk, clock = Threads(), RealDisk(data_dir), RealClock()
+    dice = random.SystemRandom()
+    networks: list[TcpNetwork] = []
+
+    def network(gossip, on_gossip):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        addresses = {name: (m.raft.host, m.raft.port) for name, m in config.peers.items()}
+        listen = (config.node.raft.host, config.node.raft.port)
+        made = TcpNetwork(
+            config.node.name, listen, addresses, secret, clock, dice, log, gossip=gossip, on_gossip=on_gossip
+        )
+        networks.append(made)
+        return made
+
+    ports = Ports(
+        clock=clock,
+        dice=dice,
+        disk=disk,
+        states=SqliteStateFiles(data_dir),
+        network=network,
+        peers=peers,
+        offload=threads,
+        new_token=lambda: secrets.token_hex(8),
+        log=log,
+    )
+    node = Node(settings_of(config), ports)
+    try:
+        await node.start()
+        health = Health(node, lambda: networks[0].troubles, disk.free_bytes)
+        skin = Skin(node, health, member_token, config.http.max_payload_bytes, quorl.__version__)
+        return await _listen(config, node, skin)
+    finally:
+        await peers.close()
+        threads.close()
+
+
+def settings_of(config: Config) -> Settings:
+    """What of the config the node itself is told."""
+    low, high = config.raft.election_timeout_ms
+    return Settings(
+        cluster=config.cluster.name,
+        group=0,
+        name=config.node.name,
+        members=[Member(m.name, str(m.http), str(m.raft)) for m in config.cluster.members],
+        version=quorl.__version__,
+        timing=Timing(low / 1000, high / 1000, config.raft.heartbeat_ms / 1000, max(_STEP_DOWN_S, low / 1000)),
+        snapshot_every=config.raft.snapshot_every,
+        log_bytes_max=config.raft.log_bytes_max,
+    )
+
+
+async def _listen(config: Config, node: Node, skin: Skin) -> int:
+    """Serve HTTP until a signal or the node's own end."""
+    log = structlog.get_logger("quorl.node")
+    server = web.Server(
+        skin.handle,
+        handler_cancellation=True,
+        access_log=None,
+        max_line_size=HEADERS_BYTES_MAX,
+        max_field_size=HEADERS_BYTES_MAX,
+        keepalive_timeout=75.0,
+    )
+    runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
+    await runner.setup()
+    site = web.TCPSite(runner, config.node.http.host, config.node.http.port, backlog=1024)
+    stopped = asyncio.get_running_loop().create_future()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, lambda n=number: stopped.done() or stopped.set_result(n))
+    try:
+        await site.start()
+        _calm_collector()
+        log.info("node_started", http=str(config.node.http), raft=str(config.node.raft), data_dir=str(config.node.data_dir))
+        await asyncio.wait([stopped, node.died], return_when=asyncio.FIRST_COMPLETED)
+        if node.died.done():
+            reason = node.died.result()
+            log.critical("node_died", detail=reason)
+            print(f"{config.node.name} stopped itself: {reason}\nNothing acknowledged is lost.", file=sys.stderr)
+            return EXIT_MACHINE
+        log.info("node_stopping", signal=signal.Signals(stopped.result()).name)
+        await node.stop()
+        log.info("node_stopped")
+        return EXIT_STOPPED
+    finally:
+        await runner.cleanup()
+
+
+def _calm_collector() -> None:
+    """Keep full collections of what lives as long as the process from stalling the loop."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)

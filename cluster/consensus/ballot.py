@@ -53,7 +53,8 @@ def _decode(raw: bytes) -> _Content:
     if len(words) != 3 or words[0] != _TITLE or words[2] != b"%08x" % zlib.crc32(line):
         raise damaged(NAME, 0, "the ballot is damaged, and with it the memory of this node's vote")
     if words[1] != b"%d" % VERSION:
-        raise damaged(NAME, len(_TITLE), f"written in format {words[1]!r}, and this program reads {VERSION} only")
+        version = words[1].decode("ascii", "replace")
+        raise damaged(NAME, len(_TITLE), f"written in format {version}, and this program reads {VERSION} only")
     try:
         return msgspec.json.decode(line, type=_Content)
     except msgspec.DecodeError as error:

@@ -266,7 +266,9 @@ class LogStore:
 
     # -- segments -------------------------------------------------------------------------------------------------
     def _roll(self, base: int) -> _Segment:
-        self.sync()
+        # Not self.sync(): an append that failed and was taken back is not durably gone, although no entry is missing.
+        self._file.sync()
+        self._durable = self.last_index
         segment = _Segment(base)
         file = self._disk.create(segment.name, encode_header(base, self._group))
         self._file.close()
@@ -319,8 +321,6 @@ class LogStore:
         names = [name for name in names if name >= segment_name(first)]
         for name in names:
             self._load_segment(name, last=name == names[-1])
-        if not self._entries:
-            raise damaged(names[0], HEADER_BYTES, "the log's first entry is gone")
         if self._entries[-1][2] > self.ballot.term:
             meaning = f"an older copy: it knows term {self.ballot.term}, and the log ends in {self._entries[-1][2]}"
             raise damaged(BALLOT_NAME, None, meaning)
@@ -329,7 +329,8 @@ class LogStore:
         segment = _Segment(base_of(name) or 0)
         raw = self._disk.read(name)
         check_header(name, raw, segment.base, self._group)
-        expected = self.last_index + 1 if self._entries else segment.base
+        before = self._segments[-1] if self._segments else None
+        expected = before.base + len(before.offsets) if before else self.ballot.first
         if segment.base != expected:
             raise damaged(name, None, f"the log has a gap: {expected} should follow, and this begins at {segment.base}")
         found = scan(name, raw, segment.base, self._entries[-1][2] if self._entries else 0)

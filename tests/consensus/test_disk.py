@@ -1,0 +1,403 @@
+"""The real disk and the fake one keep the same promises; the fake one breaks what was never promised."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from quorl.cluster.consensus.disk import LOCK_NAME, UNFINISHED, RealDisk
+from quorl.cluster.consensus.logstore import LogStore
+from quorl.cluster.consensus.port import Damaged, Disk
+from tests.simulation.fakedisk import Died, FakeDisk, Fenced
+
+HOLDER = """
+import sys
+from quorl.cluster.consensus.disk import RealDisk
+RealDisk(sys.argv[1]).lock()
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(params=["real", "fake"])
+def disk(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Disk]:
+    if request.param == "fake":
+        yield FakeDisk(Random(1)).boot()
+        return
+    real = RealDisk(tmp_path)
+    real.lock()
+    (tmp_path / LOCK_NAME).unlink()  # so that both begin without a name; the lock holds on the open file
+    yield real
+    real.close()
+
+
+# -- both ---------------------------------------------------------------------------------------------------------
+def test_files_grow_and_are_cut(disk: Disk) -> None:
+    file = disk.create("a", b"head")
+    file.append(b"more")
+    assert file.size == 8
+    file.sync()
+    file.truncate(6)
+    file.append(b"!")
+    file.sync()
+    file.close()
+    assert disk.read("a") == b"headmo!"
+    again = disk.open("a")
+    assert again.size == 7
+    again.append(b"?")
+    again.close()
+    assert disk.read("a") == b"headmo!?"
+
+
+def test_names_are_sorted_and_can_go(disk: Disk) -> None:
+    for name in ("b", "c", "a"):
+        disk.write_atomically(name, name.encode())
+    disk.write_atomically("b", b"again")
+    disk.remove("c")
+    disk.remove("never there")
+    assert disk.names() == ["a", "b"]
+    assert disk.read("b") == b"again"
+    for missing in ("c", "d"):
+        with pytest.raises(FileNotFoundError):
+            disk.read(missing)
+    with pytest.raises(AssertionError, match="exists"):
+        disk.create("a", b"")
+    assert disk.free_bytes() > 0
+
+
+def test_a_log_lives_on_either(disk: Disk) -> None:
+    log = LogStore(disk, segment_bytes=200)
+    log.setCurrentTerm(1, "n1")
+    for index in range(2, 30):
+        log.add(b"command %d" % index, index, 1)
+    log.setRaftCommitIndex(20)
+    log.deleteEntriesFrom(25)
+    log.trim_to(10)
+    before = log[:]
+    log._destroy()
+    again = LogStore(disk, segment_bytes=200)
+    assert again[:] == before
+    assert again.ballot.floor == 20
+
+
+# -- the real one -------------------------------------------------------------------------------------------------
+def test_one_process_per_directory(tmp_path: Path) -> None:
+    first = RealDisk(tmp_path)
+    first.lock()
+    first.lock()
+    with pytest.raises(Damaged, match=rf"in use by process {os.getpid()}\."):
+        RealDisk(tmp_path).lock()
+    first.close()
+    second = RealDisk(tmp_path)
+    second.lock()
+    second.close()
+
+
+def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        disk = RealDisk(tmp_path)
+        with pytest.raises(Damaged, match=f"process {holder.pid}"):
+            disk.lock()
+        holder.kill()
+        holder.wait()
+        disk.lock()
+        disk.close()
+
+
+def test_what_a_crash_left_unfinished_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / ("ballot" + UNFINISHED)).write_bytes(b"half")
+    disk = RealDisk(tmp_path)
+    assert disk.names() == []
+    disk.lock()
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+    disk.close()
+
+
+def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = RealDisk(tmp_path)
+    pwrite, write = os.pwrite, os.write
+    monkeypatch.setattr(os, "pwrite", lambda fd, data, offset: pwrite(fd, bytes(data)[:3], offset))
+    monkeypatch.setattr(os, "write", lambda fd, data: write(fd, bytes(data)[:3]))
+    file = disk.create("a", b"a long head")
+    file.append(b"a long tail")
+    file.close()
+    assert disk.read("a") == b"a long heada long tail"
+
+
+def failing_pwrite(error: int | None) -> Callable[[int, bytes, int], int]:
+    """A pwrite that manages three bytes and then fails, or says that it wrote nothing."""
+    real = os.pwrite
+    calls: list[int] = []
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        calls.append(offset)
+        if len(calls) == 1:
+            return real(fd, bytes(data)[:3], offset)
+        if error is None:
+            return 0
+        raise OSError(error, os.strerror(error))
+
+    return pwrite
+
+
+@pytest.mark.parametrize("error", [errno.ENOSPC, errno.EIO, None])
+def test_a_write_that_fails_halfway_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: int | None
+) -> None:
+    disk = RealDisk(tmp_path)
+    file = disk.create("a", b"head")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", failing_pwrite(error))
+        with pytest.raises(OSError):
+            file.append(b"much too long")
+    assert (file.size, disk.read("a")) == (4, b"head")
+    file.append(b"!")
+    file.sync()
+    file.close()
+    assert disk.read("a") == b"head!"
+
+
+def fail(*_: object) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
+def test_a_write_that_cannot_be_taken_back_ends_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = RealDisk(tmp_path).create("a", b"head")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", failing_pwrite(errno.ENOSPC))
+        patch.setattr(os, "ftruncate", fail)
+        with pytest.raises(OSError):
+            file.append(b"much too long")
+    with pytest.raises(OSError, match="for good"):
+        file.append(b"!")
+    file.close()
+    file.close()
+
+
+def test_a_failed_fsync_is_final_for_its_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = RealDisk(tmp_path)
+    file = disk.create("a", b"head")
+    file.append(b"lost")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fdatasync", fail)
+        with pytest.raises(OSError):
+            file.sync()
+        with pytest.raises(OSError):
+            disk.write_atomically("b", b"new")
+    for call in (file.sync, lambda: file.append(b"!"), lambda: file.truncate(0)):
+        with pytest.raises(OSError, match="for good"):
+            call()
+    file.close()
+    for call in (lambda: disk.write_atomically("b", b""), lambda: disk.remove("b"), lambda: disk.open("b")):
+        with pytest.raises(OSError, match="for good"):
+            call()
+    disk.write_atomically("c", b"another file")
+    assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "c"]
+
+
+def test_a_failed_fsync_of_the_directory_is_final_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = RealDisk(tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", fail)
+        with pytest.raises(OSError):
+            disk.write_atomically("a", b"")
+    for name in ("a", "b"):
+        with pytest.raises(OSError, match="for good"):
+            disk.write_atomically(name, b"")
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="another call makes data durable there")
+def test_a_replacement_is_durable_before_it_is_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[str] = []
+    for owner, name in ((os, "fdatasync"), (os, "fsync"), (Path, "rename")):
+        real = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *a, real=real, name=name: (calls.append(name), real(*a))[1])
+    disk = RealDisk(tmp_path)
+    disk.write_atomically("a", b"x")
+    assert calls == ["fdatasync", "rename", "fsync"]
+    disk.remove("a")
+    assert calls[3:] == ["fsync"]
+
+
+# -- the fake one -------------------------------------------------------------------------------------------------
+def test_death_of_the_process_keeps_what_was_written() -> None:
+    disk = FakeDisk(Random(1))
+    file = disk.boot().create("a", b"head")
+    file.append(b"tail")
+    disk.kill()
+    assert disk.boot().read("a") == b"headtail"
+
+
+def outcomes(prepare: Callable[[FakeDisk], object], name: str = "a") -> set[bytes]:
+    """Everything that a power cut may leave of a file, over many seeds."""
+    found = set()
+    for seed in range(500):
+        disk = FakeDisk(Random(seed))
+        prepare(disk)
+        disk.power_cut()
+        found.add(disk.files().get(name, b"missing"))
+    return found
+
+
+def test_a_power_cut_leaves_what_was_synced_and_anything_of_the_rest() -> None:
+    def prepare(disk: FakeDisk) -> None:
+        file = disk.boot().create("a", b"head")
+        file.append(b"++")
+        file.sync()
+        file.append(b"1")
+        file.append(b"23")
+
+    found = outcomes(prepare)
+    assert all(content.startswith(b"head++") for content in found)
+    rests = {content[6:] for content in found}
+    assert rests == {b"", b"1", b"12", b"123", b"1\0\0", b"12\0", b"\0", b"\x0023", b"\x002", b"\x002\0", b"\0\0\0"}
+
+
+def test_a_cut_may_be_undone_until_it_is_synced() -> None:
+    def prepare(disk: FakeDisk) -> None:
+        file = disk.boot().create("a", b"head")
+        file.truncate(1)
+        file.append(b"E")
+
+    assert {b"head", b"h", b"hE", b"hEad"} <= outcomes(prepare)
+
+
+def test_names_are_durable_on_return_and_not_before() -> None:
+    def prepare(disk: FakeDisk) -> None:
+        view = disk.boot()
+        view.write_atomically("a", b"old")
+        disk.dies_in = 1
+        with pytest.raises(Died):
+            view.write_atomically("a", b"new")
+
+    assert outcomes(prepare) == {b"old", b"new"}
+
+    def relock(disk: FakeDisk) -> None:
+        prepare(disk)
+        disk.boot().lock()
+        seen.append(disk.files()["a"])
+
+    seen: list[bytes] = []
+    for seed in range(50):
+        disk = FakeDisk(Random(seed))
+        relock(disk)
+        disk.power_cut()
+        assert disk.files()["a"] == seen[-1]
+    assert set(seen) == {b"old", b"new"}
+
+
+def test_a_removal_is_durable_on_return_and_not_before() -> None:
+    def prepare(disk: FakeDisk) -> None:
+        view = disk.boot()
+        view.write_atomically("a", b"old")
+        disk.dies_in = 1
+        with pytest.raises(Died):
+            view.remove("a")
+
+    assert outcomes(prepare) == {b"old", b"missing"}
+    assert outcomes(lambda disk: (disk.boot().write_atomically("a", b"old"), disk.boot().remove("a"))) == {b"missing"}
+
+
+def test_the_dead_are_fenced() -> None:
+    disk = FakeDisk(Random(1))
+    view = disk.boot()
+    file = view.create("a", b"")
+    disk.boot()
+    for call in (
+        lambda: file.append(b"x"),
+        file.sync,
+        lambda: file.size,
+        lambda: file.truncate(0),
+        view.names,
+        view.lock,
+        view.free_bytes,
+        lambda: view.read("a"),
+        lambda: view.open("a"),
+        lambda: view.remove("a"),
+        lambda: view.write_atomically("b", b""),
+    ):
+        with pytest.raises(Fenced):
+            call()
+    assert disk.files() == {"a": b""}
+
+
+def test_dying_stops_inside_the_chosen_operation() -> None:
+    found = set()
+    for seed in range(50):
+        disk = FakeDisk(Random(seed))
+        file = disk.boot().create("a", b"")
+        disk.dies_in = 2
+        file.append(b"12")
+        with pytest.raises(Died):
+            file.append(b"34")
+        with pytest.raises(Fenced):
+            file.append(b"56")
+        found.add(disk.files()["a"])
+    assert found == {b"12", b"123", b"1234"}
+
+
+def test_space_is_counted() -> None:
+    disk = FakeDisk(Random(1))
+    view = disk.boot()
+    file = view.create("a", b"1234")
+    disk.free = 3
+    file.append(b"56")
+    assert view.free_bytes() == 1
+    with pytest.raises(OSError, match="No space"):
+        file.append(b"78")
+    with pytest.raises(OSError, match="No space"):
+        view.write_atomically("b", b"78")
+    assert view.read("a") == b"123456"
+    file.truncate(0)
+    assert view.free_bytes() == 7
+    disk.full = True
+    assert view.free_bytes() == 0
+
+
+def test_what_a_failed_sync_lost_stays_lost() -> None:
+    found = set()
+    for seed in range(50):
+        disk = FakeDisk(Random(seed))
+        view = disk.boot()
+        file = view.create("a", b"head")
+        another = view.open("a")
+        file.append(b"tail")
+        disk.fail_sync = True
+        with pytest.raises(OSError):
+            file.sync()
+        with pytest.raises(OSError):
+            view.write_atomically("b", b"")
+        disk.fail_sync = False
+        for call in (file.sync, lambda view=view: view.write_atomically("b", b"")):
+            with pytest.raises(OSError, match="for good"):
+                call()
+        another.sync()
+        assert view.read("a") == b"headtail"
+        disk.kill()
+        found.add(disk.files()["a"])
+        assert disk.names() == ["a"]
+    assert {b"head", b"headtail"} < found
+
+
+def test_a_lying_disk_loses_what_it_said_was_safe() -> None:
+    disk = FakeDisk(Random(1), lying=True)
+    file = disk.boot().create("a", b"head")
+    file.sync()
+    losses = 0
+    for seed in range(20):
+        disk = FakeDisk(Random(seed), lying=True)
+        disk.boot().create("a", b"head").sync()
+        disk.power_cut()
+        losses += disk.files().get("a") != b"head"
+    assert losses > 5

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quorl.client.aio import AsyncClient
+    from quorl.client.aio_producer import AsyncPending, AsyncProducer
     from quorl.client.aio_topics import AsyncConsumer, AsyncFollower, AsyncTopic, AsyncTopics
     from quorl.client.compat import MyQueue, QueueError, myQueue
     from quorl.client.errors import (
@@ -35,12 +36,13 @@ if TYPE_CHECKING:
         Unavailable,
     )
     from quorl.client.model import Message, MessageDetails, Placed, message
-    from quorl.client.producers import AsyncPending, AsyncProducer, Pending, Producer
+    from quorl.client.producer import Pending, Producer
     from quorl.client.sync import Client
     from quorl.client.topics import Consumer, Follower, Topic, Topics
 
 _HOMES = {
     "aio": ("AsyncClient",),
+    "aio_producer": ("AsyncPending", "AsyncProducer"),
     "aio_topics": ("AsyncConsumer", "AsyncFollower", "AsyncTopic", "AsyncTopics"),
     "compat": ("MyQueue", "QueueError", "myQueue"),
     "errors": (
@@ -61,7 +63,7 @@ _HOMES = {
         "Unavailable",
     ),
     "model": ("Message", "MessageDetails", "Placed", "message"),
-    "producers": ("AsyncPending", "AsyncProducer", "Pending", "Producer"),
+    "producer": ("Pending", "Producer"),
     "sync": ("Client",),
     "topics": ("Consumer", "Follower", "Topic", "Topics"),
 }

@@ -1,9 +1,8 @@
 """Coalescing: appends that wait when a request leaves go with it. No socket, no clock, no loop of its own.
 
-A ``Lane`` holds the appends of one client that may travel together: those to one topic whose messages all go to the same
-partition (messages without a key do, and so do those with the same key), so that one answer with one range tells each
-caller its own offsets. One flight at a time is in the air per lane: throughput rises with load, latency at rest stays one
-round trip, and appends are stored in the order in which they were called.
+A ``Lane`` holds the appends of one client to one topic. One flight at a time is in the air per lane: throughput rises with
+load, latency at rest stays one round trip, and appends are stored in the order in which they were called. Each caller is
+told the places of his own messages (``sharing``).
 
 Invariants: a flight has one body and one idempotency key for all its repeats; every part that is taken is resolved, also
 when the flight is broken off; nobody fails for what is wrong with another one's message: a refused flight of several
@@ -17,9 +16,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 
-from quorl.client.errors import OutcomeUnknown, Rejected, TopicNotFound, Unavailable
+from quorl.client.errors import OutcomeUnknown, QuorlError, Rejected, TopicNotFound, Unavailable
 from quorl.client.flow import BACKOFF_S_MIN, Plan, Sleep, flow
 from quorl.client.route import Route
+from quorl.client.sharing import Mismatch, share
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 
@@ -54,24 +54,28 @@ class Part:
             self.wake(self)
 
 
-def lane_key(messages: Sequence[t.Message]) -> str | None:
-    """Return the key that all the messages share, if any; raises ``ValueError`` if they differ."""
-    keys = {message.key for message in messages}
-    if len(keys) != 1:
-        raise ValueError("messages with different keys may go to different partitions")
-    return keys.pop()
-
-
 class Lane:
-    """The appends to one partition of one topic, as far as one client knows."""
+    """The appends of one client to one topic, in order.
 
-    def __init__(self, route: Route, topic: str, *, timeout_s: float, flight_bytes_max: int = FLIGHT_BYTES_MAX) -> None:
+    ``partitions`` remembers how many partitions topics have, for those lanes that had to ask.
+    """
+
+    def __init__(
+        self,
+        route: Route,
+        topic: str,
+        *,
+        timeout_s: float,
+        partitions: dict[str, int],
+        flight_bytes_max: int = FLIGHT_BYTES_MAX,
+    ) -> None:
         self.topic = topic
         self.queue: deque[Part] = deque()
         self.flying = False
         """For the hands: whether somebody is driving flights of this lane."""
         self._route = route
         self._timeout_s = timeout_s
+        self._partitions = partitions
         self._flight_bytes_max = flight_bytes_max
         self._suspects: set[int] = set()
         """Producer ids that were refused: their messages fly alone until one is accepted."""
@@ -155,7 +159,7 @@ class Lane:
                 if all(part.done for part in parts):
                     return None
             else:
-                self._land(parts, reply.ranges)
+                yield from self._land(parts, request, key, reply.ranges)
                 return None
 
     def _left_s(self, parts: list[Part]) -> float:
@@ -163,20 +167,35 @@ class Lane:
         now = self._route.clock()
         return max(0.001, min((part.deadline or math.inf) - now for part in parts if not part.done))
 
-    def _land(self, parts: list[Part], ranges: list[t.Range]) -> None:
+    def _land(self, parts: list[Part], request: t.Append, key: str, ranges: list[t.Range]) -> Plan[None]:
+        """Tell each part where its messages are."""
         if self._suspects:
             for part in parts:
                 self._suspects -= _producers(part)
-        if len(parts) == 1:
-            parts[0].resolve(ranges)
+        try:
+            shares = yield from self._shares(parts, ranges)
+        except (QuorlError, Mismatch) as error:
+            why = str(error) or "the topic was replaced meanwhile"
+            _fail(
+                parts, OutcomeUnknown(f"append {self.topic!r} was applied, but where is not known: {why}", key, request)
+            )
             return
-        (whole,) = ranges
-        offset = whole.first_offset
-        for part in parts:
-            count = len(part.messages)
-            part.resolve([t.Range(partition=whole.partition, first_offset=offset, last_offset=offset + count - 1)])
-            offset += count
-        assert offset == whole.last_offset + 1, "the answer counts other messages than were sent"
+        for part, mine in zip(parts, shares, strict=True):
+            part.resolve(mine)
+
+    def _shares(self, parts: list[Part], ranges: list[t.Range]) -> Plan[list[list[t.Range]]]:
+        batches = [part.messages for part in parts]
+        known = self._partitions.get(self.topic)
+        try:
+            shares = share(batches, ranges, known)
+        except Mismatch:  # what is remembered is out of date
+            shares = None
+        if shares is None:
+            info = yield from flow(self._route, t.GetTopic(topic=self.topic), timeout_s=self._timeout_s)
+            self._partitions[self.topic] = info.partitions
+            shares = share(batches, ranges, info.partitions)
+            assert shares is not None, "the number of partitions is known"
+        return shares
 
 
 def _producers(part: Part) -> set[int]:

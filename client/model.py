@@ -103,6 +103,11 @@ def check_size(one: t.Message) -> None:
         )
 
 
+def read_value(stored: t.StoredMessage | t.MessageInfo) -> Any:
+    """Return the decoded value of a message from the wire."""
+    return _decode(bytes(stored.value))
+
+
 def read_message(topic: str, stored: t.StoredMessage | t.MessageInfo) -> Message:
     """Unwrap a message from the wire."""
     raw = bytes(stored.value)

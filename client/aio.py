@@ -1,0 +1,240 @@
+"""The asyncio client: the hands of ``flow`` on aiohttp.
+
+Invariants: all thinking is in ``flow`` and ``batching``; a transport only carries one call to one node and says what came
+of it; nothing connects before the first call; closing resolves every append that still waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+
+from typing_extensions import override
+
+from quorl.client.aio_topics import AsyncTopic, AsyncTopics
+from quorl.client.batching import Lane, Part
+from quorl.client.errors import OutcomeUnknown, Unavailable
+from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
+from quorl.client.model import size_bytes
+from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Consistency, Request
+from quorl.cluster.protocol.system import ClusterInfo, GetCluster
+from quorl.cluster.protocol.wire import Answer
+
+if TYPE_CHECKING:
+    import aiohttp
+
+R = TypeVar("R")
+
+
+class AsyncTransport(Protocol):
+    """Carries one call to one node. It never raises, except when it is cancelled."""
+
+    async def send(self, send: Send) -> Answer | Failure:
+        """Return the answer, or why there is none."""
+
+    async def close(self) -> None:
+        """Close what is open."""
+
+
+class HttpTransport(AsyncTransport):
+    """aiohttp, with kept-alive connections."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    def _open(self) -> aiohttp.ClientSession:
+        import aiohttp
+
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                auto_decompress=True,
+            )
+        return self._session
+
+    @override
+    async def send(self, send: Send) -> Answer | Failure:
+        import aiohttp
+        from yarl import URL
+
+        call = send.call
+        target = f"{send.node}{call.path}?{call.query}" if call.query else send.node + call.path
+        timeout = aiohttp.ClientTimeout(total=send.timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
+        try:
+            async with self._open().request(
+                call.method,
+                URL(target, encoded=True),  # a name in the path stays encoded as it is
+                data=call.body or None,
+                headers=call.headers,
+                timeout=timeout,
+                allow_redirects=False,
+            ) as response:
+                body = await response.read()
+                return Answer(response.status, {name.lower(): text for name, text in response.headers.items()}, body)
+        except aiohttp.ConnectionTimeoutError:
+            return Failure("unreachable", "time-out while connecting")
+        except aiohttp.ClientConnectorError as error:
+            return Failure("unreachable", explain(error.os_error))
+        except TimeoutError:
+            return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
+        except (aiohttp.ClientError, OSError) as error:
+            return Failure("lost", f"connection lost: {explain(error)}")
+
+    @override
+    async def close(self) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+
+def explain(error: BaseException) -> str:
+    """Return a failure to connect in the words that people know."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number in errno.errorcode:
+        return os.strerror(number).lower()
+    return str(error) or type(error).__name__
+
+
+def wake(waiter: asyncio.Future[None]) -> None:
+    """Wake whoever waits, if he still does."""
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+class AsyncClient:
+    """A client for asyncio. Close it, or use ``async with``.
+
+    ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
+    ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included.
+    """
+
+    def __init__(
+        self,
+        servers: str | Iterable[str] | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        transport: AsyncTransport | None = None,
+        route: Route | None = None,
+    ) -> None:
+        self._route = route or Route(read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT))
+        self._transport: AsyncTransport = transport or HttpTransport()
+        self._timeout_s = timeout_s
+        self._lanes: dict[str, Lane] = {}
+        self._partitions: dict[str, int] = {}
+        self._pumps: set[asyncio.Task[None]] = set()
+        self.topics = AsyncTopics(self)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of the nodes."""
+        return self._route.nodes
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a call may take."""
+        return self._timeout_s
+
+    def topic(self, name: str) -> AsyncTopic:
+        """Return a handle of a topic, which need not exist yet."""
+        return AsyncTopic(self, name)
+
+    async def cluster(self) -> ClusterInfo:
+        """Describe the cluster as one node sees it; answered without a leader too."""
+        return await self.call(GetCluster())
+
+    async def call(
+        self,
+        request: Request[R],
+        *,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+        consistency: Consistency | None = None,
+    ) -> R:
+        """Make one call of any operation in the table; the answer has the type that the request names."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return await self.drive(
+            flow(self._route, request, key=idempotency_key, timeout_s=timeout_s, consistency=consistency)
+        )
+
+    async def repeat(self, error: OutcomeUnknown, *, timeout_s: float | None = None) -> object:
+        """Make the call again whose outcome is unknown, under its key: it has its effect once in any case."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return await self.drive(flow(self._route, error.request, key=error.key, timeout_s=timeout_s, doubt=True))
+
+    async def drive(self, plan: Plan[R]) -> R:
+        """Carry out a plan of ``flow``."""
+        try:
+            step = next(plan)
+            while True:
+                if isinstance(step, Sleep):
+                    await asyncio.sleep(step.seconds)
+                    step = plan.send(None)
+                else:
+                    step = plan.send(await self._transport.send(step))
+        except StopIteration as done:
+            result: R = done.value
+            return result
+        finally:
+            plan.close()
+
+    async def append(self, topic: str, messages: list[t.Message]) -> list[t.Range]:
+        """Append messages, all or none, together with whatever else waits for the same topic."""
+        loop = asyncio.get_running_loop()
+        landed: asyncio.Future[None] = loop.create_future()
+        deadline = self._route.clock() + self._timeout_s
+        part = Part(messages, size_bytes(messages), deadline, lambda _: wake(landed))
+        self._board(topic, part)
+        try:
+            await landed
+        finally:
+            part.done = True  # one that was cancelled in the queue does not fly
+        if isinstance(part.outcome, Exception):
+            raise part.outcome
+        return list(part.outcome)
+
+    def lane(self, topic: str) -> Lane:
+        """Return a new lane to a topic, for whoever wants one of his own."""
+        return Lane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
+
+    def _board(self, topic: str, part: Part) -> None:
+        """Put a part into its lane, and see that somebody flies it."""
+        lane = self._lanes.get(topic)
+        if lane is None:
+            lane = self._lanes[topic] = self.lane(topic)
+        lane.queue.append(part)
+        if not lane.flying:
+            lane.flying = True
+            pump = asyncio.get_running_loop().create_task(self._pump(lane))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
+
+    async def _pump(self, lane: Lane) -> None:
+        """Fly until nothing waits. Starting as a task of its own, it takes all that this turn of the loop appends."""
+        try:
+            while lane.queue:
+                await self.drive(lane.fly())
+        finally:
+            self._lanes.pop(lane.topic, None)
+            lane.abandon(Unavailable("the client was closed before the messages were sent"))
+
+    async def close(self) -> None:
+        """Close the connections. Appends that still wait fail, saying whether they may have been applied."""
+        for pump in list(self._pumps):
+            pump.cancel()
+        await asyncio.gather(*self._pumps, return_exceptions=True)
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,247 @@
+"""The synchronous client: the hands of ``flow`` on urllib3. One client serves any number of threads.
+
+Invariants: all thinking is in ``flow`` and ``batching``; a transport only carries one call to one node and says what came
+of it; there is no thread and no event loop behind it: of the threads that append to a topic at the same time one leads,
+sends what all of them brought, and hands over to one of those that came later once its own messages are stored.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import threading
+import time
+from collections.abc import Iterable
+from types import TracebackType
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+
+from typing_extensions import override
+
+from quorl.client.batching import Lane, Part
+from quorl.client.errors import OutcomeUnknown
+from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
+from quorl.client.model import size_bytes
+from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
+from quorl.client.topics import Topic, Topics
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Consistency, Request
+from quorl.cluster.protocol.system import ClusterInfo, GetCluster
+from quorl.cluster.protocol.wire import Answer
+
+if TYPE_CHECKING:
+    import urllib3
+
+R = TypeVar("R")
+
+
+class Transport(Protocol):
+    """Carries one call to one node, from any thread. It never raises, except when it is interrupted."""
+
+    def send(self, send: Send) -> Answer | Failure:
+        """Return the answer, or why there is none."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class HttpTransport(Transport):
+    """urllib3, with kept-alive connections."""
+
+    CONNECTIONS_KEPT = 64
+
+    def __init__(self) -> None:
+        self._pool: urllib3.PoolManager | None = None
+        self._opening = threading.Lock()
+
+    def _open(self) -> urllib3.PoolManager:
+        import urllib3
+
+        with self._opening:
+            if self._pool is None:
+                self._pool = urllib3.PoolManager(maxsize=self.CONNECTIONS_KEPT, retries=False)
+            return self._pool
+
+    @override
+    def send(self, send: Send) -> Answer | Failure:
+        import urllib3
+        from urllib3 import exceptions as x
+
+        call = send.call
+        target = f"{send.node}{call.path}?{call.query}" if call.query else send.node + call.path
+        timeout = urllib3.Timeout(total=send.timeout_s, connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
+        try:
+            response = self._open().urlopen(
+                call.method, target, body=call.body or None, headers=dict(call.headers), timeout=timeout, redirect=False
+            )
+            return Answer(
+                response.status, {name.lower(): text for name, text in response.headers.items()}, response.data
+            )
+        except x.ConnectTimeoutError:
+            return Failure("unreachable", "time-out while connecting")
+        except (x.NewConnectionError, x.LocationValueError) as error:
+            return Failure("unreachable", explain(error))
+        except x.ReadTimeoutError:
+            return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
+        except (x.HTTPError, OSError) as error:
+            return Failure("lost", f"connection lost: {explain(error)}")
+
+    @override
+    def close(self) -> None:
+        with self._opening:
+            if self._pool is not None:
+                self._pool.clear()
+                self._pool = None
+
+
+def explain(error: BaseException) -> str:
+    """Return a failure of a connection in the words that people know."""
+    seen: BaseException | None = error
+    while seen is not None:
+        number = getattr(seen, "errno", None)
+        if isinstance(number, int) and number in errno.errorcode:
+            return os.strerror(number).lower()
+        inner = next((arg for arg in seen.args if isinstance(arg, BaseException)), None)
+        seen = inner or seen.__cause__ or seen.__context__
+    return str(error) or type(error).__name__
+
+
+class Client:
+    """A client for threads. Close it, or use ``with``.
+
+    ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
+    ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included.
+    """
+
+    def __init__(
+        self,
+        servers: str | Iterable[str] | None = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        transport: Transport | None = None,
+        route: Route | None = None,
+    ) -> None:
+        self._route = route or Route(read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT))
+        self._transport: Transport = transport or HttpTransport()
+        self._timeout_s = timeout_s
+        self._lanes: dict[str, Lane] = {}
+        self._partitions: dict[str, int] = {}
+        self._boarding = threading.Lock()
+        self.topics = Topics(self)
+
+    @property
+    def servers(self) -> tuple[str, ...]:
+        """The addresses of the nodes."""
+        return self._route.nodes
+
+    @property
+    def timeout_s(self) -> float:
+        """How long a call may take."""
+        return self._timeout_s
+
+    def topic(self, name: str) -> Topic:
+        """Return a handle of a topic, which need not exist yet."""
+        return Topic(self, name)
+
+    def cluster(self) -> ClusterInfo:
+        """Describe the cluster as one node sees it; answered without a leader too."""
+        return self.call(GetCluster())
+
+    def call(
+        self,
+        request: Request[R],
+        *,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+        consistency: Consistency | None = None,
+    ) -> R:
+        """Make one call of any operation in the table; the answer has the type that the request names."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return self.drive(flow(self._route, request, key=idempotency_key, timeout_s=timeout_s, consistency=consistency))
+
+    def repeat(self, error: OutcomeUnknown, *, timeout_s: float | None = None) -> object:
+        """Make the call again whose outcome is unknown, under its key: it has its effect once in any case."""
+        timeout_s = self._timeout_s if timeout_s is None else timeout_s
+        return self.drive(flow(self._route, error.request, key=error.key, timeout_s=timeout_s, doubt=True))
+
+    def drive(self, plan: Plan[R]) -> R:
+        """Carry out a plan of ``flow``."""
+        try:
+            step = next(plan)
+            while True:
+                if isinstance(step, Sleep):
+                    time.sleep(step.seconds)
+                    step = plan.send(None)
+                else:
+                    step = plan.send(self._transport.send(step))
+        except StopIteration as done:
+            result: R = done.value
+            return result
+        finally:
+            plan.close()
+
+    def append(self, topic: str, messages: list[t.Message]) -> list[t.Range]:
+        """Append messages, all or none, together with whatever other threads have waiting for the same topic."""
+        signal = threading.Event()
+        deadline = self._route.clock() + self._timeout_s
+        part = Part(messages, size_bytes(messages), deadline, lambda _: signal.set())
+        with self._boarding:
+            lane = self._lanes.get(topic)
+            if lane is None:
+                lane = self._lanes[topic] = self.lane(topic)
+            lane.queue.append(part)
+            leads = not lane.flying
+            lane.flying = True
+        if not leads:
+            self._wait_for_turn(lane, part, signal)
+        if not part.done:
+            self._lead(lane, part)
+        if isinstance(part.outcome, Exception):
+            raise part.outcome
+        return list(part.outcome)
+
+    def _wait_for_turn(self, lane: Lane, part: Part, signal: threading.Event) -> None:
+        """Wait until the part is stored, or it is this thread's turn to lead: then its part is not done."""
+        try:
+            signal.wait()
+        except BaseException:
+            with self._boarding:
+                chosen = signal.is_set() and not part.done
+                part.done = True  # who is interrupted in the queue does not fly
+            if chosen:
+                self._hand_over(lane)
+            raise
+
+    def _lead(self, lane: Lane, part: Part) -> None:
+        try:
+            while not part.done:
+                self.drive(lane.fly())
+        finally:
+            part.done = True
+            self._hand_over(lane)
+
+    def _hand_over(self, lane: Lane) -> None:
+        """Let the first that waits lead, by waking it with its part undone; without one the lane closes."""
+        with self._boarding:
+            while lane.queue and lane.queue[0].done:
+                lane.queue.popleft()
+            if lane.queue:
+                lane.queue[0].wake(lane.queue[0])
+            else:
+                lane.flying = False
+                self._lanes.pop(lane.topic, None)
+
+    def lane(self, topic: str) -> Lane:
+        """Return a new lane to a topic, for whoever wants one of his own."""
+        return Lane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

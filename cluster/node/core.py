@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
+from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.protocol.entry import Sealed
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.problems import Problem
@@ -20,18 +21,6 @@ class PeerUnreachable(Exception):
 
 class PeerLost(Exception):
     """The call may have reached the peer, and no answer came."""
-
-
-class Outcome(Protocol):
-    """What the machine made of one command; its own type fits."""
-
-    @property
-    def value(self) -> Reply | Rejection:
-        """The accepted answer or the refusal."""
-
-    @property
-    def replayed(self) -> bool:
-        """Whether it was answered from the receipt of an earlier request under the same key."""
 
 
 class Core(Protocol):

@@ -14,7 +14,7 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Operation, Query
 from quorl.cluster.protocol.operations import OPERATIONS
-from quorl.cluster.protocol.plans import PLANS, Reading
+from quorl.cluster.protocol.plans import PLANS, ReadOptions
 from quorl.cluster.protocol.problems import CATALOGUE, ProblemDocument, kind_of
 
 _WITHOUT_BODY = ("GET", "DELETE")
@@ -103,7 +103,7 @@ def _parameters(row: Operation) -> list[dict[str, Any]]:
     if issubclass(row.request, Query):
         query += [
             msgspec.structs.replace(field, default=row.consistency) if field.name == "consistency" else field
-            for field in msgspec.structs.fields(Reading)
+            for field in msgspec.structs.fields(ReadOptions)
         ]
     in_path = {field.encode_name: field for field in msgspec.structs.fields(row.request)}
     return [_parameter(in_path[name], "path") for name in row.placeholders] + [_parameter(f, "query") for f in query]

@@ -16,7 +16,7 @@ from quorl.cluster.protocol.grammar import Consistency, Operation, Query
 from quorl.cluster.protocol.operations import OPERATIONS
 
 
-class Reading(msgspec.Struct, frozen=True):
+class ReadOptions(msgspec.Struct, frozen=True):
     """The query parameters that every read takes beside its own."""
 
     consistency: Consistency | UnsetType = UNSET
@@ -46,7 +46,7 @@ def _plan(row: Operation) -> Plan:
     query = [_field(field, UNSET if takes_body else field.default) for field in flat]
     body = [_field(field, field.default) for field in rest]
     names = tuple(field.encode_name for field in flat)
-    read = msgspec.structs.fields(Reading) if issubclass(row.request, Query) else ()
+    read = msgspec.structs.fields(ReadOptions) if issubclass(row.request, Query) else ()
     return Plan(
         path=_struct(row, "Path", path),
         query=_struct(row, "Parameters", query + [(field.name, field.type, field.default) for field in read]),

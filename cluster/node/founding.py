@@ -1,0 +1,227 @@
+"""The founding routes: the names and shapes that the first queue had, served beside ``/v1`` by the same requests.
+
+Every answer is ``{"status": "success" | "failure", …}``. Wrong input is 400, an unknown topic or id 404, a second
+creation 409; that there is no new message is a failure with status 200, because nothing went wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import msgspec
+
+from quorl.cluster.node.visit import Asked, Scene
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Operation, Reply, Request
+from quorl.cluster.protocol.operations import BY_REQUEST
+from quorl.cluster.protocol.plans import ReadOptions
+from quorl.cluster.protocol.problems import Problem, ProtocolError, document_of, invalid
+from quorl.cluster.protocol.routes import FOUNDING_PATHS, not_allowed
+from quorl.cluster.protocol.strictjson import located, read_object, read_typed
+from quorl.cluster.protocol.wire import (
+    Answer,
+    Call,
+    Options,
+    answer_problem,
+    check_headers,
+    check_target,
+    read_hops,
+    read_key,
+    read_pairs,
+)
+
+NO_NEW_MESSAGE = "no new message"
+_INTEGER_DIGITS = len(str(limits.INTEGER_MAX))
+
+
+# -- what is sent --------------------------------------------------------------------------------------------------
+class _Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What one route takes."""
+
+
+class _Nothing(_Input, frozen=True):
+    """No input."""
+
+
+class _Name(_Input, frozen=True):
+    name: t.TopicName
+
+
+class _Topic(_Input, frozen=True):
+    topic: t.TopicName
+
+
+class _Message(_Input, frozen=True):
+    topic: t.TopicName
+    producer_id: int | str
+    message: msgspec.Raw
+
+
+class _Consumer(_Input, frozen=True):
+    topic: t.TopicName
+    consumer_id: int | str
+
+
+class _MaybeConsumer(_Input, frozen=True):
+    topic: t.TopicName
+    consumer_id: int | str | None = None
+
+
+def _number(name: str, value: int | str) -> int:
+    """An id, which may come as a number or as its text; ids count from 1."""
+    text = str(value)
+    if not (
+        text.isascii() and text.isdecimal() and len(text) <= _INTEGER_DIGITS and 1 <= int(text) <= limits.INTEGER_MAX
+    ):
+        raise invalid(f"/{name}", "expected a number from 1 on")
+    return int(text)
+
+
+# -- what it means -------------------------------------------------------------------------------------------------
+def _create(taken: _Name) -> t.CreateTopic:
+    if taken.name in {".", ".."}:
+        raise invalid("/name", "a topic cannot be called `.` or `..`: URLs drop those")
+    return t.CreateTopic(name=taken.name, if_absent=True)
+
+
+def _append(taken: _Message) -> t.Append:
+    if (size := len(memoryview(taken.message))) > limits.MESSAGE_VALUE_BYTES_MAX:
+        detail = f"The message has {size} bytes; {limits.MESSAGE_VALUE_BYTES_MAX} are allowed."
+        raise ProtocolError(Problem("payload_too_large", detail))
+    message = t.Message(value=taken.message, producer_id=_number("producer_id", taken.producer_id))
+    return t.Append(topic=taken.topic, messages=[message])
+
+
+def _consume(taken: _Consumer) -> t.Consume:
+    return t.Consume(topic=taken.topic, consumer_id=_number("consumer_id", taken.consumer_id))
+
+
+def _get_size(taken: _MaybeConsumer) -> t.GetSize:
+    consumer_id = None if taken.consumer_id is None else _number("consumer_id", taken.consumer_id)
+    return t.GetSize(topic=taken.topic, consumer_id=consumer_id)
+
+
+# -- what is answered ----------------------------------------------------------------------------------------------
+def _topics(reply: Reply) -> dict[str, Any]:
+    assert isinstance(reply, t.TopicList)
+    return {"topics": [topic.name for topic in reply.items]}
+
+
+def _created(reply: Reply) -> dict[str, Any]:
+    assert isinstance(reply, t.TopicCreated)
+    return {"message": f"Topic '{reply.name}' created successfully"}
+
+
+def _producer(reply: Reply) -> dict[str, Any]:
+    assert isinstance(reply, t.ProducerInfo)
+    return {"producer_id": reply.producer_id}
+
+
+def _consumer(reply: Reply) -> dict[str, Any]:
+    assert isinstance(reply, t.ConsumerInfo)
+    return {"consumer_id": reply.consumer_id}
+
+
+def _produced(reply: Reply) -> dict[str, Any]:
+    assert isinstance(reply, t.Appended)
+    return {"partition": reply.partition, "offset": reply.first_offset}
+
+
+def _consumed(reply: Reply) -> dict[str, Any]:
+    assert isinstance(reply, t.Consumed)
+    if not reply.items:
+        return {"status": "failure", "message": NO_NEW_MESSAGE}
+    return {"message": reply.items[0].value}
+
+
+def _size(reply: Reply) -> dict[str, Any]:
+    assert isinstance(reply, t.TopicSize)
+    return {"size": reply.size, "total": reply.total}
+
+
+# -- the routes ----------------------------------------------------------------------------------------------------
+class _Way(NamedTuple):
+    """One method of a route: what it takes, what that means as a row of the table, and what is said to the reply."""
+
+    takes: type[_Input]
+    row: Operation
+    means: Callable[[Any], Request[Any]]
+    says: Callable[[Reply], dict[str, Any]]
+
+
+class Route:
+    """One founding path; also the voice in which it answers."""
+
+    def __init__(self, path: str, ways: dict[str, _Way]) -> None:
+        self._path = path
+        self._ways = ways
+        self._says = {way.row.name: way.says for way in ways.values()}
+
+    def decode(self, call: Call) -> Asked:
+        """Return what a call means; raises ``ProtocolError``."""
+        check_target(call)
+        way = self._ways.get(call.method)
+        if way is None:
+            raise not_allowed(call.method, self._path, sorted(self._ways))
+        check_headers(call)
+        if call.method == "POST":
+            read_pairs(call.query, ())
+            names = tuple(field.encode_name for field in msgspec.structs.fields(way.takes))
+            read_object(call.body or b"{}")
+            taken, read = read_typed(call.body or b"{}", msgspec.json.Decoder(way.takes), names), ReadOptions()
+        else:
+            taken, read = _from_query(way, call)
+        consistency = "linearizable" if read.consistency is msgspec.UNSET else read.consistency
+        options = Options(read_key(call.headers), consistency, read.min_sequence, read_hops(call.headers))
+        return Asked(way.row, way.means(taken), options)
+
+    def reply(self, row: Operation, reply: Reply) -> Answer:
+        """See ``Voice``."""
+        body = {"status": "success"} | self._says[row.name](reply)
+        return Answer(200, {"content-type": "application/json"}, msgspec.json.encode(body))
+
+    def problem(self, problem: Problem, scene: Scene) -> Answer:
+        """See ``Voice``."""
+        answer = answer_problem(problem, **scene._asdict())
+        document = document_of(problem, **scene._asdict())
+        status = 400 if problem.code == "validation_failed" else answer.status
+        body = {"status": "failure", "message": document.detail, "code": document.code, "hint": document.hint}
+        return Answer(status, answer.headers | {"content-type": "application/json"}, msgspec.json.encode(body))
+
+
+def _from_query(way: _Way, call: Call) -> tuple[_Input, ReadOptions]:
+    own = tuple(field.encode_name for field in msgspec.structs.fields(way.takes))
+    beside = () if way.row.writes else tuple(field.encode_name for field in msgspec.structs.fields(ReadOptions))
+    pairs = read_pairs(call.query, own + beside)
+    try:
+        taken = msgspec.convert({name: text for name, text in pairs.items() if name in own}, way.takes)
+        options = {name: text for name, text in pairs.items() if name in beside}
+        return taken, msgspec.convert(options, ReadOptions, strict=False)
+    except msgspec.ValidationError as error:
+        raise located(str(error), own) from None
+
+
+def _ways() -> dict[str, dict[str, _Way]]:
+    row = BY_REQUEST
+    topics = _Way(_Nothing, row[t.ListTopics], lambda _: t.ListTopics(limit=limits.PAGE_ITEMS_MAX), _topics)
+    producer = _Way(_Topic, row[t.RegisterProducer], lambda taken: t.RegisterProducer(topic=taken.topic), _producer)
+    consumer = _Way(_Topic, row[t.RegisterConsumer], lambda taken: t.RegisterConsumer(topic=taken.topic), _consumer)
+    return {
+        "/topics": {"GET": topics, "POST": _Way(_Name, row[t.CreateTopic], _create, _created)},
+        "/producer/register": {"POST": producer},
+        "/consumer/register": {"POST": consumer},
+        "/producer/produce": {"POST": _Way(_Message, row[t.Append], _append, _produced)},
+        "/consumer/consume": {"GET": _Way(_Consumer, row[t.Consume], _consume, _consumed)},
+        "/size": {"GET": _Way(_MaybeConsumer, row[t.GetSize], _get_size, _size)},
+    }
+
+
+_ROUTES = {path: Route(path, ways) for path, ways in _ways().items()}
+assert tuple(_ROUTES) == FOUNDING_PATHS
+
+
+def route_of(path: str) -> Route | None:
+    """Return the founding route at a path, if there is one."""
+    return _ROUTES.get(path)

@@ -1,0 +1,173 @@
+"""Everything of HTTP but the socket: a call comes in, exactly one answer goes out, in time.
+
+Invariants: ``handle`` raises nothing but its own cancellation; it answers within the deadline, plus the seconds that
+the caller asked to wait; what the answer says about the outcome is true.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import re
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+
+from quorl.cluster.node import founding
+from quorl.cluster.node.core import Core, Peers
+from quorl.cluster.node.forwarding import Leading, gave_up, sequence_of
+from quorl.cluster.node.polls import LongPolls
+from quorl.cluster.node.reading import Reading
+from quorl.cluster.node.visit import Asked, Declined, PlainVoice, Scene, Visit, Voice
+from quorl.cluster.node.writing import Writing
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.entry import Sealed, encode_command
+from quorl.cluster.protocol.grammar import Command
+from quorl.cluster.protocol.problems import Problem, ProtocolError
+from quorl.cluster.protocol.wire import Answer, Call, decode
+
+DEADLINE_S = 10.0
+LEADER_WAIT_S = 2.0
+_TRYING_SHARE = 0.95
+"""The share of the deadline in which new tries begin; the rest is for bringing an answer home."""
+
+_REQUEST_ID = re.compile(r"[!-~]{1,200}")
+
+
+class Log(Protocol):
+    """The one word that the gateway logs."""
+
+    def exception(self, event: str, **fields: object) -> object:
+        """Say that something unexpected was raised, with its traceback."""
+
+
+class Gateway:
+    """The door of one node."""
+
+    def __init__(
+        self,
+        core: Core,
+        peers: Peers,
+        new_key: Callable[[], str],
+        request_id: Callable[[], str],
+        *,
+        deadline_s: float = DEADLINE_S,
+        leader_wait_s: float = LEADER_WAIT_S,
+        log: Log | None = None,
+    ) -> None:
+        self._core = core
+        self._new_key = new_key
+        self._new_request_id = request_id
+        self._deadline_s = deadline_s
+        self._log: Log = structlog.get_logger() if log is None else log
+        self._polls = LongPolls(core)
+        leading = Leading(core, peers, leader_wait_s)
+        self._writing = Writing(core, leading, self._polls)
+        self._reading = Reading(core, leading, self._polls)
+        self._voice = PlainVoice()
+        self.running = 0
+        """Calls that are being answered."""
+
+    def drain(self) -> None:
+        """Refuse new calls and end long polls now; what runs otherwise goes on to its end."""
+        self._polls.drain()
+
+    async def handle(self, call: Call) -> Answer:
+        """Answer one call."""
+        request_id = self._request_id(call)
+        scene = Scene(call.path, request_id, self._core.name, self._core.leader())
+        founding_route = founding.route_of(call.path)
+        voice = founding_route or self._voice
+        self.running += 1
+        try:
+            answer = await self._answer(call, founding_route, voice, scene)
+        except Exception as error:
+            self._log.exception("call_failed", request_id=request_id, method=call.method, path=call.path)
+            detail = f"{type(error).__name__}; the log of {self._core.name} has more under this request id."
+            answer = voice.problem(Problem("internal", detail), scene)
+        finally:
+            self.running -= 1
+        return self._signed(answer, request_id)
+
+    async def _answer(self, call: Call, founding_route: founding.Route | None, voice: Voice, scene: Scene) -> Answer:
+        try:
+            if self._polls.draining:
+                raise Declined(Problem("shutting_down", f"{self._core.name} is shutting down."))
+            asked = Asked(*decode(call)) if founding_route is None else founding_route.decode(call)
+            visit = self._visit(call, asked, voice, scene)
+        except (ProtocolError, Declined) as refused:
+            return voice.problem(refused.problem, scene)
+        try:
+            return await self._in_time(visit)
+        except Declined as declined:
+            answer = voice.problem(declined.problem, scene._replace(leader=self._core.leader()))
+            if declined.problem.code == "commit_unknown":
+                answer.headers["idempotency-key"] = visit.key
+            return answer
+
+    def _visit(self, call: Call, asked: Asked, voice: Voice, scene: Scene) -> Visit:
+        row, request, options = asked
+        now, wait_s, key, sealed = self._core.monotonic(), _wait_s(call, asked), options.key or self._new_key(), None
+        if isinstance(request, Command):
+            sealed = _sealed(row.name, request, key)
+        ready_until = now + _TRYING_SHARE * self._deadline_s
+        return Visit(
+            call, row, request, options, voice, scene, key, sealed, ready_until, now + wait_s, ready_until + wait_s
+        )
+
+    async def _in_time(self, visit: Visit) -> Answer:
+        wait_s = visit.until - visit.ready_until
+        scope = asyncio.timeout(self._deadline_s + wait_s)
+        try:
+            async with scope:
+                with self._polls.slot(wait_s):
+                    return await self._routed(visit)
+        except TimeoutError:
+            if not scope.expired():
+                raise
+            detail = f"{self._core.name} could not answer within {self._deadline_s + wait_s:g} s."
+            raise gave_up(self._core, visit, Problem("not_ready", detail)) from None
+
+    async def _routed(self, visit: Visit) -> Answer:
+        if visit.row.writes:
+            return await self._writing.write(visit)
+        if isinstance(visit.request, t.ListTopics) and isinstance(visit.voice, founding.Route):
+            return await self._reading.list_all(visit, visit.request)
+        return await self._reading.read(visit)
+
+    def _request_id(self, call: Call) -> str:
+        given = call.headers.get("request-id") or call.headers.get("x-request-id") or ""
+        return given if _REQUEST_ID.fullmatch(given) else self._new_request_id()
+
+    def _signed(self, answer: Answer, request_id: str) -> Answer:
+        """Add the headers of every answer; a sequence that the answer tells of is never undercut."""
+        core = self._core
+        signature = {
+            "served-by": core.name,
+            "quorl-leader": core.leader() or "",
+            "quorl-term": str(core.term()),
+            "quorl-sequence": str(max(core.sequence(), sequence_of(answer))),
+            "request-id": request_id,
+            "cache-control": "no-store",
+        }
+        return answer._replace(headers=answer.headers | signature)
+
+
+def _wait_s(call: Call, asked: Asked) -> float:
+    """The seconds that the caller wants to wait, or what a forwarding node says is left of them."""
+    wait_s = asked.request.wait if isinstance(asked.request, (t.Browse, t.Consume)) else 0.0
+    left_ms = call.headers.get("quorl-wait-ms", "")
+    if asked.options.hops and left_ms.isdecimal() and len(left_ms) < 10:
+        return min(wait_s, int(left_ms) / 1000)
+    return wait_s
+
+
+def _sealed(name: str, request: Command[Any], key: str) -> Sealed:
+    """The command for the log. How long a caller wants to wait is no part of it: a repeat may have less time left."""
+    if isinstance(request, t.Consume):
+        request = msgspec.structs.replace(request, wait=0)
+    command = encode_command(request)
+    digest = hashlib.blake2b(name.encode() + b"\0" + command, digest_size=16).digest()
+    return Sealed(key, digest, command)

@@ -1,0 +1,56 @@
+"""Long polls: how many there may be, and how they end early when the node is about to stop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from quorl.cluster.node.core import Core
+from quorl.cluster.node.visit import Declined
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.problems import Problem
+
+
+class LongPolls:
+    """The calls on this node that may wait for something to happen."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+        self._count = 0
+        self._waiting: dict[asyncio.Task[bool], None] = {}
+        self.draining = False
+
+    @contextmanager
+    def slot(self, wait_s: float) -> Iterator[None]:
+        """Count a call that may wait; refuses with too_many_requests when all places are taken."""
+        if not wait_s:
+            yield
+            return
+        if self._count >= limits.LONG_POLLS_MAX:
+            detail = f"{self._core.name} holds {self._count} waiting calls; repeat without wait, or later."
+            raise Declined(Problem("too_many_requests", detail))
+        self._count += 1
+        try:
+            yield
+        finally:
+            self._count -= 1
+
+    async def wait_topic(self, topic: str, sequence: int, until: float) -> bool:
+        """Wait until something happened to a topic after ``sequence``; False when the time is over or the node stops."""
+        if self.draining or self._core.monotonic() >= until:
+            return False
+        task = asyncio.ensure_future(self._core.wait_topic(topic, sequence, until))
+        self._waiting[task] = None
+        try:
+            await asyncio.wait([task])
+            return not task.cancelled() and task.result()
+        finally:
+            task.cancel()
+            del self._waiting[task]
+
+    def drain(self) -> None:
+        """End every wait now, and let no new one begin."""
+        self.draining = True
+        for task in self._waiting:
+            task.cancel()

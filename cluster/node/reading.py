@@ -1,0 +1,103 @@
+"""Reads: answered from this node's own copy, once that is as fresh as the caller asks for.
+
+``local`` answers at once; ``session`` waits until this node has applied what the caller has seen; ``linearizable`` first
+gets a barrier from the leader, asked for after the read arrived, and waits for that.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
+from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
+from quorl.cluster.node.forwarding import Leading
+from quorl.cluster.node.polls import LongPolls
+from quorl.cluster.node.visit import Declined, Visit
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
+from quorl.cluster.protocol.problems import Problem, problem_of
+from quorl.cluster.protocol.wire import Answer, Call
+
+
+class _Barrier(msgspec.Struct, frozen=True):
+    sequence: int
+
+
+_barrier_decoder = msgspec.json.Decoder(_Barrier)
+
+
+class Reading:
+    """The way of a query."""
+
+    def __init__(self, core: Core, leading: Leading, polls: LongPolls) -> None:
+        self._core = core
+        self._leading = leading
+        self._polls = polls
+
+    async def read(self, visit: Visit) -> Answer:
+        """Answer one read."""
+        request = visit.request
+        if isinstance(request, Inspection):
+            return visit.voice.reply(visit.row, self._core.inspect(request))
+        assert isinstance(request, Query)
+        await self._become_fresh(visit)
+        if isinstance(request, t.Browse):
+            value = await self._browse(request, visit.poll_until)
+        else:
+            value = await self._core.read(request)
+        if isinstance(value, Rejection):
+            return visit.voice.problem(problem_of(value), visit.scene)
+        return visit.voice.reply(visit.row, value)
+
+    async def list_all(self, visit: Visit, request: t.ListTopics) -> Answer:
+        """Answer with every page of topics at once."""
+        await self._become_fresh(visit)
+        items: list[t.TopicInfo] = []
+        cursor: str | None = ""
+        while cursor is not None:
+            page = await self._core.read(msgspec.structs.replace(request, cursor=cursor))
+            assert isinstance(page, t.TopicList)
+            items += page.items
+            cursor = page.next
+        return visit.voice.reply(visit.row, t.TopicList(items=items, next=None))
+
+    async def _browse(self, request: t.Browse, poll_until: float) -> Reply | Rejection:
+        while True:
+            sequence = self._core.sequence()
+            value = await self._core.read(request)
+            if not isinstance(value, t.MessagePage) or value.items:
+                return value
+            if not await self._polls.wait_topic(request.topic, sequence, poll_until):
+                return value
+            if request.start == "latest":  # which would by now lie behind the very message that was waited for
+                request = msgspec.structs.replace(request, start=str(value.next))
+
+    async def _become_fresh(self, visit: Visit) -> None:
+        needed = visit.options.min_sequence
+        if visit.options.consistency == "linearizable":
+            needed = max(needed, await self._barrier(visit))
+        if needed <= self._core.sequence() or await self._core.wait_applied(needed, visit.ready_until):
+            return
+        detail = f"{self._core.name} has applied {self._core.sequence()} entries; the read needs {needed}."
+        raise Declined(Problem("not_ready", detail))
+
+    async def _barrier(self, visit: Visit) -> int:
+        until = visit.ready_until
+        found = await self._leading.at_leader(
+            visit, until, self._barrier_here, lambda name: self._barrier_at(name, until)
+        )
+        return found.sequence
+
+    async def _barrier_here(self) -> _Barrier | None:
+        try:
+            return _Barrier(await self._core.barrier())
+        except (NotApplied, OutcomeUnknown):
+            return None
+
+    async def _barrier_at(self, leader: str, until: float) -> _Barrier | None:
+        call = Call("GET", "/internal/barrier", "", {"quorl-hops": "1"}, b"")
+        try:
+            answer = await self._leading.ask(leader, call, until)
+        except (PeerUnreachable, PeerLost):
+            return None
+        return _barrier_decoder.decode(answer.body) if answer.status == 200 else None

@@ -1,0 +1,84 @@
+"""One call on its way through the gateway: what it asks for, under which key, until when, and in whose voice.
+
+A voice turns replies and problems into answers: ``/v1`` speaks one, the founding routes another.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+from quorl.cluster.protocol.entry import Sealed
+from quorl.cluster.protocol.grammar import Operation, Reply, Request
+from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.wire import Answer, Call, Options, answer_problem, answer_reply
+
+
+class Declined(Exception):
+    """The call ends with a problem that is not the call's own fault."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(f"{problem.code}: {problem.detail}")
+        self.problem = problem
+
+
+class Scene(NamedTuple):
+    """What a problem document says about where it happened."""
+
+    instance: str
+    request_id: str
+    node: str
+    leader: str | None
+
+
+class Voice(Protocol):
+    """How answers look."""
+
+    def reply(self, row: Operation, reply: Reply) -> Answer:
+        """Return the answer for an accepted request."""
+
+    def problem(self, problem: Problem, scene: Scene) -> Answer:
+        """Return the answer for a problem."""
+
+
+class PlainVoice:
+    """The voice of ``/v1``."""
+
+    def reply(self, row: Operation, reply: Reply) -> Answer:
+        """See ``Voice``."""
+        return answer_reply(row, reply)
+
+    def problem(self, problem: Problem, scene: Scene) -> Answer:
+        """See ``Voice``."""
+        return answer_problem(problem, **scene._asdict())
+
+
+class Asked(NamedTuple):
+    """What a call means."""
+
+    row: Operation
+    request: Request[Any]
+    options: Options
+
+
+@dataclass(slots=True)
+class Visit:
+    """One call under way. Moments are on the core's monotonic clock."""
+
+    call: Call
+    row: Operation
+    request: Request[Any]
+    options: Options
+    voice: Voice
+    scene: Scene
+    key: str
+    sealed: Sealed | None
+    """For a write: the command with its key, the same at every try."""
+    ready_until: float
+    """When to stop trying to become able to answer at all."""
+    poll_until: float
+    """When the caller's own wait is over."""
+    until: float
+    """When to stop trying: ``ready_until`` with the caller's wait on top."""
+    maybe_applied: bool = False
+    """Whether something may have been done, of which no outcome is known."""

@@ -19,6 +19,16 @@ from quorl.cluster.machine.schema import TABLES, StateError
 
 _MAGIC = "quorl-state"
 _RECORD_BYTES_MAX = 64 * 1024 * 1024
+_DAMAGE = (
+    msgspec.DecodeError,
+    ValueError,
+    TypeError,
+    OverflowError,
+    IndexError,
+    sqlite3.IntegrityError,
+    sqlite3.ProgrammingError,
+)
+"""What a changed record leads to, one way or another."""
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Any]).decode
 
@@ -53,7 +63,7 @@ def load(connection: sqlite3.Connection, chunks: Iterable[bytes]) -> None:
         _fill(connection, chunks)
         schema.recognise(connection)
         connection.execute("COMMIT")
-    except (msgspec.DecodeError, ValueError, TypeError, OverflowError, IndexError, sqlite3.IntegrityError) as error:
+    except _DAMAGE as error:
         connection.rollback()
         raise StateError(f"The dump is damaged: {error}.") from error
     except BaseException:

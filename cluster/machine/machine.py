@@ -9,20 +9,20 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from typing import ClassVar, NamedTuple, assert_never
+from typing import Any, ClassVar, NamedTuple, assert_never
 
 import msgspec
 
 from quorl.cluster.machine import moment, outcomes, queries, reading, receipts, schema, topics
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
-from quorl.cluster.machine.outcomes import CommandFailed, Outcome
-from quorl.cluster.machine.queries import Read
+from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.machine.schema import StateError
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
-from quorl.cluster.protocol.grammar import Rejection, Reply
+from quorl.cluster.protocol.grammar import Query, Rejection, Reply
+from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
 from quorl.cluster.protocol.system import Found, Founded
 
 __all__ = ["Applied", "Machine", "Outcome", "Position", "StateError"]
@@ -110,7 +110,7 @@ class Machine:
             raise
         return Applied(state.header.sequence, results, state.events)
 
-    def query(self, request: Read) -> Reply | Rejection:
+    def query(self, request: Query[Any]) -> Reply | Rejection:
         """Answer a read from the rows as they are now."""
         return queries.query(self._state.connection, request)
 
@@ -181,7 +181,7 @@ class Machine:
         op = str(command.__struct_config__.tag)
         known = receipts.find(state, op, sealed.key, sealed.digest)
         if known is not None:
-            return Outcome(known, replayed=not isinstance(known, outcomes.IdempotencyKeyReused)), outcomes.encode(known)
+            return Outcome(known, replayed=not isinstance(known, IdempotencyKeyReused)), outcomes.encode(known)
         value = self._apply_command(command)
         blob = outcomes.encode(value)
         receipts.keep(state, op, sealed.key, sealed.digest, value, blob)

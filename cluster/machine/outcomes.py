@@ -1,4 +1,4 @@
-"""Outcomes as bytes, for receipts and for the digest; and the refusals that belong to no row of the table.
+"""Outcomes as bytes, for receipts and for the digest.
 
 An encoded outcome is one byte, 0 for a reply and 1 for a refusal, and the msgpack of the value. Which reply it is
 follows from the command's tag.
@@ -6,13 +6,14 @@ follows from the command's tag.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
 from quorl.cluster.protocol import system as s
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Rejection, Reply
+from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
 
 
 class Outcome(NamedTuple):
@@ -20,22 +21,6 @@ class Outcome(NamedTuple):
 
     value: Reply | Rejection
     replayed: bool
-
-
-class CommandFailed(Rejection, frozen=True, tag="command_failed"):
-    """The command could not be carried out on any node, and was undone on every node."""
-
-    status: ClassVar[int] = 500
-    title: ClassVar[str] = "The command failed"
-    hint: ClassVar[str] = "Nothing was changed. This is a defect of quorl: please report it with the node's log."
-
-
-class IdempotencyKeyReused(Rejection, frozen=True, tag="idempotency_key_reused"):
-    """The idempotency key was used before, with another request."""
-
-    status: ClassVar[int] = 422
-    title: ClassVar[str] = "Idempotency key reused"
-    hint: ClassVar[str] = "Use a fresh key for each new request, and repeat a request unchanged under its own key."
 
 
 AnyRejection = (

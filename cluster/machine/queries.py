@@ -9,13 +9,13 @@ from __future__ import annotations
 import difflib
 import sqlite3
 from collections.abc import Iterator
-from typing import NamedTuple, assert_never
+from typing import Any, NamedTuple, assert_never
 
 from quorl.cluster.machine import moment, pages, reading
 from quorl.cluster.machine.pages import BadCursor
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol.grammar import Rejection, Reply
+from quorl.cluster.protocol.grammar import Query, Rejection, Reply
 
 __all__ = ["BadCursor", "BadStart", "Read", "query", "suggest"]
 
@@ -66,8 +66,9 @@ class _Topic(NamedTuple):
     created_ms: int
 
 
-def query(connection: sqlite3.Connection, request: Read) -> Reply | Rejection:
+def query(connection: sqlite3.Connection, request: Query[Any]) -> Reply | Rejection:
     """Answer a read. Raises ``BadCursor`` or ``BadStart``, and ``sqlite3.Error`` of a broken file."""
+    assert isinstance(request, Read), f"{type(request).__name__} is no query of the machine"
     with reading.one_moment(connection):
         return _answer(connection, request)
 

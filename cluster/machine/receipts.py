@@ -9,10 +9,10 @@ pass, nor for a ``Consume`` that found nothing: repeating those does no harm, an
 from __future__ import annotations
 
 from quorl.cluster.machine import outcomes
-from quorl.cluster.machine.outcomes import IdempotencyKeyReused
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.grammar import Rejection, Reply
+from quorl.cluster.protocol.problems import IdempotencyKeyReused
 from quorl.cluster.protocol.topics import ConsumedSpans
 
 _FIND = "SELECT fingerprint, outcome FROM receipts WHERE key = ? AND op = ?"

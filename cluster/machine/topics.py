@@ -166,7 +166,7 @@ def _take(state: State, topic: Topic, nexts: list[int], turn: int, wanted: int) 
         partition = (turn + step) % topic.partitions
         first = nexts[partition]
         count = min(wanted, topic.ends[partition] - first)
-        if count > 1 or (count and spans):
+        if count and (wanted > 1 or spans):  # a single message is given out whatever its size
             count, room_bytes = _fit(state, topic.topic_id, partition, first, count, room_bytes, not spans)
         if count:
             spans.append(t.Span(partition, first, count))

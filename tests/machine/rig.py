@@ -1,0 +1,83 @@
+"""A machine on a database in memory, driven one command at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+from typing import Any, TypeVar
+
+import msgspec
+
+from quorl.cluster.machine.check import check
+from quorl.cluster.machine.machine import Applied, Machine, Outcome
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.entry import Entry, Sealed, encode_command, encode_entry
+from quorl.cluster.protocol.grammar import Command, Query, Rejection, Reply
+
+R = TypeVar("R")
+START_MS = 1_700_000_000_000
+
+
+def connect(path: str = ":memory:") -> sqlite3.Connection:
+    connection = sqlite3.connect(path, isolation_level=None, cached_statements=512)
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+    connection.execute("PRAGMA wal_autocheckpoint = 0").fetchall()
+    return connection
+
+
+def seal(command: Command[Any], key: str | None = None) -> Sealed:
+    blob = encode_command(command)
+    return Sealed(key, hashlib.blake2b(blob, digest_size=16).digest(), blob)
+
+
+def message(value: object, key: str | None = None, producer_id: int | None = None, **headers: str) -> t.Message:
+    return t.Message(
+        value=msgspec.Raw(msgspec.json.encode(value)), key=key, headers=headers or None, producer_id=producer_id
+    )
+
+
+class Rig:
+    """One replica, with the clocks in the test's hands."""
+
+    def __init__(self, path: str = ":memory:") -> None:
+        self.connection = connect(path)
+        self.machine = Machine(self.connection)
+        self.now_ms = 0
+        self.wall_ms = START_MS
+
+    def payload(self, *sealed: Sealed) -> bytes:
+        return encode_entry(Entry(self.now_ms, self.wall_ms, sealed))
+
+    def apply(self, *sealed: Sealed) -> Applied:
+        return self.apply_raw(self.payload(*sealed))
+
+    def apply_raw(self, payload: bytes) -> Applied:
+        return self.machine.apply(self.machine.position.index + 1, 1, payload)
+
+    def outcome(self, command: Command[Any], key: str | None = None) -> Outcome:
+        return self.apply(seal(command, key)).outcomes[0]
+
+    def do(self, command: Command[Any], kind: type[R]) -> R:
+        return expect(self.outcome(command).value, kind)
+
+    def append(self, topic: str, *messages: t.Message) -> t.Appended:
+        return self.do(t.Append(topic=topic, messages=list(messages)), t.Appended)
+
+    def consume(self, topic: str, consumer_id: int, most: int = 1) -> t.Consumed:
+        spans = self.do(t.Consume(topic=topic, consumer_id=consumer_id, max=most), t.ConsumedSpans)
+        return expect(self.machine.render(spans), t.Consumed)
+
+    def ask(self, request: Query[Any], kind: type[R]) -> R:
+        return expect(self.machine.query(request), kind)
+
+    def sound(self) -> None:
+        assert check(self.connection) == []
+
+
+def expect(value: Reply | Rejection, kind: type[R]) -> R:
+    assert isinstance(value, kind), value
+    return value
+
+
+def values(items: list[t.StoredMessage]) -> list[Any]:
+    return [msgspec.json.decode(item.value) for item in items]

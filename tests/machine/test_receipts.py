@@ -1,0 +1,118 @@
+"""Idempotency keys: the first outcome, again and again, and no more memory than was promised."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Command
+from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
+from tests.machine.rig import Rig, expect, message, seal, values
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig()
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    rig.do(t.RegisterConsumer(topic="t"), t.ConsumerInfo)
+    return rig
+
+
+def kept(rig: Rig) -> list[str]:
+    return [key for (key,) in rig.connection.execute("SELECT key FROM receipts ORDER BY ordinal")]
+
+
+def test_a_repeat_gets_the_first_outcome_and_does_nothing(rig: Rig) -> None:
+    append = t.Append(topic="t", messages=[message(1)])
+    first, second = rig.outcome(append, "k"), rig.outcome(append, "k")
+    assert (first.replayed, second.replayed) == (False, True)
+    assert first.value == second.value
+    assert rig.ask(t.GetSize(topic="t"), t.TopicSize).total == 1
+    again = rig.apply(seal(append, "j"), seal(append, "j"))
+    assert [o.replayed for o in again.outcomes] == [False, True]
+    rig.sound()
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        t.CreateTopic(name="u"),
+        t.CreateTopic(name="t", partitions=2),
+        t.DeleteTopic(topic="t"),
+        t.DeleteTopic(topic="no"),
+        t.RegisterProducer(topic="t"),
+        t.RegisterConsumer(topic="t"),
+        t.Consume(topic="t", consumer_id=9),
+        t.Append(topic="t", messages=[message(1, producer_id=1)]),
+    ],
+)
+def test_every_kind_of_outcome_can_be_repeated(rig: Rig, command: Command[Any]) -> None:
+    first, second = rig.outcome(command, "k"), rig.outcome(command, "k")
+    assert first.value == second.value
+    assert second.replayed
+    rig.sound()
+
+
+def test_the_same_key_with_another_body_is_refused(rig: Rig) -> None:
+    rig.outcome(t.Append(topic="t", messages=[message(1)]), "k")
+    second = rig.outcome(t.Append(topic="t", messages=[message(2)]), "k")
+    assert not second.replayed
+    assert (
+        expect(second.value, IdempotencyKeyReused).detail
+        == 'The key "k" came before with another append_batch request.'
+    )
+    other = rig.outcome(t.RegisterProducer(topic="t"), "k")  # keys belong to an operation
+    expect(other.value, t.ProducerInfo)
+
+
+def test_a_repeated_consume_reads_the_same_messages_and_skips_none(rig: Rig) -> None:
+    consume = t.Consume(topic="t", consumer_id=1, max=2)
+    nothing = rig.outcome(consume, "k")
+    assert expect(nothing.value, t.ConsumedSpans).spans == []
+    rig.append("t", *(message(i) for i in range(5)))
+    for _ in range(3):  # the empty answer left no receipt; the full one did
+        consumed = expect(rig.machine.render(rig.outcome(consume, "k").value), t.Consumed)
+        assert (values(consumed.items), consumed.remaining) == ([0, 1], 3)
+    assert values(rig.consume("t", 1, 9).items) == [2, 3, 4]
+
+
+def test_what_failed_or_may_pass_leaves_no_receipt(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    expect(rig.outcome(t.CreateTopic(name=".."), "k").value, CommandFailed)
+    monkeypatch.setattr(t.TopicNotFound, "transient", True)
+    missing = rig.outcome(t.RegisterProducer(topic="no"), "k")
+    assert (kept(rig), missing.replayed) == ([], False)
+
+
+def test_receipts_are_bounded_in_number(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RECEIPTS_MAX", 3)
+    for i in range(7):
+        rig.outcome(t.RegisterProducer(topic="t"), f"k{i}")
+    assert kept(rig) == ["k4", "k5", "k6"]
+    rig.sound()
+    monkeypatch.setattr(limits, "RECEIPTS_MAX", 1)
+    rig.apply(seal(t.Consume(topic="t", consumer_id=1)))
+    assert kept(rig) == []
+    rig.outcome(t.RegisterProducer(topic="t"), "k0")
+    rig.machine.reload()
+    rig.outcome(t.RegisterProducer(topic="t"), "k1")
+    assert kept(rig) == ["k1"]
+
+
+def test_receipts_are_bounded_in_age_by_cluster_time_and_cleared_a_few_at_a_time(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RECEIPT_AGE_MS_MAX", 1000)
+    rig.apply(*(seal(t.RegisterProducer(topic="t"), f"old{i}") for i in range(6)))
+    rig.wall_ms += 10**9  # the calendar decides nothing
+    rig.now_ms += 999
+    rig.outcome(t.RegisterProducer(topic="t"), "young")
+    assert len(kept(rig)) == 7
+    rig.now_ms += 1
+    rig.outcome(t.RegisterProducer(topic="t"))
+    assert kept(rig) == ["old4", "old5", "young"]
+    rig.outcome(t.RegisterProducer(topic="t"))
+    assert kept(rig) == ["young"]
+    rig.sound()

@@ -1,0 +1,157 @@
+"""Files, dumps and the checker: what is not ours, newer, cut or contradictory is refused or found."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from quorl.cluster.machine import dump as dumping
+from quorl.cluster.machine import schema
+from quorl.cluster.machine.check import check
+from quorl.cluster.machine.digest import content_digest
+from quorl.cluster.machine.dump import dump, load
+from quorl.cluster.machine.machine import Machine, StateError
+from quorl.cluster.protocol import topics as t
+from tests.machine.rig import Rig, connect, message, seal
+
+
+@pytest.fixture
+def rig() -> Rig:
+    rig = Rig()
+    rig.apply(seal(t.CreateTopic(name="ß\x00", partitions=2), "key"), seal(t.RegisterProducer(topic="ß\x00", name="p")))
+    rig.do(t.RegisterConsumer(topic="ß\x00"), t.ConsumerInfo)
+    for i in range(5):
+        rig.append("ß\x00", message(i), message("k", key="k"))
+    rig.consume("ß\x00", 1, 3)
+    rig.sound()
+    return rig
+
+
+def test_a11_a_state_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = str(tmp_path / "state.db")
+    rig = Rig(path)
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    rig.append("t", message(1))
+    position, digest = rig.machine.position, rig.machine.digest
+    rig.connection.close()
+    again = Rig(path)
+    assert (again.machine.position, again.machine.digest) == (position, digest)
+    assert again.append("t", message(2)).first_offset == 1
+    again.sound()
+
+
+def test_every_table_is_named_with_all_its_columns(rig: Rig) -> None:
+    tables = [name for (name,) in rig.connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+    assert sorted(tables) == sorted(table.name for table in schema.TABLES)
+
+
+@pytest.mark.parametrize(
+    ("statement", "says"),
+    [
+        ("PRAGMA application_id = 7", "application id"),
+        ("UPDATE machine SET version = 2", "start a newer quorl"),
+        ("DELETE FROM machine", "has 0"),
+        ("UPDATE machine SET sequence = raft_index + 1", "contradicts itself"),
+        ("UPDATE machine SET raft_term = -1", "contradicts itself"),
+        ("ALTER TABLE topics ADD COLUMN more", "topics"),
+        ("DROP TABLE receipts", "receipts"),
+    ],
+)
+def test_a_file_that_is_not_ours_is_refused(rig: Rig, statement: str, says: str) -> None:
+    rig.connection.execute(statement).fetchall()
+    with pytest.raises(StateError, match=says):
+        Machine(rig.connection)
+
+
+def test_a_database_of_somebody_else_is_refused_and_left_alone() -> None:
+    connection = connect()
+    connection.execute("CREATE TABLE theirs (x)")
+    with pytest.raises(StateError):
+        Machine(connection)
+    with pytest.raises(StateError):
+        load(connection, [])
+    assert connection.execute("SELECT count(*) FROM sqlite_master").fetchone() == (1,)
+
+
+def test_a_connection_that_opens_transactions_by_itself_is_refused() -> None:
+    with pytest.raises(AssertionError):
+        Machine(sqlite3.connect(":memory:"))
+
+
+def test_a_dump_loads_to_the_same_content_however_it_is_cut(rig: Rig) -> None:
+    stream = b"".join(dump(rig.connection))
+    assert stream == b"".join(dump(rig.connection))
+    for size in (1, 7, 1000, len(stream)):
+        connection = connect()
+        load(connection, (stream[i : i + size] for i in range(0, len(stream), size)))
+        assert content_digest(connection) == content_digest(rig.connection)
+        assert b"".join(dump(connection)) == stream
+        assert Machine(connection).position == rig.machine.position
+        assert check(connection) == []
+
+
+def record(*values: object) -> bytes:
+    blob = msgspec.msgpack.encode(values)
+    return len(blob).to_bytes(4, "big") + blob
+
+
+def test_a_damaged_dump_is_refused_and_nothing_of_it_stays(rig: Rig) -> None:
+    chunks = list(dump(rig.connection))
+    head = chunks[0]
+    damaged = [
+        [],
+        chunks[:-1],
+        [*chunks[:-1], chunks[-1][:-1]],
+        [*chunks, record("end", 1, b"")],
+        chunks[:3] + chunks[4:],
+        [record("quorl-state", 99)],
+        [head, record(99, 1)],
+        [head, record(1, 1)],
+        [head, record(2**64 - 1, 1)],
+        [head, record()],
+        [head, record(1, 2**64 - 1, "x", 1, 1, 1, 0, 0)],
+        [head, record(1, None, None, None, None, None, None, None)],
+        [head, b"\xff\xff\xff\xff"],
+        [head, b"\x00\x00\x00\x01\xc1"],
+        [head, record("x", 1)],
+    ]
+    for stream in damaged:
+        connection = connect()
+        with pytest.raises(StateError):
+            load(connection, stream)
+        assert schema.is_empty(connection)
+
+
+def test_a_dump_of_an_empty_database_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    rig.connection.execute("DELETE FROM machine")
+    with pytest.raises(StateError, match="one row"):
+        load(connect(), dump(rig.connection))
+    assert dumping._RECORD_BYTES_MAX > 16 * 1024 * 1024
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule"),
+    [
+        ("DELETE FROM partitions WHERE partition = 0", "a topic has not the partitions"),
+        ("UPDATE topics SET next_producer_id = 5", "a topic's next id"),
+        ("DELETE FROM consumers", "a topic's next id"),
+        ("UPDATE topics SET next_partition = 2", "a topic's turn"),
+        ("UPDATE machine SET next_topic_id = 1", "a topic id"),
+        ("DELETE FROM batches WHERE base_offset = 0 AND partition = 0", "offsets are not dense"),
+        ("UPDATE batches SET created_ms = 0 WHERE base_offset > 0", "creation times decrease"),
+        ("UPDATE partitions SET size_bytes = size_bytes + 1", "a partition's counters"),
+        ("UPDATE cursors SET next_offset = 99", "a cursor is outside"),
+        ("UPDATE consumers SET turn = 2", "a consumer has not one cursor"),
+        ("DELETE FROM cursors WHERE partition = 1", "a consumer has not one cursor"),
+        ("DELETE FROM topics", "a row belongs to no topic"),
+        ("UPDATE machine SET next_receipt = 9", "receipts are not dense"),
+        ("UPDATE batches SET body = '[]' WHERE base_offset = 0", "a body has not as many messages"),
+    ],
+)
+def test_the_checker_finds_what_is_wrong(rig: Rig, statement: str, rule: str) -> None:
+    rig.connection.execute(statement)
+    assert any(sentence.startswith(rule) for sentence in check(rig.connection))

@@ -1,0 +1,263 @@
+"""``apply`` is total: whatever the log holds, it comes back with outcomes, and nothing is ever half done."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from quorl.cluster.machine import events as e
+from quorl.cluster.machine import machine as door
+from quorl.cluster.machine import moment, topics
+from quorl.cluster.machine.digest import content_digest
+from quorl.cluster.machine.machine import Position
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.entry import Entry, Sealed, encode_entry
+from quorl.cluster.protocol.problems import CommandFailed
+from tests.machine.rig import Rig, expect, message, seal
+
+texts = st.one_of(st.just("t"), st.text(max_size=3), st.text(min_size=201, max_size=202))
+numbers = st.one_of(st.integers(-2, 3), st.sampled_from([2**31, 2**53, 2**63 - 1, 2**63, 2**64 - 1, -(2**63)]))
+bodies = st.one_of(
+    st.binary(max_size=8),
+    st.sampled_from(
+        [b'[{"value":1}]', b'[{"value":1},{"value":2,"key":"k"}]', b"[]", b"[" * 5000, b'[{"value":\xff}]']
+    ),
+)
+anything = st.recursive(
+    st.one_of(st.none(), st.booleans(), numbers, st.floats(), texts, st.binary(max_size=4)),
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(st.text(max_size=2), inner, max_size=3)),
+    max_leaves=5,
+)
+
+
+def shape(op: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[str, Any]]:
+    """A command of the right shape, with any field wrong, missing or too many."""
+    odd = {name: st.one_of(strategy, strategy, strategy, anything) for name, strategy in fields.items()}
+    return st.fixed_dictionaries({"op": st.just(op)}, optional=odd)
+
+
+ids = st.lists(numbers, max_size=2)
+shapes = st.one_of(
+    shape("create_topic", name=texts, partitions=numbers, if_absent=st.booleans()),
+    shape("delete_topic", topic=texts, if_empty=st.booleans()),
+    shape("register_producer", topic=texts, name=texts),
+    shape("register_consumer", topic=texts, name=texts, start=st.sampled_from(["latest", "earliest", "x"])),
+    shape("append_batch", topic=texts, count=numbers, size_bytes=numbers, producers=ids, body=bodies),
+    shape("consume", topic=texts, consumer_id=numbers, max=numbers, wait=st.floats()),
+    shape("found", cluster_id=texts),
+    shape("no_such_command"),
+)
+commands = st.one_of(shapes.map(msgspec.msgpack.encode), anything.map(msgspec.msgpack.encode), st.binary(max_size=30))
+sealed = st.builds(Sealed, st.one_of(st.none(), texts), st.binary(max_size=3), commands)
+entries = st.builds(Entry, numbers, numbers, st.lists(sealed, max_size=5).map(tuple))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.one_of(entries.map(encode_entry), st.binary(max_size=50), anything.map(msgspec.msgpack.encode))))
+def test_apply_never_raises(payloads: list[bytes]) -> None:
+    one, other = Rig(), Rig()
+    for rig in (one, other):
+        rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    for number, payload in enumerate(payloads, 2):
+        applied = one.apply_raw(payload)
+        assert applied == other.apply_raw(payload)
+        assert applied.sequence == number
+        for outcome in applied.outcomes:
+            one.machine.render(outcome.value)
+    one.sound()
+    assert one.machine.digest == other.machine.digest
+    assert content_digest(one.connection) == content_digest(other.connection)
+    one.do(t.CreateTopic(name="fresh"), t.TopicCreated)
+    one.append("fresh", message("still working"))
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        b"",
+        b"\xc1",
+        msgspec.msgpack.encode([1, 2]),
+        b"\x91" * 100_000,
+        encode_entry(Entry(-1, 0, ())),
+        encode_entry(Entry(limits.INTEGER_MAX + 1, 0, ())),
+        encode_entry(Entry(0, moment.LAST_MS + 1, (seal(t.CreateTopic(name="x")),))),
+    ],
+)
+def test_an_entry_that_nobody_can_read_is_counted_and_skipped(payload: bytes) -> None:
+    rig = Rig()
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    before = rig.machine.digest
+    applied = rig.machine.apply(7, 3, payload)
+    assert (applied.sequence, applied.outcomes) == (2, [])
+    assert isinstance(applied.events[0], e.EntrySkipped)
+    assert rig.machine.position == Position(2, 7, 3)
+    assert rig.machine.digest != before
+    rig.machine.reload()
+    assert rig.machine.position == Position(2, 7, 3)
+
+
+def test_a_command_that_hits_a_bug_is_undone_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    rig.do(t.CreateTopic(name="p", partitions=2), t.TopicCreated)
+    real = topics._INSERT_PARTITION
+
+    def poison() -> None:
+        monkeypatch.setattr(topics, "_INSERT_PARTITION", "INSERT INTO partitions VALUES (?, ?, NULL, 0)")
+
+    poison()
+    done = rig.apply(
+        seal(t.Append(topic="p", messages=[message(1)])),
+        seal(t.CreateTopic(name="spoiled"), "k"),
+        seal(t.Append(topic="p", messages=[message(2)])),
+    )
+    monkeypatch.setattr(topics, "_INSERT_PARTITION", real)
+    first, failed, third = (outcome.value for outcome in done.outcomes)
+    assert expect(first, t.Appended).partition == 0
+    assert expect(failed, CommandFailed).detail == "The command could not be applied (IntegrityError)."
+    assert expect(third, t.Appended).partition == 1
+    assert [type(event) for event in done.events] == [e.Appended, e.CommandSpoiled, e.Appended]
+    rig.sound()
+    assert rig.outcome(t.CreateTopic(name="spoiled"), "k").replayed is False
+    rig.sound()
+
+
+BROKEN = [
+    (sqlite3.SQLITE_IOERR | (3 << 8), sqlite3.OperationalError),
+    (sqlite3.SQLITE_FULL, sqlite3.OperationalError),
+    (sqlite3.SQLITE_CORRUPT, sqlite3.DatabaseError),
+    (sqlite3.SQLITE_NOTADB, sqlite3.DatabaseError),
+    (sqlite3.SQLITE_READONLY, sqlite3.OperationalError),
+    (None, MemoryError),
+    (None, OSError),
+    (None, KeyboardInterrupt),
+]
+
+
+@pytest.mark.parametrize(("code", "kind"), BROKEN)
+def test_what_may_differ_between_nodes_undoes_the_entry_and_escapes(
+    code: int | None, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rig = Rig()
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    before = (rig.machine.position, rig.machine.digest, rig.machine.now_ms, content_digest(rig.connection))
+    real = topics.register_producer
+    error = kind("broken")
+    if code is not None:
+        error.sqlite_errorcode = code  # type: ignore[attr-defined]
+
+    def broken(*_: object) -> t.ProducerInfo:
+        raise error
+
+    monkeypatch.setattr(topics, "register_producer", broken)
+    rig.now_ms = 1234
+    payload = rig.payload(
+        seal(t.CreateTopic(name="u"), "k"),
+        seal(t.Append(topic="t", messages=[message(1)])),
+        seal(t.RegisterProducer(topic="t")),
+    )
+    with pytest.raises(kind):
+        rig.apply_raw(payload)
+    assert before == (rig.machine.position, rig.machine.digest, rig.machine.now_ms, content_digest(rig.connection))
+    assert not rig.connection.in_transaction
+    monkeypatch.setattr(topics, "register_producer", real)
+    again = rig.apply_raw(payload)
+    assert [outcome.replayed for outcome in again.outcomes] == [False] * 3
+    assert expect(again.outcomes[1].value, t.Appended).first_offset == 0
+    rig.sound()
+
+
+def test_a_connection_interrupted_between_commands_leaves_nothing_half_applied(tmp_path: Path) -> None:
+    rig = Rig(str(tmp_path / "state.db"))
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    before = content_digest(rig.connection)
+    steps = 0
+
+    def stop() -> int:
+        nonlocal steps
+        steps += 1
+        return 1 if steps > 40 else 0
+
+    rig.connection.set_progress_handler(stop, 20)
+    payload = rig.payload(*(seal(t.Append(topic="t", messages=[message(i)]), f"k{i}") for i in range(50)))
+    with pytest.raises(sqlite3.OperationalError, match="interrupted"):
+        rig.apply_raw(payload)
+    rig.connection.set_progress_handler(None, 0)
+    assert content_digest(rig.connection) == before
+    assert rig.machine.position.sequence == 1
+    assert len(rig.apply_raw(payload).outcomes) == 50
+    rig.sound()
+
+
+def test_a_full_disk_undoes_the_entry_and_goes_on_when_there_is_room(tmp_path: Path) -> None:
+    rig = Rig(str(tmp_path / "state.db"))
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    pages = rig.connection.execute("PRAGMA page_count").fetchone()[0]
+    rig.connection.execute(f"PRAGMA max_page_count = {pages}").fetchall()
+    payload = rig.payload(seal(t.Append(topic="t", messages=[message("x" * 50_000)])))
+    with pytest.raises(sqlite3.OperationalError, match="full"):
+        rig.apply_raw(payload)
+    assert rig.machine.position.sequence == 1
+    rig.connection.execute("PRAGMA max_page_count = 1000000").fetchall()
+    assert expect(rig.apply_raw(payload).outcomes[0].value, t.Appended).first_offset == 0
+    rig.sound()
+
+
+def test_a_connection_that_is_gone_stops_the_machine_where_it_was() -> None:
+    rig = Rig()
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    payload = rig.payload(seal(t.CreateTopic(name="u")))
+    real = topics.create_topic
+    try:
+        topics.create_topic = lambda *_: rig.connection.close()  # type: ignore[assignment]
+        with pytest.raises(sqlite3.ProgrammingError):
+            rig.apply_raw(payload)
+    finally:
+        topics.create_topic = real
+    assert rig.machine.position.sequence == 1
+
+
+def test_an_index_is_applied_once() -> None:
+    rig = Rig()
+    rig.machine.apply(5, 1, rig.payload())
+    with pytest.raises(AssertionError):
+        rig.machine.apply(5, 1, rig.payload())
+
+
+def test_the_match_covers_every_command() -> None:
+    rig = Rig()
+    with pytest.raises(AssertionError):
+        rig.machine._apply_command("something else")  # type: ignore[arg-type]
+
+
+SCRIPT = """
+from tests.machine.rig import Rig, message, seal
+from quorl.cluster.machine.digest import content_digest
+from quorl.cluster.protocol import topics as t
+rig = Rig()
+rig.apply(*(seal(t.CreateTopic(name=name, partitions=3), name) for name in "dcba"))
+for i in range(20):
+    rig.now_ms += 1
+    messages = [message(j, key="k%d" % (i * j % 7), z="1", a="2") for j in range(9)]
+    rig.apply(*(seal(t.Append(topic=name, messages=messages), "%s%d" % (name, i)) for name in "abcd"))
+print(rig.machine.digest, content_digest(rig.connection))
+"""
+
+
+def test_hash_seeds_change_nothing() -> None:
+    root = Path(door.__file__).resolve().parents[2]
+    said = set()
+    for seed in ("0", "1", "4242"):
+        env = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
+        done = subprocess.run([sys.executable, "-c", SCRIPT], env=env, capture_output=True, text=True, check=True)
+        said.add(done.stdout)
+    assert len(said) == 1

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import zlib
 from random import Random
 
 import pytest
 
 from quorl.cluster.consensus.logstore import NO_OP, LogStore
 from quorl.cluster.consensus.port import Damaged
-from quorl.cluster.consensus.segment import segment_name
+from quorl.cluster.consensus.segment import encode_header, encode_record, segment_name
 from tests.simulation.fakedisk import FakeDisk
 
 SMALL = 200
@@ -380,3 +381,26 @@ def test_a_segment_of_another_kind_is_refused(disk: FakeDisk) -> None:
     with pytest.raises(Damaged, match="group"):
         LogStore(disk.boot(), segment_bytes=SMALL, group=1)
     assert disk.files() == whole
+
+
+def rewritten(disk: FakeDisk, name: str, records: list[bytes], *, header: bytes | None = None) -> None:
+    """Put a segment there whose checksums are right, although its content is not."""
+    raw = encode_header(1, 0) if header is None else header
+    for number, record in enumerate(records):
+        raw += encode_record(record, number + 1, 3 - number, 0, len(raw))
+    disk.put(name, raw)
+
+
+def test_what_no_crash_can_write_is_refused_even_with_right_checksums(disk: FakeDisk) -> None:
+    log = store(disk)
+    log.setCurrentTerm(9, None)
+    rewritten(disk, segment_name(1), [b"a", b"b"])
+    with pytest.raises(Damaged, match="the term falls from 3 to 2 at index 2"):
+        store(disk)
+    header = encode_header(1, 0)[:-4].replace(b"\x01\0\0\0", b"\x02\0\0\0", 1)
+    rewritten(disk, segment_name(1), [b"a"], header=header + zlib.crc32(header).to_bytes(4, "little"))
+    with pytest.raises(Damaged, match="written in log format 2, and this program reads 1 only"):
+        store(disk)
+    disk.put(segment_name(1), encode_header(1, 0) + encode_record(b"a", 2, 0, 0, 28))
+    with pytest.raises(Damaged, match="found the intact record 2 where 1 belongs"):
+        store(disk)

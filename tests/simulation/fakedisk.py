@@ -24,8 +24,8 @@ SECTOR_BYTES = 512
 UNLIMITED_BYTES = 1 << 50
 
 
-class Died(BaseException):
-    """The machine stopped inside a disk operation. No ``except Exception`` of the code under test may go on."""
+class Died(KeyboardInterrupt):
+    """The machine stopped inside a disk operation. A KeyboardInterrupt, which asyncio lets through like nothing else."""
 
 
 class Fenced(RuntimeError):
@@ -65,8 +65,6 @@ class _Content:
 
     def fall(self, random: Random) -> None:
         """Become what a power cut leaves."""
-        if not self.pending:
-            return
         for operation in reversed(self.pending):
             if isinstance(operation, _Write):
                 del self.cache[operation.offset :]
@@ -234,7 +232,7 @@ class FakeDisk:
         """Make a file's content durable."""
         self.syncs += 1
         if self.fail_sync:
-            content.doomed = True
+            content.doomed = bool(content.pending)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if not self.lying:
             content.sync()

@@ -1,0 +1,272 @@
+from __future__ import annotations
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorl.client import batching
+from quorl.client import errors as e
+from quorl.client.batching import Lane, Part
+from quorl.client.flow import Send, Sleep
+from quorl.client.model import message, size_bytes
+from quorl.client.sharing import Mismatch, share
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.placement import partition_of
+from quorl.cluster.protocol.wire import Answer
+from tests.client.scripted import LOST, REFUSED, SILENT, World, appended, problem, reply
+
+
+class Sheet(World):
+    """A world with one lane."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lane = Lane(self.route, "x", timeout_s=10, partitions={}, flight_bytes_max=10_000)
+        self.woken: list[Part] = []
+
+    def add(self, *values: object, left_s: float | None = 10.0, **options: object) -> Part:
+        batch = [message(value, **options) for value in values]  # type: ignore[arg-type]
+        deadline = None if left_s is None else self.clock.now + left_s
+        part = Part(batch, size_bytes(batch), deadline, self.woken.append)
+        self.lane.queue.append(part)
+        return part
+
+    def fly(self, *events: object) -> None:
+        self.play(self.lane.fly(), *events)  # type: ignore[arg-type]
+
+    @property
+    def bodies(self) -> list[list[object]]:
+        """The values of each append that was sent."""
+        sent = [msgspec.json.decode(send.call.body) for send in self.sends if send.call.method == "POST"]
+        return [[one["value"] for one in body["messages"]] for body in sent]
+
+
+@pytest.fixture
+def sheet() -> Sheet:
+    return Sheet()
+
+
+def ranges(part: Part) -> list[tuple[int, int, int]]:
+    assert not isinstance(part.outcome, Exception), part.outcome
+    return [(one.partition, one.first_offset, one.last_offset) for one in part.outcome]
+
+
+def test_what_waits_goes_together_and_each_is_told_its_own(sheet: Sheet) -> None:
+    parts = [sheet.add("a"), sheet.add("b", "c"), sheet.add({"d": [1]})]
+    sheet.fly(appended(4, first=7, partition=2))
+    assert sheet.bodies == [["a", "b", "c", {"d": [1]}]]
+    assert [ranges(part) for part in parts] == [[(2, 7, 7)], [(2, 8, 9)], [(2, 10, 10)]]
+    assert sheet.woken == parts
+
+
+def test_nothing_waits_and_nothing_flies(sheet: Sheet) -> None:
+    sheet.fly()
+    assert not sheet.steps
+
+
+def test_who_has_left_the_queue_does_not_fly(sheet: Sheet) -> None:
+    gone, here = sheet.add("gone"), sheet.add("here")
+    gone.done = True
+    sheet.fly(appended(1))
+    assert sheet.bodies == [["here"]]
+    assert ranges(here) == [(0, 0, 0)]
+
+
+def test_a_flight_is_bounded_in_bytes_and_in_messages(sheet: Sheet) -> None:
+    for _ in range(3):
+        sheet.add("v" * 4000)
+    sheet.add(*range(limits.APPEND_MESSAGES_MAX))
+    sheet.fly(appended(2))
+    sheet.fly(appended(1))
+    sheet.fly(appended(limits.APPEND_MESSAGES_MAX))
+    assert list(map(len, sheet.bodies)) == [2, 1, limits.APPEND_MESSAGES_MAX]
+
+
+def test_d7_repeats_of_a_flight_are_identical(sheet: Sheet) -> None:
+    parts = [sheet.add("a"), sheet.add("b")]
+    sheet.fly(LOST, problem("no_leader"), appended(2))
+    assert len({(send.call.body, send.call.headers["idempotency-key"]) for send in sheet.sends}) == 1
+    assert [ranges(part) for part in parts] == [[(0, 0, 0)], [(0, 1, 1)]]
+
+
+def test_a_refused_flight_goes_again_part_by_part_under_new_keys(sheet: Sheet) -> None:
+    good, bad, fine = sheet.add("good"), sheet.add("bad", producer=9), sheet.add("fine")
+    refusal = problem("producer_not_found", "producer 9 is not registered")
+    sheet.fly(refusal, appended(1), refusal, appended(1, first=1))
+    assert sheet.bodies == [["good", "bad", "fine"], ["good"], ["bad"], ["fine"]]
+    assert len({send.call.headers["idempotency-key"] for send in sheet.sends}) == 4
+    assert isinstance(bad.outcome, e.ProducerNotFound)
+    assert ranges(good) == [(0, 0, 0)]
+    assert ranges(fine) == [(0, 1, 1)]
+
+
+def test_who_was_refused_flies_alone_until_accepted(sheet: Sheet) -> None:
+    sheet.add("a"), sheet.add("bad", producer=9)
+    refusal = problem("producer_not_found")
+    sheet.fly(refusal, appended(1), refusal)
+    later = [sheet.add("c"), sheet.add("bad again", producer=9), sheet.add("d"), sheet.add("e")]
+    sheet.fly(appended(1))
+    sheet.fly(appended(1))
+    sheet.fly(appended(2))
+    assert sheet.bodies[3:] == [["c"], ["bad again"], ["d", "e"]]
+    assert not any(isinstance(part.outcome, Exception) for part in later)
+    sheet.add("f"), sheet.add("g", producer=9)
+    sheet.fly(appended(2))
+    assert sheet.bodies[-1] == ["f", "g"]
+
+
+def test_a_missing_topic_is_everybodys_trouble(sheet: Sheet) -> None:
+    parts = [sheet.add("a"), sheet.add("b")]
+    sheet.fly(problem("topic_not_found"))
+    errors = [part.outcome for part in parts]
+    assert all(isinstance(error, e.TopicNotFound) for error in errors)
+    assert errors[0] is not errors[1], "each raises his own"
+
+
+def test_nobody_waits_longer_than_he_wanted(sheet: Sheet) -> None:
+    old, young = sheet.add("old", left_s=2), sheet.add("young", left_s=8)
+    start = sheet.clock.now
+    sheet.drive(sheet.lane.fly(), lambda _: REFUSED, takes_s=0.1)
+    assert isinstance(old.outcome, e.Unavailable)
+    assert sheet.clock.now <= start + 2.2
+    assert not young.done
+    assert list(sheet.lane.queue) == [young]
+    sheet.fly(appended(1))
+    assert sheet.bodies[-1] == ["young"], "what was given up is not sent"
+    assert ranges(young) == [(0, 0, 0)]
+    assert sheet.keys == 2, "another flight, another key"
+
+
+def test_d7_a_flight_in_doubt_is_repeated_as_it_was_for_those_who_still_wait(sheet: Sheet) -> None:
+    old, young = sheet.add("old", left_s=2), sheet.add("young", left_s=8)
+    events = [SILENT, SILENT, SILENT, REFUSED, appended(2, first=5)]
+    sheet.drive(sheet.lane.fly(), lambda _: events.pop(0) if len(events) > 1 else events[0])
+    assert isinstance(old.outcome, e.OutcomeUnknown)
+    assert old.outcome.key == "key-1"
+    assert ranges(young) == [(0, 6, 6)]
+    assert sheet.keys == 1
+    assert len({send.call.body for send in sheet.sends}) == 1
+
+
+def test_parts_without_a_deadline_have_their_time_from_departure_on(sheet: Sheet) -> None:
+    part = sheet.add("a", left_s=None)
+    sheet.clock.now += 1000
+    sheet.fly(appended(1))
+    assert ranges(part) == [(0, 0, 0)]
+
+
+def test_a_flight_that_is_broken_off_leaves_nobody_waiting(sheet: Sheet) -> None:
+    parts = [sheet.add("a"), sheet.add("b")]
+    plan = sheet.lane.fly()
+    next(plan)
+    plan.close()
+    assert all(isinstance(part.outcome, e.OutcomeUnknown) for part in parts)
+
+
+def test_breaking_off_one_by_one_leaves_nobody_waiting(sheet: Sheet) -> None:
+    parts = [sheet.add("a"), sheet.add("b", producer=9), sheet.add("c")]
+    plan = sheet.lane.fly()
+    next(plan)
+    plan.send(problem("producer_not_found"))
+    plan.close()
+    assert [type(part.outcome) for part in parts] == [e.OutcomeUnknown, e.Unavailable, e.Unavailable]
+
+
+def test_abandoning_a_lane_tells_those_who_have_not_left(sheet: Sheet) -> None:
+    part = sheet.add("a")
+    sheet.lane.abandon(e.Unavailable("closed"))
+    assert isinstance(part.outcome, e.Unavailable)
+    part.resolve([])
+    assert isinstance(part.outcome, e.Unavailable), "an outcome is handed over once"
+
+
+def test_keys_of_several_partitions_travel_together(sheet: Sheet) -> None:
+    info = t.TopicInfo(name="x", partitions=4, messages=0, bytes=0, producers=0, consumers=0, created_at="", details=[])
+    keys = ["k0", "k1", "k2", "k3", "k4"]
+    for _ in range(2):
+        parts = [sheet.add(key, key=key) for key in keys]
+        places = store([part.messages for part in parts], 4, keyless=0)
+        asked = [reply("get_topic", info)] if not sheet.lane._partitions else []
+        sheet.fly(reply("append", t.Appended(ranges=places)), *asked)
+        for part in parts:
+            assert [p for p, _, _ in ranges(part)] == [partition_of(str(part.messages[0].key), 4)]
+    assert len([step for step in sheet.sends if step.call.method == "GET"]) == 1
+
+
+def test_places_that_cannot_be_told_are_an_unknown_outcome(sheet: Sheet) -> None:
+    parts = [sheet.add("a", key="k0"), sheet.add("b", key="k1")]
+    spread = [t.Range(partition=p, first_offset=0, last_offset=0) for p in (0, 1)]
+    sheet.drive(sheet.lane.fly(), lambda s: problem("topic_not_found") if s.call.method == "GET" else answer(spread))
+    assert all(isinstance(part.outcome, e.OutcomeUnknown) for part in parts)
+    assert "was applied" in str(parts[0].outcome)
+
+
+def answer(spread: list[t.Range]) -> Answer:
+    return reply("append", t.Appended(ranges=spread))
+
+
+def test_a_wait_named_by_the_cluster_is_kept_between_flights(sheet: Sheet) -> None:
+    old, young = sheet.add("old", left_s=1), sheet.add("young", left_s=9)
+    sheet.fly(problem("too_many_requests", retry_after_ms=3000))
+    assert isinstance(old.outcome, e.Unavailable)
+    assert old.outcome.retry_after_s == 3.0
+    assert sheet.steps[-1] == Sleep(3.0)
+    assert list(sheet.lane.queue) == [young]
+
+
+# -- sharing --------------------------------------------------------------------------------------------------------
+def store(parts: list[list[t.Message]], partitions: int, keyless: int, base: int = 100) -> list[t.Range]:
+    """Do what the cluster does: deal the messages out and say where they went."""
+    counts: dict[int, int] = {}
+    for one in [one for part in parts for one in part]:
+        partition = keyless if one.key is None else partition_of(one.key, partitions)
+        counts[partition] = counts.get(partition, 0) + 1
+    return [t.Range(partition=p, first_offset=base, last_offset=base + n - 1) for p, n in sorted(counts.items())]
+
+
+KEYS = st.one_of(st.none(), st.sampled_from(["a", "b", "c", "d", "e", "ü", "", "🙂"]))
+PARTS = st.lists(st.lists(KEYS, min_size=1, max_size=5), min_size=1, max_size=8)
+
+
+@given(PARTS, st.integers(1, 9), st.integers(0, 8))
+def test_every_message_is_told_its_place_exactly_once(keys: list[list[str | None]], partitions: int, turn: int) -> None:
+    parts = [[message(0, key=key) for key in part] for part in keys]
+    keyless = turn % partitions
+    whole = store(parts, partitions, keyless)
+    shares = share(parts, whole, partitions)
+    assert shares is not None
+    told: list[tuple[int, int]] = []
+    for part, mine in zip(parts, shares, strict=True):
+        places = [(r.partition, offset) for r in mine for offset in range(r.first_offset, r.last_offset + 1)]
+        wanted = sorted(keyless if m.key is None else partition_of(m.key, partitions) for m in part)
+        assert sorted(p for p, _ in places) == wanted
+        told += places
+    assert sorted(told) == [(r.partition, o) for r in whole for o in range(r.first_offset, r.last_offset + 1)]
+
+
+def test_several_ranges_take_the_number_of_partitions() -> None:
+    parts = [[message(0, key="k0")], [message(0, key="k1")]]
+    spread = [t.Range(partition=p, first_offset=0, last_offset=0) for p in (0, 1)]
+    assert share(parts, spread, None) is None
+
+
+def test_ranges_of_other_messages_are_noticed() -> None:
+    parts = [[message(0)], [message(1)]]
+    with pytest.raises(Mismatch):
+        share(parts, [t.Range(partition=0, first_offset=0, last_offset=5)], 1)
+    with pytest.raises(Mismatch):
+        share(parts, [t.Range(partition=p, first_offset=0, last_offset=0) for p in (0, 1)], 2)
+
+
+def test_a_flight_fits_into_a_request() -> None:
+    worst = message("v", key="🙂" * 10, headers={"\x00" * 9: "ü" * 9}, producer=limits.INTEGER_MAX)
+    assert len(msgspec.json.encode(worst)) <= size_bytes([worst])
+    one_more = limits.MESSAGE_VALUE_BYTES_MAX + 2 * 6 * limits.MESSAGE_KEY_CHARS_MAX
+    assert batching.FLIGHT_BYTES_MAX + one_more < limits.REQUEST_BYTES_MAX
+
+
+def test_send_is_what_hands_get(sheet: Sheet) -> None:
+    sheet.add("a")
+    assert isinstance(next(sheet.lane.fly()), Send)

@@ -1,0 +1,114 @@
+"""What the package promises: its names, its errors, its weight."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+import re
+import subprocess
+import sys
+from typing import get_type_hints
+
+import pytest
+
+import quorl.client
+from quorl.client import errors as e
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.operations import OPERATIONS
+from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused, ProblemDocument
+
+
+def test_exported_names_are_exactly_these() -> None:
+    assert quorl.client.__all__ == sorted(quorl.client.__all__, key=str)
+    assert set(quorl.client.__all__) == set(quorl.client._HOME)
+    for name in quorl.client.__all__:
+        assert getattr(quorl.client, name).__doc__, f"{name} has no docstring"
+    assert set(quorl.client.__all__) <= set(dir(quorl.client))
+
+
+def test_an_unknown_name_is_an_attribute_error() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'Klient'"):
+        _ = quorl.client.Klient  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("statement", "absent"),
+    [
+        ("import quorl.client", ["aiohttp", "urllib3", "pysyncobj", "msgspec", "asyncio"]),
+        ("import quorl.client.cli", ["aiohttp", "urllib3", "pysyncobj", "msgspec", "asyncio", "rich"]),
+        ("from quorl.client import Client", ["aiohttp", "pysyncobj", "asyncio"]),
+        ("from quorl.client import AsyncClient", ["aiohttp.web", "urllib3", "pysyncobj"]),
+    ],
+)
+def test_importing_stays_light(statement: str, absent: list[str]) -> None:
+    code = f"{statement}; import sys; print([name for name in {absent} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=_env())
+    assert done.stdout.strip() == "[]"
+
+
+def _env() -> dict[str, str]:
+    return {"PYTHONPATH": ":".join(sys.path)}
+
+
+def test_every_refusal_of_the_table_has_its_error() -> None:
+    refusals = {rejection for row in OPERATIONS for rejection in row.rejections} | {IdempotencyKeyReused, CommandFailed}
+    codes = {str(rejection.__struct_config__.tag): rejection.__name__ for rejection in refusals}
+    assert {code: kind.__name__ for code, kind in e.Rejected._by_code.items()} == codes
+    for name in codes.values():
+        assert getattr(quorl.client, name) is getattr(e, name)
+
+
+def test_the_tree_in_the_docstring_is_the_tree() -> None:
+    assert e.__doc__ is not None
+    drawn: dict[int, str] = {}
+    found = {}
+    for line in e.__doc__.splitlines():
+        match = re.match(r"^([ │├└─]*)([A-Z]\w+)(\s|$)", line)
+        if match and (name := match[2]) in vars(e):
+            depth = len(match[1]) // 4
+            drawn[depth] = name
+            found[name] = drawn.get(depth - 1)
+    classes = {
+        name: kind for name, kind in vars(e).items() if isinstance(kind, type) and issubclass(kind, e.QuorlError)
+    }
+    wanted = {name: None if kind is e.QuorlError else kind.__bases__[0].__name__ for name, kind in classes.items()}
+    assert found == wanted
+
+
+DOCUMENT = ProblemDocument(code="topic_not_found", status=404, title="T", detail="no x", hint="make it", request_id="r")
+ERRORS = [
+    e.rejected(DOCUMENT),
+    e.invalid("bad", "do better", "/name"),
+    e.Unavailable("nobody", (e.Try("http://a", "refused"),), "no_leader", "r", 1.0),
+    e.OutcomeUnknown("lost", "k", t.CreateTopic(name="x"), (e.Try("http://a", "reset"),), "r"),
+]
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda error: type(error).__name__)
+def test_errors_survive_pickling_and_copying(error: e.QuorlError) -> None:
+    for again in (pickle.loads(pickle.dumps(error)), copy.copy(error)):
+        assert type(again) is type(error)
+        assert str(again) == str(error)
+        assert vars(again) == vars(error)
+    assert error.code
+    assert error.hint
+    assert error.detail in str(error)
+    assert error.hint in str(error)
+
+
+def test_hands_have_the_same_methods() -> None:
+    for one, other in (("Client", "AsyncClient"), ("Topic", "AsyncTopic"), ("Topics", "AsyncTopics")):
+        sync, aio = getattr(quorl.client, one), getattr(quorl.client, other)
+        public = [{name for name in vars(kind) if not name.startswith("_")} for kind in (sync, aio)]
+        assert public[0] == public[1], one
+
+
+def test_every_operation_answers_with_its_own_type() -> None:
+    hints = get_type_hints(quorl.client.Client.call)
+    assert str(hints["return"]) == "~R"
+
+
+def test_the_synchronous_topics_are_derived_from_the_asynchronous() -> None:
+    script = [sys.executable, "scripts/derive_client.py", "--check"]
+    done = subprocess.run(script, capture_output=True, check=False, text=True)
+    assert done.returncode == 0, done.stdout

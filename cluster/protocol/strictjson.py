@@ -46,7 +46,7 @@ def read_object(body: bytes) -> dict[str, Any]:
     except msgspec.DecodeError as error:
         text = str(error).removeprefix("JSON is malformed: ")
         found = _BYTE.search(text)
-        at, what = (int(found[1]), text[: found.start()]) if found else (len(body), "the body ends too early")
+        at, what = (int(found[1]), text[: found.start()]) if found else (len(body), _cut_short(body))
         raise _broken(body, at, what) from None
     if not isinstance(tree, dict):
         raise invalid("", f"expected a JSON object, got {_json_type(tree)}")
@@ -81,6 +81,11 @@ def _broken(body: bytes, at: int, what: str) -> ProtocolError:
     line_start = body.rfind(b"\n", 0, at) + 1
     line, column = body.count(b"\n", 0, at) + 1, len(body[line_start:at].decode(errors="replace")) + 1
     return ProtocolError(Problem("invalid_json", f"line {line}, column {column}: {what}"))
+
+
+def _cut_short(body: bytes) -> str:
+    """An escaped surrogate near the end makes msgspec look for its other half beyond it."""
+    return "a surrogate without its other half" if b"\\ud" in body[-12:].lower() else "the body ends too early"
 
 
 def _deeper_than(tree: Any, levels: int) -> bool:

@@ -44,6 +44,10 @@ class Outside(NamedTuple):
     died: Callable[[str], None]
 
 
+class Dead(Exception):
+    """This member has just stopped for good: nothing of what it was doing goes on."""
+
+
 class Engine(Named):
     """One member's consensus. All methods run on one loop, one at a time."""
 
@@ -93,7 +97,7 @@ class Engine(Named):
     def tick(self) -> None:
         """Let time pass: elections, commits, applying, heartbeats."""
         if self.fatal is None:
-            self._guarded(self._tick)
+            self.guarded(self._tick)
 
     def _tick(self) -> None:
         self.election.before_tick()
@@ -104,7 +108,7 @@ class Engine(Named):
         """Take in one message of a member."""
         member = Member(peer)
         if self.fatal is None and member in self.others:
-            self._guarded(lambda: self.filter.receive(member, message))
+            self.guarded(lambda: self.filter.receive(member, message))
             self.wants_tick()
 
     def propose(self, payload: bytes) -> asyncio.Future[Any]:
@@ -118,7 +122,7 @@ class Engine(Named):
             raise NotApplied("storage_full", f"{self.name} cannot write to its log: {error.strerror}") from error
         future = asyncio.get_running_loop().create_future()
         self._waiting[index] = (term, future)
-        self._guarded(self._replicate)
+        self.guarded(self._replicate)
         self.wants_tick()
         return future
 
@@ -130,7 +134,7 @@ class Engine(Named):
     def announce(self) -> None:
         """Tell the followers at once how far the log is committed."""
         if self.fatal is None and self.leads:
-            self._guarded(self._SyncObj__sendAppendEntries)
+            self.guarded(self._SyncObj__sendAppendEntries)
 
     def connected_to(self, peer: str) -> None:
         """A connection to a member is up."""
@@ -190,6 +194,7 @@ class Engine(Named):
         except OSError as error:
             # After a failed fsync the kernel may have dropped the pages: a second one would succeed and lie.
             self.die(f"the log cannot be made durable: {error}")
+            raise Dead from error
 
     def now(self) -> float:
         """Seconds of the engine's own clock."""
@@ -208,9 +213,12 @@ class Engine(Named):
         if self.blank and proof and self.log.term_at(proof) == term and self.log.durable_index >= proof:
             self.log.ballot.set_identity(self.log.ballot.cluster_id, blank=False)
 
-    def _guarded(self, work: Callable[[], Any]) -> None:
+    def guarded(self, work: Callable[[], Any]) -> None:
+        """Do something that touches the disk: a full disk refuses it, any other failure of it is the end."""
         try:
             work()
+        except Dead:
+            return
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 self.die(f"the disk failed: {error}")
@@ -239,6 +247,7 @@ class Engine(Named):
             self.log.setCurrentTerm(term, vote)
         except OSError as error:
             self.die(f"term and vote cannot be made durable: {error}")
+            raise Dead from error
         self._SyncObj__raftCurrentTerm = term
         self._SyncObj__votedForNodeId = vote
 

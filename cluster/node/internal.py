@@ -59,7 +59,10 @@ class Internal:
         offset = query.get("offset", ["0"])[0]
         if snapshot is None or snapshot.name != name or not offset.isdecimal():
             return _json(404, {"code": "route_not_found", "detail": "that snapshot has been replaced by a newer one"})
-        data = await self._offload.run(lambda: self._states.read(snapshot, int(offset), PIECE_BYTES))
+        try:
+            data = await self._offload.run(lambda: self._states.read(snapshot, int(offset), PIECE_BYTES))
+        except FileNotFoundError:
+            return _json(404, {"code": "route_not_found", "detail": "that snapshot has been replaced by a newer one"})
         return Answer(200, {"content-type": "application/octet-stream"}, data)
 
 

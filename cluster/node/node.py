@@ -92,7 +92,7 @@ class Node:
         self._readable = asyncio.Event()
         self.machine: Machine
         self.replica: Replica
-        self.gateway = Gateway(self, ports.peers, ports.new_token, ports.new_token)
+        self.gateway = Gateway(self, ports.peers, ports.new_token, ports.new_token, log=ports.log)
 
     # -- life ------------------------------------------------------------------------------------------------------
     async def start(self) -> None:

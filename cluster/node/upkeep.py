@@ -8,6 +8,7 @@ everybody goes on serving.
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
@@ -55,7 +56,12 @@ class Trimming:
             self._task = asyncio.get_running_loop().create_task(self._checkpoint())
 
     async def _checkpoint(self) -> None:
-        index = await self._offload.run(self._states.checkpoint)
+        try:
+            index = await self._offload.run(self._states.checkpoint)
+        except sqlite3.Error as error:
+            # The log keeps what the state's file could not take; the next checkpoint tries again.
+            self._log.warning("checkpoint_failed", why=str(error))
+            return
         if index is not None and not self.paused:
             self._trim(index)
 
@@ -106,7 +112,7 @@ class CatchUp:
                 offset += len(piece)
             await self._install(snapshot)
             self._log.info("snapshot_installed", leader=leader, index=snapshot.index, size_bytes=snapshot.size_bytes)
-        except (PeerUnreachable, PeerLost, Damaged, msgspec.DecodeError) as error:
+        except (PeerUnreachable, PeerLost, Damaged, OSError, msgspec.DecodeError) as error:
             # The leader says again with its next sign of life that a snapshot is needed.
             self._log.warning("snapshot_failed", leader=leader, why=str(error))
 

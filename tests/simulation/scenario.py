@@ -78,7 +78,7 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
     faults.heal()
     _check_liveness(world)
     world.run(3.0)
-    world.loops.clear()
+    world.dismiss_actors()
     _converge(world)
     stored = {p.name: _content(p.node.machine, partitions) for p in world.processes.values() if p.node is not None}
     contents = {p.name: content_digest(p.node._connection) for p in world.processes.values() if p.node is not None}
@@ -113,6 +113,7 @@ def _check_liveness(world: World) -> None:
 
 def _converge(world: World) -> None:
     def same() -> bool:
+        world.boot_all()  # what ended by itself is started again, as a supervisor would
         nodes = world.nodes()
         return len(nodes) == len(world.names) and len({n.sequence() for n in nodes}) == 1
 

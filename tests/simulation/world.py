@@ -7,6 +7,7 @@ order of time, so a seed replays exactly.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import heapq
 import itertools
 import random
@@ -138,6 +139,10 @@ class Process:
             self.refusal = str(damage)
             self.stop_now()
             return
+        except OSError as error:
+            self.world.deaths.append(f"{self.name}: {error}")
+            self.kill()
+            return
         if self.loop is loop:
             self.node = node
             node.died.add_done_callback(lambda died: world.node_died(self, died.result()))
@@ -198,6 +203,7 @@ class World:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._order = itertools.count()
         self._graves: list[SimLoop] = []
+        self._dead: list[asyncio.Task[Any]] = []
         self._tokens = random.Random(seed + 2)
         self.processes = {name: Process(self, name) for name in self.names}
         self.loops: list[SimLoop] = []
@@ -251,15 +257,26 @@ class World:
         self.loops.append(loop)
         return loop.create_task(work)
 
+    def dismiss_actors(self) -> None:
+        """End every client where it stands."""
+        for loop in self.loops:
+            self.bury(loop)
+        self.loops.clear()
+
     def bury(self, loop: SimLoop) -> None:
         """Keep a dead process's loop from being collected: its coroutines must not run their ends."""
         self._graves.append(loop)
+        self._dead += asyncio.all_tasks(loop)
 
     def close(self) -> None:
-        """Let everything go without a word."""
-        for loop in [*self._graves, *self.loops, *(p.loop for p in self.processes.values() if p.loop is not None)]:
-            for task in asyncio.all_tasks(loop):
-                task._log_destroy_pending = False  # type: ignore[attr-defined]
+        """Let everything go without a word: no task may run its end when it is collected."""
+        for loop in [*self.loops, *(p.loop for p in self.processes.values() if p.loop is not None)]:
+            self._dead += asyncio.all_tasks(loop)
+        for task in self._dead:
+            task._log_destroy_pending = False  # type: ignore[attr-defined]
+            with contextlib.suppress(BaseException):
+                task.get_coro().close()  # type: ignore[union-attr]
+        self._dead.clear()
         self._graves.clear()
 
     # -- what is seen ----------------------------------------------------------------------------------------------
@@ -271,8 +288,6 @@ class World:
     def loop_error(self, context: dict[str, Any]) -> None:
         """An exception reached a loop: nothing of ours may raise there."""
         error = context.get("exception")
-        if isinstance(error, Died):
-            raise error
         self.problem(f"LOOP-ERROR {context.get('message')}: {error!r}")
 
     def applied(self, name: str, sequence: int, digest: str) -> None:

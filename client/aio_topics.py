@@ -5,7 +5,7 @@ Every method is one call of the table, named and typed for people; what a call g
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, Self
 
 from quorl.client.aio_producer import AsyncProducer
@@ -183,7 +183,7 @@ class AsyncFollower:
         self._turn = 0
         self._empty = 0
 
-    def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Message:
@@ -246,7 +246,7 @@ class AsyncConsumer:
             self.consumer_id = (await self._client.call(self._registration)).consumer_id
         return self
 
-    def __aiter__(self) -> AsyncIterator[Message]:
+    def __aiter__(self) -> Self:
         return self
 
     async def __anext__(self) -> Message:

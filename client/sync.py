@@ -76,10 +76,10 @@ class HttpTransport(Transport):
             return Answer(
                 response.status, {name.lower(): text for name, text in response.headers.items()}, response.data
             )
-        except x.ConnectTimeoutError:
-            return Failure("unreachable", "time-out while connecting")
         except (x.NewConnectionError, x.LocationValueError) as error:
             return Failure("unreachable", explain(error))
+        except x.ConnectTimeoutError:
+            return Failure("unreachable", "time-out while connecting")
         except x.ReadTimeoutError:
             return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
         except (x.HTTPError, OSError) as error:

@@ -5,7 +5,7 @@ Every method is one call of the table, named and typed for people; what a call g
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Literal, Self
 
 from quorl.client.errors import OutcomeUnknown, Rejected
@@ -183,7 +183,7 @@ class Follower:
         self._turn = 0
         self._empty = 0
 
-    def __iter__(self) -> Iterator[Message]:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Message:
@@ -246,7 +246,7 @@ class Consumer:
             self.consumer_id = self._client.call(self._registration).consumer_id
         return self
 
-    def __iter__(self) -> Iterator[Message]:
+    def __iter__(self) -> Self:
         return self
 
     def __next__(self) -> Message:

@@ -92,14 +92,14 @@ def reply(
     headers = {"served-by": node, **({"quorl-leader": leader} if leader else {})}
     if sequence is not None:
         headers["quorl-sequence"] = str(sequence)
-    return answer._replace(headers={**answer.headers, **headers})
+    return Answer(answer.status, {**answer.headers, **headers}, answer.body)
 
 
 def problem(code: str, detail: str = "", *, retry_after_ms: int | None = None, **headers: Any) -> Answer:
     """Return the answer of a call that has a problem."""
     found = Problem(code, detail, retry_after_ms=retry_after_ms)
     answer = wire.answer_problem(found, instance="/", request_id="req-1", node="n1", leader=None)
-    return answer._replace(headers={**answer.headers, **headers})
+    return Answer(answer.status, {**answer.headers, **headers}, answer.body)
 
 
 def created(**options: Any) -> Answer:

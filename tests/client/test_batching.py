@@ -14,7 +14,6 @@ from quorl.client.sharing import Mismatch, share
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.placement import partition_of
-from quorl.cluster.protocol.wire import Answer
 from tests.client.scripted import LOST, REFUSED, SILENT, World, appended, problem, reply
 
 
@@ -198,13 +197,9 @@ def test_keys_of_several_partitions_travel_together(sheet: Sheet) -> None:
 def test_places_that_cannot_be_told_are_an_unknown_outcome(sheet: Sheet) -> None:
     parts = [sheet.add("a", key="k0"), sheet.add("b", key="k1")]
     spread = [t.Range(partition=p, first_offset=0, last_offset=0) for p in (0, 1)]
-    sheet.drive(sheet.lane.fly(), lambda s: problem("topic_not_found") if s.call.method == "GET" else answer(spread))
+    sheet.fly(reply("append", t.Appended(ranges=spread)), problem("topic_not_found"))
     assert all(isinstance(part.outcome, e.OutcomeUnknown) for part in parts)
     assert "was applied" in str(parts[0].outcome)
-
-
-def answer(spread: list[t.Range]) -> Answer:
-    return reply("append", t.Appended(ranges=spread))
 
 
 def test_a_wait_named_by_the_cluster_is_kept_between_flights(sheet: Sheet) -> None:

@@ -28,7 +28,7 @@ def test_exported_names_are_exactly_these() -> None:
 
 def test_an_unknown_name_is_an_attribute_error() -> None:
     with pytest.raises(AttributeError, match="no attribute 'Klient'"):
-        _ = quorl.client.Klient  # type: ignore[attr-defined]
+        _ = quorl.client.Klient
 
 
 @pytest.mark.parametrize(

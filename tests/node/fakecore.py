@@ -16,7 +16,7 @@ from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.machine.events import Appended, TopicDeleted
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.machine.outcomes import Outcome
-from quorl.cluster.node.core import PeerUnreachable
+from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_entry
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
@@ -134,7 +134,7 @@ class FakeCore:
     async def read(self, request: Query[Any]) -> Reply | Rejection:
         if self.reading is not None:
             await self.reading
-        return self.machine.query(request)  # type: ignore[arg-type]
+        return self.machine.query(request)
 
     async def render(self, value: Reply | Rejection) -> Reply | Rejection:
         return self.machine.render(value)
@@ -158,28 +158,31 @@ class FakeCore:
         return Problem("no_quorum", "2 of 3 members cannot be reached: n2 (refused), n3 (time-out)")
 
 
+class AnswerLost(PeerLost):
+    """The peer did what it was asked, and its answer got lost."""
+
+
 class FakePeers:
     """Calls go to the other gateways of the group. ``script`` replaces coming calls.
 
-    A step is an answer to give, an exception to raise, ``"lost"`` to do the call and lose its answer, or a function.
+    A step is an answer to give, an exception to raise (``AnswerLost`` after the call was done), or a function.
     """
 
     def __init__(self, group: Group) -> None:
         self.group = group
         self.gateways: dict[str, Gateway] = {}
         self.calls: list[tuple[str, Call]] = []
-        self.script: list[Answer | Exception | tuple[Exception] | Callable[[str, Call], Awaitable[Answer]]] = []
+        self.script: list[Answer | Exception | Callable[[str, Call], Awaitable[Answer]]] = []
 
     async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
         self.calls.append((peer, call))
         step = self.script.pop(0) if self.script else None
+        if isinstance(step, AnswerLost):
+            await self.deliver(peer, call)
         if isinstance(step, Exception):
             raise step
         if isinstance(step, Answer):
             return step
-        if isinstance(step, tuple):
-            await self.deliver(peer, call)
-            raise step[0]
         if step is not None:
             return await step(peer, call)
         return await self.deliver(peer, call)

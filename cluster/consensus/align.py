@@ -24,6 +24,12 @@ def align(log: LogStore, machine: Machine) -> None:
             "between is lost. Restore the data directory, or empty it: the other members then fill it again."
         )
         raise Damaged(gap)
+    if log.pristine and index > 0:
+        forgotten = (
+            f"The state has applied entries up to {index}, but the log and the votes beside it are gone. "
+            "Restore the data directory, or empty it: the other members then fill it again."
+        )
+        raise Damaged(forgotten)
     known, stated = log.ballot.cluster_id, machine.cluster_id
     if known is not None and stated is not None and known != stated:
         mixed = f"The log belongs to cluster {known}, but the state to cluster {stated}: files of two nodes were mixed."

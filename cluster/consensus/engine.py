@@ -154,7 +154,7 @@ class Engine(Named):
     def installed(self, index: int, term: int) -> None:
         """The state was replaced by a snapshot of this position: the log goes on from there."""
         if self.log.term_at(index) != term:
-            self.log.reset_to(index, term)
+            self.or_die(lambda: self.log.reset_to(index, term))
         self.filter.forget_conflict()
         self.applied_index = index
         self.commit_index = max(self.commit_index, index)
@@ -226,6 +226,13 @@ class Engine(Named):
             self.die(f"{type(error).__name__}: {error}")
             raise
 
+    def or_die(self, work: Callable[[], Any]) -> None:
+        """Change the shape of the log: after any error only a new start can tell how far that came."""
+        try:
+            work()
+        except OSError as error:
+            self.die(f"the log cannot be changed: {error}")
+
     def _release_waiting(self) -> None:
         """Nobody waits for an entry of a leadership that is over."""
         over = self.fatal is not None or not self.leads
@@ -263,7 +270,7 @@ class Engine(Named):
             if room <= 0:
                 self.wants_tick()
                 break
-            command, index, term = self.entry(self.applied_index + 1)
+            command, index, term = self.log.entry(self.applied_index + 1)
             room -= len(command)
             self._apply_one(command, index, term)
         return False

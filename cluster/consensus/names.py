@@ -13,9 +13,6 @@ from quorl.cluster.consensus.library import Member
 
 if TYPE_CHECKING:
     from quorl.cluster.consensus.logstore import LogStore
-    from quorl.cluster.consensus.messages import LogEntry
-
-_ENTRIES_PER_MESSAGE = 1024
 
 
 class Named(library.SyncObj):  # type: ignore[misc]
@@ -118,21 +115,6 @@ class Named(library.SyncObj):  # type: ignore[misc]
     def majority(self) -> int:
         """How many members, this one included, decide."""
         return (len(self._SyncObj__otherNodes) + 1) // 2 + 1
-
-    def entry(self, index: int) -> LogEntry:
-        """One entry of the log by its index."""
-        return self.log[index - self.log.first_index]
-
-    def entries_from(self, index: int, size_bytes: int) -> list[LogEntry]:
-        """Entries from ``index`` on, about ``size_bytes`` of them, at least one if there is one."""
-        position = index - self.log.first_index
-        taken: list[LogEntry] = []
-        for entry in self.log[position : position + _ENTRIES_PER_MESSAGE]:
-            if taken and size_bytes < len(entry[0]):
-                break
-            taken.append(entry)
-            size_bytes -= len(entry[0])
-        return taken
 
     def adopt_term(self, term: int) -> None:
         """Follow a higher term, without a vote in it yet; durable on return."""

@@ -112,7 +112,10 @@ class Disk(Protocol):
     """One node's data directory, flat. Names are plain file names."""
 
     def lock(self) -> None:
-        """Take the directory for this process; raises ``Damaged`` naming the holder if another has it."""
+        """Take the directory for this process; raises ``Damaged`` naming the holder if another has it.
+
+        Every name that is visible afterwards is durable. Taking it twice is nothing new.
+        """
 
     def names(self) -> list[str]:
         """The files that exist, sorted."""
@@ -124,7 +127,10 @@ class Disk(Protocol):
         """Replace a file: temporary name, write, fsync, rename, fsync of the directory. Durable on return."""
 
     def create(self, name: str, head: bytes) -> LogFile:
-        """Create a file that starts with ``head``, durable with its name on return, open for appending."""
+        """Create a file that starts with ``head``, durable with its name on return, open for appending.
+
+        It appears with the whole of ``head`` or not at all.
+        """
 
     def open(self, name: str) -> LogFile:
         """Open an existing file for appending at its end."""
@@ -202,6 +208,9 @@ class Snapshot(NamedTuple):
 
 class StateFiles(Protocol):
     """The SQLite files of one node. Everything but the two ``open`` calls may block and belongs into an ``Offload``."""
+
+    def exists(self) -> bool:
+        """Whether there is a state at all; false on a new node."""
 
     def open(self) -> sqlite3.Connection:
         """The one connection that writes; WAL, ``synchronous=NORMAL``, no automatic checkpoints."""

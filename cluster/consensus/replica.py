@@ -143,7 +143,7 @@ class Replica:
         if engine.leads:
             here = [engine.match_index.get(m, 0) for m in engine.others & engine.connected]
             bound = min([bound, *here])
-        engine.guarded(lambda: self._log.trim_to(bound))
+        engine.or_die(lambda: self._log.trim_to(bound))
 
     def set_cluster_id(self, cluster_id: str) -> None:
         """The cluster has its id: remember it beside the ballot, durably."""

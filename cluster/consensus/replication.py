@@ -76,7 +76,7 @@ class Replication:
         room = limits.REPLICATION_WINDOW_BYTES - sum(size for _, size in self._under_way.get(member, ()))
         if room <= 0 or next_index > self._engine.log.last_index:
             return []
-        return self._engine.entries_from(next_index, min(room, limits.APPEND_BYTES_MAX))
+        return self._engine.log.entries_from(next_index, min(room, limits.APPEND_BYTES_MAX))
 
     def _proof(self, member: Member) -> int:
         # The highest index of this term that a majority without the blank member holds durably. What that majority

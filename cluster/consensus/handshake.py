@@ -71,13 +71,18 @@ class Refusal(msgspec.Struct, frozen=True, array_like=True, tag="refusal"):
 
 
 class Refused(Exception):
-    """This connection must not come up. ``reason`` follows a node's name; ``advice`` is for whoever runs it."""
+    """This connection must not come up.
 
-    def __init__(self, code: str, reason: str, advice: str) -> None:
+    ``reason`` is said of the other side and follows its name, ``advice`` is for whoever runs the cluster, ``member``
+    is the other side's name if it has proved that.
+    """
+
+    def __init__(self, code: str, reason: str, advice: str, member: str | None = None) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
         self.advice = advice
+        self.member = member
 
 
 class Me(NamedTuple):
@@ -216,7 +221,7 @@ def _check_cluster_id(mine: Hello, theirs: Hello) -> None:
     if None not in {mine.cluster_id, theirs.cluster_id} and mine.cluster_id != theirs.cluster_id:
         reason = f"belongs to cluster {shown(str(theirs.cluster_id))}, this is {shown(str(mine.cluster_id))}"
         advice = "start it with the data directory of this cluster, or with an empty one"
-        raise Refused("cluster_id", reason, advice)
+        raise Refused("cluster_id", reason, advice, member=theirs.node)
 
 
 def _transcript(*parts: bytes) -> bytes:

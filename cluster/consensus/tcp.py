@@ -1,0 +1,388 @@
+"""The network between the nodes over TCP: both sides dial, and one authenticated connection per peer remains.
+
+The protocol on the wire is in ``framing``, ``handshake`` and ``connection``; this module decides which connections
+there should be.
+
+Invariants:
+
+* the user of a network sees for each peer: connected, frames, disconnected, and again from the start; never two
+  connections at once, never a frame of a connection that was replaced, nothing at all once ``close`` was called;
+* of two connections between the same two processes both sides keep the same one: the one that the smaller name
+  dialled, else the younger. A new incarnation of a peer replaces its former self;
+* whoever is not connected with a peer is dialling it or about to, until ``close``;
+* strangers hold at most ``PENDING_HANDSHAKES_MAX`` connections, each for at most ``Timing.handshake_s``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+from typing_extensions import override
+
+from quorl.cluster.consensus import handshake
+from quorl.cluster.consensus.connection import Connection
+from quorl.cluster.consensus.dialling import Resolver, Unreachable, connect
+from quorl.cluster.consensus.handshake import Handshake, Me, Refused
+from quorl.cluster.consensus.port import Clock, Network, NetworkEvents
+from quorl.cluster.consensus.refusals import Refusals
+from quorl.cluster.protocol import limits
+
+_BACKLOG = 128
+_FLUSH_S = 0.5
+
+
+class Timing(NamedTuple):
+    """Every delay of the network. Tests make them shorter."""
+
+    connect_s: float = 1.0
+    handshake_s: float = 3.0
+    retry_first_s: float = 0.05
+    retry_max_s: float = 0.3
+    ping_s: float = 0.5
+    silence_s: float = 2.0
+    prefer_own_s: float = 0.25
+    """For how long an own dial that reached the peer may keep the peer's dial waiting."""
+
+
+class Logger(Protocol):
+    """What is needed of a logger, of the standard library's or structlog's kind."""
+
+    def info(self, event: str, /, *args: Any) -> Any:
+        """Log what is as it should be."""
+
+    def warning(self, event: str, /, *args: Any) -> Any:
+        """Log what somebody should look at."""
+
+
+class _Peer:
+    """Another member, and what is being done to be connected with it."""
+
+    def __init__(self, name: str, host: str, port: int) -> None:
+        self.name = name
+        self.host = host
+        self.port = port
+        self.connection: Connection | None = None
+        self.up_since = 0.0
+        self.dial: asyncio.Task[None] | None = None
+        """A connection is being made …"""
+        self.attempt: Connection | None = None
+        """… was made, and its handshake is under way since ``attempt_since`` …"""
+        self.attempt_since = 0.0
+        self.retry: asyncio.TimerHandle | None = None
+        """… or will be tried again."""
+        self.failures = 0
+        self.lost = False
+        """Whether it was connected, is not any more, and nobody has found out yet whether it is dead."""
+        self.trouble = "not reached yet"
+
+
+class TcpNetwork(Network):
+    """See the module. ``gossip()`` gives the bytes that every ping carries, ``on_gossip`` takes those of the peers."""
+
+    def __init__(
+        self,
+        name: str,
+        listen: tuple[str, int],
+        peers: Mapping[str, tuple[str, int]],
+        secret: bytes,
+        clock: Clock,
+        dice: random.Random,
+        log: Logger,
+        *,
+        gossip: Callable[[], bytes] = bytes,
+        on_gossip: Callable[[str, bytes], None] = lambda _peer, _gossip: None,
+        timing: Timing = Timing(),  # noqa: B008, immutable
+    ) -> None:
+        assert name not in peers
+        self._name = name
+        self._listen = listen
+        self._peers = {peer: _Peer(peer, *address) for peer, address in peers.items()}
+        self._secret = secret
+        self._clock = clock
+        self._dice = dice
+        self._log = log
+        self._gossip = gossip
+        self.on_ping = on_gossip
+        self._timing = timing
+        self._refusals = Refusals(clock)
+        self._resolver = Resolver()
+        self._connections: set[Connection] = set()
+        self._pending: set[Connection] = set()
+        self._events: NetworkEvents
+        self.on_data: Callable[[str, bytes], None]
+        self._loop: asyncio.AbstractEventLoop
+        self._server: asyncio.Server | None = None
+        self._ticker: asyncio.TimerHandle | None = None
+        self._closing = False
+        self._all_gone = asyncio.Event()
+
+    # -- for the user ----------------------------------------------------------------------------------------------
+    @override
+    async def start(self, events: NetworkEvents) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._events = events
+        self.on_data = events.on_frame  # the hot path: no method of ours in between
+        # When accept() fails for want of descriptors, asyncio logs it, pauses and tries again; the listener stays.
+        self._server = await self._loop.create_server(self._accept, *self._listen, backlog=_BACKLOG)
+        self._ticker = self._loop.call_later(self._timing.ping_s, self._tick)
+        for peer in self._peers.values():
+            self._dial_in(peer, 0.0)
+
+    @override
+    def send(self, peer: str, frame: bytes) -> bool:
+        assert len(frame) < limits.FRAME_BYTES_MAX, "frames are made smaller than the cap that the peer enforces"
+        connection = self._peers[peer].connection
+        return connection is not None and connection.send(frame)
+
+    def buffered(self, peer: str) -> int:
+        """Bytes queued for a peer that the system has not taken yet."""
+        connection = self._peers[peer].connection
+        return 0 if connection is None else connection.buffered_bytes
+
+    @property
+    def port(self) -> int:
+        """The port that is listened on, also if 0 was asked for."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    @property
+    def connected(self) -> frozenset[str]:
+        """The peers with which a connection is up."""
+        return frozenset(name for name, peer in self._peers.items() if peer.connection is not None)
+
+    @property
+    def refusals(self) -> dict[str, str]:
+        """Who was refused lately, or refused us, and why: by the name of a member, else by address."""
+        return self._refusals.recent()
+
+    @property
+    def troubles(self) -> dict[str, str]:
+        """Why each peer that is not connected is not."""
+        refusals = self.refusals
+        return {
+            name: f"refused: {refusals[name]}" if name in refusals else peer.trouble
+            for name, peer in self._peers.items()
+            if peer.connection is None
+        }
+
+    @override
+    async def close(self) -> None:
+        self._closing = True
+        if self._ticker is not None:
+            self._ticker.cancel()
+        await self._stop_listening()
+        for peer in self._peers.values():
+            self._stop_dialling(peer)
+        await asyncio.gather(*(peer.dial for peer in self._peers.values() if peer.dial), return_exceptions=True)
+        await self._resolver.close()
+        for connection in list(self._connections):
+            connection.end("this node stops")
+        await self._part()
+        if self._server is not None:
+            await self._server.wait_closed()
+
+    async def _stop_listening(self) -> None:
+        """Close the listener, but not under a connection that it is just accepting: asyncio would lose its socket."""
+        if self._server is not None:
+            for sock in self._server.sockets:
+                self._loop.remove_reader(sock.fileno())
+            await asyncio.sleep(0)  # what was accepted comes to ``_accept`` now
+            self._server.close()
+
+    async def _part(self) -> None:
+        """Give the last frames a moment to leave, then wait until every socket is closed."""
+        while self._connections:
+            self._all_gone.clear()
+            try:
+                async with asyncio.timeout(_FLUSH_S):
+                    await self._all_gone.wait()
+            except TimeoutError:
+                for connection in list(self._connections):
+                    connection.abort("this node stops")
+
+    # -- for connections -------------------------------------------------------------------------------------------
+    def begin(self, connection: Connection) -> Handshake | None:
+        """Begin a handshake; None for a stranger too many: the newest, so that those who came before can finish."""
+        self._connections.add(connection)
+        if self._closing:
+            return None
+        if connection.dialled is None and len(self._pending) >= limits.PENDING_HANDSHAKES_MAX:
+            self._note(connection.host, "came while too many unproven connections were open", "see who connects")
+            return None
+        # Not from the injected dice: a nonce must be one that nobody can foretell.
+        me = Me(self._events.hello(), self._secret, secrets.token_bytes(handshake.NONCE_BYTES))
+        if connection.dialled is not None:
+            peer = self._peers[connection.dialled]
+            peer.attempt = connection
+            peer.attempt_since = self._clock.monotonic()
+            return handshake.dial(me, peer.name)
+        self._pending.add(connection)
+        return handshake.listen(me, self._peers, self._prefers_own)
+
+    def settle(self, connection: Connection) -> bool:
+        """Choose between a connection just proven and the one in use, if there is one."""
+        self._pending.discard(connection)
+        peer = self._peers[connection.peer]
+        old = peer.connection
+        if old is not None:
+            if not self._is_better(connection, old):
+                return False
+            peer.connection = None
+            old.abort("replaced by another connection")
+            self._events.on_disconnected(peer.name)
+        if peer.attempt is connection:
+            peer.attempt = None
+        else:
+            self._give_up_needless_dial(peer)
+        peer.connection = connection
+        peer.up_since = self._clock.monotonic()
+        peer.failures = 0
+        peer.lost = False
+        return True
+
+    def up(self, connection: Connection) -> None:
+        """Tell the user."""
+        assert connection.hello is not None
+        self._refusals.forget(connection.peer)
+        self._log.info("connected with %s, dialled by %s", connection.peer, self._dialler(connection))
+        connection.ping(self._gossip())
+        self._events.on_connected(connection.peer, connection.hello)
+
+    def refused(self, connection: Connection, refused: Refused) -> None:
+        """Remember why, and say so if it is news."""
+        if refused.code == handshake.DUPLICATE:
+            return
+        self._note(connection.dialled or refused.member or connection.host, refused.reason, refused.advice)
+
+    def gone(self, connection: Connection) -> None:
+        """Go on without a connection, or without an attempt at one."""
+        self._connections.discard(connection)
+        self._pending.discard(connection)
+        if not self._connections:
+            self._all_gone.set()
+        if self._closing:
+            return
+        for peer in self._peers.values():
+            if peer.attempt is connection:
+                peer.attempt = None
+                peer.trouble = connection.trouble
+                self._retry(peer)
+            if peer.connection is connection:
+                self._lost(peer, connection)
+
+    # -- which connection ------------------------------------------------------------------------------------------
+    def _accept(self) -> Connection:
+        connection = Connection(self, self._timing.handshake_s, None)
+        self._connections.add(connection)  # its socket exists, though it is not made yet: ``close`` must wait for it
+        return connection
+
+    def _dialler(self, connection: Connection) -> str:
+        return connection.peer if connection.dialled is None else self._name
+
+    def _is_better(self, new: Connection, old: Connection) -> bool:
+        assert new.hello is not None
+        assert old.hello is not None
+        if not old.open or new.hello.incarnation != old.hello.incarnation:
+            return True
+        # Who dials again has lost what it dialled before.
+        return self._dialler(new) == self._dialler(old) or self._dialler(new) < self._dialler(old)
+
+    def _prefers_own(self, peer_name: str) -> bool:
+        """When both dial at once, the greater name's dial is turned away before it comes up only to be replaced."""
+        peer = self._peers[peer_name]
+        age_s = self._clock.monotonic() - peer.attempt_since
+        return peer.attempt is not None and self._name < peer_name and age_s < self._timing.prefer_own_s
+
+    def _give_up_needless_dial(self, peer: _Peer) -> None:
+        """Stop what else was under way, unless the peer may already have chosen it: then it wins on both sides."""
+        chosen = peer.attempt is not None and peer.attempt.answered and self._name < peer.name
+        if not chosen:
+            self._stop_dialling(peer)
+
+    def _lost(self, peer: _Peer, connection: Connection) -> None:
+        peer.connection = None
+        peer.lost = True
+        peer.trouble = connection.trouble
+        self._log.info("connection with %s lost: %s", peer.name, connection.trouble)
+        # At once, for a refusal now tells that the process is dead; but not in a circle if it keeps breaking.
+        short = self._clock.monotonic() - peer.up_since < self._timing.retry_first_s
+        self._dial_in(peer, self._timing.retry_first_s if short else 0.0)
+        self._events.on_disconnected(peer.name)
+
+    # -- dialling --------------------------------------------------------------------------------------------------
+    def _retry(self, peer: _Peer) -> None:
+        delay_s = min(self._timing.retry_first_s * 2**peer.failures, self._timing.retry_max_s)
+        if self._dial_in(peer, delay_s * self._dice.uniform(0.5, 1.0)):
+            peer.failures = min(peer.failures + 1, 16)
+
+    def _dial_in(self, peer: _Peer, delay_s: float) -> bool:
+        """Dial after a while, unless there is a connection or it is being seen to already."""
+        busy = peer.connection or peer.dial or peer.attempt or peer.retry
+        if self._closing or busy:
+            return False
+        peer.retry = self._loop.call_later(delay_s, self._dial, peer)
+        return True
+
+    def _dial(self, peer: _Peer) -> None:
+        peer.retry = None
+        peer.dial = self._loop.create_task(self._connect(peer))
+        peer.dial.add_done_callback(lambda task: self._dialled(peer, task))
+
+    async def _connect(self, peer: _Peer) -> None:
+        try:
+            await connect(
+                self._resolver,
+                peer.host,
+                peer.port,
+                self._timing.connect_s,
+                lambda: Connection(self, self._timing.handshake_s, peer.name),
+            )
+        except Unreachable as unreachable:
+            peer.trouble = str(unreachable)
+            if unreachable.refused and peer.lost:
+                peer.lost = False
+                self._events.on_refused(peer.name)
+
+    def _dialled(self, peer: _Peer, task: asyncio.Task[None]) -> None:
+        peer.dial = None
+        if not task.cancelled() and (error := task.exception()) is not None:
+            peer.trouble = f"dialling failed: {error!r}"
+            self._log.warning("dialling %s failed in an unforeseen way: %r", peer.name, error)
+        self._retry(peer)  # which does nothing if the connection was made
+
+    def _stop_dialling(self, peer: _Peer) -> None:
+        if peer.retry is not None:
+            peer.retry.cancel()
+            peer.retry = None
+        if peer.dial is not None:
+            peer.dial.cancel()
+        if peer.attempt is not None:
+            attempt, peer.attempt = peer.attempt, None
+            attempt.abort("not needed any more")
+
+    # -- life ------------------------------------------------------------------------------------------------------
+    def _tick(self) -> None:
+        """Ping everybody, and drop who was silent.
+
+        Silence is counted in ticks, not measured by the clock: a node that was paused itself has no right to
+        complain about the silence meanwhile.
+        """
+        self._ticker = self._loop.call_later(self._timing.ping_s, self._tick)
+        gossip = self._gossip()
+        for peer in self._peers.values():
+            connection = peer.connection
+            if connection is None:
+                continue
+            connection.quiet_ticks += 1
+            if connection.quiet_ticks * self._timing.ping_s > self._timing.silence_s:
+                connection.abort(f"it said nothing for {self._timing.silence_s:g} s")
+            else:
+                connection.ping(gossip)
+
+    def _note(self, who: str, reason: str, advice: str) -> None:
+        if self._refusals.note(who, reason):
+            self._log.warning("no connection with %s: it %s (%s)", who, reason, advice)

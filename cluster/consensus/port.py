@@ -199,7 +199,7 @@ class Snapshot(NamedTuple):
     """A checked copy of the state database as one file. Index and term are read from the copy itself."""
 
     name: str
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     term: int
     sequence: int
     size_bytes: int

@@ -184,7 +184,8 @@ class Machine:
             return Outcome(known, replayed=not isinstance(known, IdempotencyKeyReused)), outcomes.encode(known)
         value = self._apply_command(command)
         blob = outcomes.encode(value)
-        receipts.keep(state, op, sealed.key, sealed.digest, value, blob)
+        if receipts.is_kept(command, value):
+            receipts.keep(state, op, sealed.key, sealed.digest, blob)
         return Outcome(value, replayed=False), blob
 
     def _apply_command(self, command: AnyCommand) -> Reply | Rejection:

@@ -3,7 +3,9 @@
 Invariants: at most one receipt per operation and key. Ordinals are dense from ``first_receipt`` to ``next_receipt``, and
 the oldest go first, so what is too old or too many is always at the front. A receipt is honoured until it is cleared
 away, and no command clears away more than ``RECEIPT_EVICTIONS_PER_COMMAND``. No receipt is kept for a refusal that may
-pass, nor for a ``Consume`` that found nothing: repeating those does no harm, and should be tried anew.
+pass, nor for a ``Consume`` that found nothing and will be tried again under its key because its caller waits. One that
+is the last try is kept, found or not: a copy of an earlier try may still be under way, and must not take messages for a
+caller who was told that there are none.
 """
 
 from __future__ import annotations
@@ -11,9 +13,10 @@ from __future__ import annotations
 from quorl.cluster.machine import outcomes
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.entry import AnyCommand
 from quorl.cluster.protocol.grammar import Rejection, Reply
 from quorl.cluster.protocol.problems import IdempotencyKeyReused
-from quorl.cluster.protocol.topics import ConsumedSpans
+from quorl.cluster.protocol.topics import Consume, ConsumedSpans
 
 _FIND = "SELECT fingerprint, outcome FROM receipts WHERE key = ? AND op = ?"
 _KEEP = "INSERT INTO receipts (ordinal, op, key, fingerprint, kept_ms, outcome) VALUES (?, ?, ?, ?, ?, ?)"
@@ -31,13 +34,16 @@ def find(state: State, op: str, key: str, fingerprint: bytes) -> Reply | Rejecti
     return outcomes.decode(op, row[1])
 
 
-def keep(state: State, op: str, key: str, fingerprint: bytes, value: Reply | Rejection, blob: bytes) -> None:
-    """Remember an outcome, of which ``blob`` is the encoded form, unless its kind is not kept."""
+def is_kept(command: AnyCommand, value: Reply | Rejection) -> bool:
+    """Whether an outcome is remembered."""
     if isinstance(value, Rejection):
-        if value.transient:
-            return
-    elif isinstance(value, ConsumedSpans) and not value.spans:
-        return
+        return not value.transient
+    waits = isinstance(command, Consume) and command.wait > 0
+    return not (waits and isinstance(value, ConsumedSpans) and not value.spans)
+
+
+def keep(state: State, op: str, key: str, fingerprint: bytes, blob: bytes) -> None:
+    """Remember an outcome, of which ``blob`` is the encoded form."""
     header = state.header
     state.execute(_KEEP, (header.next_receipt, op, key, fingerprint, header.now_ms, blob))
     header.next_receipt += 1

@@ -109,12 +109,14 @@ class Gateway:
 
     def _visit(self, call: Call, asked: Asked, voice: Voice, scene: Scene) -> Visit:
         row, request, options = asked
-        now, wait_s, key, sealed = self._core.monotonic(), _wait_s(call, asked), options.key or self._new_key(), None
+        now, wait_s, key = self._core.monotonic(), _wait_s(call, asked), options.key or self._new_key()
+        sealed = patient = None
         if isinstance(request, Command):
             sealed = _sealed(row.name, request, key)
+            patient = _patient(sealed, request) if wait_s > 0 else None
         ready_until = now + _TRYING_SHARE * self._deadline_s
         return Visit(
-            call, row, request, options, voice, scene, key, sealed, ready_until, now + wait_s, ready_until + wait_s
+            call, row, request, options, voice, scene, key, sealed, patient, ready_until, now + wait_s, ready_until + wait_s
         )
 
     async def _in_time(self, visit: Visit) -> Answer:
@@ -171,3 +173,10 @@ def _sealed(name: str, request: Command[Any], key: str) -> Sealed:
     command = encode_command(request)
     digest = hashlib.blake2b(name.encode() + b"\0" + command, digest_size=16).digest()
     return Sealed(key, digest, command)
+
+
+def _patient(sealed: Sealed, request: Command[Any]) -> Sealed | None:
+    """The same ``Consume`` for every try but the last: if it finds nothing, that is no outcome yet."""
+    if not isinstance(request, t.Consume):
+        return None
+    return msgspec.structs.replace(sealed, command=encode_command(msgspec.structs.replace(request, wait=1)))

@@ -74,6 +74,8 @@ class Visit:
     key: str
     sealed: Sealed | None
     """For a write: the command with its key, the same at every try."""
+    patient: Sealed | None
+    """For a ``Consume`` whose caller waits: the command as long as it is not the last try."""
     ready_until: float
     """When to stop trying to become able to answer at all."""
     poll_until: float

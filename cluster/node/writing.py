@@ -36,12 +36,17 @@ class Writing:
         )
 
     async def _commit(self, visit: Visit) -> Answer | None:
-        """Commit here. An empty ``Consume`` is tried again whenever something happens to its topic."""
+        """Commit here. An empty ``Consume`` is tried again whenever something happens to its topic.
+
+        Its last try says so in the log: after it, no copy of an earlier one can take messages that nobody would get.
+        """
         assert visit.sealed is not None
+        last = visit.patient is None
         while True:
+            last = last or self._core.monotonic() >= visit.poll_until
             before, visit.maybe_applied = visit.maybe_applied, True
             try:
-                outcome, sequence = await self._core.submit(visit.sealed)
+                outcome, sequence = await self._core.submit(visit.sealed if last else visit.patient or visit.sealed)
             except NotApplied as reason:
                 visit.maybe_applied = before
                 _refuse_if_final(visit, reason)
@@ -50,11 +55,10 @@ class Writing:
                 return None
             value = await self._core.render(outcome.value)
             visit.maybe_applied = False
-            if not isinstance(value, t.Consumed) or value.items:
+            if last or not isinstance(value, t.Consumed) or value.items:
                 break
             assert isinstance(visit.request, t.Consume)
-            if not await self._polls.wait_topic(visit.request.topic, sequence, visit.poll_until):
-                break
+            last = not await self._polls.wait_topic(visit.request.topic, sequence, visit.poll_until)
         if isinstance(value, Rejection):
             answer = visit.voice.problem(problem_of(value), visit.scene)
         else:

@@ -54,8 +54,11 @@ class Rig:
     def apply_raw(self, payload: bytes) -> Applied:
         return self.machine.apply(self.machine.position.index + 1, 1, payload)
 
-    def outcome(self, command: Command[Any], key: str | None = None) -> Outcome:
-        return self.apply(seal(command, key)).outcomes[0]
+    def outcome(self, command: Command[Any], key: str | None = None, digest: bytes | None = None) -> Outcome:
+        sealed = seal(command, key)
+        if digest is not None:
+            sealed = msgspec.structs.replace(sealed, digest=digest)
+        return self.apply(sealed).outcomes[0]
 
     def do(self, command: Command[Any], kind: type[R]) -> R:
         return expect(self.outcome(command).value, kind)

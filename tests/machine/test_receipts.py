@@ -69,14 +69,23 @@ def test_the_same_key_with_another_body_is_refused(rig: Rig) -> None:
 
 
 def test_a_repeated_consume_reads_the_same_messages_and_skips_none(rig: Rig) -> None:
-    consume = t.Consume(topic="t", consumer_id=1, max=2)
-    nothing = rig.outcome(consume, "k")
+    patient, last = (t.Consume(topic="t", consumer_id=1, max=2, wait=wait) for wait in (1, 0))
+    nothing = rig.outcome(patient, "k", b"same")
     assert expect(nothing.value, t.ConsumedSpans).spans == []
     rig.append("t", *(message(i) for i in range(5)))
-    for _ in range(3):  # the empty answer left no receipt; the full one did
-        consumed = expect(rig.machine.render(rig.outcome(consume, "k").value), t.Consumed)
+    for consume in (patient, last, patient):  # the empty answer to one who waits left no receipt; the full one did
+        consumed = expect(rig.machine.render(rig.outcome(consume, "k", b"same").value), t.Consumed)
         assert (values(consumed.items), consumed.remaining) == ([0, 1], 3)
     assert values(rig.consume("t", 1, 9).items) == [2, 3, 4]
+
+
+def test_d7_who_was_told_that_there_is_nothing_loses_nothing_to_a_late_copy(rig: Rig) -> None:
+    patient, last = (t.Consume(topic="t", consumer_id=1, max=2, wait=wait) for wait in (1, 0))
+    assert expect(rig.outcome(last, "k", b"same").value, t.ConsumedSpans).spans == []
+    rig.append("t", message(0))
+    for late in (last, patient):
+        assert expect(rig.outcome(late, "k", b"same").value, t.ConsumedSpans).spans == []
+    assert values(rig.consume("t", 1, 9).items) == [0]
 
 
 def test_what_failed_or_may_pass_leaves_no_receipt(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -44,7 +44,7 @@ bench: .venv/.stamp ## Measure this machine
 	$(PY) -m benchmarks all
 
 cluster: .venv/.stamp ## Run the three nodes of configs/ until Ctrl-C; their data stays in data/
-	$(PY) scripts/cluster.py
+	$(PY) -m examples.cluster
 
 clean: ## Remove the environment, caches and the data of `make cluster`
 	rm -rf .venv data build dist src/*.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

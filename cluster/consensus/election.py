@@ -61,6 +61,10 @@ class Election:
         answered = sum(1 for m in engine.others if engine.last_response.get(m, 0.0) > now - self._min_timeout_s)
         return 1 + answered >= engine.majority
 
+    def protects_leader(self) -> bool:
+        """Whether this member answers nobody who asks for an election."""
+        return self.leader_is_fresh()
+
     # -- standing ---------------------------------------------------------------------------------------------------
     def before_tick(self) -> None:
         """Turn a fired election timer into a pre-vote, and let the library campaign only after one was won."""
@@ -98,7 +102,7 @@ class Election:
         engine, log = self._engine, self._engine.log
         if asked.term <= engine.term:
             engine.say(member, TermHint(engine.term))
-        elif not engine.blank and not self.leader_is_fresh() and self._up_to_date(asked, log.last_index):
+        elif not engine.blank and not self.protects_leader() and self._up_to_date(asked, log.last_index):
             engine.say(member, PreVoteGranted(asked.round))
 
     def _up_to_date(self, asked: PreVote, last_index: int) -> bool:
@@ -114,7 +118,7 @@ class Election:
     def on_request_vote(self, member: library.Member, asked: RequestVote) -> bool:
         """Whether the library may look at this request: not while a leader lives, and not from an empty disk."""
         engine = self._engine
-        if engine.blank or (not asked.transfer and self.leader_is_fresh()):
+        if engine.blank or (not asked.transfer and self.protects_leader()):
             return False
         if asked.term == engine.term and engine.voted_for == member.id:
             engine.say(member, Vote(asked.term))  # the answer was lost: the same vote again is no second vote

@@ -266,6 +266,7 @@ class Engine(Named):
     def _SyncObj__applyLogEntries(self) -> bool:
         """Apply what is committed, each index once, a bounded amount per tick, never raising into the library."""
         room = limits.APPLY_BYTES_PER_TICK
+        self._make_committed_durable()
         while self.commit_index > self.applied_index and self.fatal is None and not self.suspended:
             if room <= 0:
                 self.wants_tick()
@@ -275,13 +276,18 @@ class Engine(Named):
             self._apply_one(command, index, term)
         return False
 
+    def _make_committed_durable(self) -> None:
+        # The library counts this member's own copy without asking, and a sync that failed may have been passed over.
+        if self.commit_index > self.log.durable_index:
+            self.sync_log()
+
     def _apply_one(self, command: bytes, index: int, term: int) -> None:
         waiting_term, future = self._waiting.pop(index, (0, None))
         result = None
         if command[:1] == library.REGULAR:
             try:
                 result = self._outside.apply(index, term, command[1:])
-            except Exception as error:  # noqa: BLE001 - any error here means that this copy of the state is unsound
+            except Exception as error:  # any error here means that this copy of the state is unsound
                 self.die(f"entry {index} could not be applied: {type(error).__name__}: {error}")
         if self.fatal is None:
             self.applied_index = index

@@ -14,8 +14,9 @@ from typing import Any, Protocol
 
 import pysyncobj.config
 import pysyncobj.node
-import pysyncobj.syncobj as syncobj
 import pysyncobj.transport
+from pysyncobj import syncobj
+from typing_extensions import override
 
 VERSION = "0.3.17"
 SOURCES_SHA256 = {
@@ -48,6 +49,7 @@ class _Dice(Protocol):
 class Member(pysyncobj.node.Node):  # type: ignore[misc]
     """A member as the library knows it. Its hash does not depend on the process, so that sets iterate alike."""
 
+    @override
     def __hash__(self) -> int:
         return zlib.crc32(self.id.encode())
 

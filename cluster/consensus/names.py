@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 class Named(library.SyncObj):  # type: ignore[misc]
     """pysyncobj's engine with readable names; it changes nothing."""
 
+    _SyncObj__raftLeader: Any
+
     @property
     def log(self) -> LogStore:
         """The log store that the engine was given."""

@@ -1,0 +1,383 @@
+"""Every repair of the consensus room has a switch here that takes it away again.
+
+A test of a repair that cannot fail tests nothing: with the switch thrown it must see the very defect that the repair is
+there for. The same switches make the mutants on which the simulation tries its checkers.
+
+A switch gets a ``Setter``, such as ``pytest.MonkeyPatch().setattr``, and replaces names of ours through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import msgspec
+
+from quorl.cluster.consensus import engine as engine_module
+from quorl.cluster.consensus import library, segment, statefile
+from quorl.cluster.consensus.ballot import Ballot
+from quorl.cluster.consensus.disk import RealDisk
+from quorl.cluster.consensus.election import Election
+from quorl.cluster.consensus.engine import Engine
+from quorl.cluster.consensus.filter import Filter
+from quorl.cluster.consensus.library import Member
+from quorl.cluster.consensus.link import Link
+from quorl.cluster.consensus.logstore import LogStore
+from quorl.cluster.consensus.messages import AppendEntries, RequestVote
+from quorl.cluster.consensus.port import NotApplied
+from quorl.cluster.consensus.replica import Replica
+from quorl.cluster.consensus.replication import Replication
+from quorl.cluster.machine import receipts
+from quorl.cluster.node import writing
+from quorl.cluster.node.reading import Reading
+from quorl.cluster.protocol import limits
+
+Setter = Callable[[object, str, object], None]
+"""``setter(owner, name, value)``."""
+
+Switch = Callable[[Setter], None]
+
+FOR_EVER_S = 1e9
+
+
+# -- what is durable before it is said or applied --------------------------------------------------------------------
+def barrier(setter: Setter) -> None:
+    """Acknowledgements and votes leave before the log is on disk."""
+    setter(Link, "make_durable", lambda link: None)
+
+
+def leader_barrier(setter: Setter) -> None:
+    """A leader counts, and everybody applies, an own copy that is not durable."""
+
+    def only_send(engine: Engine) -> None:
+        engine._SyncObj__sendAppendEntries()
+
+    def only_note(log: LogStore, index: int) -> None:
+        log._floor = max(log._floor, min(index, log.durable_index))
+
+    setter(Engine, "_replicate", only_send)
+    setter(Engine, "_make_committed_durable", lambda engine: None)
+    setter(LogStore, "setRaftCommitIndex", only_note)
+
+
+def vote_durable(setter: Setter) -> None:
+    """Term and vote are remembered in memory, and written with whatever is written next."""
+
+    def set_term(ballot: Ballot, term: int, vote: str | None, floor: int = 0) -> None:
+        ballot._content = msgspec.structs.replace(ballot._content, term=term, vote=vote)
+
+    setter(Ballot, "set_term", set_term)
+
+
+def cut_sync(setter: Setter) -> None:
+    """A cut of conflicting entries is not synced."""
+    careful = LogStore.deleteEntriesFrom
+
+    def careless(log: LogStore, position: int) -> None:
+        kind: Any = type(log._file)
+        sync = kind.sync
+        kind.sync = lambda file: None
+        try:
+            careful(log, position)
+        finally:
+            kind.sync = sync
+
+    setter(LogStore, "deleteEntriesFrom", careless)
+
+
+def apply_once(setter: Setter) -> None:
+    """A restarted member does not ask its state how far it has come."""
+    careful = Engine.__init__
+
+    def forgetful(engine: Engine, name: str, others: list[str], log: LogStore, _applied_index: int, *more: Any) -> None:
+        careful(engine, name, others, log, 0, *more)
+
+    setter(Engine, "__init__", forgetful)
+
+
+def applied_before_told(setter: Setter) -> None:
+    """The waiting caller is told before the entry counts as applied, as the library does it."""
+
+    def tell_first(engine: Engine, command: bytes, index: int, term: int) -> None:
+        _, future = engine._waiting.pop(index, (0, None))
+        result = engine._outside.apply(index, term, command[1:]) if command[:1] == library.REGULAR else None
+        if future is not None:
+            future.set_result(result)
+        engine.applied_index = index
+
+    setter(Engine, "_apply_one", tell_first)
+
+
+def fail_stop(setter: Setter) -> None:
+    """A member that finds itself unsound goes on."""
+    setter(Engine, "die", lambda engine, reason: None)
+
+
+def fsync_fatal(setter: Setter) -> None:
+    """A sync that failed is taken for done."""
+
+    def sync_log(engine: Engine) -> None:
+        try:
+            engine.log.sync()
+        except OSError:
+            engine.log._durable = engine.log.last_index
+
+    setter(Engine, "sync_log", sync_log)
+
+
+# -- what a peer's message may do ------------------------------------------------------------------------------------
+def commit_clamp(setter: Setter) -> None:
+    """The leader's commit index is believed beyond what this log is proven to share."""
+    setter(Filter, "_clamped", staticmethod(lambda commit_index, proven: commit_index))
+
+
+def snapshot_commit_clamp(setter: Setter) -> None:
+    """The commit index of a message without a previous entry is applied to whatever log there is."""
+    careful = Filter._append_entries
+
+    def careless(filter_: Filter, member: Member, m: AppendEntries) -> None:
+        if m.prev_index is None and m.term >= filter_._engine.term:
+            filter_._sign_of_life(member, m.term, m.commit_index)
+        careful(filter_, member, m)
+
+    setter(Filter, "_append_entries", careless)
+
+
+def truncation_guard(setter: Setter) -> None:
+    """Entries that are here already are cut off and stored again."""
+    setter(Filter, "_already_here", lambda filter_, entries: 0)
+
+
+def conflict_hint(setter: Setter) -> None:
+    """The first point of conflict is told once, and forgotten with the next message of the pipeline."""
+
+    def conflicts(filter_: Filter, prev_index: int, prev_term: int) -> bool:
+        log, filter_._conflict = filter_._engine.log, None
+        if prev_index <= log.last_index and log.term_at(prev_index) == prev_term:
+            return False
+        filter_._conflict = prev_index
+        return True
+
+    setter(Filter, "_conflicts", conflicts)
+
+
+def stale_ack(setter: Setter) -> None:
+    """An acknowledgement counts whatever leadership it was given to."""
+    setter(Filter, "_is_for_this_term", lambda filter_, m: True)
+
+
+def term_hint(setter: Setter) -> None:
+    """A leader of an old term is ignored instead of told."""
+    careful = Filter._append_entries
+
+    def silent(filter_: Filter, member: Member, m: AppendEntries) -> None:
+        if m.term >= filter_._engine.term:
+            careful(filter_, member, m)
+
+    setter(Filter, "_append_entries", silent)
+
+
+def members_only(setter: Setter) -> None:
+    """Whoever has a connection takes part."""
+
+    def receive(engine: Engine, peer: str, message: Any) -> None:
+        engine.guarded(lambda: engine.filter.receive(Member(peer), message))
+
+    setter(Engine, "receive", receive)
+
+
+# -- elections -------------------------------------------------------------------------------------------------------
+def vote_once(setter: Setter) -> None:
+    """A vote that was given in a term does not keep a member from giving another."""
+    careful = Election.on_request_vote
+
+    def set_term(ballot: Ballot, term: int, vote: str | None, floor: int = 0) -> None:
+        ballot._write(term=max(term, ballot.term), vote=vote, floor=max(ballot.floor, floor))
+
+    def on_request_vote(election: Election, member: Member, asked: RequestVote) -> bool:
+        election._engine._SyncObj__votedForNodeId = None
+        return careful(election, member, asked)
+
+    setter(Ballot, "set_term", set_term)
+    setter(Election, "on_request_vote", on_request_vote)
+
+
+def distinct_votes(setter: Setter) -> None:
+    """A vote that arrives twice counts twice."""
+    setter(Election, "on_vote", lambda election, member, vote: True)
+
+
+def vote_again(setter: Setter) -> None:
+    """A candidate whose vote was lost on the way does not get it again."""
+    setter(Engine, "voted_for", property(lambda engine: None))
+
+
+def pre_vote(setter: Setter) -> None:
+    """A fired timer raises the term at once."""
+
+    def before_tick(election: Election) -> None:
+        engine = election._engine
+        election.campaign_is_transfer = engine.transfer_asked
+        if not engine.leads and not election.may_stand():
+            engine.election_deadline = engine.now() + engine.fresh_timeout()
+
+    setter(Election, "before_tick", before_tick)
+
+
+def sticky_leader(setter: Setter) -> None:
+    """Members that hear from a leader let others depose it."""
+    setter(Election, "protects_leader", lambda election: False)
+
+
+def step_down(setter: Setter) -> None:
+    """A leader without a majority goes on believing in itself."""
+    whole = library.SyncObjConf
+    setter(library, "SyncObjConf", lambda **options: whole(**{**options, "leaderFallbackTimeout": FOR_EVER_S}))
+
+
+def blank(setter: Setter) -> None:
+    """A member whose disk was lost votes and counts at once."""
+    setter(Ballot, "blank", property(lambda ballot: False))
+
+
+def birth(setter: Setter) -> None:
+    """A cluster may be founded by any majority of empty disks."""
+    setter(Replica, "_may_stand", lambda replica: True)
+
+
+# -- the log store ---------------------------------------------------------------------------------------------------
+def crc(setter: Setter) -> None:
+    """Records carry no checksum."""
+    setter(segment, "zlib", SimpleNamespace(crc32=lambda *_: 0))
+
+
+def floor(setter: Setter) -> None:
+    """Nothing says how far the log must reach."""
+    setter(Ballot, "floor", property(lambda ballot: 0))
+
+
+def reset_note(setter: Setter) -> None:
+    """A log is replaced without a note of what it is becoming."""
+    setter(Ballot, "begin_reset", lambda ballot, index, term: None)
+
+
+def trim_note(setter: Setter) -> None:
+    """Old segments go without a note of where the log begins now."""
+    setter(Ballot, "set_first", lambda ballot, first, floor: None)
+
+
+def trim_below_checkpoint(setter: Setter) -> None:
+    """The log is trimmed to what is applied, durable in the state or not."""
+    careful = Replica.trim
+    setter(Replica, "trim", lambda replica, durable_index: careful(replica, replica.engine.applied_index))
+
+
+def one_process(setter: Setter) -> None:
+    """A data directory may be taken twice."""
+    setter(RealDisk, "lock", lambda disk: None)
+
+
+# -- sending and snapshots -------------------------------------------------------------------------------------------
+def big_window(setter: Setter) -> None:
+    """There is no bound on what is under way to one follower."""
+    setter(limits, "REPLICATION_WINDOW_BYTES", 1 << 40)
+
+
+def one_hint(setter: Setter) -> None:
+    """A follower that needs a snapshot is told so whenever anything is sent."""
+    careful = Replication.send_to
+
+    def eager(replication: Replication, member: Member, *, sign_of_life: bool) -> None:
+        engine = replication._engine
+        for _ in range(100 if engine.next_index[member] <= engine.log.first_index else 1):
+            careful(replication, member, sign_of_life=sign_of_life)
+
+    setter(Replication, "send_to", eager)
+
+
+def keep_for_followers(setter: Setter) -> None:
+    """The leader trims its log without a look at those who are just behind."""
+
+    def trim(replica: Replica, durable_index: int) -> None:
+        engine = replica.engine
+        engine.guarded(lambda: replica._log.trim_to(min(durable_index, engine.applied_index)))
+
+    setter(Replica, "trim", trim)
+
+
+def copy_checked(setter: Setter) -> None:
+    """A received copy of the state is put in place as it came."""
+
+    def install(files: statefile.SqliteStateFiles, _snapshot: object) -> None:
+        files._incoming.rename(files._state)
+
+    setter(statefile.SqliteStateFiles, "install", install)
+
+
+# -- outcomes and reads ----------------------------------------------------------------------------------------------
+def receipts_kept(setter: Setter) -> None:
+    """The machine does not know a request that comes again."""
+    setter(receipts, "find", lambda *_: None)
+    setter(receipts, "keep", lambda *_: None)
+
+
+def outcome_colours(setter: Setter) -> None:
+    """What is perhaps applied is reported as certainly not applied."""
+    setter(engine_module, "OutcomeUnknown", lambda detail: NotApplied("no_leader", detail))
+
+
+def read_barrier(setter: Setter) -> None:
+    """A linearizable read is answered from whatever is applied here."""
+
+    async def nothing(_reading: Reading, _visit: object) -> int:
+        return 0
+
+    setter(Reading, "_barrier", nothing)
+
+
+def relay_wait(setter: Setter) -> None:
+    """A forwarded answer is relayed before this node has applied what it tells of."""
+    setter(writing, "sequence_of", lambda answer: 0)
+
+
+_TABLE: list[Switch] = [
+    barrier,
+    leader_barrier,
+    vote_durable,
+    cut_sync,
+    apply_once,
+    applied_before_told,
+    fail_stop,
+    fsync_fatal,
+    commit_clamp,
+    snapshot_commit_clamp,
+    truncation_guard,
+    conflict_hint,
+    stale_ack,
+    term_hint,
+    members_only,
+    vote_once,
+    distinct_votes,
+    vote_again,
+    pre_vote,
+    sticky_leader,
+    step_down,
+    blank,
+    birth,
+    crc,
+    floor,
+    reset_note,
+    trim_note,
+    trim_below_checkpoint,
+    one_process,
+    big_window,
+    one_hint,
+    keep_for_followers,
+    copy_checked,
+    receipts_kept,
+    outcome_colours,
+    read_barrier,
+    relay_wait,
+]
+SWITCHES: dict[str, Switch] = {switch.__name__: switch for switch in _TABLE}

@@ -5,7 +5,7 @@ Every method is one call of the table, named and typed for people; what a call g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, Self
 
 from quorl.client.aio_producer import AsyncProducer
@@ -150,8 +150,13 @@ class AsyncTopic:
         request = t.Consume(topic=self.name, consumer_id=consumer_id, max=max, wait=wait_s)
         return [read_message(self.name, item) for item in (await self._client.call(request)).items]
 
-    def follow(self, start: str | int = "earliest", *, partition: int | None = None) -> AsyncFollower:
-        """Iterate for ever over the messages from ``start`` on, of one partition or of all, without a cursor."""
+    def follow(
+        self, start: str | int | Mapping[int, int] = "earliest", *, partition: int | None = None
+    ) -> AsyncFollower:
+        """Iterate for ever over the messages from ``start`` on, of one partition or of all, without a cursor.
+
+        ``start`` may also be the next offset of each partition that is to be followed.
+        """
         return AsyncFollower(self._client, self.name, start, partition)
 
     def consumer(
@@ -174,12 +179,16 @@ class AsyncTopic:
 class AsyncFollower:
     """The messages of a topic for ever. After an error the iteration can go on where it was."""
 
-    def __init__(self, client: AsyncClient, topic: str, start: str | int, partition: int | None) -> None:
+    def __init__(
+        self, client: AsyncClient, topic: str, start: str | int | Mapping[int, int], partition: int | None
+    ) -> None:
         self._client = client
         self._topic = topic
         self._start = str(start)
         self._ready: list[Message] = []
         self._next: dict[int, str] = {} if partition is None else {partition: str(start)}
+        if isinstance(start, Mapping):
+            self._next = {number: str(offset) for number, offset in start.items()}
         self._turn = 0
         self._empty = 0
 
@@ -187,15 +196,15 @@ class AsyncFollower:
         return self
 
     async def __anext__(self) -> Message:
+        while not self._ready:
+            self._ready = (await self.fetch())[::-1]
+        return self._ready.pop()
+
+    async def fetch(self) -> list[Message]:
+        """Ask one partition; wait a while for something new once none of them had anything."""
         if not self._next:
             info = await self._client.call(t.GetTopic(topic=self._topic))
             self._next = dict.fromkeys(range(info.partitions), self._start)
-        while not self._ready:
-            await self._fetch()
-        return self._ready.pop()
-
-    async def _fetch(self) -> None:
-        """Ask one partition; wait for something new once none of them had anything."""
         count = len(self._next)
         partition = list(self._next)[self._turn % count]
         wait_s = 0.0 if self._empty < count else FOLLOW_WAIT_S if count == 1 else FOLLOW_ROUND_S / count
@@ -210,7 +219,7 @@ class AsyncFollower:
         self._next[partition] = str(page.next)
         self._turn += 1
         self._empty = 0 if page.items else self._empty + 1
-        self._ready = [read_message(self._topic, item) for item in reversed(page.items)]
+        return [read_message(self._topic, item) for item in page.items]
 
 
 class AsyncConsumer:
@@ -251,16 +260,17 @@ class AsyncConsumer:
 
     async def __anext__(self) -> Message:
         while not self._ready:
-            fetched = await self._fetch()
+            fetched = await self.fetch()
             if not fetched and not self._wait_s:
                 raise StopAsyncIteration
             self._ready = fetched[::-1]
         return self._ready.pop()
 
-    async def _fetch(self) -> list[Message]:
+    async def fetch(self, max: int | None = None) -> list[Message]:  # noqa: A002
+        """Fetch once: the next messages, up to ``max``, which are read from now on; empty if there are none in time."""
         await self.register()
         assert self.consumer_id is not None
-        request = t.Consume(topic=self._topic, consumer_id=self.consumer_id, max=self._max, wait=self._wait_s)
+        request = t.Consume(topic=self._topic, consumer_id=self.consumer_id, max=max or self._max, wait=self._wait_s)
         try:
             if self._unknown is None:
                 reply = await self._client.call(request)

@@ -5,7 +5,7 @@ Every method is one call of the table, named and typed for people; what a call g
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, Self
 
 from quorl.client.errors import OutcomeUnknown, Rejected
@@ -150,8 +150,11 @@ class Topic:
         request = t.Consume(topic=self.name, consumer_id=consumer_id, max=max, wait=wait_s)
         return [read_message(self.name, item) for item in self._client.call(request).items]
 
-    def follow(self, start: str | int = "earliest", *, partition: int | None = None) -> Follower:
-        """Iterate for ever over the messages from ``start`` on, of one partition or of all, without a cursor."""
+    def follow(self, start: str | int | Mapping[int, int] = "earliest", *, partition: int | None = None) -> Follower:
+        """Iterate for ever over the messages from ``start`` on, of one partition or of all, without a cursor.
+
+        ``start`` may also be the next offset of each partition that is to be followed.
+        """
         return Follower(self._client, self.name, start, partition)
 
     def consumer(
@@ -174,12 +177,14 @@ class Topic:
 class Follower:
     """The messages of a topic for ever. After an error the iteration can go on where it was."""
 
-    def __init__(self, client: Client, topic: str, start: str | int, partition: int | None) -> None:
+    def __init__(self, client: Client, topic: str, start: str | int | Mapping[int, int], partition: int | None) -> None:
         self._client = client
         self._topic = topic
         self._start = str(start)
         self._ready: list[Message] = []
         self._next: dict[int, str] = {} if partition is None else {partition: str(start)}
+        if isinstance(start, Mapping):
+            self._next = {number: str(offset) for number, offset in start.items()}
         self._turn = 0
         self._empty = 0
 
@@ -187,15 +192,15 @@ class Follower:
         return self
 
     def __next__(self) -> Message:
+        while not self._ready:
+            self._ready = (self.fetch())[::-1]
+        return self._ready.pop()
+
+    def fetch(self) -> list[Message]:
+        """Ask one partition; wait a while for something new once none of them had anything."""
         if not self._next:
             info = self._client.call(t.GetTopic(topic=self._topic))
             self._next = dict.fromkeys(range(info.partitions), self._start)
-        while not self._ready:
-            self._fetch()
-        return self._ready.pop()
-
-    def _fetch(self) -> None:
-        """Ask one partition; wait for something new once none of them had anything."""
         count = len(self._next)
         partition = list(self._next)[self._turn % count]
         wait_s = 0.0 if self._empty < count else FOLLOW_WAIT_S if count == 1 else FOLLOW_ROUND_S / count
@@ -210,7 +215,7 @@ class Follower:
         self._next[partition] = str(page.next)
         self._turn += 1
         self._empty = 0 if page.items else self._empty + 1
-        self._ready = [read_message(self._topic, item) for item in reversed(page.items)]
+        return [read_message(self._topic, item) for item in page.items]
 
 
 class Consumer:
@@ -251,16 +256,17 @@ class Consumer:
 
     def __next__(self) -> Message:
         while not self._ready:
-            fetched = self._fetch()
+            fetched = self.fetch()
             if not fetched and not self._wait_s:
                 raise StopIteration
             self._ready = fetched[::-1]
         return self._ready.pop()
 
-    def _fetch(self) -> list[Message]:
+    def fetch(self, max: int | None = None) -> list[Message]:  # noqa: A002
+        """Fetch once: the next messages, up to ``max``, which are read from now on; empty if there are none in time."""
         self.register()
         assert self.consumer_id is not None
-        request = t.Consume(topic=self._topic, consumer_id=self.consumer_id, max=self._max, wait=self._wait_s)
+        request = t.Consume(topic=self._topic, consumer_id=self.consumer_id, max=max or self._max, wait=self._wait_s)
         try:
             if self._unknown is None:
                 reply = self._client.call(request)

@@ -8,12 +8,13 @@ from hypothesis import strategies as st
 from quorl.client import batching
 from quorl.client import errors as e
 from quorl.client.batching import Lane, Part
-from quorl.client.flow import Send, Sleep
+from quorl.client.flow import Failure, Send, Sleep
 from quorl.client.model import message, size_bytes
 from quorl.client.sharing import Mismatch, share
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.placement import partition_of
+from quorl.cluster.protocol.wire import Answer
 from tests.client.scripted import LOST, REFUSED, SILENT, World, appended, problem, reply
 
 
@@ -140,7 +141,7 @@ def test_nobody_waits_longer_than_he_wanted(sheet: Sheet) -> None:
 
 def test_d7_a_flight_in_doubt_is_repeated_as_it_was_for_those_who_still_wait(sheet: Sheet) -> None:
     old, young = sheet.add("old", left_s=2), sheet.add("young", left_s=8)
-    events = [SILENT, SILENT, SILENT, REFUSED, appended(2, first=5)]
+    events: list[Answer | Failure] = [SILENT, SILENT, SILENT, REFUSED, appended(2, first=5)]
     sheet.drive(sheet.lane.fly(), lambda _: events.pop(0) if len(events) > 1 else events[0])
     assert isinstance(old.outcome, e.OutcomeUnknown)
     assert old.outcome.key == "key-1"

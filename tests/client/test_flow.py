@@ -137,7 +137,7 @@ def test_no_quorum_is_unavailable_and_carries_its_code(world: World) -> None:
 
 
 def test_once_lost_it_is_unknown_for_ever(world: World) -> None:
-    events = [LOST]
+    events: list[Answer | Failure] = [LOST]
     with pytest.raises(e.OutcomeUnknown) as caught:
         world.drive(flow(world.route, CREATE, timeout_s=1), lambda _: events.pop() if events else REFUSED, takes_s=0.01)
     assert caught.value.key == "key-1"
@@ -246,7 +246,7 @@ def test_inspections_take_no_options(world: World) -> None:
 def test_a_long_poll_has_time_to_wait_and_waits_less_when_it_is_repeated(world: World) -> None:
     page = reply("browse", t.MessagePage(items=[], next=0))
     browse = t.Browse(topic="x", wait=20)
-    events = [page, SILENT]
+    events: list[Answer | Failure] = [page, SILENT]
     world.drive(flow(world.route, browse, timeout_s=10), lambda _: events.pop())
     first, second = world.sends
     assert first.timeout_s == 24.0

@@ -1,0 +1,117 @@
+"""``quorl topic``: create, list, describe and delete topics; the streams are in ``produce`` and ``read``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from quorl.client.cli import output
+from quorl.client.cli.common import Settings, common_options
+from quorl.client.cli.produce import produce
+from quorl.client.cli.read import consume, tail
+
+
+@click.group()
+def topic() -> None:
+    """Work with topics: ordered messages that stay."""
+
+
+topic.add_command(produce)
+topic.add_command(consume)
+topic.add_command(tail)
+
+
+@topic.command()
+@click.argument("name")
+@click.option("--partitions", type=click.IntRange(1, 256), default=1, show_default=True)
+@click.option("--if-absent", is_flag=True, help="Fail if it exists, even if it is just so.")
+@common_options
+def create(settings: Settings, name: str, partitions: int, if_absent: bool) -> None:
+    """Create a topic. One that exists just so is fine."""
+    with settings.client() as client:
+        made = client.topics.create(name, partitions=partitions, if_absent=if_absent)
+    if settings.as_json:
+        output.emit(made)
+    settings.say(f"{'exists' if made.existing else 'created'}: {output.clean(name)}, partitions: {made.partitions}")
+
+
+@topic.command()
+@click.argument("prefix", default="")
+@common_options
+def ls(settings: Settings, prefix: str) -> None:
+    """List topics, or those whose name begins with PREFIX."""
+    with settings.client() as client:
+        found = client.topics.list(prefix=prefix)
+    if settings.as_json:
+        output.emit(found)
+        return
+    columns = ("TOPIC", "PARTITIONS", "MESSAGES", "BYTES", "PRODUCERS", "CONSUMERS", "CREATED")
+    rows = [(i.name, i.partitions, i.messages, i.bytes, i.producers, i.consumers, i.created_at) for i in found]
+    output.table(columns, rows, numbers=columns[1:6])
+    if not found:
+        settings.say("no topics yet: quorl topic create NAME" if not prefix else f"no topic begins with {prefix!r}")
+
+
+@topic.command()
+@click.argument("name")
+@common_options
+def show(settings: Settings, name: str) -> None:
+    """Describe a topic: its partitions and its consumers."""
+    from quorl.cluster.protocol import limits
+    from quorl.cluster.protocol import topics as t
+
+    with settings.client() as client:
+        info = client.topics.get(name)
+        consumers = client.call(t.ListConsumers(topic=name, limit=limits.PAGE_ITEMS_MAX))
+    if settings.as_json:
+        output.emit(info)
+        return
+    click.echo(
+        f"{output.clean(info.name)} · created {info.created_at} · {output.grouped(info.messages)} messages, "
+        f"{output.grouped(info.bytes)} bytes · {info.producers} producers, {info.consumers} consumers"
+    )
+    columns = ("PARTITION", "FIRST", "NEXT", "MESSAGES", "BYTES")
+    rows = [(p.partition, p.first_offset, p.next_offset, p.messages, p.bytes) for p in info.details]
+    output.table(columns, rows, numbers=columns)
+    if consumers.items:
+        click.echo()
+        lags = [(c.consumer_id, c.name or "–", c.lag, c.created_at) for c in consumers.items]
+        output.table(("CONSUMER", "NAME", "LAG", "CREATED"), lags, numbers=("CONSUMER", "LAG"))
+    if consumers.next is not None:
+        settings.say(f"and more consumers than the first {limits.PAGE_ITEMS_MAX}")
+
+
+@topic.command()
+@click.argument("name")
+@click.option("--if-empty", is_flag=True, help="Only if it holds no messages.")
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@common_options
+def rm(settings: Settings, name: str, if_empty: bool, yes: bool) -> None:
+    """Delete a topic with its messages, producers and consumers."""
+    with settings.client() as client:
+        if not yes and not if_empty:
+            if not sys.stdin.isatty():
+                raise click.UsageError("deleting a topic without being asked takes --yes")
+            count = output.grouped(client.topics.get(name).messages)
+            click.confirm(f"Delete {output.clean(name)} with {count} messages?", abort=True, err=True)
+        gone = client.topics.delete(name, if_empty=if_empty)
+    if settings.as_json:
+        output.emit(gone)
+    settings.say(f"deleted: {output.clean(gone.name)}, messages: {output.grouped(gone.messages)}")
+
+
+@topic.command()
+@click.argument("name")
+@click.option("--consumer", "consumer_id", type=click.IntRange(1), help="Count what this consumer has not read.")
+@common_options
+def size(settings: Settings, name: str, consumer_id: int | None) -> None:
+    """Print the number of messages, or of those that a consumer has not read."""
+    from quorl.cluster.protocol import topics as t
+
+    with settings.client() as client:
+        found = client.call(t.GetSize(topic=name, consumer_id=consumer_id))
+    if settings.as_json:
+        output.emit(found)
+    else:
+        click.echo(found.size)

@@ -9,7 +9,7 @@ it returns the peer's ``Hello``, or raises ``Refused``::
       | -- Proof -----------------------------------> |   the proof, then the cluster id are checked
       | <------------------------------- Welcome --- |   sent by the owner of the connection, which may prefer another
 
-A proof is HMAC-SHA256 under the cluster secret over the prover's role, both hellos and both nonces. So it is good for
+A proof is HMAC-SHA256, under a key made from the cluster secret, over the prover's role, both hellos and both nonces. So it is good for
 one connection only (both sides put in 32 fresh random bytes), cannot be returned to its maker (the roles differ), and
 covers every claim that was made.
 
@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable, Container, Generator
+from hashlib import sha256
 from typing import NamedTuple, TypeVar
 
 import msgspec
@@ -230,7 +231,8 @@ def _transcript(*parts: bytes) -> bytes:
 
 
 def _prove(secret: bytes, role: bytes, transcript: bytes) -> bytes:
-    return hmac.digest(secret, b"quorl node handshake 1 " + role + b"\0" + transcript, "sha256")
+    key = sha256(b"quorl cluster secret\0" + secret).digest()  # HMAC itself pads keys, so that "a" and "a\0" are one
+    return hmac.digest(key, b"quorl node handshake 1 " + role + b"\0" + transcript, "sha256")
 
 
 def _check_proof(secret: bytes, role: bytes, transcript: bytes, proof: bytes) -> None:

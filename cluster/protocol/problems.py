@@ -64,6 +64,13 @@ _OF_HTTP = (
     Kind(
         "invalid_parameter", 400, "Invalid parameter", "Correct the parameter or header that the detail names.", False
     ),
+    Kind(
+        "forbidden_origin",
+        403,
+        "Page of another site",
+        "A web page may call only the node that served it. Programs send no Origin header.",
+        False,
+    ),
     Kind("route_not_found", 404, "No such route", "GET /openapi.json lists every route.", False),
     Kind("method_not_allowed", 405, "Method not allowed", "Use one of the methods in the Allow header.", False),
     Kind(

@@ -169,8 +169,17 @@ def check_target(call: Call) -> None:
 
 
 def check_headers(call: Call) -> None:
-    """Refuse bodies that claim not to be JSON, and callers that do not take JSON."""
+    """Refuse pages of other sites, bodies that claim not to be JSON, and callers that do not take JSON.
+
+    What a browser may send for another site's page without asking always carries that site as its origin. So without
+    an origin the type that ``curl -d`` claims by default is taken for what the body is.
+    """
+    origin = call.headers.get("origin")
+    if origin is not None and origin.partition("://")[2] != call.headers.get("host", ""):
+        raise ProtocolError(Problem("forbidden_origin", f"The request comes from a page of {origin[:100]}."))
     sent = call.headers.get("content-type", "").lower().replace(" ", "").replace('"', "")
+    if sent == _CURL_DEFAULT and origin is None:
+        sent = ""
     if call.body and sent not in {"", "application/json", "application/json;charset=utf-8"}:
         raise ProtocolError(Problem("unsupported_media_type", f"The body is said to be {sent[:100]}."))
     accept = call.headers.get("accept", "")
@@ -212,6 +221,7 @@ def read_pairs(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+_CURL_DEFAULT = "application/x-www-form-urlencoded"
 _KEY = re.compile(rf"[!-~]{{1,{limits.IDEMPOTENCY_KEY_CHARS_MAX}}}")
 _HOPS = re.compile(r"[0-9]{1,2}")
 

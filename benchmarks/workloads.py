@@ -1,0 +1,163 @@
+"""The workloads: one function each, that runs once on a fresh topic and returns its figures.
+
+What each one does is described for readers in ``README.md``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import NamedTuple
+
+from benchmarks import load
+from benchmarks.cluster import Cluster, NodeProcess
+from benchmarks.failover import failover
+from quorl.client import AsyncClient, AsyncTopic
+from quorl.cluster.protocol import topics as t
+
+STORED = 100_000
+BATCHES_IN_FLIGHT = 4
+
+Figures = dict[str, object]
+
+
+class Scene(NamedTuple):
+    """Where one run takes place."""
+
+    cluster: Cluster
+    topic: str
+    seconds: float
+    runs: int
+    """For a workload that runs once: how often it does what it counts."""
+
+
+class Workload(NamedTuple):
+    """A workload, and how often it runs unless somebody says otherwise."""
+
+    run: Callable[[Scene], Awaitable[Figures]]
+    summary: str
+    runs: int = 3
+    once: bool = False
+
+
+@contextlib.asynccontextmanager
+async def _client_of(node: NodeProcess, topic: str) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient([node.url]) as client:
+        await client.topics.create(topic)
+        yield client
+
+
+async def _follower(cluster: Cluster) -> NodeProcess:
+    leader = await cluster.leader()
+    return next(node for node in cluster.nodes if node is not leader)
+
+
+# -- appending -----------------------------------------------------------------------------------------------------
+async def append_sync(scene: Scene) -> Figures:
+    """One message at a time."""
+    return await _append_each(scene, await scene.cluster.leader(), loops=1)
+
+
+async def append_64(scene: Scene) -> Figures:
+    """64 loops on one client, whose appends travel together."""
+    return await _append_each(scene, await scene.cluster.leader(), loops=64)
+
+
+async def append_64_follower(scene: Scene) -> Figures:
+    """The same at a node that must forward."""
+    return await _append_each(scene, await _follower(scene.cluster), loops=64)
+
+
+async def _append_each(scene: Scene, node: NodeProcess, loops: int) -> Figures:
+    async with _client_of(node, scene.topic) as client:
+        topic = client.topic(scene.topic)
+        timed = await load.warmed(lambda: topic.append(load.VALUE), loops, scene.seconds)
+        return {**timed.figures()}
+
+
+async def append_64_http(scene: Scene) -> Figures:
+    """64 loops, one HTTP request for each message."""
+    async with _client_of(await scene.cluster.leader(), scene.topic) as client:
+        request = t.Append(topic=scene.topic, messages=load.one_message())
+        timed = await load.warmed(lambda: client.call(request), 64, scene.seconds)
+        return {**timed.figures()}
+
+
+async def append_batch(scene: Scene) -> Figures:
+    """500 messages per call, four calls in flight; the latencies are those of a call."""
+    async with _client_of(await scene.cluster.leader(), scene.topic) as client:
+
+        async def call() -> None:
+            await client.call(t.Append(topic=scene.topic, messages=load.many_messages()))
+
+        timed = await load.warmed(call, BATCHES_IN_FLIGHT, scene.seconds)
+        return {**timed.figures(load.BATCH)}
+
+
+# -- reading -------------------------------------------------------------------------------------------------------
+async def read(scene: Scene) -> Figures:
+    """Read what is stored, 500 at a time, three ways; ``--secs`` below 1 stores less."""
+    stored = max(load.BATCH, int(STORED * min(1.0, scene.seconds)) // load.BATCH * load.BATCH)
+    async with _client_of(await scene.cluster.leader(), scene.topic) as client:
+        for _ in range(stored // load.BATCH):
+            await client.call(t.Append(topic=scene.topic, messages=load.many_messages()))
+        await asyncio.sleep(min(1.0, scene.seconds))
+        browsed = await _read_through(stored, lambda offset: _browse(client, scene.topic, offset))
+        topic = client.topic(scene.topic)
+        decoded = await _read_through(stored, lambda offset: _browse_decoded(topic, offset))
+        consumer = await topic.register_consumer()
+        consumed = await _read_through(stored, lambda _: _consume(client, scene.topic, consumer))
+    figures = browsed.figures(load.BATCH)
+    return {
+        **figures,
+        "decoded_msgs_s": decoded.figures(load.BATCH)["msgs_s"],
+        "consume_msgs_s": consumed.figures(load.BATCH)["msgs_s"],
+        "consume_p50_ms": consumed.figures()["p50_ms"],
+        "consume_p99_ms": consumed.figures()["p99_ms"],
+        "stored": stored,
+    }
+
+
+async def _read_through(stored: int, page: Callable[[int], Awaitable[int]]) -> load.Timed:
+    """Read page after page from the beginning to the end."""
+    took_s: list[float] = []
+    offset = 0
+    started = before = time.perf_counter()
+    while offset < stored:
+        count = await page(offset)
+        assert count == load.BATCH, f"{count} messages at {offset}"
+        offset += count
+        before, after = time.perf_counter(), before
+        took_s.append(before - after)
+    return load.Timed(time.perf_counter() - started, took_s)
+
+
+async def _browse(client: AsyncClient, topic: str, offset: int) -> int:
+    return len((await client.call(t.Browse(topic=topic, start=str(offset), limit=load.BATCH))).items)
+
+
+async def _browse_decoded(topic: AsyncTopic, offset: int) -> int:
+    return len(await topic.browse(offset, limit=load.BATCH))
+
+
+async def _consume(client: AsyncClient, topic: str, consumer: int) -> int:
+    return len((await client.call(t.Consume(topic=topic, consumer_id=consumer, max=load.BATCH))).items)
+
+
+async def _failover(scene: Scene) -> Figures:
+    return await failover(scene.cluster, scene.topic, scene.seconds, scene.runs)
+
+
+WORKLOADS: dict[str, Workload] = {
+    "append-sync": Workload(append_sync, "one message at a time, each acknowledged before the next"),
+    "append-64": Workload(append_64, "64 loops on one client, whose appends travel together"),
+    "append-64-http": Workload(append_64_http, "64 loops, one HTTP request for each message"),
+    "append-64-follower": Workload(append_64_follower, "append-64 at a node that does not lead"),
+    "append-batch": Workload(append_batch, "500 messages per call, four calls in flight"),
+    "read": Workload(read, "100 000 stored messages, 500 at a time: browsed, browsed and decoded, consumed"),
+    "failover": Workload(
+        _failover, "a write every 10 ms while the leader is killed; a run is one kill", runs=5, once=True
+    ),
+}

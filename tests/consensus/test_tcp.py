@@ -339,6 +339,93 @@ async def test_a_resolver_that_hangs_is_asked_once_and_given_up_at_the_end(monke
         assert asked == ["peer.invalid"]
 
 
+async def test_a_peer_whose_machine_does_not_answer_is_given_up_after_the_timeout() -> None:
+    at = addresses("n1", "n2")
+    one = Node("n1", at, timing=QUICK._replace(connect_s=0.05))
+    with socket.socket() as full, socket.socket() as first, socket.socket() as second:
+        full.bind(at["n2"])
+        full.listen(0)  # with one connection waiting to be accepted, the system answers no more
+        for filler in (first, second):
+            filler.setblocking(False)
+            filler.connect_ex(at["n2"])
+        async with running(one):
+            peer = one.network._peers["n2"]
+            while peer.failures < 2:
+                await asyncio.sleep(0.01)
+            assert one.network.troubles == {"n2": f"127.0.0.1:{at['n2'][1]}: no answer within 0.05 s"}
+
+
+async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = addresses("n1", "n2")
+    one = Node("n1", {"n1": at["n1"], "n2": ("peer.invalid", at["n2"][1])})
+
+    async def getaddrinfo(host: str, *rest: object, **more: object) -> list[object]:
+        return [(0, 0, 0, "", (address, 0)) for address in ("127.0.0.2", "127.0.0.1", "127.0.0.2")]
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    async with running(one):
+        port = at["n2"][1]
+        while one.network._peers["n2"].failures < 2:
+            await asyncio.sleep(0.01)
+        both = f"127.0.0.2:{port}: connection refused; 127.0.0.1:{port}: connection refused"
+        assert one.network.troubles == {"n2": both}
+        async with impersonating(hello("n2"), at["n2"]):
+            await one.until_connected("n2")
+
+
+async def test_an_error_in_the_users_events_reaches_the_loops_handler(monkeypatch: pytest.MonkeyPatch) -> None:
+    at = addresses("n1", "n2")
+    one, two = Node("n1", at), Node("n2", at)
+    errors: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(str(context["exception"])))
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("the user is broken")
+
+    monkeypatch.setattr(one.recorder, "on_refused", broken)
+    async with running(one):
+        async with running(two):
+            await settled(one, two)
+        await one.recorder.until(lambda: one.recorder.count("disconnected", "n2"))
+        while not errors:
+            await asyncio.sleep(0)
+        assert errors == ["the user is broken"]
+        async with running(Node("n2", at)):
+            await one.until_connected("n2")
+
+
+async def test_closing_does_not_wait_for_a_peer_that_does_not_read() -> None:
+    at = addresses("n1", "n2")
+    two = Node("n2", at)
+    async with running(two):
+        deaf = await Stranger.visit(two)
+        await deaf.get_in(hello("n1"), SECRET, "n2")
+        await two.until_connected("n1")
+        assert two.network.send("n1", bytes(limits.FRAME_BYTES_MAX - 1))
+        await two.network.close()
+        assert two.network._connections == set()
+        deaf.vanish()
+
+
+async def test_the_last_frames_leave_before_the_connection_closes() -> None:
+    at = addresses("n1", "n2")
+    one, two = Node("n1", at), Node("n2", at)
+    async with running(one, two):
+        await settled(one, two)
+        large = bytes(4 << 20)
+        assert one.network.send("n2", large)
+        assert one.network.send("n2", b"farewell")
+        await one.network.close()
+        await two.recorder.until(lambda: len(two.recorder.frames) == 2)
+        assert two.recorder.frames[-1] == ("n1", b"farewell")
+
+
+async def test_a_free_port_can_be_asked_for() -> None:
+    one = Node("n1", {"n1": ("127.0.0.1", 0)})
+    async with running(one):
+        assert one.network.port > 0
+
+
 async def test_a_network_can_be_closed_in_any_state() -> None:
     at = addresses("n1", "n2")
     for pauses in range(12):

@@ -13,6 +13,8 @@ import secrets
 import signal
 import sys
 import time
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 from aiohttp import web
@@ -61,7 +63,7 @@ async def serve(config: Config) -> int:
     dice = random.SystemRandom()
     networks: list[TcpNetwork] = []
 
-    def network(gossip, on_gossip):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    def network(gossip: Callable[[], bytes], on_gossip: Callable[[str, bytes], None]) -> TcpNetwork:
         addresses = {name: (m.raft.host, m.raft.port) for name, m in config.peers.items()}
         listen = (config.node.raft.host, config.node.raft.port)
         made = TcpNetwork(
@@ -90,6 +92,7 @@ async def serve(config: Config) -> int:
     finally:
         await peers.close()
         threads.close()
+        disk.close()
 
 
 def settings_of(config: Config) -> Settings:
@@ -121,20 +124,28 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
     runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
     site = web.TCPSite(runner, config.node.http.host, config.node.http.port, backlog=1024)
-    stopped = asyncio.get_running_loop().create_future()
+    stopped: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
+
+    def stop(number: signal.Signals) -> None:
+        if not stopped.done():
+            stopped.set_result(number)
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, lambda n=number: stopped.done() or stopped.set_result(n))
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
         await site.start()
         _calm_collector()
-        log.info("node_started", http=str(config.node.http), raft=str(config.node.raft), data_dir=str(config.node.data_dir))
-        await asyncio.wait([stopped, node.died], return_when=asyncio.FIRST_COMPLETED)
+        log.info(
+            "node_started", http=str(config.node.http), raft=str(config.node.raft), data_dir=str(config.node.data_dir)
+        )
+        ends: list[asyncio.Future[Any]] = [stopped, node.died]
+        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
         if node.died.done():
             reason = node.died.result()
             log.critical("node_died", detail=reason)
-            print(f"{config.node.name} stopped itself: {reason}\nNothing acknowledged is lost.", file=sys.stderr)
+            sys.stderr.write(f"{config.node.name} stopped itself: {reason}\nNothing acknowledged is lost.\n")
             return EXIT_MACHINE
-        log.info("node_stopping", signal=signal.Signals(stopped.result()).name)
+        log.info("node_stopping", signal=stopped.result().name)
         await node.stop()
         log.info("node_stopped")
         return EXIT_STOPPED

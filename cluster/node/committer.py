@@ -131,9 +131,7 @@ class Committer:
             size += waiting.size_bytes
         return batch
 
-    def _done(
-        self, done: asyncio.Future[Applied], batch: list[_Waiting], barriers: list[asyncio.Future[int]]
-    ) -> None:
+    def _done(self, done: asyncio.Future[Applied], batch: list[_Waiting], barriers: list[asyncio.Future[int]]) -> None:
         self._under_way = False
         error = done.exception()
         if error is not None:

@@ -90,7 +90,9 @@ class Raft(Section, frozen=True):
     """How often a leader makes itself heard when there is nothing to replicate."""
     snapshot_every: Annotated[int, Meta(ge=10, le=100_000_000, description="an integer from 10 to 100000000")] = 50_000
     """After so many log entries the state is made durable by itself and the log before it is dropped."""
-    log_bytes_max: Annotated[int, Meta(ge=1024**2, le=1024**4, description="an integer from 1 MiB to 1 TiB")] = 64 * 1024**2
+    log_bytes_max: Annotated[int, Meta(ge=1024**2, le=1024**4, description="an integer from 1 MiB to 1 TiB")] = (
+        64 * 1024**2
+    )
     """A log that is larger is shortened earlier, even if a member that is away will need a snapshot then."""
     durability: Literal["fsync"] = "fsync"
     """What an acknowledged write has gone through on a majority of the disks."""

@@ -82,3 +82,16 @@ class Peers(Protocol):
 
     async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
         """Send a call to a peer; raises ``PeerUnreachable`` or ``PeerLost``."""
+
+
+class Logger(Protocol):
+    """What this room says about itself; structlog's loggers fit. Events have stable names."""
+
+    def info(self, event: str, **fields: object) -> object:
+        """Say what was done."""
+
+    def warning(self, event: str, **fields: object) -> object:
+        """Say what failed and will be tried again."""
+
+    def exception(self, event: str, **fields: object) -> object:
+        """Say what should never happen, with its traceback."""

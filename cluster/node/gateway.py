@@ -116,7 +116,18 @@ class Gateway:
             patient = _patient(sealed, request) if wait_s > 0 else None
         ready_until = now + _TRYING_SHARE * self._deadline_s
         return Visit(
-            call, row, request, options, voice, scene, key, sealed, patient, ready_until, now + wait_s, ready_until + wait_s
+            call,
+            row,
+            request,
+            options,
+            voice,
+            scene,
+            key,
+            sealed,
+            patient,
+            ready_until,
+            now + wait_s,
+            ready_until + wait_s,
         )
 
     async def _in_time(self, visit: Visit) -> Answer:

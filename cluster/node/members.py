@@ -102,9 +102,7 @@ class Members:
         )
 
 
-def _role(
-    name: str, gossip: Gossip | None, status: Status
-) -> Literal["leader", "follower", "candidate", "unknown"]:
+def _role(name: str, gossip: Gossip | None, status: Status) -> Literal["leader", "follower", "candidate", "unknown"]:
     if name == status.leader:
         return "leader"
     if gossip is None:

@@ -30,12 +30,12 @@ from quorl.cluster.consensus.port import (
 from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
 from quorl.cluster.node.committer import Committer
-from quorl.cluster.node.core import Peers
+from quorl.cluster.node.core import Logger, Peers
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
 from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.timekeeper import Stamp, Timekeeper
-from quorl.cluster.node.upkeep import CatchUp, Logger, Trimming
+from quorl.cluster.node.upkeep import CatchUp, Trimming
 from quorl.cluster.node.watch import Watch
 from quorl.cluster.protocol.entry import Sealed, encode_command
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply

@@ -10,26 +10,16 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable
-from typing import Protocol
+from functools import partial
 
 import msgspec
 
 from quorl.cluster.consensus.port import Damaged, Offload, Snapshot, StateFiles
-from quorl.cluster.node.core import PeerLost, Peers, PeerUnreachable
+from quorl.cluster.node.core import Logger, PeerLost, Peers, PeerUnreachable
 from quorl.cluster.protocol.wire import Answer, Call
 
 PIECE_BYTES = 1024 * 1024
 _CALL_TIMEOUT_S = 30.0
-
-
-class Logger(Protocol):
-    """The two words that upkeep says."""
-
-    def info(self, event: str, **fields: object) -> object:
-        """Say what was done."""
-
-    def warning(self, event: str, **fields: object) -> object:
-        """Say what failed and will be tried again."""
 
 
 class Trimming:
@@ -108,7 +98,7 @@ class CatchUp:
                 piece = await self._get(leader, f"/internal/snapshot/{snapshot.name}", f"offset={offset}")
                 if not piece:
                     break
-                await self._offload.run(lambda at=offset, data=piece: self._states.receive(at, data))
+                await self._offload.run(partial(self._states.receive, offset, piece))
                 offset += len(piece)
             await self._install(snapshot)
             self._log.info("snapshot_installed", leader=leader, index=snapshot.index, size_bytes=snapshot.size_bytes)
@@ -118,7 +108,7 @@ class CatchUp:
 
     async def _get(self, leader: str, path: str, query: str) -> bytes:
         answer: Answer = await self._peers.call(leader, Call("GET", path, query, {}, b""), _CALL_TIMEOUT_S)
-        if answer.status != 200:  # noqa: PLR2004 - HTTP's own number
+        if answer.status != 200:
             raise PeerLost(f"{leader} answered {answer.status} to {path}")
         return answer.body
 

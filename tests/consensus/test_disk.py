@@ -199,9 +199,12 @@ def test_a_failed_fsync_is_final_for_its_file(tmp_path: Path, monkeypatch: pytes
         with pytest.raises(OSError, match="for good"):
             call()
     file.close()
-    for call in (lambda: disk.write_atomically("b", b""), lambda: disk.remove("b"), lambda: disk.open("b")):
-        with pytest.raises(OSError, match="for good"):
-            call()
+    with pytest.raises(OSError, match="for good"):
+        disk.write_atomically("b", b"")
+    with pytest.raises(OSError, match="for good"):
+        disk.remove("b")
+    with pytest.raises(OSError, match="for good"):
+        disk.open("b")
     disk.write_atomically("c", b"another file")
     assert [path.name for path in sorted(tmp_path.iterdir())] == ["a", "c"]
 
@@ -217,7 +220,6 @@ def test_a_failed_fsync_of_the_directory_is_final_for_all(tmp_path: Path, monkey
             disk.write_atomically(name, b"")
 
 
-@pytest.mark.skipif(sys.platform == "darwin", reason="another call makes data durable there")
 def test_a_replacement_is_durable_before_it_is_visible(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[str] = []
     for owner, name in ((os, "fdatasync"), (os, "fsync"), (Path, "rename")):

@@ -95,6 +95,16 @@ def test_a_new_directory_has_no_state_until_one_was_written(tmp_path: Path) -> N
     connection.close()
 
 
+def test_the_name_of_a_new_state_is_durable_before_anything_depends_on_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[Path, bool]] = []
+    monkeypatch.setattr(statefile, "_sync_directory", lambda path: synced.append((path, (path / "state.db").exists())))
+    SqliteStateFiles(tmp_path).open().close()
+    SqliteStateFiles(tmp_path).open().close()
+    assert synced == [(tmp_path, True)]
+
+
 def test_a11_what_was_applied_is_there_after_a_kill(node: Node, tmp_path: Path) -> None:
     again = crashed(node, tmp_path / "again")
     assert again.machine.position == Position(5, 15, 2)

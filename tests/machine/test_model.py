@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quorl.cluster.machine.digest import content_digest
@@ -82,7 +82,7 @@ def agree(model: Model, rig: Rig) -> None:
             assert size.size == sum(map(len, topic.partitions)) - sum(consumer.next)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(entries)
 def test_the_machine_does_what_the_model_does(run: list[list[tuple[Command[Any], str | None]]]) -> None:
     rig, model = Rig(), Model()
@@ -99,7 +99,7 @@ def test_the_machine_does_what_the_model_does(run: list[list[tuple[Command[Any],
     agree(model, rig)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(entries, st.integers(0, 12))
 def test_replicas_agree_also_after_a_dump_in_the_middle(
     run: list[list[tuple[Command[Any], str | None]]], middle: int

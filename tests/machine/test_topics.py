@@ -253,6 +253,7 @@ def test_an_append_that_lies_about_its_body_is_spoiled(rig: Rig) -> None:
         {"size_bytes": 10_000},
         {"body": b"[" * 100_000},
         {"body": b"\xff"},
+        {"producers": [0]},
         {"producers": [2**63]},
     ):
         value = rig.outcome(msgspec.structs.replace(good, **lie)).value

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from quorl.cluster.machine import events as e
@@ -62,7 +62,7 @@ sealed = st.builds(Sealed, st.one_of(st.none(), texts), st.binary(max_size=3), c
 entries = st.builds(Entry, numbers, numbers, st.lists(sealed, max_size=5).map(tuple))
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(entries.map(encode_entry), st.binary(max_size=50), anything.map(msgspec.msgpack.encode))))
 def test_apply_never_raises(payloads: list[bytes]) -> None:
     one, other = Rig(), Rig()

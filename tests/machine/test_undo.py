@@ -1,0 +1,147 @@
+"""Whatever statement of a command fails, the command leaves no trace: not in the rows, not in memory, not in the news."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import msgspec
+import pytest
+
+from quorl.cluster.machine import events as e
+from quorl.cluster.machine.dump import dump
+from quorl.cluster.machine.machine import Applied
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Command
+from quorl.cluster.protocol.problems import CommandFailed
+from quorl.cluster.protocol.system import Found
+from tests.machine.rig import Rig, expect, message, seal
+
+VICTIMS: list[Command[Any]] = [
+    t.CreateTopic(name="new", partitions=2),
+    t.DeleteTopic(topic="p"),
+    t.RegisterProducer(topic="p"),
+    t.RegisterConsumer(topic="p"),
+    t.Append(topic="p", messages=[message(1), *(message(i, key=f"k{i}") for i in range(5))]),
+    t.Consume(topic="p", consumer_id=1, max=50),
+    Found(cluster_id="c"),
+]
+WITNESSES: list[Command[Any]] = [
+    t.CreateTopic(name="other"),
+    t.RegisterProducer(topic="p"),
+    t.RegisterConsumer(topic="p", start="latest"),
+    t.Append(topic="p", messages=[message(2), *(message(i, key=f"k{i}") for i in range(5))]),
+    t.Consume(topic="p", consumer_id=1, max=3),
+    t.Append(topic="new", messages=[message(3)]),
+    t.CreateTopic(name="new"),
+]
+"""What comes after, and would give any trace away."""
+
+
+def prepared() -> Rig:
+    rig = Rig()
+    founders: list[Command[Any]] = [t.CreateTopic(name="p", partitions=3), *[t.RegisterConsumer(topic="p")] * 5]
+    rig.apply(*(seal(command, f"old{i}") for i, command in enumerate(founders)))
+    rig.now_ms += 5
+    rig.apply(*(seal(t.Append(topic="p", messages=[message(i)]), f"young{i}") for i in range(7)))
+    rig.now_ms += limits.RECEIPT_AGE_MS_MAX - 1  # the old receipts are due, more than one command may clear away
+    return rig
+
+
+def break_statement(rig: Rig, victim: int, at: int) -> list[str]:
+    """Make the ``at``-th statement of the ``victim``-th command of the next entry fail; what had run by then."""
+    state = rig.machine._state
+    real = state.execute
+    seen: list[str] = []
+    command = -1
+
+    def execute(statement: str, *values: Any) -> sqlite3.Cursor:
+        nonlocal command
+        if statement.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK", "BEGIN", "COMMIT")):
+            command += statement.startswith("SAVEPOINT")
+        elif command == victim and len(seen) <= at:
+            seen.append(statement)
+            if len(seen) == at + 1:
+                raise ValueError("the same on every node")
+        return real(statement, *values)
+
+    state.execute = execute
+    return seen
+
+
+def told(applied: Applied) -> list[Any]:
+    return [event for event in applied.events if not isinstance(event, e.CommandSpoiled)]
+
+
+def content(rig: Rig) -> list[Any]:
+    """All rows, but for the digest, which differs because the entries differ."""
+    records = [msgspec.msgpack.decode(chunk[4:]) for chunk in list(dump(rig.connection))[:-1]]
+    assert records[1].pop(8) == bytes.fromhex(rig.machine.digest)
+    return records
+
+
+@pytest.mark.parametrize("victim", VICTIMS, ids=lambda victim: type(victim).__name__)
+def test_a_failed_statement_undoes_its_command_without_a_trace(victim: Command[Any]) -> None:
+    at = 0
+    while fails_without_a_trace(victim, at):
+        at += 1
+    assert at >= 4
+
+
+def fails_without_a_trace(victim: Command[Any], at: int) -> bool:
+    """Whether the command has a statement ``at`` that can fail; if so, it was undone without a trace."""
+    rig, twin = prepared(), prepared()
+    first, rest = seal(WITNESSES[4]), [seal(w, f"w{i}") for i, w in enumerate(WITNESSES)]
+    seen = break_statement(rig, 1, at)
+    broken = rig.apply(first, seal(victim, "key"), *rest)
+    if len(seen) <= at:
+        return False
+    clean = twin.apply(first, seal(t.CreateTopic(name="..")), *rest)
+    expect(broken.outcomes[1].value, CommandFailed)
+    assert broken.outcomes[2:] == clean.outcomes[2:]
+    assert told(broken) == told(clean)
+    assert content(rig) == content(twin)
+    rig.sound()
+    assert not rig.apply(seal(victim, "key")).outcomes[0].replayed
+    rig.sound()
+    return True
+
+
+def test_a_commit_that_succeeds_but_says_that_it_failed_is_believed_by_its_rows() -> None:
+    rig = prepared()
+    state = rig.machine._state
+    real = state.execute
+
+    def execute(statement: str, *values: Any) -> sqlite3.Cursor:
+        done = real(statement, *values)
+        if statement == "COMMIT":
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
+            raise error
+        return done
+
+    state.execute = execute
+    with pytest.raises(sqlite3.OperationalError):
+        rig.apply(seal(t.Append(topic="p", messages=[message(1)])))
+    state.execute = real
+    assert rig.machine.position.sequence == 3
+    rig.append("p", message(2))
+    rig.sound()
+
+
+def test_the_digest_tells_apart_what_was_asked_and_what_came_of_it() -> None:
+    rigs = [prepared(), prepared(), prepared()]
+    rigs[1].connection.execute("UPDATE cursors SET next_offset = 1 WHERE partition = 0")  # a node that has diverged
+    rigs[2].wall_ms += 1  # an entry with the same outcome
+    for rig in rigs:
+        rig.apply(seal(t.Consume(topic="p", consumer_id=1, max=9)))
+    assert len({rig.machine.digest for rig in rigs}) == 3
+
+
+def test_a12_cluster_time_never_runs_backwards() -> None:
+    rig = prepared()
+    before = rig.machine.now_ms, rig.machine.wall_ms
+    rig.now_ms, rig.wall_ms = 1, 1
+    rig.apply()
+    assert (rig.machine.now_ms, rig.machine.wall_ms) == before

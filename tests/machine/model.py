@@ -38,7 +38,8 @@ class Model:
             first, outcome = self.receipts[slot]
             return (outcome, True) if first == command else ("idempotency_key_reused", False)
         outcome = self._do(command)
-        if key is not None and not (isinstance(command, t.Consume) and isinstance(outcome, tuple) and not outcome[0]):
+        waits_on = isinstance(command, t.Consume) and command.wait > 0 and isinstance(outcome, tuple) and not outcome[0]
+        if key is not None and not waits_on:
             self.receipts[slot] = (command, outcome)
         return outcome, False
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from quorl.cluster.machine.digest import content_digest
@@ -30,10 +30,20 @@ commands: st.SearchStrategy[Command[Any]] = st.one_of(
     st.builds(t.RegisterProducer, topic=names),
     st.builds(t.RegisterConsumer, topic=names, start=st.sampled_from(["earliest", "latest"])),
     *[st.builds(t.Append, topic=names, messages=st.lists(messages, min_size=1, max_size=5))] * 3,
-    *[st.builds(t.Consume, topic=names, consumer_id=ids, max=st.sampled_from([1, 2, 100]))] * 3,
+    *[st.builds(t.Consume, topic=names, consumer_id=ids, max=st.sampled_from([1, 100]), wait=st.sampled_from([0, 1]))]
+    * 3,
 )
-keys = st.one_of(st.none(), st.none(), st.sampled_from(["k1", "k2", "k3"]))
+keys = st.one_of(st.none(), st.none(), st.sampled_from(["k1", "k2"]))
 entries = st.lists(st.lists(st.tuples(commands, keys), max_size=6), max_size=12)
+
+
+def empty_then_full(wait: float) -> list[list[tuple[Command[Any], str | None]]]:
+    """A repeat of a ``Consume`` that found nothing the first time."""
+    consume = t.Consume(topic="a", consumer_id=1, wait=wait)
+    before: list[Command[Any]] = [t.CreateTopic(name="a"), t.RegisterConsumer(topic="a")]
+    between = t.Append(topic="a", messages=[message(1)])
+    asked: list[tuple[Command[Any], str | None]] = [(command, None) for command in before]
+    return [[*asked, (consume, "k"), (between, None), (consume, "k")]]
 
 
 def plain(machine: Machine, outcome: Outcome) -> tuple[Any, bool]:
@@ -84,6 +94,8 @@ def agree(model: Model, rig: Rig) -> None:
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(entries)
+@example(empty_then_full(wait=0))
+@example(empty_then_full(wait=1))
 def test_the_machine_does_what_the_model_does(run: list[list[tuple[Command[Any], str | None]]]) -> None:
     rig, model = Rig(), Model()
     for entry in run:

@@ -1,12 +1,15 @@
-"""What holds for all tests: where a test lies decides when it runs."""
+"""What holds for all tests: where a test lies decides when it runs, and one that fails shows what its nodes said."""
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
-MARKS = {"simulation": pytest.mark.sim, "chaos": pytest.mark.chaos}
+from tests import harness
+
+MARKS = {"simulation": pytest.mark.sim, "chaos": pytest.mark.chaos, "integration": pytest.mark.chaos}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -16,3 +19,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for part in item.path.relative_to(here).parts:
             if part in MARKS:
                 item.add_marker(MARKS[part])
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the ends of the logs of all nodes that run to the report of a failure."""
+    report = yield
+    if report.failed:
+        for cluster in harness.running:
+            report.sections += [(f"log of {node.name}", node.last_words(40)) for node in cluster.nodes.values()]
+    return report

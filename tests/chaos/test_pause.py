@@ -1,0 +1,102 @@
+"""SIGSTOP: nodes that stop without dying, keep their connections, and go on as if no time had passed."""
+
+from __future__ import annotations
+
+import random
+import time
+
+from tests.chaos.conftest import Start
+from tests.chaos.test_kill import followers
+from tests.chaos.verdict import judge
+from tests.harness import LocalCluster, until
+
+LONG_S = (3.0, 6.0)
+"""Longer than an election takes."""
+SHORT_S = (0.5, 3.0)
+
+
+def test_d3_leader_paused(start: Start, dice: random.Random, rounds: int) -> None:
+    cluster, load = start()
+    for _ in range(rounds):
+        paused = cluster.leader()
+        before = term(cluster, paused)
+        began_s = time.monotonic()
+        cluster[paused].pause()
+        (heir,) = {wait_other_leader(cluster, name, paused) for name in followers_of(cluster, paused)}
+        assert term(cluster, heir) > before
+        load.more(30)
+        time.sleep(max(0.0, dice.uniform(*LONG_S) - (time.monotonic() - began_s)))
+        cluster[paused].resume()
+        assert cluster.leader() != paused
+        load.more(30)
+    judge(cluster, load)
+
+
+def test_d3_leader_paused_shortly(start: Start, dice: random.Random, rounds: int) -> None:
+    cluster, load = start()
+    for _ in range(3 * rounds):
+        paused = cluster.leader()
+        cluster[paused].pause()
+        time.sleep(dice.uniform(*SHORT_S))
+        cluster[paused].resume()
+        load.more(30)
+    judge(cluster, load)
+
+
+def test_d3_follower_paused_and_the_leader_stays(start: Start, dice: random.Random, rounds: int) -> None:
+    cluster, load = start()
+    leader = cluster.leader()
+    before = term(cluster, leader)
+    for _ in range(rounds):
+        paused = cluster[dice.choice(followers(cluster))]
+        paused.pause()
+        time.sleep(dice.uniform(*SHORT_S))
+        load.more(20)
+        paused.resume()
+        load.more(20)
+    assert cluster.leader() == leader
+    assert term(cluster, leader) == before
+    judge(cluster, load)
+
+
+def test_d4_each_node_paused_in_turn_and_a_majority_at_once(start: Start, dice: random.Random, rounds: int) -> None:
+    cluster, load = start()
+    for _ in range(rounds):
+        names = dice.sample(sorted(cluster.nodes), k=len(cluster.nodes))
+        for name in names:
+            cluster[name].pause()
+            time.sleep(dice.uniform(0.5, 1.5))
+            cluster[name].resume()
+        for name in names[:2]:
+            cluster[name].pause()
+        time.sleep(dice.uniform(*SHORT_S))
+        silent = len(load.acknowledged)
+        time.sleep(0.5)
+        assert len(load.acknowledged) == silent, "acknowledged without a majority"
+        for name in names[:2]:
+            cluster[name].resume()
+        load.more(50)
+    judge(cluster, load)
+
+
+def followers_of(cluster: LocalCluster, leader: str) -> list[str]:
+    return [name for name in cluster.nodes if name != leader]
+
+
+def term(cluster: LocalCluster, name: str) -> int:
+    view = cluster[name].cluster()
+    assert view is not None
+    return int(view["term"])
+
+
+def wait_other_leader(cluster: LocalCluster, at: str, than: str) -> str:
+    """Wait until a node knows of another leader."""
+    found: list[str] = []
+
+    def known() -> bool:
+        view = cluster[at].cluster()
+        found[:] = [view["leader"]] if view and view["leader"] not in {None, than} else []
+        return bool(found)
+
+    until(known, f"{at} to know of another leader than {than}", why=cluster[at].last_words)
+    return found[0]

@@ -63,7 +63,8 @@ def emit(value: Any) -> None:
 
 def write_lines(lines: Sequence[bytes]) -> None:
     """Write lines to stdout as they are, at once."""
-    out = click.get_binary_stream("stdout")
+    sys.stdout.flush()
+    out = sys.stdout.buffer
     out.write(b"".join([line + b"\n" for line in lines]))
     out.flush()
 

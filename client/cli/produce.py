@@ -271,9 +271,7 @@ class _Run:
         else:
             self.settings.say(self._summary(per_s))
         if self.error is not None:
-            self.settings.say(
-                f"stored up to line {output.grouped(self.stored + self.skipped)} of the input, no further"
-            )
+            self.settings.say(f"certainly stored: the input up to line {output.grouped(self.settled)}")
             raise self.error
         if self.skipped:
             click.get_current_context().exit(Exit.FAILED)

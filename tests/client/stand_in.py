@@ -23,7 +23,7 @@ from quorl.cluster.machine.machine import Machine
 from quorl.cluster.protocol import problems, system, wire
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_command, encode_entry
-from quorl.cluster.protocol.grammar import Command, Inspection, Rejection, Reply, Request
+from quorl.cluster.protocol.grammar import Command, Inspection, Operation, Rejection, Reply, Request
 from quorl.cluster.protocol.wire import Answer, Call
 
 Mishap: TypeAlias = Answer | Literal["reset before", "reset after", "hang"] | float
@@ -83,6 +83,12 @@ class StandIn:
             row, request, options = wire.decode(call)
         except problems.ProtocolError as error:
             return self._problem(call, error.problem)
+        try:
+            return await self._reply(call, row, request, options)
+        except ValueError as error:  # a start or a cursor that is none
+            return self._problem(call, problems.Problem("invalid_parameter", str(error)))
+
+    async def _reply(self, call: Call, row: Operation, request: Request[Any], options: wire.Options) -> Answer:
         deadline = asyncio.get_running_loop().time() + float(getattr(request, "wait", 0))
         while True:
             self._changed.clear()

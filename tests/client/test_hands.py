@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -24,13 +24,7 @@ from quorl.cluster.protocol import wire
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer
 from tests.client.scripted import problem
-from tests.client.stand_in import StandIn, closed_port, stand_in
-
-
-@pytest.fixture
-def cluster() -> Iterator[StandIn]:
-    with stand_in() as running:
-        yield running
+from tests.client.stand_in import StandIn, closed_port
 
 
 def sync_create(servers: str, timeout_s: float) -> t.TopicCreated:

@@ -29,6 +29,7 @@ _DATA_MARK = bytes([DATA])
 _PING_MARK = bytes([PING])
 WRITE_BUFFER_BYTES_MAX = 2 * limits.REPLICATION_WINDOW_BYTES + limits.FRAME_BYTES_MAX
 """More than this is queued only for a peer that does not read."""
+GOSSIP_BYTES_MAX = 16 * 1024
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
 """A second net below the pings; not every system has these options."""
 
@@ -94,6 +95,7 @@ class Connection(asyncio.Protocol):
 
     def ping(self, gossip: bytes) -> bool:
         """Queue a ping."""
+        assert len(gossip) <= GOSSIP_BYTES_MAX
         return self._write(pack(_PING_MARK, gossip))
 
     def end(self, trouble: str) -> None:

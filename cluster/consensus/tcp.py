@@ -235,9 +235,7 @@ class TcpNetwork(Network):
         if old is not None:
             if not self._is_better(connection, old):
                 return False
-            peer.connection = None
-            old.abort("replaced by another connection")
-            self._events.on_disconnected(peer.name)
+            self._replace(peer, old, connection)
         if peer.attempt is connection:
             peer.attempt = None
         else:
@@ -268,15 +266,16 @@ class TcpNetwork(Network):
         self._pending.discard(connection)
         if not self._connections:
             self._all_gone.set()
-        if self._closing:
-            return
         for peer in self._peers.values():
             if peer.attempt is connection:
                 peer.attempt = None
                 peer.trouble = connection.trouble
                 self._retry(peer)
             if peer.connection is connection:
-                self._lost(peer, connection)
+                peer.connection = None
+                peer.trouble = connection.trouble
+                if not self._closing:
+                    self._lost(peer)
 
     # -- which connection ------------------------------------------------------------------------------------------
     def _accept(self) -> Connection:
@@ -295,6 +294,18 @@ class TcpNetwork(Network):
         # Who dials again has lost what it dialled before.
         return self._dialler(new) == self._dialler(old) or self._dialler(new) < self._dialler(old)
 
+    def _replace(self, peer: _Peer, old: Connection, new: Connection) -> None:
+        """Drop the connection in use for another one, which is no loss of the peer, though frames may be lost."""
+        assert new.hello is not None
+        if old.open and old.hello is not None and old.hello.incarnation != new.hello.incarnation:
+            doubt = (
+                "a new process calls itself %s, but the former one is still connected (see that only one is running)"
+            )
+            self._log.warning(doubt, peer.name)
+        peer.connection = None
+        old.abort("replaced by another connection")
+        self._events.on_disconnected(peer.name)
+
     def _prefers_own(self, peer_name: str) -> bool:
         """When both dial at once, the greater name's dial is turned away before it comes up only to be replaced."""
         peer = self._peers[peer_name]
@@ -307,11 +318,9 @@ class TcpNetwork(Network):
         if not chosen:
             self._stop_dialling(peer)
 
-    def _lost(self, peer: _Peer, connection: Connection) -> None:
-        peer.connection = None
+    def _lost(self, peer: _Peer) -> None:
         peer.lost = True
-        peer.trouble = connection.trouble
-        self._log.info("connection with %s lost: %s", peer.name, connection.trouble)
+        self._log.info("connection with %s lost: %s", peer.name, peer.trouble)
         # At once, for a refusal now tells that the process is dead; but not in a circle if it keeps breaking.
         short = self._clock.monotonic() - peer.up_since < self._timing.retry_first_s
         self._dial_in(peer, self._timing.retry_first_s if short else 0.0)

@@ -179,11 +179,16 @@ async def running(*nodes: Node) -> AsyncIterator[None]:
         assert asyncio.all_tasks() <= before
 
 
+async def becomes(right: Callable[[], object]) -> None:
+    """Let the loop turn until a state is reached of which no event tells."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not right():
+            await asyncio.sleep(0)
+
+
 async def settled(*nodes: Node) -> None:
     """Wait until all nodes are connected and no dial is under way that could still replace a connection."""
-    async with asyncio.timeout(PATIENCE_S):
-        while not all(node.is_settled for node in nodes):
-            await asyncio.sleep(0)
+    await becomes(lambda: all(node.is_settled for node in nodes))
 
 
 @asynccontextmanager

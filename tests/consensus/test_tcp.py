@@ -21,6 +21,7 @@ from tests.consensus.network_kit import (
     Node,
     Stranger,
     addresses,
+    becomes,
     free_ports,
     hello,
     impersonating,
@@ -186,6 +187,7 @@ async def test_a_new_incarnation_replaces_the_former_one() -> None:
         await before.hear_the_end()
         await two.recorder.until(lambda: two.recorder.count("connected", "n1") == 2)
         assert two.recorder.hellos["n1"].incarnation == "after"
+        assert "only one is running" in two.log.warnings[-1]
         await before.leave()
         await after.leave()
 
@@ -213,8 +215,7 @@ async def test_a_peer_that_never_was_there_is_not_called_dead() -> None:
     at = addresses("n1", "n2")
     one = Node("n1", at)
     async with running(one):
-        while "connection refused" not in one.network.troubles["n2"]:
-            await asyncio.sleep(QUICK.retry_first_s)
+        await becomes(lambda: "connection refused" in one.network.troubles["n2"])
         assert one.recorder.events == []
 
 
@@ -235,7 +236,7 @@ async def test_a_killed_process_is_noticed_within_a_moment() -> None:
         begun = asyncio.get_running_loop().time()
         process.kill()
         await one.recorder.until(lambda: one.recorder.count("refused", "n2"))
-        assert asyncio.get_running_loop().time() - begun < 0.5
+        assert asyncio.get_running_loop().time() - begun < 1.0
         await process.wait()
         assert one.recorder.events == [("connected", "n2"), ("disconnected", "n2"), ("refused", "n2")]
 
@@ -333,8 +334,7 @@ async def test_a_resolver_that_hangs_is_asked_once_and_given_up_at_the_end(monke
     one.network._timing = QUICK._replace(connect_s=0.01)
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     async with running(one):
-        while one.network._peers["n2"].failures < 3:
-            await asyncio.sleep(0.01)
+        await becomes(lambda: one.network._peers["n2"].failures == 3)
         assert one.network.troubles == {"n2": "the name peer.invalid: no answer within 0.01 s"}
         assert asked == ["peer.invalid"]
 
@@ -349,9 +349,7 @@ async def test_a_peer_whose_machine_does_not_answer_is_given_up_after_the_timeou
             filler.setblocking(False)
             filler.connect_ex(at["n2"])
         async with running(one):
-            peer = one.network._peers["n2"]
-            while peer.failures < 2:
-                await asyncio.sleep(0.01)
+            await becomes(lambda: one.network._peers["n2"].failures == 2)
             assert one.network.troubles == {"n2": f"127.0.0.1:{at['n2'][1]}: no answer within 0.05 s"}
 
 
@@ -365,8 +363,7 @@ async def test_all_addresses_of_a_name_are_tried(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     async with running(one):
         port = at["n2"][1]
-        while one.network._peers["n2"].failures < 2:
-            await asyncio.sleep(0.01)
+        await becomes(lambda: one.network._peers["n2"].failures == 2)
         both = f"127.0.0.2:{port}: connection refused; 127.0.0.1:{port}: connection refused"
         assert one.network.troubles == {"n2": both}
         async with impersonating(hello("n2"), at["n2"]):
@@ -387,8 +384,7 @@ async def test_an_error_in_the_users_events_reaches_the_loops_handler(monkeypatc
         async with running(two):
             await settled(one, two)
         await one.recorder.until(lambda: one.recorder.count("disconnected", "n2"))
-        while not errors:
-            await asyncio.sleep(0)
+        await becomes(lambda: errors)
         assert errors == ["the user is broken"]
         async with running(Node("n2", at)):
             await one.until_connected("n2")
@@ -416,6 +412,9 @@ async def test_the_last_frames_leave_before_the_connection_closes() -> None:
         assert one.network.send("n2", large)
         assert one.network.send("n2", b"farewell")
         await one.network.close()
+        assert one.network.connected == frozenset()
+        assert not one.network.send("n2", b"too late")
+        assert one.recorder.events == [("connected", "n2")]  # whoever closes is told nothing any more
         await two.recorder.until(lambda: len(two.recorder.frames) == 2)
         assert two.recorder.frames[-1] == ("n1", b"farewell")
 

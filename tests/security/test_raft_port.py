@@ -30,6 +30,7 @@ from tests.consensus.network_kit import (
     Node,
     Stranger,
     addresses,
+    becomes,
     hello,
     impersonating,
     running,
@@ -174,9 +175,7 @@ async def test_d1_nodes_of_different_clusters_stay_apart_and_both_name_both_ids(
 
 
 async def _until_refusing(node: Node, peer: str) -> None:
-    async with asyncio.timeout(PATIENCE_S):
-        while peer not in node.network.refusals:
-            await asyncio.sleep(0)
+    await becomes(lambda: peer in node.network.refusals)
 
 
 async def test_d14_a_reflected_proof_does_not_get_in() -> None:
@@ -292,9 +291,7 @@ async def _until_alone(node: Node) -> None:
     await probe.send(bytes(HEADER_BYTES))
     await probe.hear_the_end()
     await probe.leave()
-    async with asyncio.timeout(PATIENCE_S):
-        while any(connection.dialled is None for connection in node.network._connections):
-            await asyncio.sleep(0)
+    await becomes(lambda: all(connection.dialled for connection in node.network._connections))
 
 
 async def test_d14_strangers_fill_no_memory() -> None:
@@ -305,9 +302,8 @@ async def test_d14_strangers_fill_no_memory() -> None:
         crowd = [await Stranger.visit(node) for _ in range(limits.PENDING_HANDSHAKES_MAX)]
         for stranger in crowd:
             await stranger.send(almost)
-        async with asyncio.timeout(PATIENCE_S):
-            while sum(c._reader.kept_bytes for c in node.network._pending) < len(crowd) * len(almost):
-                await asyncio.sleep(0)
+        everything = len(crowd) * len(almost)
+        await becomes(lambda: sum(c._reader.kept_bytes for c in node.network._pending) == everything)
         assert _resident_bytes() - before < limits.PENDING_HANDSHAKES_MAX * 64 * 1024
         for stranger in crowd:
             await stranger.leave()

@@ -24,7 +24,7 @@ from quorl.cluster.consensus.filter import Filter
 from quorl.cluster.consensus.library import Member
 from quorl.cluster.consensus.link import Link
 from quorl.cluster.consensus.logstore import LogStore
-from quorl.cluster.consensus.messages import AppendEntries, RequestVote
+from quorl.cluster.consensus.messages import Acknowledge, AppendEntries, RequestVote
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.consensus.replica import Replica
 from quorl.cluster.consensus.replication import Replication
@@ -150,7 +150,11 @@ def truncation_guard(setter: Setter) -> None:
 
 
 def conflict_hint(setter: Setter) -> None:
-    """The first point of conflict is told once, and forgotten with the next message of the pipeline."""
+    """The first point of conflict is told once and forgotten, and the leader goes back with its next heartbeat only.
+
+    Either of the two repairs alone would do: of many answers the last one counts only if nothing was sent in between.
+    """
+    careful = Filter._acknowledge
 
     def conflicts(filter_: Filter, prev_index: int, prev_term: int) -> bool:
         log, filter_._conflict = filter_._engine.log, None
@@ -159,12 +163,33 @@ def conflict_hint(setter: Setter) -> None:
         filter_._conflict = prev_index
         return True
 
+    def acknowledge(filter_: Filter, member: Member, m: Acknowledge) -> None:
+        engine = filter_._engine
+        if not (m.reset and engine.leads and m.term == engine.term):
+            careful(filter_, member, m)
+            return
+        engine.replication.restart(member, m.next_index)
+        engine.last_response[member] = engine.now()
+
     setter(Filter, "_conflicts", conflicts)
+    setter(Filter, "_acknowledge", acknowledge)
 
 
 def stale_ack(setter: Setter) -> None:
     """An acknowledgement counts whatever leadership it was given to."""
     setter(Filter, "_is_for_this_term", lambda filter_, m: True)
+
+
+def snapshot_ack(setter: Setter) -> None:
+    """A member that needs a snapshot acknowledges the log that it happens to have."""
+    careful = Filter._append_entries
+
+    def careless(filter_: Filter, member: Member, m: AppendEntries) -> None:
+        careful(filter_, member, m)
+        if m.prev_index is None:
+            filter_._answer(member, filter_._engine.log.last_index + 1, reset=False, success=True)
+
+    setter(Filter, "_append_entries", careless)
 
 
 def term_hint(setter: Setter) -> None:
@@ -355,6 +380,7 @@ _TABLE: list[Switch] = [
     truncation_guard,
     conflict_hint,
     stale_ack,
+    snapshot_ack,
     term_hint,
     members_only,
     vote_once,

@@ -46,7 +46,8 @@ bench: .venv/.stamp ## Measure this machine
 cluster: .venv/.stamp ## Run the three nodes of configs/ until Ctrl-C; their data stays in data/
 	$(PY) -m examples.cluster
 
-clean: ## Remove the environment, caches and the data of `make cluster`
+clean: ## Stop the cluster of the demo; remove the environment, caches and the data of all local clusters
+	-@$(PYTHON) -m examples.demo --stop
 	rm -rf .venv data build dist src/*.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

@@ -76,7 +76,9 @@ def test_d14_equal_secrets_let_both_in(secret: bytes) -> None:
     assert told == (hello("n2"), hello("n1"))
 
 
-@pytest.mark.parametrize(("mine", "theirs"), [(b"right", b"wrong"), (b"", b"x"), (b"x", b""), (b"x", b"x\0"), (b"", b"\0")])
+@pytest.mark.parametrize(
+    ("mine", "theirs"), [(b"right", b"wrong"), (b"", b"x"), (b"x", b""), (b"x", b"x\0"), (b"", b"\0")]
+)
 def test_d14_another_secret_is_noticed_by_the_dialer_before_it_proves_anything(mine: bytes, theirs: bytes) -> None:
     dialer, _ = converse(me("n1", mine), me("n2", theirs))
     assert isinstance(dialer, Refused)

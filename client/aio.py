@@ -128,6 +128,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._lanes: dict[str, Lane] = {}
         self._partitions: dict[str, int] = {}
+        self._closed = False
         self._pumps: set[asyncio.Task[None]] = set()
         self.topics = AsyncTopics(self)
 
@@ -170,6 +171,8 @@ class AsyncClient:
 
     async def drive(self, plan: Plan[R]) -> R:
         """Carry out a plan of ``flow``."""
+        if self._closed:
+            raise Unavailable("the client is closed")
         try:
             step = next(plan)
             while True:
@@ -218,7 +221,7 @@ class AsyncClient:
     async def _pump(self, lane: Lane) -> None:
         """Fly until nothing waits. Starting as a task of its own, it takes all that this turn of the loop appends."""
         try:
-            while lane.queue:
+            while lane.queue and not self._closed:
                 await self.drive(lane.fly())
         finally:
             self._lanes.pop(lane.topic, None)
@@ -226,6 +229,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections. Appends that still wait fail, saying whether they may have been applied."""
+        self._closed = True
         for pump in list(self._pumps):
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)

@@ -106,6 +106,8 @@ class AsyncProducer:
         try:
             while self._lane.queue and self.error is None:
                 await self._client.drive(self._lane.fly())
+        except Exception as error:  # nobody else sees what this task runs into
+            self.error = self.error or error
         finally:
             self._lane.abandon(Unavailable("not sent, because an earlier message failed"))
 

@@ -118,9 +118,12 @@ class Producer:
                 self._changed.wait_for(lambda: self._lane.queue or self._closed)
                 if not self._lane.queue:
                     return
-            if self.error is None:
-                self._client.drive(self._lane.fly())
-            else:
+            try:
+                if self.error is None:
+                    self._client.drive(self._lane.fly())
+            except Exception as error:  # nobody else sees what this thread runs into
+                self.error = self.error or error
+            if self.error is not None:
                 self._lane.abandon(Unavailable("not sent, because an earlier message failed"))
 
     def flush(self) -> None:

@@ -8,6 +8,8 @@ that the members know of each other may not be reachable from here.
 
 from __future__ import annotations
 
+import itertools
+import os
 import random
 import secrets
 import threading
@@ -18,8 +20,9 @@ from urllib.parse import urlsplit
 from quorl.cluster.protocol.wire import Answer
 
 SERVERS_DEFAULT = "http://127.0.0.1:7101,http://127.0.0.1:7102,http://127.0.0.1:7103"
-COOLING_S = 2.0
-"""A node that failed is asked last for so long."""
+COOLING_S_MIN = 2.0
+COOLING_S_MAX = 60.0
+"""A node that failed is asked last for so long: twice as long after each further failure, up to the maximum."""
 
 _dice = random.SystemRandom()  # nothing to seed, and nothing that forked processes share
 
@@ -42,6 +45,25 @@ def _read_server(server: str) -> str:
     return url.rstrip("/")
 
 
+class KeyMaker:
+    """Idempotency keys: one random prefix per process, and a counter.
+
+    Keys in sequence lie together in the receipts' index, which costs the cluster one page of writing instead of one for
+    each key. A forked process takes a prefix of its own.
+    """
+
+    def __init__(self) -> None:
+        self._owner = 0
+        self._prefix = ""
+        self._numbers = itertools.count()
+
+    def make(self) -> str:
+        """Return a key that nobody else makes."""
+        if self._owner != os.getpid():
+            self._prefix, self._owner = secrets.token_hex(8), os.getpid()
+        return f"{self._prefix}-{next(self._numbers):012d}"
+
+
 class Route:
     """The nodes of one client, and what it knows of them. Safe to share between threads."""
 
@@ -51,19 +73,19 @@ class Route:
         *,
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = _dice.uniform,
-        make_key: Callable[[], str] = lambda: secrets.token_hex(12),
+        make_key: Callable[[], str] | None = None,
     ) -> None:
         self.nodes = tuple(nodes)
         self.clock = clock
         self.uniform = uniform
-        self.make_key = make_key
-        """A fresh key from the system every time, so that forked processes never share one."""
+        self.make_key = make_key or KeyMaker().make
         self.sequence = 0
         """The highest sequence seen: what a session read must have behind it."""
         self.leader: str | None = None
         self._current = 0
         self._names: dict[str, str] = {}
         self._cooling: dict[str, float] = {}
+        self._failures: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def order(self) -> list[str]:
@@ -86,6 +108,7 @@ class Route:
         sequence = headers.get("quorl-sequence", "")
         with self._lock:
             self._cooling.pop(node, None)
+            self._failures.pop(node, None)
             self._current = self.nodes.index(node)
             if "served-by" in headers:
                 self._names[node] = headers["served-by"]
@@ -96,6 +119,8 @@ class Route:
     def failed(self, node: str) -> None:
         """Learn that a node could not take a call."""
         with self._lock:
-            self._cooling[node] = self.clock() + COOLING_S
+            failures = self._failures.get(node, 0)
+            self._failures[node] = min(failures + 1, 30)
+            self._cooling[node] = self.clock() + min(COOLING_S_MAX, COOLING_S_MIN * 2**failures)
             if self._names.get(node) == self.leader:
                 self.leader = None

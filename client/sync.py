@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Protocol, Self, TypeVar
 from typing_extensions import override
 
 from quorl.client.batching import Lane, Part
-from quorl.client.errors import OutcomeUnknown
+from quorl.client.errors import OutcomeUnknown, Unavailable
 from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
 from quorl.client.model import size_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
@@ -125,6 +125,7 @@ class Client:
         self._timeout_s = timeout_s
         self._lanes: dict[str, Lane] = {}
         self._partitions: dict[str, int] = {}
+        self._closed = False
         self._boarding = threading.Lock()
         self.topics = Topics(self)
 
@@ -165,6 +166,8 @@ class Client:
 
     def drive(self, plan: Plan[R]) -> R:
         """Carry out a plan of ``flow``."""
+        if self._closed:
+            raise Unavailable("the client is closed")
         try:
             step = next(plan)
             while True:
@@ -236,6 +239,7 @@ class Client:
 
     def close(self) -> None:
         """Close the connections."""
+        self._closed = True
         self._transport.close()
 
     def __enter__(self) -> Self:

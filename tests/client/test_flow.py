@@ -79,6 +79,15 @@ def test_a_failed_leader_is_asked_last_for_a_while(world: World) -> None:
     assert NODES[0] not in world.asked[2:]
 
 
+def test_a_node_that_keeps_failing_is_let_be_for_longer(world: World) -> None:
+    world.play(flow(world.route, CREATE), created(node="n1", leader="n9"))
+    for pause_s in (3, 3, 5, 60):
+        world.play(flow(world.route, CREATE), REFUSED, created(node="n3", leader="n9"))
+        world.play(flow(world.route, CREATE), created(node="n3", leader="n9"))
+        world.clock.now += pause_s
+    assert world.asked.count(NODES[1]) < 4
+
+
 def test_d7_all_repeats_of_a_write_have_one_key_and_one_body(world: World) -> None:
     world.play(flow(world.route, CREATE), LOST, problem("commit_unknown"), problem("no_leader"), REFUSED, created())
     assert len({send.call for send in map(_hashable, world.sends)}) == 1

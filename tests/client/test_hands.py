@@ -8,17 +8,21 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from typing_extensions import override
 
 from quorl.client import (
     AsyncClient,
     Client,
     Invalid,
     OutcomeUnknown,
+    Placed,
     ProducerNotFound,
     QuorlError,
     TopicNotFound,
     Unavailable,
 )
+from quorl.client.flow import Failure, Send
+from quorl.client.sync import HttpTransport
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import wire
 from quorl.cluster.protocol.problems import Problem
@@ -410,3 +414,69 @@ def test_problems_have_their_details(cluster: StandIn) -> None:
         client.topics.create("x")
     assert caught.value.detail == "`/x`: wrong"
     assert caught.value.request_id == "r-1"
+
+
+def test_a_closed_client_says_so(cluster: StandIn) -> None:
+    client = Client(cluster.servers)
+    client.topics.create("x")
+    producer = client.topic("x").producer()
+    client.close()
+    for wrong in (client.cluster, lambda: client.topic("x").append(1)):
+        with pytest.raises(Unavailable, match="closed"):
+            wrong()
+    pending = producer.send("late")
+    with pytest.raises(Unavailable):
+        pending.ranges()
+    with pytest.raises(Unavailable, match="closed"):
+        producer.close()
+
+
+async def test_a_closed_async_client_says_so(cluster: StandIn) -> None:
+    client = AsyncClient(cluster.servers)
+    await client.topics.create("x")
+    producer = client.topic("x").producer()
+    await client.close()
+    with pytest.raises(Unavailable, match="closed"):
+        await client.cluster()
+    with pytest.raises(Unavailable, match="closed"):
+        await client.topic("x").append(1)
+    pending = await producer.send("late")
+    with pytest.raises(Unavailable):
+        await pending.ranges()
+    with pytest.raises(Unavailable, match="closed"):
+        await producer.flush()
+
+
+def test_a_thread_that_is_interrupted_leaves_nobody_waiting(cluster: StandIn) -> None:
+    class Interrupted(HttpTransport):
+        @override
+        def send(self, send: Send) -> Answer | Failure:
+            if b"fatal" in send.call.body:
+                raise KeyboardInterrupt
+            return super().send(send)
+
+    with Client(cluster.urls[0], transport=Interrupted()) as client:
+        client.topics.create("x")
+        cluster.mishaps[0].append(0.3)
+        cluster.arrived.clear()
+        outcomes: dict[str, object] = {}
+
+        def work(value: str) -> None:
+            try:
+                outcomes[value] = client.topic("x").append(value)
+            except BaseException as error:
+                outcomes[value] = error
+
+        threads = [threading.Thread(target=work, args=(value,)) for value in ("first", "fatal", "with it")]
+        threads[0].start()
+        assert cluster.arrived.wait(5)
+        for number, thread in enumerate(threads[1:], 1):
+            thread.start()
+            while len(client._lanes["x"].queue) < number:
+                pass
+        for thread in threads:
+            thread.join(20)
+        kinds = {value: type(outcome) for value, outcome in outcomes.items()}
+        assert kinds == {"first": Placed, "fatal": KeyboardInterrupt, "with it": OutcomeUnknown}
+        assert client.topic("x").append("after").offset == 1
+        assert not client._lanes

@@ -153,6 +153,8 @@ class Engine(Named):
 
     def installed(self, index: int, term: int) -> None:
         """The state was replaced by a snapshot of this position: the log goes on from there."""
+        if index <= self.applied_index:
+            return
         if self.log.term_at(index) != term:
             self.or_die(lambda: self.log.reset_to(index, term))
         self.filter.forget_conflict()

@@ -176,7 +176,7 @@ class Replica:
         """Read one message and act on it; what cannot be read is dropped."""
         try:
             message = messages.decode(frame)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
         self.engine.receive(peer, message)
 

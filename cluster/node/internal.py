@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
-from quorl.cluster.consensus.port import NotApplied, Offload, OutcomeUnknown, Snapshot, StateFiles
+from quorl.cluster.consensus.port import Damaged, NotApplied, Offload, OutcomeUnknown, Snapshot, StateFiles
 from quorl.cluster.node.upkeep import PIECE_BYTES
 from quorl.cluster.protocol.wire import Answer, Call
 
@@ -39,8 +40,7 @@ class Internal:
             case ["barrier"]:
                 return await self._barrier()
             case ["snapshot"]:
-                self._snapshot = await self._offload.run(self._states.copy)
-                return _json(200, self._snapshot)
+                return await self._copy()
             case ["snapshot", name]:
                 return await self._piece(name, parse_qs(call.query))
             case _:
@@ -53,6 +53,14 @@ class Internal:
             return _json(200, {"sequence": await self._node.barrier()})
         except (NotApplied, OutcomeUnknown) as error:
             return _json(503, {"code": "no_leader", "detail": str(error)})
+
+    async def _copy(self) -> Answer:
+        try:
+            self._snapshot = await self._offload.run(self._states.copy)
+        except (OSError, sqlite3.Error, Damaged) as error:
+            # A copy that fails its own check is thrown away; the state that it was taken from is not touched.
+            return _json(503, {"code": "not_ready", "detail": f"no copy of the state could be made: {error}"})
+        return _json(200, self._snapshot)
 
     async def _piece(self, name: str, query: dict[str, list[str]]) -> Answer:
         snapshot = self._snapshot

@@ -66,7 +66,7 @@ class Members:
         """Note a member's status; None if it cannot be read."""
         try:
             gossip = _decoder.decode(payload)
-        except msgspec.DecodeError:
+        except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         self._heard[name] = (self._clock.monotonic(), gossip)
         return gossip

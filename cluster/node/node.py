@@ -7,7 +7,9 @@ running requests end, close. ``died`` is set when going on could do harm; the pr
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
+import sqlite3
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -28,7 +30,9 @@ from quorl.cluster.consensus.port import (
     Status,
 )
 from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
+from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
+from quorl.cluster.machine.schema import StateError
 from quorl.cluster.node.committer import Committer
 from quorl.cluster.node.core import Logger, Peers
 from quorl.cluster.node.gateway import Gateway
@@ -92,7 +96,9 @@ class Node:
         self._readable = asyncio.Event()
         self.machine: Machine
         self.replica: Replica
-        self.gateway = Gateway(self, ports.peers, ports.new_token, ports.new_token, log=ports.log)
+        self._keys = itertools.count()
+        self._incarnation = ports.new_token()
+        self.gateway = Gateway(self, ports.peers, self._new_key, ports.new_token, log=ports.log)
 
     # -- life ------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -106,7 +112,7 @@ class Node:
         self._watch.replaced(self.machine.position.sequence)
         others = [m.name for m in settings.members if m.name != self.name]
         self.replica = Replica(
-            Identity(settings.cluster, settings.group, self.name, ports.new_token(), settings.version),
+            Identity(settings.cluster, settings.group, self.name, self._incarnation, settings.version),
             others,
             store,
             self.machine.position.index,
@@ -132,7 +138,10 @@ class Node:
             )
             raise Damaged(missing)
         self._connection = states.open()
-        return Machine(self._connection)
+        try:
+            return Machine(self._connection)
+        except StateError as error:
+            raise Damaged(str(error)) from error
 
     async def stop(self) -> None:
         """Leave gracefully: hand over, finish what runs, let go of the disk."""
@@ -164,6 +173,9 @@ class Node:
     def _apply(self, index: int, term: int, payload: bytes) -> Applied:
         applied = self.machine.apply(index, term, payload)
         self._watch.applied(applied.sequence, applied.events)
+        for event in applied.events:
+            if isinstance(event, CommandSpoiled | EntrySkipped):
+                self._ports.log.warning("entry_spoiled", index=index, reason=event.reason)
         if self.machine.cluster_id is not None:
             self.replica.set_cluster_id(self.machine.cluster_id)
         self._trimming.applied(self._store.size_bytes > self._settings.log_bytes_max)
@@ -206,6 +218,10 @@ class Node:
         self._time.look(deciding=status.quorum_fresh)
         return self._time.stamp()
 
+    def _new_key(self) -> str:
+        # In sequence, because keys that lie together cost the receipts' index one page instead of one page each.
+        return f"{self._incarnation}-{next(self._keys):012d}"
+
     # -- snapshots -------------------------------------------------------------------------------------------------
     def _snapshot_needed(self, leader: str) -> None:
         if not self._stopping:
@@ -223,13 +239,18 @@ class Node:
         try:
             await self._ports.offload.run(lambda: self._ports.states.install(snapshot))
         finally:
-            self.machine = self._open_machine()
+            # Also after an error: which state is in place, the old or the new, only the file itself can tell.
+            try:
+                self.machine = self._open_machine()
+            except (Damaged, sqlite3.Error, OSError) as error:
+                engine.die(f"the state cannot be opened after a snapshot: {error}")
+                raise
+            engine.installed(self.machine.position.index, self.machine.position.term)
             engine.suspended = False
             self._readable.set()
             self._trimming.paused = False
-        engine.installed(self.machine.position.index, self.machine.position.term)
-        self._watch.replaced(self.machine.position.sequence)
-        self.replica.poke()
+            self._watch.replaced(self.machine.position.sequence)
+            self.replica.poke()
 
     # -- gossip ----------------------------------------------------------------------------------------------------
     def _own_gossip(self) -> Gossip:

@@ -60,5 +60,5 @@ def encode_entry(entry: Entry) -> bytes:
 
 
 def decode_entry(blob: bytes) -> Entry:
-    """Read an entry back; raises ``msgspec.DecodeError`` on anything else."""
+    """Read an entry back; raises ``msgspec.DecodeError`` or ``UnicodeDecodeError`` on anything else."""
     return _entry_decoder.decode(blob)

@@ -119,6 +119,7 @@ class Engine(Named):
         try:
             self.log.add(library.REGULAR + payload, index, term)
         except OSError as error:
+            self.hand_over()  # another member may have room
             raise NotApplied("storage_full", f"{self.name} cannot write to its log: {error.strerror}") from error
         future = asyncio.get_running_loop().create_future()
         self._waiting[index] = (term, future)
@@ -169,7 +170,7 @@ class Engine(Named):
         able = [m for m in able if self.match_index.get(m, 0) == self.log.last_index]
         if not able:
             return False
-        self.transferLeadership(min(able, key=lambda m: str(m.id)))
+        self.guarded(lambda: self.transferLeadership(min(able, key=lambda m: str(m.id))))
         return True
 
     def die(self, reason: str) -> None:
@@ -247,7 +248,12 @@ class Engine(Named):
     # -- what of the library is replaced ---------------------------------------------------------------------------
     def _SyncObj__onBecomeLeader(self) -> None:
         self.replication.forget_all()
-        super()._SyncObj__onBecomeLeader()
+        try:
+            super()._SyncObj__onBecomeLeader()
+        except OSError:
+            # Without an entry of its own term it could commit nothing, now or later: somebody else had better lead.
+            self.resign()
+            raise
         self.sync_log()
 
     def _SyncObj__setCurrentTerm(self, term: int, vote: str | None) -> None:

@@ -124,6 +124,11 @@ class Named(library.SyncObj):  # type: ignore[misc]
         self._SyncObj__setState(library.FOLLOWER)
         self._SyncObj__raftLeader = None
 
+    def resign(self) -> None:
+        """Stop leading, in the same term."""
+        self._SyncObj__setState(library.FOLLOWER)
+        self._SyncObj__raftLeader = None
+
     def forget_leader(self) -> None:
         """Follow nobody until somebody leads again."""
         self._SyncObj__raftLeader = None

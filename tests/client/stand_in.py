@@ -26,8 +26,8 @@ from quorl.cluster.protocol.entry import Entry, Sealed, encode_command, encode_e
 from quorl.cluster.protocol.grammar import Command, Inspection, Operation, Rejection, Reply, Request
 from quorl.cluster.protocol.wire import Answer, Call
 
-Mishap: TypeAlias = Answer | Literal["reset before", "reset after", "hang"] | float
-"""An answer without doing anything; the connection closed before or after doing it; silence; or so many seconds' delay."""
+Mishap: TypeAlias = Answer | Literal["reset before", "reset after", "hang"] | threading.Event
+"""An answer without doing anything; the connection closed before or after doing it; silence; or silence until the event."""
 
 
 class StandIn:
@@ -64,10 +64,10 @@ class StandIn:
         self.calls.append((self.names[number], call))
         self.arrived.set()
         mishap = self.mishaps[number].popleft() if self.mishaps[number] else None
-        if isinstance(mishap, float):
-            await asyncio.sleep(mishap)
+        if isinstance(mishap, threading.Event):
+            await asyncio.to_thread(mishap.wait, 10)
         elif mishap == "hang":
-            await asyncio.sleep(60)
+            await asyncio.Event().wait()
         elif mishap == "reset before":
             return _reset(request)
         answer = mishap if isinstance(mishap, Answer) else await self._answer(call)

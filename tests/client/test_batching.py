@@ -1,3 +1,5 @@
+"""Coalescing, without a socket: who flies with whom, under which key, and what each is told."""
+
 from __future__ import annotations
 
 import msgspec

@@ -1,3 +1,5 @@
+"""The command line: every command, its output as a contract, its exit codes, and real pipes."""
+
 from __future__ import annotations
 
 import json

@@ -1,3 +1,5 @@
+"""``MyQueue``, the founding interface."""
+
 from __future__ import annotations
 
 import threading

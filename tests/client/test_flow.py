@@ -1,3 +1,5 @@
+"""The mind of the client, without a socket: every answer it can get, and all of them in any order."""
+
 from __future__ import annotations
 
 import dataclasses

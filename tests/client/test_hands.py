@@ -101,7 +101,9 @@ def test_a_host_without_an_address_is_unavailable(create: Create) -> None:
 
 @hands
 def test_a_slow_answer_is_an_answer(cluster: StandIn, create: Create) -> None:
-    cluster.mishaps[0].append(0.3)
+    slow = threading.Event()
+    cluster.mishaps[0].append(slow)
+    threading.Timer(0.3, slow.set).start()
     assert create(cluster.servers, 10).name == "x"
     assert len(cluster.calls) == 1
 
@@ -251,6 +253,12 @@ def test_d7_a_key_of_ones_own(cluster: StandIn) -> None:
         assert client.topic("x").size() == 1
 
 
+def gather(client: Client, count: int) -> None:
+    """Wait until so many appends wait for the flight to come back."""
+    while "x" not in client._lanes or len(client._lanes["x"].queue) < count:
+        threading.Event().wait(0.001)
+
+
 def test_threads_coalesce_and_each_keeps_its_order(cluster: StandIn) -> None:
     with Client(cluster.urls) as client:
         client.topics.create("x")
@@ -277,7 +285,8 @@ def test_threads_coalesce_and_each_keeps_its_order(cluster: StandIn) -> None:
 def test_one_bad_append_among_threads_fails_alone(cluster: StandIn) -> None:
     with Client(cluster.urls[0]) as client:
         client.topics.create("x")
-        cluster.mishaps[0].append(0.3)  # while this one is away, the others gather
+        away = threading.Event()
+        cluster.mishaps[0].append(away)
         outcomes: dict[int, object] = {}
 
         def work(worker: int) -> None:
@@ -287,8 +296,13 @@ def test_one_bad_append_among_threads_fails_alone(cluster: StandIn) -> None:
                 outcomes[worker] = error
 
         threads = [threading.Thread(target=work, args=(worker,)) for worker in range(6)]
-        for thread in threads:
+        cluster.arrived.clear()
+        threads[0].start()
+        assert cluster.arrived.wait(5)
+        for thread in threads[1:]:
             thread.start()
+        gather(client, 5)
+        away.set()
         for thread in threads:
             thread.join(30)
         assert isinstance(outcomes.pop(3), ProducerNotFound)
@@ -299,7 +313,8 @@ def test_one_bad_append_among_threads_fails_alone(cluster: StandIn) -> None:
 async def test_a_cancelled_append_harms_nobody(cluster: StandIn) -> None:
     async with AsyncClient(cluster.urls[0]) as client:
         await client.topics.create("x")
-        cluster.mishaps[0].append(0.3)
+        away = threading.Event()
+        cluster.mishaps[0].append(away)
         cluster.arrived.clear()
         topic = client.topic("x")
         first = asyncio.create_task(topic.append("first"))
@@ -307,6 +322,7 @@ async def test_a_cancelled_append_harms_nobody(cluster: StandIn) -> None:
         cancelled, kept = asyncio.create_task(topic.append("cancelled")), asyncio.create_task(topic.append("kept"))
         await asyncio.sleep(0)
         cancelled.cancel()
+        away.set()
         assert [(await first).offset, (await kept).offset] == [0, 1]
         assert await topic.size() == 2
 
@@ -457,7 +473,8 @@ def test_a_thread_that_is_interrupted_leaves_nobody_waiting(cluster: StandIn) ->
 
     with Client(cluster.urls[0], transport=Interrupted()) as client:
         client.topics.create("x")
-        cluster.mishaps[0].append(0.3)
+        away = threading.Event()
+        cluster.mishaps[0].append(away)
         cluster.arrived.clear()
         outcomes: dict[str, object] = {}
 
@@ -472,8 +489,8 @@ def test_a_thread_that_is_interrupted_leaves_nobody_waiting(cluster: StandIn) ->
         assert cluster.arrived.wait(5)
         for number, thread in enumerate(threads[1:], 1):
             thread.start()
-            while len(client._lanes["x"].queue) < number:
-                pass
+            gather(client, number)
+        away.set()
         for thread in threads:
             thread.join(20)
         kinds = {value: type(outcome) for value, outcome in outcomes.items()}

@@ -2,7 +2,7 @@
 
 Exit codes, for those who restart nodes: 0 stopped as asked; 2 the arguments or the config are wrong, and nothing was
 started; 71 the machine refused something (a port in use, a full disk), and a restart may help; 78 the data directory is
-damaged, and a restart cannot help.
+damaged or another process's, and a restart cannot help.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _run(config: configs.Config) -> int:
     import structlog
 
     from quorl.cluster.api.server import serve
-    from quorl.cluster.consensus.port import Damaged
+    from quorl.cluster.consensus.port import Damaged, InUse
 
     log = structlog.get_logger("quorl.main")
     for caution in configs.cautions(config):
@@ -87,6 +87,10 @@ def _run(config: configs.Config) -> int:
         return asyncio.run(serve(config))
     except KeyboardInterrupt:
         return Exit.STOPPED
+    except InUse as error:
+        log.critical("data_in_use", detail=str(error), data_dir=str(config.node.data_dir))
+        print(error, file=sys.stderr)
+        return Exit.DAMAGED
     except Damaged as error:
         log.critical("data_damaged", detail=str(error), data_dir=str(config.node.data_dir))
         print(

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import quorl
-from quorl.cluster.consensus.port import Damaged
+from quorl.cluster.consensus.port import Damaged, InUse
 from quorl.cluster.main import Exit, explain, main
 from quorl.cluster.node import logs
 from quorl.cluster.node.config import Config, load

@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from quorl.cluster.consensus.port import Damaged
+from quorl.cluster.consensus.port import Damaged, InUse
 
 LOCK_NAME = "lock"
 UNFINISHED = ".unfinished"
@@ -114,7 +114,7 @@ class RealDisk:
         except OSError as error:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
-            raise Damaged(
+            raise InUse(
                 f"{self._path} is in use by process {holder}. One process per data directory: stop that one first, "
                 "or give this node a directory of its own."
             ) from error

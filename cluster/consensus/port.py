@@ -32,6 +32,10 @@ class Damaged(Exception):
     """What the disk holds is not what was written there. The node must not start, and must not guess."""
 
 
+class InUse(Damaged):
+    """Another process runs on this disk. Nothing is wrong with what it holds, and nobody else may touch it."""
+
+
 class Role(StrEnum):
     """What a member is in its current term."""
 

@@ -6,7 +6,6 @@ proposed meanwhile goes on without it.
 
 from __future__ import annotations
 
-import contextlib
 from typing import Protocol
 
 import msgspec
@@ -16,6 +15,7 @@ from quorl.cluster.api.health import Health
 from quorl.cluster.api.members_only import HEADER, knows
 from quorl.cluster.node.internal import PREFIX
 from quorl.cluster.protocol.openapi import document
+from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer, Call
 
 HEADERS_BYTES_MAX = 16 * 1024
@@ -27,6 +27,9 @@ class Handler(Protocol):
 
     async def handle(self, call: Call) -> Answer:
         """Answer one call; never raises."""
+
+    def refuse(self, call: Call, problem: Problem) -> Answer:
+        """Answer a call that was not even read."""
 
 
 class Skin:
@@ -51,26 +54,28 @@ class Skin:
                 return web.Response(body=self._openapi, content_type="application/json")
         if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):
             return web.Response(status=403, text="These routes are for members of the cluster only.\n")
-        body = await self._read_body(request)
         headers = {name.lower(): value for name, value in request.headers.items()}
-        return _respond(await self._node.handle(Call(request.method, path, query, headers, body)))
+        call = Call(request.method, path, query, headers, b"")
+        body = await self._read_body(request)
+        if body is None:
+            detail = f"The body is larger than the {self._body_bytes_max} bytes that this node takes."
+            return _respond(self._node.refuse(call, Problem("payload_too_large", detail)))
+        return _respond(await self._node.handle(call._replace(body=body)))
 
-    async def _read_body(self, request: web.BaseRequest) -> bytes:
-        """The body, or one byte more than is allowed of it: the gateway then refuses it by its size."""
+    async def _read_body(self, request: web.BaseRequest) -> bytes | None:
+        """The body; None if it is larger than allowed, of which no more than the limit was read."""
         if not request.body_exists:
             return b""
         if (request.content_length or 0) > self._body_bytes_max:
-            # Read on for a little, so that the client sees the answer instead of a reset while it still sends.
-            with contextlib.suppress(Exception):
-                await request.content.read(_CHUNK_BYTES)
-            return b" " * (self._body_bytes_max + 1)
+            # A little of it is read, so that the client sees the answer instead of a reset while it still sends.
+            await request.content.read(_CHUNK_BYTES)
+            return None
         parts, size = [], 0
-        while size <= self._body_bytes_max:
-            part = await request.content.readany()
-            if not part:
-                break
+        while part := await request.content.readany():
             parts.append(part)
             size += len(part)
+            if size > self._body_bytes_max:
+                return None
         return b"".join(parts)
 
 

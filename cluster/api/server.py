@@ -107,6 +107,7 @@ def settings_of(config: Config) -> Settings:
         timing=Timing(low / 1000, high / 1000, config.raft.heartbeat_ms / 1000, max(_STEP_DOWN_S, low / 1000)),
         snapshot_every=config.raft.snapshot_every,
         log_bytes_max=config.raft.log_bytes_max,
+        wait_s_max=config.http.max_wait_s,
     )
 
 

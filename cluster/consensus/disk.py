@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 
 from quorl.cluster.consensus.port import Damaged, InUse
+from quorl.cluster.protocol import limits
 
 LOCK_NAME = "lock"
 UNFINISHED = ".unfinished"
@@ -43,8 +44,14 @@ class RealFile:
         return self._size
 
     def append(self, data: bytes) -> None:
-        """Write at the end; on ``OSError`` what was written of it is taken back."""
+        """Write at the end; on ``OSError`` what was written of it is taken back.
+
+        The last room on the disk is left to the state, so that everything committed can still be applied.
+        """
         self._check()
+        room = os.fstatvfs(self._descriptor)
+        if room.f_bavail * room.f_frsize < limits.DISK_SPARE_BYTES:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
         try:
             written = os.pwrite(self._descriptor, data, self._size)
             while written < len(data):

@@ -66,7 +66,7 @@ class Filter:
                 if message.term > engine.term:
                     engine.adopt_term(message.term)
             case TimeoutNow():
-                if not engine.blank:
+                if engine.election.may_stand():
                     engine.receive_as_library(member, {"type": "timeout_now", "term": message.term})
 
     # -- as a follower ----------------------------------------------------------------------------------------------
@@ -80,6 +80,8 @@ class Filter:
         engine.election.leader_spoke()
         if m.prev_index is None:
             self._sign_of_life(member, m.term, self._clamped(m.commit_index, engine.commit_index))
+            # Where it may go on once a snapshot is installed: else it would go on saying that one is needed.
+            self._ask_back(member)
             engine.snapshot_needed(str(member.id))
             return
         if m.prev_index < engine.log.first_index:
@@ -89,8 +91,7 @@ class Filter:
             return
         if self._conflicts(m.prev_index, m.prev_term):
             self._sign_of_life(member, m.term, engine.commit_index)
-            last = engine.log.last_index
-            self._answer(member, min(last + 1, self._conflict or last + 1), reset=True, success=False)
+            self._ask_back(member)
             return
         self._conflict = None
         self._store(member, m, m.prev_index)
@@ -151,6 +152,10 @@ class Filter:
         """Tell the library that the leader lives, and nothing about our log."""
         message = {"type": "append_entries", "term": term, "commit_index": commit_index}
         self._engine.receive_as_library(member, message)
+
+    def _ask_back(self, member: Member) -> None:
+        last = self._engine.log.last_index
+        self._answer(member, min(last + 1, self._conflict or last + 1), reset=True, success=False)
 
     def _answer(self, member: Member, next_index: int, *, reset: bool, success: bool) -> None:
         engine = self._engine

@@ -56,10 +56,12 @@ class Replica:
         timing: Timing,
         network: Network,
         callbacks: Callbacks,
+        has_room: Callable[[], bool] = lambda: True,
     ) -> None:
         self._identity = identity
         self._log = log
         self._network = network
+        self._has_room = has_room
         self._callbacks = callbacks
         self._peers: dict[str, Hello] = {}
         self._others = frozenset(others)
@@ -200,10 +202,10 @@ class Replica:
     def _may_stand(self) -> bool:
         """Whether this member may stand for election.
 
-        Not from a disk that was emptied. And a new cluster forms only once every member was seen in its first state:
+        Not from a disk that was emptied, and not onto one that is full: a leader must write. And a new cluster forms only once every member was seen in its first state:
         two lost disks and a member that never ran could otherwise found a second one beside it.
         """
-        if self.engine.blank:
+        if self.engine.blank or not self._has_room():
             return False
         if not self._pristine():
             return True

@@ -22,6 +22,7 @@ from quorl.cluster.node.polls import LongPolls
 from quorl.cluster.node.reading import Reading
 from quorl.cluster.node.visit import Asked, Declined, PlainVoice, Scene, Visit, Voice
 from quorl.cluster.node.writing import Writing
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Sealed, encode_command
 from quorl.cluster.protocol.grammar import Command
@@ -55,12 +56,14 @@ class Gateway:
         *,
         deadline_s: float = DEADLINE_S,
         leader_wait_s: float = LEADER_WAIT_S,
+        wait_s_max: float = limits.WAIT_S_MAX,
         log: Log | None = None,
     ) -> None:
         self._core = core
         self._new_key = new_key
         self._new_request_id = request_id
         self._deadline_s = deadline_s
+        self._wait_s_max = wait_s_max
         self._log: Log = structlog.get_logger() if log is None else log
         self._polls = LongPolls(core)
         leading = Leading(core, peers, leader_wait_s)
@@ -91,6 +94,13 @@ class Gateway:
             self.running -= 1
         return self._signed(answer, request_id)
 
+    def refuse(self, call: Call, problem: Problem) -> Answer:
+        """Answer a call that was not even read with a problem."""
+        request_id = self._request_id(call)
+        scene = Scene(call.path, request_id, self._core.name, self._core.leader())
+        voice = founding.route_of(call.path) or self._voice
+        return self._signed(voice.problem(problem, scene), request_id)
+
     async def _answer(self, call: Call, founding_route: founding.Route | None, voice: Voice, scene: Scene) -> Answer:
         try:
             if self._polls.draining:
@@ -109,7 +119,11 @@ class Gateway:
 
     def _visit(self, call: Call, asked: Asked, voice: Voice, scene: Scene) -> Visit:
         row, request, options = asked
-        now, wait_s, key = self._core.monotonic(), _wait_s(call, asked), options.key or self._new_key()
+        now, wait_s, key = (
+            self._core.monotonic(),
+            min(_wait_s(call, asked), self._wait_s_max),
+            options.key or self._new_key(),
+        )
         sealed = patient = None
         if isinstance(request, Command):
             sealed = _sealed(row.name, request, key)

@@ -41,12 +41,14 @@ from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.timekeeper import Stamp, Timekeeper
 from quorl.cluster.node.upkeep import CatchUp, Trimming
 from quorl.cluster.node.watch import Watch
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed, encode_command
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.system import ClusterInfo, Found
 from quorl.cluster.protocol.wire import Answer, Call
 
+CLUSTER_HEADER = "quorl-cluster"
 _HAND_OVER_S = 2.0
 
 
@@ -61,6 +63,7 @@ class Settings(NamedTuple):
     timing: Timing = Timing()
     snapshot_every: int = 50_000
     log_bytes_max: int = 64 * 1024 * 1024
+    wait_s_max: float = limits.WAIT_S_MAX
 
 
 class Ports(NamedTuple):
@@ -77,6 +80,19 @@ class Ports(NamedTuple):
     new_token: Callable[[], str]
     """Random text for keys, ids and incarnations."""
     log: Logger
+
+
+class _SameCluster:
+    """Calls to the other nodes that say which cluster they come from: an address may have come to mean another one."""
+
+    def __init__(self, peers: Peers, cluster_id: Callable[[], str]) -> None:
+        self._peers = peers
+        self._cluster_id = cluster_id
+
+    async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
+        """See ``core.Peers``."""
+        headers = {**call.headers, CLUSTER_HEADER: self._cluster_id()}
+        return await self._peers.call(peer, call._replace(headers=headers), timeout_s)
 
 
 class Node:
@@ -98,7 +114,10 @@ class Node:
         self.replica: Replica
         self._keys = itertools.count()
         self._incarnation = ports.new_token()
-        self.gateway = Gateway(self, ports.peers, self._new_key, ports.new_token, log=ports.log)
+        self._peers = _SameCluster(ports.peers, lambda: self.machine.cluster_id or "")
+        self.gateway = Gateway(
+            self, self._peers, self._new_key, ports.new_token, log=ports.log, wait_s_max=settings.wait_s_max
+        )
 
     # -- life ------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -121,10 +140,11 @@ class Node:
             settings.timing,
             ports.network(self._gossip, self._on_gossip),
             Callbacks(self._apply, self._snapshot_needed, self._on_changed, self._on_died),
+            has_room=lambda: ports.disk.free_bytes() > limits.DISK_SPARE_BYTES,
         )
         self._committer = Committer(self.replica, self._stamp)
         self._trimming = Trimming(ports.states, ports.offload, self.replica.trim, settings.snapshot_every, ports.log)
-        self._catch_up = CatchUp(ports.states, ports.offload, ports.peers, self._install, ports.log)
+        self._catch_up = CatchUp(ports.states, ports.offload, self._peers, self._install, ports.log)
         self._internal = Internal(self, ports.states, ports.offload)
         self._readable.set()
         await self.replica.start()
@@ -270,9 +290,17 @@ class Node:
     # -- Core ------------------------------------------------------------------------------------------------------
     async def handle(self, call: Call) -> Answer:
         """Answer one call, from a client or from another node."""
+        sender = call.headers.get(CLUSTER_HEADER)
+        if sender is not None and sender != (self.machine.cluster_id or ""):
+            detail = f"{self.name} belongs to another cluster than the node that sent this call."
+            return self.gateway.refuse(call, Problem("no_leader", detail))
         if call.path.startswith(PREFIX):
             return await self._internal.handle(call)
         return await self.gateway.handle(call)
+
+    def refuse(self, call: Call, problem: Problem) -> Answer:
+        """Answer a call that was not even read."""
+        return self.gateway.refuse(call, problem)
 
     def leader(self) -> str | None:
         """See ``Core``: nobody is called the leader before it serves."""

@@ -32,6 +32,8 @@ RECEIPT_EVICTIONS_PER_COMMAND = 4
 """More than one, so that a backlog of old receipts shrinks; bounded, so that no entry stalls on it."""
 
 # -- what one node holds in memory --------------------------------------------------------------------------------
+DISK_SPARE_BYTES = 64 * 1024 * 1024
+"""With less room than this the log takes nothing new, so that what is committed can still be applied and kept."""
 COMMANDS_PENDING_MAX = 10_000
 COMMANDS_PENDING_BYTES_MAX = 64 * 1024 * 1024
 ENTRY_COMMANDS_MAX = 2_000

@@ -9,6 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
+from quorl.cluster.machine.queries import BadCursor, BadStart
 from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
 from quorl.cluster.node.forwarding import Leading
 from quorl.cluster.node.polls import LongPolls
@@ -41,10 +42,13 @@ class Reading:
             return visit.voice.reply(visit.row, self._core.inspect(request))
         assert isinstance(request, Query)
         await self._become_fresh(visit)
-        if isinstance(request, t.Browse):
-            value = await self._browse(request, visit.poll_until)
-        else:
-            value = await self._core.read(request)
+        try:
+            if isinstance(request, t.Browse):
+                value = await self._browse(request, visit.poll_until)
+            else:
+                value = await self._core.read(request)
+        except (BadStart, BadCursor) as error:
+            raise Declined(Problem("invalid_parameter", str(error))) from error
         if isinstance(value, Rejection):
             return visit.voice.problem(problem_of(value), visit.scene)
         return visit.voice.reply(visit.row, value)

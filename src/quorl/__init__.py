@@ -1,3 +1,32 @@
-"""quorl: topics and tasks on one replicated log."""
+"""quorl: topics and tasks on one replicated log.
+
+``from quorl import Client, AsyncClient, MyQueue`` works; the names load when they are first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from quorl.client import AsyncClient, Client, MyQueue, OutcomeUnknown, QuorlError, Rejected, Unavailable, myQueue
 
 __version__ = "0.1.0"
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "MyQueue",
+    "OutcomeUnknown",
+    "QuorlError",
+    "Rejected",
+    "Unavailable",
+    "__version__",
+    "myQueue",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from quorl import client
+
+    return getattr(client, name)

@@ -131,6 +131,7 @@ class Member:
             group.timing,
             self,
             Callbacks(self.apply, self.snapshots_asked.append, lambda: None, self._on_died),
+            has_room=lambda: not self.disk.full,
         )
 
     def _on_died(self, reason: str) -> None:

@@ -185,3 +185,17 @@ async def test_a_request_id_that_is_no_plain_text_is_replaced() -> None:
     cluster = await with_topic()
     assert (await cluster.call("n1", "GET", "/v1/topics", request_id="a b"))[2]["request-id"] == "made-id"
     assert (await cluster.call("n1", "GET", "/v1/topics", request_id="a" * 201))[2]["request-id"] == "made-id"
+
+
+@pytest.mark.parametrize("query", ["from=tomorrow", "from=ts:soon"])
+async def test_a_start_that_is_none_is_the_callers_mistake(query: str) -> None:
+    cluster = await with_topic()
+    status, body, _ = await cluster.call("n1", "GET", f"{MESSAGES}?{query}")
+    assert (status, body["code"]) == (400, "invalid_parameter")
+    assert "from" in body["detail"]
+
+
+async def test_a_cursor_of_another_list_is_the_callers_mistake() -> None:
+    cluster = await with_topic()
+    status, body, _ = await cluster.call("n1", "GET", "/v1/topics?cursor=zzz")
+    assert (status, body["code"]) == (400, "invalid_parameter")

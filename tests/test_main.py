@@ -93,9 +93,10 @@ def test_a_full_disk_and_a_forbidden_folder_are_named(config: Config) -> None:
             Exit.DAMAGED,
             "data/n1 is damaged: segment 7: bad checksum\nNothing was changed",
         ),
+        (InUse("data/n1 is in use by process 17."), Exit.DAMAGED, "data/n1 is in use by process 17.\n"),
         (OSError(errno.ENOSPC, "No space left on device"), Exit.MACHINE, "the disk of"),
     ],
-    ids=["asked", "interrupted", "damaged", "refused"],
+    ids=["asked", "interrupted", "damaged", "in use", "refused"],
 )
 def test_the_exit_code_says_why_the_node_stopped(
     ending: int | BaseException,

@@ -6,11 +6,11 @@ import random
 import time
 
 from tests.chaos.conftest import Start
-from tests.chaos.test_kill import followers
+from tests.chaos.test_kill import CALM, followers
 from tests.chaos.verdict import judge
 from tests.harness import LocalCluster, until
 
-LONG_S = (3.0, 6.0)
+LONG_S = (3.1, 6.0)
 """Longer than an election takes."""
 SHORT_S = (0.5, 3.0)
 
@@ -44,13 +44,13 @@ def test_d3_leader_paused_shortly(start: Start, dice: random.Random, rounds: int
 
 
 def test_d3_follower_paused_and_the_leader_stays(start: Start, dice: random.Random, rounds: int) -> None:
-    cluster, load = start()
+    cluster, load = start(**CALM)
     leader = cluster.leader()
     before = term(cluster, leader)
     for _ in range(rounds):
         paused = cluster[dice.choice(followers(cluster))]
         paused.pause()
-        time.sleep(dice.uniform(*SHORT_S))
+        time.sleep(dice.uniform(*LONG_S))  # its patience is over when it wakes
         load.more(20)
         paused.resume()
         load.more(20)

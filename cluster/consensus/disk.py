@@ -12,7 +12,7 @@ import os
 import sys
 from pathlib import Path
 
-from quorl.cluster.consensus.port import Damaged, InUse
+from quorl.cluster.consensus.port import InUse
 from quorl.cluster.protocol import limits
 
 LOCK_NAME = "lock"

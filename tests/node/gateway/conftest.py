@@ -11,8 +11,8 @@ from tests.node.gateway.jumploop import JumpLoop
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_asyncio_loop_factories(
-    config: pytest.Config,  # noqa: ARG001, the names are the hook's
-    item: pytest.Item,  # noqa: ARG001
+    config: pytest.Config,
+    item: pytest.Item,
 ) -> Mapping[str, Callable[[], JumpLoop]]:
     """Make the loops of these tests."""
     return {"jumping": JumpLoop}

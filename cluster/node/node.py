@@ -114,7 +114,7 @@ class Node:
         self.replica: Replica
         self._keys = itertools.count()
         self._incarnation = ports.new_token()
-        self._peers = _SameCluster(ports.peers, lambda: self.machine.cluster_id or "")
+        self._peers = _SameCluster(ports.peers, self._cluster_id)
         self.gateway = Gateway(
             self, self._peers, self._new_key, ports.new_token, log=ports.log, wait_s_max=settings.wait_s_max
         )
@@ -290,13 +290,17 @@ class Node:
     # -- Core ------------------------------------------------------------------------------------------------------
     async def handle(self, call: Call) -> Answer:
         """Answer one call, from a client or from another node."""
-        sender = call.headers.get(CLUSTER_HEADER)
-        if sender is not None and sender != (self.machine.cluster_id or ""):
+        sender, own = call.headers.get(CLUSTER_HEADER), self._cluster_id()
+        if sender and own and sender != own:
             detail = f"{self.name} belongs to another cluster than the node that sent this call."
             return self.gateway.refuse(call, Problem("no_leader", detail))
         if call.path.startswith(PREFIX):
             return await self._internal.handle(call)
         return await self.gateway.handle(call)
+
+    def _cluster_id(self) -> str:
+        # The ballot knows it before the state does: a node with an emptied disk asks for a snapshot in this name.
+        return self._store.ballot.cluster_id or ""
 
     def refuse(self, call: Call, problem: Problem) -> Answer:
         """Answer a call that was not even read."""

@@ -58,7 +58,8 @@ class Writing:
             if last or not isinstance(value, t.Consumed) or value.items:
                 break
             assert isinstance(visit.request, t.Consume)
-            last = not await self._polls.wait_topic(visit.request.topic, sequence, visit.poll_until)
+            # An append may stand behind this very command in its entry: what came with it counts as news, too.
+            last = not await self._polls.wait_topic(visit.request.topic, sequence - 1, visit.poll_until)
         if isinstance(value, Rejection):
             answer = visit.voice.problem(problem_of(value), visit.scene)
         else:

@@ -43,9 +43,9 @@ class Group:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def commit(self, sealed: Sealed) -> None:
+    def commit(self, *sealed: Sealed) -> None:
         now_ms = 1_700_000_000_000 + len(self.entries)
-        self.entries.append(encode_entry(Entry(now_ms=now_ms, wall_ms=now_ms, commands=(sealed,))))
+        self.entries.append(encode_entry(Entry(now_ms=now_ms, wall_ms=now_ms, commands=sealed)))
 
 
 class FakeCore:
@@ -60,6 +60,8 @@ class FakeCore:
         self.held = False
         """Whether this node keeps back what it should apply."""
         self.submitted: list[Sealed] = []
+        self.behind: list[Sealed] = []
+        """Commands that travel in the same entry as the next submission, behind it."""
         self.barriers = 0
         self.reading: Awaitable[None] | None = None
 
@@ -96,8 +98,9 @@ class FakeCore:
             raise error
         if not self.leads():
             raise NotApplied("no_leader", f"{self.name} does not lead")
-        self.group.commit(sealed)
-        (outcome,) = self.catch_up()
+        self.group.commit(sealed, *self.behind)
+        self.behind = []
+        outcome, *_ = self.catch_up()
         for core in self.group.cores.values():
             if not core.held:
                 core.catch_up()

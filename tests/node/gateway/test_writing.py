@@ -10,7 +10,8 @@ import pytest
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.entry import Sealed
+from quorl.cluster.protocol.entry import Sealed, encode_command
+from quorl.cluster.protocol.topics import Append, Message
 from quorl.cluster.protocol.wire import Answer, Call
 from tests.node.fakecore import AnswerLost, Cluster
 
@@ -353,6 +354,17 @@ async def test_a9_a_waiting_consumer_gets_the_message_that_comes(node: str) -> N
     status, body, headers = await consume
     assert (status, body["items"][0]["value"], body["remaining"]) == (200, "hello", 0)
     assert headers["quorl-sequence"] == "5"
+
+
+async def test_a9_a_message_in_the_very_entry_of_the_question_wakes_the_consumer() -> None:
+    """Group commit may put an append right behind a consume that found nothing: it must not wait for the next one."""
+    cluster = await with_topic()
+    append = Append(topic="t", messages=[Message(value=msgspec.Raw(b'"at once"'))])
+    cluster.core("n1").behind = [Sealed(None, b"", encode_command(append))]
+    status, body, _ = await cluster.call("n1", "POST", CONSUME, {"wait": 30})
+    assert (status, [item["value"] for item in body["items"]]) == (200, ["at once"])
+    loop = asyncio.get_running_loop()
+    assert loop.time() < 1001, "it was found only when the time was over"
 
 
 async def test_a9_a_wait_that_brings_nothing_ends_with_an_empty_answer() -> None:

@@ -6,8 +6,9 @@ index, a term and the bytes of an entry.
 
 Where things are: ``machine`` is the door (``apply``, ``query``, ``render``); ``state`` holds the connection and what is
 remembered of it in Python; ``topics`` decides about commands; ``receipts`` remembers first outcomes for repeats;
-``queries`` answers reads, on any connection, with ``reading`` for messages and ``pages`` for lists; ``schema`` is the
-tables; ``digest`` and ``dump`` are for comparing and moving whole states; ``check`` states the invariants over rows.
+``graves`` clears away what deleted topics have left; ``queries`` answers reads, on any connection, with ``reading`` for
+messages, ``shelf`` for those that were decoded lately and ``pages`` for lists; ``schema`` is the tables; ``digest`` and
+``dump`` are for comparing and moving whole states; ``check`` states the invariants over rows.
 
 Invariants:
 
@@ -23,6 +24,8 @@ Invariants:
 * Offsets of a partition are dense from 0, in one row per append and partition, and are never changed. Ids of producers
   and consumers are dense from 1 per topic. Ids of topics are never used twice.
 * Everything remembered for repeats is bounded in count and age, and each command clears away at most a few.
+* No entry takes long because of how much is stored: a topic too is deleted little by little, and nothing of it can be
+  read meanwhile.
 
 Who may call: the node's loop, one thread at a time. Reads with ``query`` may run on other connections in other threads.
 """

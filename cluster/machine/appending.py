@@ -32,8 +32,8 @@ def store(state: State, topic: Topic, command: t.AppendBatch) -> list[t.Range]:
     messages = _decode_messages(command.body)
     if len(messages) != command.count or not messages:
         raise ValueError("the body of an append has not as many messages as the append says")
-    if not 0 <= command.size_bytes <= len(command.body):
-        raise ValueError("the body of an append is smaller than the append says")
+    if _size_bytes(messages) != command.size_bytes:
+        raise ValueError("the body of an append has not as many bytes of values and keys as the append says")
     if topic.partitions == 1:
         return [_store_batch(state, topic, 0, command.count, command.size_bytes, command.body)]
     shares = _split(messages, topic)
@@ -42,7 +42,7 @@ def store(state: State, topic: Topic, command: t.AppendBatch) -> list[t.Range]:
         state.execute(_NEXT_PARTITION, (following, topic.topic_id))
         topic.next_partition = following
     return [
-        _store_batch(state, topic, partition, len(share), sum(map(_size_bytes, share)), _encode_messages(share))
+        _store_batch(state, topic, partition, len(share), _size_bytes(share), _encode_messages(share))
         for partition, share in sorted(shares.items())
     ]
 
@@ -59,8 +59,9 @@ def _split(messages: list[t.Message], topic: Topic) -> dict[int, list[t.Message]
     return shares
 
 
-def _size_bytes(message: t.Message) -> int:
-    return len(memoryview(message.value)) + len((message.key or "").encode())
+def _size_bytes(messages: list[t.Message]) -> int:
+    values = sum([len(memoryview(message.value)) for message in messages])
+    return values + sum([len(message.key.encode()) for message in messages if message.key])
 
 
 def _store_batch(state: State, topic: Topic, partition: int, count: int, size_bytes: int, body: bytes) -> t.Range:

@@ -6,6 +6,9 @@ import sqlite3
 
 import msgspec
 
+_ALIVE = "topic_id NOT IN (SELECT topic_id FROM graves)"
+"""Of a topic that was deleted any part may be gone already."""
+
 _RULES = (
     (
         "a topic has not the partitions that it says",
@@ -31,14 +34,21 @@ _RULES = (
     ),
     (
         "a topic id is not below the next one",
-        "SELECT topic_id FROM topics, machine WHERE topic_id >= next_topic_id ORDER BY topic_id",
+        (
+            "SELECT topic_id FROM (SELECT topic_id FROM topics UNION ALL SELECT topic_id FROM graves), machine"
+            " WHERE topic_id >= next_topic_id ORDER BY topic_id"
+        ),
+    ),
+    (
+        "a topic has a grave",
+        "SELECT name FROM topics WHERE topic_id IN (SELECT topic_id FROM graves) ORDER BY name",
     ),
     (
         "offsets are not dense",
         (
             "SELECT topic_id, partition, base_offset FROM (SELECT *, lag(base_offset + count, 1, 0) OVER"
-            " (PARTITION BY topic_id, partition ORDER BY base_offset) AS expected FROM batches)"
-            " WHERE base_offset != expected OR count < 1 ORDER BY 1, 2, 3"
+            " (PARTITION BY topic_id, partition ORDER BY base_offset) AS expected FROM batches"
+            f" WHERE {_ALIVE}) WHERE base_offset != expected OR count < 1 ORDER BY 1, 2, 3"
         ),
     ),
     (
@@ -54,23 +64,24 @@ _RULES = (
         (
             "SELECT topic_id, partition FROM partitions p WHERE (next_offset, size_bytes) != (SELECT ifnull(sum(count), 0),"
             " ifnull(sum(size_bytes), 0) FROM batches b WHERE b.topic_id = p.topic_id AND b.partition = p.partition)"
-            " ORDER BY 1, 2"
+            f" AND {_ALIVE} ORDER BY 1, 2"
         ),
     ),
     (
         "a cursor is outside of its partition",
         (
             "SELECT k.topic_id, k.consumer_id, k.partition FROM cursors k LEFT JOIN partitions p USING (topic_id, partition)"
-            " WHERE p.next_offset IS NULL OR NOT (0 <= k.start_offset AND k.start_offset <= k.next_offset"
-            " AND k.next_offset <= p.next_offset) ORDER BY 1, 2, 3"
+            f" WHERE {_ALIVE} AND (p.next_offset IS NULL OR NOT (0 <= k.start_offset"
+            " AND k.start_offset <= k.next_offset AND k.next_offset <= p.next_offset)) ORDER BY 1, 2, 3"
         ),
     ),
     (
         "a consumer has not one cursor per partition, or its turn is none of them",
         (
-            "SELECT c.topic_id, c.consumer_id FROM consumers c LEFT JOIN topics t USING (topic_id) WHERE t.partitions IS NOT"
+            "SELECT c.topic_id, c.consumer_id FROM consumers c LEFT JOIN topics t USING (topic_id)"
+            f" WHERE {_ALIVE} AND (t.partitions IS NOT"
             " (SELECT count(*) FROM cursors k WHERE k.topic_id = c.topic_id AND k.consumer_id = c.consumer_id)"
-            " OR c.turn NOT BETWEEN 0 AND t.partitions - 1 ORDER BY 1, 2"
+            " OR c.turn NOT BETWEEN 0 AND t.partitions - 1) ORDER BY 1, 2"
         ),
     ),
     (
@@ -78,7 +89,7 @@ _RULES = (
         (
             "SELECT topic_id FROM (SELECT topic_id FROM partitions UNION ALL SELECT topic_id FROM batches UNION ALL"
             " SELECT topic_id FROM producers UNION ALL SELECT topic_id FROM consumers UNION ALL SELECT topic_id FROM cursors)"
-            " WHERE topic_id NOT IN (SELECT topic_id FROM topics) ORDER BY 1"
+            f" WHERE topic_id NOT IN (SELECT topic_id FROM topics) AND {_ALIVE} ORDER BY 1"
         ),
     ),
     (

@@ -30,7 +30,10 @@ class Appended(NamedTuple):
 
 
 class CommandSpoiled(NamedTuple):
-    """A command was answered with ``command_failed``. ``reason`` is for the log of this node only."""
+    """A command was answered with ``command_failed``, or what a deleted topic left could not be cleared away.
+
+    ``reason`` is for the log of this node only.
+    """
 
     reason: str
 

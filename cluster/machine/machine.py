@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from typing import Any, ClassVar, NamedTuple, assert_never
+from collections.abc import Callable
+from typing import Any, ClassVar, NamedTuple, TypeVar, assert_never
 
 import msgspec
 
-from quorl.cluster.machine import moment, outcomes, queries, reading, receipts, schema, topics
+from quorl.cluster.machine import graves, moment, outcomes, queries, reading, receipts, schema, topics
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
 from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.machine.schema import StateError
+from quorl.cluster.machine.shelf import Shelf
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
@@ -27,6 +29,7 @@ from quorl.cluster.protocol.system import Found, Founded
 
 __all__ = ["Applied", "Machine", "Outcome", "Position", "StateError"]
 
+T = TypeVar("T")
 _decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
 
 _SAME_EVERYWHERE = frozenset(
@@ -66,6 +69,8 @@ class Machine:
         """Take over a connection opened with ``isolation_level=None``; raises ``StateError`` if the file is not ours."""
         assert connection.isolation_level is None, "transactions are opened and ended here, by statements"
         self._state = State(connection)
+        self._shelf = Shelf()
+        self._stuck = False
 
     @property
     def position(self) -> Position:
@@ -93,9 +98,16 @@ class Machine:
         """The chain over all entries and outcomes: equal at equal sequence, or two nodes have diverged."""
         return self._state.header.digest.hex()
 
+    @property
+    def due(self) -> bool:
+        """Whether work is left that any next entry, also an empty one, goes on with."""
+        return self._state.grave is not None and not self._stuck
+
     def reload(self) -> None:
         """Read everything remembered anew, after somebody else has written the rows."""
         self._state.reload()
+        self._shelf = Shelf()
+        self._stuck = False
 
     def apply(self, index: int, term: int, payload: bytes) -> Applied:
         """Apply one committed entry, in one transaction. Total, but for what may differ between nodes."""
@@ -112,12 +124,12 @@ class Machine:
 
     def query(self, request: Query[Any]) -> Reply | Rejection:
         """Answer a read from the rows as they are now."""
-        return queries.query(self._state.connection, request)
+        return queries.query(self._state.connection, request, self._shelf.decode)
 
     def render(self, value: Reply | Rejection) -> Reply | Rejection:
         """Put the messages into the outcome of a ``Consume``; any other outcome is complete as it is."""
         if isinstance(value, t.ConsumedSpans):
-            return reading.consumed(self._state.connection, value)
+            return reading.consumed(self._state.connection, value, self._shelf.decode)
         return value
 
     # -- inside the transaction ---------------------------------------------------------------------------------
@@ -135,6 +147,7 @@ class Machine:
             outcome, blob = self._apply_guarded(sealed)
             chain.update(blob)
             results.append(outcome)
+        self._clear_graves(len(commands), len(payload))
         header = state.header  # another object, if a command was undone
         header.sequence += 1
         header.raft_index = index
@@ -156,17 +169,32 @@ class Machine:
 
     def _apply_guarded(self, sealed: Sealed) -> tuple[Outcome, bytes]:
         """Apply one command so that it happens whole or not at all."""
+        done = self._guarded(lambda: self._apply_once(sealed))
+        if isinstance(done, Exception):
+            failed = CommandFailed(detail=f"The command could not be applied ({type(done).__name__}).")
+            return Outcome(failed, replayed=False), outcomes.encode(failed)
+        return done
+
+    def _clear_graves(self, commands: int, payload_bytes: int) -> None:
+        """Clear away some of what deleted topics have left: more than entries like this one add to it."""
+        if self._state.grave is not None:
+            rows = limits.PURGED_ROWS_PER_ENTRY + limits.PURGED_ROWS_PER_COMMAND * commands
+            size_bytes = limits.PURGED_BYTES_PER_ENTRY + payload_bytes
+            done = self._guarded(lambda: graves.clear(self._state, rows, size_bytes))
+            self._stuck = isinstance(done, Exception)
+
+    def _guarded(self, work: Callable[[], T]) -> T | Exception:
+        """Do something whole or not at all; the error, if every node meets it."""
         state = self._state
         state.open_command()
         try:
-            done = self._apply_once(sealed)
+            done = work()
         except Exception as error:
             if not _same_everywhere(error):
                 raise
             state.undo_command()
             state.events.append(CommandSpoiled(f"{type(error).__name__}: {error}"))
-            failed = CommandFailed(detail=f"The command could not be applied ({type(error).__name__}).")
-            return Outcome(failed, replayed=False), outcomes.encode(failed)
+            return error
         state.keep_command()
         return done
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, assert_never
 
 from quorl.cluster.machine import moment, pages, reading
 from quorl.cluster.machine.pages import BadCursor
+from quorl.cluster.machine.reading import Decode, decode_anew
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
@@ -66,11 +67,11 @@ class _Topic(NamedTuple):
     created_ms: int
 
 
-def query(connection: sqlite3.Connection, request: Query[Any]) -> Reply | Rejection:
+def query(connection: sqlite3.Connection, request: Query[Any], decode: Decode = decode_anew) -> Reply | Rejection:
     """Answer a read. Raises ``BadCursor`` or ``BadStart``, and ``sqlite3.Error`` of a broken file."""
     assert isinstance(request, Read), f"{type(request).__name__} is no query of the machine"
     with reading.one_moment(connection):
-        return _answer(connection, request)
+        return _answer(connection, request, decode)
 
 
 def suggest(connection: sqlite3.Connection, name: str) -> str | None:
@@ -81,7 +82,7 @@ def suggest(connection: sqlite3.Connection, name: str) -> str | None:
     return found[0] if found else None
 
 
-def _answer(connection: sqlite3.Connection, request: Read) -> Reply | Rejection:
+def _answer(connection: sqlite3.Connection, request: Read, decode: Decode) -> Reply | Rejection:
     if isinstance(request, t.ListTopics):
         return _list_topics(connection, request)
     name = request.topic
@@ -101,9 +102,9 @@ def _answer(connection: sqlite3.Connection, request: Read) -> Reply | Rejection:
         case t.GetConsumer():
             return _get_consumer(connection, topic, request.consumer_id)
         case t.Browse():
-            return _browse(connection, topic, request)
+            return _browse(connection, topic, request, decode)
         case t.GetMessage():
-            return _get_message(connection, topic, request)
+            return _get_message(connection, topic, request, decode)
         case t.GetSize():
             return _get_size(connection, topic, request.consumer_id)
         case _ as unknown:
@@ -205,14 +206,16 @@ def _partition_not_found(topic: _Topic, partition: int) -> t.PartitionNotFound:
     )
 
 
-def _browse(connection: sqlite3.Connection, topic: _Topic, request: t.Browse) -> t.MessagePage | t.PartitionNotFound:
+def _browse(
+    connection: sqlite3.Connection, topic: _Topic, request: t.Browse, decode: Decode
+) -> t.MessagePage | t.PartitionNotFound:
     if request.partition >= topic.partitions:
         return _partition_not_found(topic, request.partition)
     end = _ends(connection, topic)[request.partition]
     start = min(_start(connection, topic, request, end), end)
     if start == end:
         return t.MessagePage(items=[], next=end)
-    items = reading.messages(connection, topic.topic_id, request.partition, start, request.limit)
+    items = reading.messages(connection, topic.topic_id, request.partition, start, request.limit, decode=decode)
     return t.MessagePage(items=items, next=items[-1].offset + 1)
 
 
@@ -235,7 +238,7 @@ def _start(connection: sqlite3.Connection, topic: _Topic, request: t.Browse, end
 
 
 def _get_message(
-    connection: sqlite3.Connection, topic: _Topic, request: t.GetMessage
+    connection: sqlite3.Connection, topic: _Topic, request: t.GetMessage, decode: Decode
 ) -> t.MessageInfo | t.PartitionNotFound | t.MessageNotFound:
     partition, offset = request.partition, request.offset
     if partition >= topic.partitions:
@@ -244,7 +247,7 @@ def _get_message(
     if offset >= end:
         detail = f'Partition {partition} of the topic "{topic.name}" ends before offset {end}.'
         return t.MessageNotFound(detail=detail)
-    found = reading.messages(connection, topic.topic_id, partition, offset, 1)[0]
+    found = reading.messages(connection, topic.topic_id, partition, offset, 1, decode=decode)[0]
     return t.MessageInfo(
         partition=partition,
         offset=offset,

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeAlias
 
 import msgspec
 
@@ -28,7 +29,11 @@ _BATCH_BEFORE = (
 _TOPIC_EXISTS = "SELECT 1 FROM topics WHERE topic_id = ?"
 
 
-class StoredPayload(msgspec.Struct):
+Place: TypeAlias = tuple[int, int, int]
+"""What identifies a batch: topic id, partition, base offset."""
+
+
+class StoredPayload(msgspec.Struct, gc=False):
     """A message as it lies in a body; what is unknown there is left for newer code."""
 
     value: msgspec.Raw
@@ -37,7 +42,14 @@ class StoredPayload(msgspec.Struct):
     producer_id: int | None = None
 
 
+Decode: TypeAlias = Callable[[Place, bytes], list[StoredPayload]]
+"""Turns the body of a batch into its messages, which are not to be changed."""
 _decode_body = msgspec.json.Decoder(list[StoredPayload]).decode
+
+
+def decode_anew(_place: Place, body: bytes) -> list[StoredPayload]:
+    """The messages of a batch, decoded anew."""
+    return _decode_body(body)
 
 
 @contextlib.contextmanager
@@ -60,6 +72,8 @@ def messages(
     first: int,
     count: int,
     room_bytes: int | None = limits.PAGE_BYTES_MAX,
+    *,
+    decode: Decode = decode_anew,
 ) -> list[t.StoredMessage]:
     """At most ``count`` messages from the offset ``first`` on, which exists; at least one, and all without ``room_bytes``."""
     items: list[t.StoredMessage] = []
@@ -70,7 +84,8 @@ def messages(
         size_bytes += len(body)
         created_at = moment.to_text(created_ms)
         start = max(0, first - base)
-        for offset, payload in enumerate(_decode_body(body)[start : start + count - len(items)], base + start):
+        payloads = decode((topic_id, partition, base), body)[start : start + count - len(items)]
+        for offset, payload in enumerate(payloads, base + start):
             items.append(
                 t.StoredMessage(
                     partition=partition,
@@ -99,14 +114,17 @@ def _bodies(
         cursor.close()
 
 
-def consumed(connection: sqlite3.Connection, decided: t.ConsumedSpans) -> t.Consumed | t.TopicNotFound:
+def consumed(
+    connection: sqlite3.Connection, decided: t.ConsumedSpans, decode: Decode = decode_anew
+) -> t.Consumed | t.TopicNotFound:
     """The messages that a ``Consume`` gave out, now or earlier; they are never changed, but their topic may be gone."""
     items: list[t.StoredMessage] = []
     with one_moment(connection):
         if connection.execute(_TOPIC_EXISTS, (decided.topic_id,)).fetchone() is None:
             return t.TopicNotFound(detail="The topic was deleted after these messages were given out.")
         for span in decided.spans:
-            items += messages(connection, decided.topic_id, span.partition, span.first_offset, span.count, None)
+            place = decided.topic_id, span.partition, span.first_offset
+            items += messages(connection, *place, span.count, None, decode=decode)
     return t.Consumed(items=items, remaining=decided.remaining)
 
 

@@ -63,6 +63,7 @@ TABLES = (
         ("topic_id", "consumer_id", "partition", "start_offset", "next_offset"),
         ("topic_id", "consumer_id", "partition"),
     ),
+    Table("graves", ("topic_id",), ("topic_id",)),
     Table("receipts", ("ordinal", "op", "key", "fingerprint", "kept_ms", "outcome"), ("ordinal",)),
 )
 
@@ -94,6 +95,7 @@ _DDL = (
         topic_id INTEGER NOT NULL, consumer_id INTEGER NOT NULL, partition INTEGER NOT NULL,
         start_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL,
         PRIMARY KEY (topic_id, consumer_id, partition)) WITHOUT ROWID""",
+    "CREATE TABLE graves (topic_id INTEGER PRIMARY KEY)",
     """CREATE TABLE receipts (
         ordinal INTEGER PRIMARY KEY, op TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL,
         kept_ms INTEGER NOT NULL, outcome BLOB NOT NULL, UNIQUE (key, op))""",

@@ -24,6 +24,7 @@ _SELECT_TOPIC = (
     "SELECT topic_id, name, partitions, next_producer_id, next_consumer_id, next_partition, created_ms"
     " FROM topics WHERE name = ?"
 )
+_SELECT_GRAVE = "SELECT min(topic_id) FROM graves"
 _SELECT_ENDS = "SELECT next_offset FROM partitions WHERE topic_id = ? ORDER BY partition"
 
 
@@ -76,6 +77,8 @@ class State:
         self.events: list[Event] = []
         self.oldest_receipt_ms: int | None = None
         """When the oldest receipt was kept; None when that must be looked up."""
+        self.grave: int | None = None
+        """The id of the oldest topic that was deleted and has left rows behind."""
         self._topics: dict[str, Topic] = {}
         self.reload()
 
@@ -84,6 +87,7 @@ class State:
         self._topics.clear()
         self.oldest_receipt_ms = None
         self.header = Header(*self.execute(_SELECT_HEADER).fetchone())
+        self.look_for_grave()
         self._before_entry = self._before_command = copy.copy(self.header)
 
     # -- one entry ----------------------------------------------------------------------------------------------
@@ -113,6 +117,7 @@ class State:
     def open_command(self) -> None:
         """Remember this point, so that the next command can be undone alone."""
         self._before_command = copy.copy(self.header)
+        self._grave_before = self.grave
         self._events_before = len(self.events)
         self.execute("SAVEPOINT command")
 
@@ -125,9 +130,15 @@ class State:
         self._topics.clear()
         self.oldest_receipt_ms = None
         self.header = self._before_command
+        self.grave = self._grave_before
         del self.events[self._events_before :]
         self.execute("ROLLBACK TO command")
         self.execute("RELEASE command")
+
+    # -- graves -------------------------------------------------------------------------------------------------
+    def look_for_grave(self) -> None:
+        """Find the oldest grave, after it was another."""
+        (self.grave,) = self.execute(_SELECT_GRAVE).fetchone()
 
     # -- topics -------------------------------------------------------------------------------------------------
     def topic(self, name: str) -> Topic | None:

@@ -7,7 +7,7 @@ exactly if it is below the next one.
 
 from __future__ import annotations
 
-from quorl.cluster.machine import appending, moment
+from quorl.cluster.machine import appending, graves, moment
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine.state import State, Topic
 from quorl.cluster.protocol import limits
@@ -15,10 +15,7 @@ from quorl.cluster.protocol import topics as t
 
 _INSERT_TOPIC = "INSERT INTO topics VALUES (?, ?, ?, 1, 1, 0, ?)"
 _INSERT_PARTITION = "INSERT INTO partitions VALUES (?, ?, 0, 0)"
-_DELETE_ROWS = tuple(
-    f"DELETE FROM {table} WHERE topic_id = ?"
-    for table in ("batches", "partitions", "producers", "cursors", "consumers", "topics")
-)
+_DELETE_TOPIC = "DELETE FROM topics WHERE topic_id = ?"
 _INSERT_PRODUCER = "INSERT INTO producers VALUES (?, ?, ?, ?)"
 _NEXT_PRODUCER = "UPDATE topics SET next_producer_id = ? WHERE topic_id = ?"
 _INSERT_CONSUMER = "INSERT INTO consumers VALUES (?, ?, ?, ?, 0)"
@@ -64,15 +61,15 @@ def create_topic(state: State, command: t.CreateTopic) -> t.TopicCreated | t.Alr
 
 
 def delete_topic(state: State, command: t.DeleteTopic) -> t.TopicDeleted | t.TopicNotFound | t.TopicNotEmpty:
-    """Delete a topic and every row that carries its id."""
+    """Delete a topic: its name is free at once, and the rows that carry its id go little by little."""
     topic = state.topic(command.topic)
     if topic is None:
         return topic_not_found(command.topic)
     messages = sum(topic.ends)
     if command.if_empty and messages:
         return t.TopicNotEmpty(detail=f'The topic "{topic.name}" holds {messages} message(s).')
-    for statement in _DELETE_ROWS:
-        state.execute(statement, (topic.topic_id,))
+    state.execute(_DELETE_TOPIC, (topic.topic_id,))
+    graves.dig(state, topic.topic_id)
     state.forget(topic.name)
     state.events.append(e.TopicDeleted(topic.name))
     return t.TopicDeleted(name=topic.name, messages=messages)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from quorl.cluster.machine.digest import content_digest
 from quorl.cluster.machine.dump import dump, load
 from quorl.cluster.machine.machine import Machine, Outcome
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Command, Rejection
 from tests.machine.model import Model
@@ -35,6 +38,14 @@ commands: st.SearchStrategy[Command[Any]] = st.one_of(
 )
 keys = st.one_of(st.none(), st.none(), st.sampled_from(["k1", "k2"]))
 entries = st.lists(st.lists(st.tuples(commands, keys), max_size=6), max_size=12)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def graves_that_stay_open_for_long() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "PURGED_ROWS_PER_ENTRY", 7)
+        patch.setattr(limits, "PURGED_ROWS_PER_COMMAND", 0)
+        yield
 
 
 def empty_then_full(wait: float) -> list[list[tuple[Command[Any], str | None]]]:
@@ -107,7 +118,7 @@ def test_the_machine_does_what_the_model_does(run: list[list[tuple[Command[Any],
         for (command, key), outcome in zip(entry, outcomes, strict=True):
             expected, got = model.do(command, key), plain(rig.machine, outcome)
             assert got == expected or (got == (None, expected[1]) and isinstance(command, t.Consume))
-    rig.sound()
+        rig.sound()
     agree(model, rig)
 
 

@@ -148,6 +148,8 @@ def test_a_dump_of_an_empty_database_is_refused(monkeypatch: pytest.MonkeyPatch)
         ("UPDATE consumers SET turn = 2", "a consumer has not one cursor"),
         ("DELETE FROM cursors WHERE partition = 1", "a consumer has not one cursor"),
         ("DELETE FROM topics", "a row belongs to no topic"),
+        ("INSERT INTO graves VALUES (1)", "a topic has a grave"),
+        ("INSERT INTO graves VALUES (2)", "a topic id"),
         ("UPDATE machine SET next_receipt = 9", "receipts are not dense"),
         ("UPDATE batches SET body = '[]' WHERE base_offset = 0", "a body has not as many messages"),
     ],

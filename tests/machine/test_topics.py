@@ -251,6 +251,8 @@ def test_an_append_that_lies_about_its_body_is_spoiled(rig: Rig) -> None:
         {"count": 0, "body": b"[]"},
         {"size_bytes": -1},
         {"size_bytes": 10_000},
+        {"size_bytes": good.size_bytes - 1},
+        {"size_bytes": good.size_bytes + 1},
         {"body": b"[" * 100_000},
         {"body": b"\xff"},
         {"producers": [0]},

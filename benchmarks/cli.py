@@ -55,18 +55,15 @@ async def _measure_all(names: Sequence[str], options: argparse.Namespace) -> int
     description = machine.description(file_system(place))
     rows = []
     for name in names:
-        cluster = Cluster(place, profile=options.profile)
-        try:
-            async with cluster:
-                with profiled(cluster.directory if options.profile else None):
-                    row = report.line(name, await measure(cluster, name, options.secs, options.runs), description)
+        with Cluster(place, profile=options.profile) as cluster:
+            cluster.start()
+            with profiled(cluster.directory if options.profile else None):
+                rows.append(report.line(name, await measure(cluster, name, options.secs, options.runs), description))
             if options.profile:
+                cluster.stop()
                 print_profiles(cluster.directory)
-        finally:
-            cluster.remove()
-        rows.append(row)
         if options.json:
-            print(report.as_json(row), flush=True)
+            print(report.as_json(rows[-1]), flush=True)
     if not options.json:
         versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
         print(report.table(rows, COLUMNS))
@@ -83,9 +80,9 @@ async def measure(cluster: Cluster, name: str, seconds: float, runs: int | None)
     rows = []
     for number in range(1 if workload.once else count):
         before = machine.cpu_times()
-        pids = set(cluster.pids)
+        pids = cluster.pids
         figures = await workload.run(Scene(cluster, f"{name}-{number}", seconds, count))
-        shares = machine.cpu_shares(before, machine.cpu_times(), pids | set(cluster.pids))
+        shares = machine.cpu_shares(before, machine.cpu_times(), pids | cluster.pids)
         rows.append(figures | shares)
     return report.merged(rows) | {"runs": count, "secs": seconds}
 

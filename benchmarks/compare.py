@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks import machine, report
-from benchmarks.cluster import ROOT, file_system
+from benchmarks.cluster import file_system
+from examples.cluster import ROOT
 
 SYSTEMS = ("nats", "rabbit")
 OURS = "quorl"
@@ -116,13 +117,15 @@ def _document(turns: Sequence[Turn], place: Path) -> str:
 def _rows(turns: Sequence[Turn]) -> list[dict[str, Any]]:
     rows = []
     for system in dict.fromkeys(turn.system for turn in turns):
-        mine = [turn.figures for turn in turns if turn.system == system and "error" not in turn.figures]
-        if mine:
-            wanted = [name for name in mine[0] if name.endswith(("_s", "_ms", "_cores")) and name != "secs"]
-            figures = [{name: one[name] for name in (*wanted, *_counts(one))} for one in mine]
-            rows.append({"system": system, **report.merged(figures)})
-        else:
-            rows.append({"system": system, "error": turns[0].figures.get("error", "failed")})
+        every = [turn.figures for turn in turns if turn.system == system]
+        sound = [one for one in every if "error" not in one]
+        row: dict[str, Any] = {"system": system}
+        if len(sound) < len(every):
+            row["error"] = next(one["error"] for one in every if "error" in one)
+        if sound:
+            wanted = [name for name in sound[0] if name.endswith(("_s", "_ms", "_cores"))]
+            row |= report.merged([{name: one[name] for name in (*wanted, *_counts(one))} for one in sound])
+        rows.append(row)
     _add_ratios(rows)
     return rows
 

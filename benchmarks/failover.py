@@ -98,9 +98,9 @@ class Writer:
 async def failover(cluster: Cluster, topic: str, seconds: float, kills: int) -> dict[str, object]:
     """Kill the leader so many times; ``seconds`` below 4 shorten the quiet between."""
     quiet_s, rejoin_s = min(2.0, seconds), min(4.0, seconds)
-    async with AsyncClient([node.url for node in cluster.nodes]) as client:
+    async with AsyncClient(cluster.urls) as client:
         await client.topics.create(topic)
-        writer = Writer([node.url for node in cluster.nodes], topic)
+        writer = Writer(cluster.urls, topic)
         await writer.until_steady()
         started = time.perf_counter()
         await asyncio.sleep(quiet_s)
@@ -115,7 +115,7 @@ async def failover(cluster: Cluster, topic: str, seconds: float, kills: int) -> 
 
 
 async def _kill_leader(cluster: Cluster, writer: Writer, quiet_s: float) -> float:
-    node = await cluster.leader()
+    node = cluster[await asyncio.to_thread(cluster.leader)]
     before = time.perf_counter()
     node.kill()
     await asyncio.sleep(quiet_s)
@@ -125,10 +125,10 @@ async def _kill_leader(cluster: Cluster, writer: Writer, quiet_s: float) -> floa
 
 async def _rejoin(cluster: Cluster, writer: Writer, rejoin_s: float) -> float:
     before = time.perf_counter()
-    for node in cluster.nodes:
-        if node.process is None or node.process.poll() is not None:
-            node.start()
-            await cluster.until_ready(node)
+    for node in cluster.nodes.values():
+        if not node.alive:
+            node.start()  # here and not in a thread: it is to die with its parent, which is the thread that starts it
+            await asyncio.to_thread(cluster.wait_ready, node.name)
     await asyncio.sleep(rejoin_s)
     await writer.until_steady()
     return writer.longest_gap_s(before)

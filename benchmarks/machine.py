@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import quorl
+from examples.cluster import ROOT
 
-ROOT = Path(__file__).resolve().parent.parent
 _PROC = Path("/proc")
 _PACKAGES = ("aiohttp", "msgspec", "orjson", "pysyncobj", "uvloop")
 

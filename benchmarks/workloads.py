@@ -12,8 +12,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 from benchmarks import load
-from benchmarks.cluster import Cluster, NodeProcess
+from benchmarks.cluster import Cluster
 from benchmarks.failover import failover
+from examples.cluster import LocalNode
 from quorl.client import AsyncClient, AsyncTopic
 from quorl.cluster.protocol import topics as t
 
@@ -43,34 +44,29 @@ class Workload(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def _client_of(node: NodeProcess, topic: str) -> AsyncIterator[AsyncClient]:
+async def _client_of(node: LocalNode, topic: str) -> AsyncIterator[AsyncClient]:
     async with AsyncClient([node.url]) as client:
         await client.topics.create(topic)
         yield client
 
 
-async def _follower(cluster: Cluster) -> NodeProcess:
-    leader = await cluster.leader()
-    return next(node for node in cluster.nodes if node is not leader)
-
-
 # -- appending -----------------------------------------------------------------------------------------------------
 async def append_sync(scene: Scene) -> Figures:
     """One message at a time."""
-    return await _append_each(scene, await scene.cluster.leader(), loops=1)
+    return await _append_each(scene, scene.cluster.leading(), loops=1)
 
 
 async def append_64(scene: Scene) -> Figures:
     """64 loops on one client, whose appends travel together."""
-    return await _append_each(scene, await scene.cluster.leader(), loops=64)
+    return await _append_each(scene, scene.cluster.leading(), loops=64)
 
 
 async def append_64_follower(scene: Scene) -> Figures:
     """The same at a node that must forward."""
-    return await _append_each(scene, await _follower(scene.cluster), loops=64)
+    return await _append_each(scene, scene.cluster.following(), loops=64)
 
 
-async def _append_each(scene: Scene, node: NodeProcess, loops: int) -> Figures:
+async def _append_each(scene: Scene, node: LocalNode, loops: int) -> Figures:
     async with _client_of(node, scene.topic) as client:
         topic = client.topic(scene.topic)
         timed = await load.warmed(lambda: topic.append(load.VALUE), loops, scene.seconds)
@@ -79,7 +75,7 @@ async def _append_each(scene: Scene, node: NodeProcess, loops: int) -> Figures:
 
 async def append_64_http(scene: Scene) -> Figures:
     """64 loops, one HTTP request for each message."""
-    async with _client_of(await scene.cluster.leader(), scene.topic) as client:
+    async with _client_of(scene.cluster.leading(), scene.topic) as client:
         request = t.Append(topic=scene.topic, messages=load.one_message())
         timed = await load.warmed(lambda: client.call(request), 64, scene.seconds)
         return {**timed.figures()}
@@ -87,7 +83,7 @@ async def append_64_http(scene: Scene) -> Figures:
 
 async def append_batch(scene: Scene) -> Figures:
     """500 messages per call, four calls in flight; the latencies are those of a call."""
-    async with _client_of(await scene.cluster.leader(), scene.topic) as client:
+    async with _client_of(scene.cluster.leading(), scene.topic) as client:
 
         async def call() -> None:
             await client.call(t.Append(topic=scene.topic, messages=load.many_messages()))
@@ -100,7 +96,7 @@ async def append_batch(scene: Scene) -> Figures:
 async def read(scene: Scene) -> Figures:
     """Read what is stored, 500 at a time, three ways; ``--secs`` below 1 stores less."""
     stored = max(load.BATCH, int(STORED * min(1.0, scene.seconds)) // load.BATCH * load.BATCH)
-    async with _client_of(await scene.cluster.leader(), scene.topic) as client:
+    async with _client_of(scene.cluster.leading(), scene.topic) as client:
         for _ in range(stored // load.BATCH):
             await client.call(t.Append(topic=scene.topic, messages=load.many_messages()))
         await asyncio.sleep(min(1.0, scene.seconds))

@@ -52,7 +52,7 @@ class LocalNode:
         self.ports = [int(settings[key].rpartition(":")[2]) for key in ("http", "raft")]
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
-        self._config = config
+        self.command = [sys.executable, str(ROOT / "node.py"), "--config", str(config)]
         self._environment = environment or {}
         self._before_exec = before_exec
 
@@ -64,11 +64,10 @@ class LocalNode:
     def start(self) -> None:
         """Start the process; the same command for the first time, again, and after a crash."""
         assert not self.alive, f"{self.name} runs already"
-        command = [sys.executable, str(ROOT / "node.py"), "--config", str(self._config)]
         with contextlib.ExitStack() as stack:
             output: IO[bytes] | None = None if self.log is None else stack.enter_context(self.log.open("ab"))
             self.process = subprocess.Popen(
-                command,
+                self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

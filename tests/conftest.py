@@ -9,7 +9,12 @@ import pytest
 
 from tests import harness
 
-MARKS = {"simulation": pytest.mark.sim, "chaos": pytest.mark.chaos, "integration": pytest.mark.chaos}
+MARKS = {
+    "simulation": pytest.mark.sim,
+    "chaos": pytest.mark.chaos,
+    "integration": pytest.mark.chaos,
+    "benchmarks": pytest.mark.chaos,
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

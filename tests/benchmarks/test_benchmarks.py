@@ -1,0 +1,103 @@
+"""The benchmarks run and say what they promise; how fast anything is, is no matter for a test."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks import compare, load, machine, report
+from benchmarks.cli import measure
+from benchmarks.cluster import MEMORY_FILE_SYSTEMS, Cluster, file_system, place_for_data
+from benchmarks.workloads import WORKLOADS
+from examples.cluster import ROOT
+
+RATES = {"msgs_s", "p50_ms", "p99_ms"}
+SHARES = {"others_cpu_cores", "stolen_cores", "client_cores", "server_cores"}
+ABOUT = {"workload", "at", "load1", "commit", "cores", "file_system", "system", "versions", "runs", "secs"}
+MORE = {
+    "read": {"decoded_msgs_s", "consume_msgs_s", "consume_p50_ms", "consume_p99_ms", "stored"},
+    "failover": {"median_s", "min_s", "max_s", "gaps_s", "steady_gap_s", "rejoin_gaps_s", "acked", "stored"},
+}
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    with Cluster(place_for_data(None)) as cluster:
+        cluster.start()
+        yield cluster
+    assert not cluster.directory.exists()
+    assert not any(node.alive for node in cluster.nodes.values())
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_every_workload_gives_one_line_with_its_figures(name: str, cluster: Cluster) -> None:
+    figures = asyncio.run(measure(cluster, name, 0.3, 1))
+    line = report.as_json(report.line(name, figures, machine.description("ext4")))
+    assert "\n" not in line
+    row: dict[str, Any] = json.loads(line)
+    wanted = ABOUT | SHARES | MORE.get(name, set()) | (RATES if name != "failover" else set())
+    assert wanted <= set(row)
+    assert row["workload"] == name
+    if name == "failover":
+        assert (row["missing"], row["doubled"], row["unacked"]) == (0, 0, 0)
+        assert row["stored"] == row["acked"] > 0
+        assert len(row["gaps_s"]) == 1
+    else:
+        assert row["msgs_s"] > 0
+        assert 0 < row["p50_ms"] <= row["p99_ms"]
+
+
+def test_the_command_prints_one_json_line_with_medians_and_ranges() -> None:
+    command = [sys.executable, "-m", "benchmarks", "append-sync", "--json", "--secs", "0.2", "--runs", "2"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=100, check=True)
+    (line,) = done.stdout.splitlines()
+    row = json.loads(line)
+    assert row["min"]["msgs_s"] <= row["msgs_s"] <= row["max"]["msgs_s"]
+    assert row["file_system"] not in MEMORY_FILE_SYSTEMS
+
+
+def test_the_payload_is_what_the_other_systems_get() -> None:
+    assert len(load.payload()) == len(load.payload(10**12 - 1)) == load.PAYLOAD_BYTES == 200
+    assert json.loads(load.payload())["type"] == "order.created"
+    assert load.number_of(load.payload(4711)) == 4711
+
+
+def test_data_is_never_kept_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("benchmarks.cluster.file_system", lambda _: "tmpfs")
+    with pytest.raises(SystemExit, match="real disk"):
+        place_for_data(str(tmp_path))
+    assert file_system(tmp_path)
+
+
+def test_compare_measures_in_turn_and_gives_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "run.py").touch()
+    ran: list[str] = []
+
+    def run(command: list[str], _settings: dict[str, str]) -> dict[str, Any]:
+        system = command[-2] if command[1].endswith("run.py") else compare.OURS
+        ran.append(system)
+        if system == "rabbit":
+            return {"error": "exit code 1"}
+        shares: dict[str, Any] = dict.fromkeys(SHARES, 0.5)
+        rate = 900 if system == compare.OURS else 300
+        return shares | {"msgs_s": rate if command[1] == "-m" else {"median": rate, "min": rate, "max": rate}}
+
+    monkeypatch.setattr(compare, "_last_line", run)
+    peers = compare.Peers(tmp_path, Path("python"))
+    text = compare.compare(["append-64"], peers, ["nats", "rabbit"], (0.1, 2), tmp_path)
+    assert ran == ["quorl", "nats", "rabbit"] * 2
+    (row,) = [line for line in text.splitlines() if line.startswith("| nats")]
+    assert "3.00 x" in row
+    assert "exit code 1" in text
+
+
+def test_compare_says_what_it_needs(tmp_path: Path) -> None:
+    with pytest.raises(SystemExit, match="--peers"):
+        compare.compare([], compare.Peers(tmp_path, None), compare.SYSTEMS, (5, None), tmp_path)

@@ -308,13 +308,14 @@ class Node:
 
     def leader(self) -> str | None:
         """See ``Core``: nobody is called the leader before it serves."""
-        leader = self.replica.status().leader
+        engine = self.replica.engine
+        leader = None if engine.fatal is not None else engine.known_leader
         return leader if leader != self.name or self.leads() else None
 
     def leads(self) -> bool:
-        """See ``Core``."""
-        status = self.replica.status()
-        return status.role is Role.LEADER and self._serving_term == status.term
+        """See ``Core``. Asked several times per request, so it does without the whole ``status``."""
+        engine = self.replica.engine
+        return engine.leads and self._serving_term == engine.term
 
     def sequence(self) -> int:
         """See ``Core``."""
@@ -322,7 +323,7 @@ class Node:
 
     def term(self) -> int:
         """See ``Core``."""
-        return self.replica.status().term
+        return self.replica.engine.term
 
     def monotonic(self) -> float:
         """See ``Core``."""

@@ -29,7 +29,7 @@ from quorl.cluster.consensus.port import (
     StateFiles,
     Status,
 )
-from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
+from quorl.cluster.consensus.replica import TICK_S, Callbacks, Identity, Replica
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
 from quorl.cluster.machine.schema import StateError
@@ -107,6 +107,7 @@ class Node:
         self._time = Timekeeper(ports.clock)
         self._members = Members(settings.members, settings.name, ports.clock)
         self._serving_term = 0
+        self._cleared_s = 0.0
         self._founding = False
         self._stopping = False
         self._readable = asyncio.Event()
@@ -172,7 +173,11 @@ class Node:
         await self._catch_up.close()
         await self._trimming.close()
         await self.replica.close()
-        self._store._destroy()  # noqa: SLF001 - the library's word for closing its journal
+        try:
+            self._store._destroy()  # noqa: SLF001 - the library's word for closing its journal
+        except OSError as error:
+            # What was promised is durable already; the last note of how far that reaches is for the next start only.
+            self._ports.log.warning("stopped_without_last_sync", why=str(error))
         self._connection.close()
 
     async def _hand_over(self) -> None:
@@ -211,7 +216,16 @@ class Node:
         elif not leads and self._serving_term:
             self._serving_term = 0
             self._committer.step_aside(NotApplied("no_leader", f"{self.name} does not lead any more"))
+        if self.machine.due and self.leads() and self._committer.idle and not self._stopping:
+            self._clear()
         self._watch.changed()
+
+    def _clear(self) -> None:
+        """Nobody asks for anything: an empty entry per tick, and no faster, lets the machine go on with what it left."""
+        now = self.monotonic()
+        if now - self._cleared_s >= TICK_S:
+            self._cleared_s = now
+            _ = self._committer.barrier()
 
     def _begin_to_serve(self, status: Status) -> None:
         """Everything that older leaders committed is applied here: this node may stamp and decide."""

@@ -280,7 +280,7 @@ class Engine(Named):
                 self.wants_tick()
                 break
             command, index, term = self.log.entry(self.applied_index + 1)
-            room -= len(command)
+            room -= max(len(command), limits.APPLY_ENTRY_BYTES_MIN)
             self._apply_one(command, index, term)
         return False
 

@@ -53,6 +53,8 @@ APPEND_BYTES_MAX = 2 * 1024 * 1024
 REPLICATION_WINDOW_BYTES = 8 * 1024 * 1024
 """Entries sent to one follower and not yet acknowledged."""
 APPLY_BYTES_PER_TICK = 1024 * 1024
+APPLY_ENTRY_BYTES_MIN = 16 * 1024
+"""What an entry counts for at least: an empty one is work too, all the more while it clears away."""
 LONG_POLLS_MAX = 5_000
 DECODED_BATCHES_MAX = 64
 DECODED_BYTES_MAX = 4 * 1024 * 1024

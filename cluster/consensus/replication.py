@@ -23,12 +23,15 @@ class Replication:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._under_way: dict[Member, deque[tuple[int, int]]] = {}
+        self._probes: dict[Member, tuple[int, float]] = {}
+        """Where, and since when, a follower that asked to go back is tried with one message at a time."""
         self.blank: set[Member] = set()
         """Members that acknowledge from a disk that was empty: they get entries, and do not count."""
 
     def forget(self, member: Member) -> None:
         """The connection is new: what was under way is lost, and sending goes on from what is known to be there."""
         self._under_way.pop(member, None)
+        self._probes.pop(member, None)
         matched = self._engine.match_index.get(member, 0)
         if matched:
             self._engine.next_index[member] = matched + 1
@@ -36,18 +39,29 @@ class Replication:
     def forget_all(self) -> None:
         """A new leadership: nothing is known of anybody."""
         self._under_way.clear()
+        self._probes.clear()
         self.blank.clear()
 
     def acknowledged(self, member: Member, index: int) -> None:
         """Everything up to ``index`` has arrived: make room in the window."""
+        self._probes.pop(member, None)
         queue = self._under_way.get(member)
         while queue and queue[0][0] <= index:
             queue.popleft()
 
     def restart(self, member: Member, next_index: int) -> None:
-        """The follower asks to go back."""
+        """The follower asks to go back.
+
+        It does so for every message of a pipeline that it cannot take, for example because its disk is full. Were each
+        of these answers a reason to send the pipeline again, their number would multiply with every round.
+        """
+        engine = self._engine
+        index, since = self._probes.get(member, (0, 0.0))
+        if index == next_index and engine.now() - since < engine.conf.appendEntriesPeriod / 2:
+            return
+        self._probes[member] = (next_index, engine.now())
         self._under_way.pop(member, None)
-        self._engine.next_index[member] = min(next_index, self._engine.log.last_index + 1)
+        engine.next_index[member] = min(next_index, engine.log.last_index + 1)
 
     def send_to(self, member: Member, *, sign_of_life: bool) -> None:
         """Send what the window allows; at least one message if it is to be a sign of life."""
@@ -73,6 +87,8 @@ class Replication:
             self._under_way.setdefault(member, deque()).append((entries[-1][1], size))
 
     def _next_entries(self, member: Member, next_index: int) -> list[LogEntry]:
+        if member in self._probes and self._under_way.get(member):
+            return []
         room = limits.REPLICATION_WINDOW_BYTES - sum(size for _, size in self._under_way.get(member, ()))
         if room <= 0 or next_index > self._engine.log.last_index:
             return []

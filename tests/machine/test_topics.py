@@ -264,6 +264,19 @@ def test_an_append_that_lies_about_its_body_is_spoiled(rig: Rig) -> None:
     rig.sound()
 
 
+def test_a_size_is_counted_in_the_same_way_before_and_in_the_log(rig: Rig) -> None:
+    rig.do(t.CreateTopic(name="p", partitions=3), t.TopicCreated)
+    for topic in ("t", "p"):
+        body = (
+            f'{{"topic":"{topic}","messages":[{{"value": \n {{"a" : 1.0 }}\t, "key":"\\u00e4🦆"}},{{"value" :""}} ]}}'
+        )
+        request = msgspec.json.decode(body, type=t.Append)
+        assert request.sealed().size_bytes == len('{"a" : 1.0 }') + len("ä🦆".encode()) + len('""')
+        rig.do(request, t.Appended)
+        assert rig.ask(t.GetTopic(topic=topic), t.TopicInfo).bytes == request.sealed().size_bytes
+    rig.sound()
+
+
 def test_every_limit_that_bounds_a_page_of_messages_is_below_a_frame() -> None:
     assert limits.PAGE_BYTES_MAX + 2 * limits.REQUEST_BYTES_MAX < limits.FRAME_BYTES_MAX
     assert door.Machine.VERSION == 1

@@ -80,9 +80,9 @@ class Filter:
         engine.election.leader_spoke()
         if m.prev_index is None:
             self._sign_of_life(member, m.term, self._clamped(m.commit_index, engine.commit_index))
-            # Where it may go on once a snapshot is installed: else it would go on saying that one is needed.
-            self._ask_back(member)
-            engine.snapshot_needed(str(member.id))
+            # The answer matters once a snapshot is installed: else the leader would say for ever that one is needed.
+            if self._ask_back(member) <= m.first_index:
+                engine.snapshot_needed(str(member.id))
             return
         if m.prev_index < engine.log.first_index:
             # What lies before this log's start is applied and equal everywhere: ask for what comes after it.
@@ -153,9 +153,12 @@ class Filter:
         message = {"type": "append_entries", "term": term, "commit_index": commit_index}
         self._engine.receive_as_library(member, message)
 
-    def _ask_back(self, member: Member) -> None:
-        last = self._engine.log.last_index
-        self._answer(member, min(last + 1, self._conflict or last + 1), reset=True, success=False)
+    def _ask_back(self, member: Member) -> int:
+        """Ask the leader to go on from the first entry that is not known to be the same; the index of that."""
+        after = self._engine.log.last_index + 1
+        wanted = min(after, self._conflict or after)
+        self._answer(member, wanted, reset=True, success=False)
+        return wanted
 
     def _answer(self, member: Member, next_index: int, *, reset: bool, success: bool) -> None:
         engine = self._engine

@@ -15,7 +15,8 @@ LogEntry = tuple[bytes, int, int]
 class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     """From the leader: entries after ``prev_index``, or none, as a sign of life.
 
-    ``prev_index`` is None when what the follower needs was trimmed: it must pull a snapshot. ``proof`` is the highest
+    ``prev_index`` is None when what the follower needs was trimmed: it must pull a snapshot, unless its log has come
+    beyond the leader's ``first_index`` meanwhile. ``proof`` is the highest
     index of this term that a majority *without* the addressee holds durably; only members that do not count get it.
     """
 
@@ -25,6 +26,7 @@ class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     prev_term: int
     entries: list[LogEntry]
     proof: int = 0
+    first_index: int = 0
 
 
 class Acknowledge(msgspec.Struct, frozen=True, array_like=True, tag="k"):

@@ -71,7 +71,8 @@ class Replication:
             next_index = engine.next_index[member]
             if next_index <= log.first_index:
                 if owed:
-                    engine.say(member, AppendEntries(engine.term, engine.commit_index, None, 0, []))
+                    hint = AppendEntries(engine.term, engine.commit_index, None, 0, [], first_index=log.first_index)
+                    engine.say(member, hint)
                 return
             entries = self._next_entries(member, next_index)
             if not entries and not owed:

@@ -187,6 +187,21 @@ def stale_ack(setter: Setter) -> None:
     setter(Filter, "_is_for_this_term", lambda filter_, m: True)
 
 
+def ask_back(setter: Setter) -> None:
+    """A member that is told to pull a snapshot says nothing, and is told so for ever."""
+    careful = Filter._append_entries
+
+    def silent(filter_: Filter, member: Member, m: AppendEntries) -> None:
+        if m.prev_index is None and m.term >= filter_._engine.term:
+            filter_._sign_of_life(member, m.term, filter_._engine.commit_index)
+            filter_._engine.election.leader_spoke()
+            filter_._engine.snapshot_needed(str(member.id))
+        else:
+            careful(filter_, member, m)
+
+    setter(Filter, "_append_entries", silent)
+
+
 def snapshot_ack(setter: Setter) -> None:
     """A member that needs a snapshot acknowledges the log that it happens to have."""
     careful = Filter._append_entries
@@ -448,6 +463,7 @@ _TABLE: list[Switch] = [
     truncation_guard,
     conflict_hint,
     stale_ack,
+    ask_back,
     snapshot_ack,
     term_hint,
     members_only,

@@ -170,7 +170,12 @@ class Replica:
         """Note who is there; a member with an empty disk that meets a formed cluster must fill it before it counts."""
         self._peers[peer] = hello
         if hello.cluster_id is not None and self._log.ballot.cluster_id is None and self._pristine():
-            self._log.ballot.set_identity(hello.cluster_id, blank=True)
+            try:
+                self._log.ballot.set_identity(hello.cluster_id, blank=True)
+            except OSError as error:
+                # Without that note this member would vote from an emptied disk as soon as there is room again.
+                self.engine.die(f"the disk cannot note that it was empty: {error}")
+                return
         self.engine.connected_to(peer)
         self.poke()
 

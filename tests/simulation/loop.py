@@ -33,7 +33,8 @@ class SimLoop(asyncio.BaseEventLoop):
         super().__init__()
         self._clock = clock
         self._selector = self
-        self.set_exception_handler(lambda _loop, context: on_error(context))
+        self._dead = False
+        self.set_exception_handler(lambda _loop, context: None if self._dead else on_error(context))
 
     def time(self) -> float:
         return self._clock.now
@@ -56,12 +57,22 @@ class SimLoop(asyncio.BaseEventLoop):
             self._timer_cancelled_count -= 1
         return self._scheduled[0]._when if self._scheduled else None
 
+    def drop(self) -> None:
+        """End where it stands, also in the middle of a turn: nothing of it runs any more."""
+        self._dead = True
+        for handle in self._ready:
+            handle.cancel()
+
     def run_due(self) -> None:
         """Run everything that is due now."""
         events._set_running_loop(self)
         try:
             turns = 0
-            while (due := self.due()) is not None and due <= self._clock.now + self._clock_resolution:
+            while (
+                not self._dead
+                and (due := self.due()) is not None
+                and due <= self._clock.now + self._clock_resolution
+            ):
                 self._run_once()
                 turns += 1
                 assert turns < _TURNS_MAX, "a loop never comes to rest"

@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 SILENCE_S = 2.0
 PING_S = 0.5
 STALL_S = 0.05
+FRAMES_PER_S_MAX = 20_000
+
+
+class Storm(Exception):
+    """Members talk so much that nothing else would get through."""
 
 
 class Wires:
@@ -30,6 +35,8 @@ class Wires:
     def __init__(self, dice: random.Random) -> None:
         self._dice = dice
         self.cut: set[tuple[str, str]] = set()
+        self.slow: dict[tuple[str, str], float] = {}
+        """Seconds that one direction takes on top of the others."""
         self.latency_s = 0.002
         self.jitter = 0.5
         self.spikes = 0.0
@@ -37,8 +44,8 @@ class Wires:
     def open(self, source: str, target: str) -> bool:
         return (source, target) not in self.cut
 
-    def delay(self) -> float:
-        delay = self.latency_s * (1 + self.jitter * self._dice.random())
+    def delay(self, source: str, target: str) -> float:
+        delay = self.latency_s * (1 + self.jitter * self._dice.random()) + self.slow.get((source, target), 0.0)
         if self.spikes and self._dice.random() < self.spikes:
             delay += self._dice.random() * 0.3
         return delay
@@ -52,6 +59,13 @@ class Wires:
 
     def heal(self) -> None:
         self.cut.clear()
+        self.slow.clear()
+
+    @property
+    def delay_s_max(self) -> float:
+        """No message of this moment takes longer, unless it is held back."""
+        spike = 0.3 if self.spikes else 0.0
+        return self.latency_s * (1 + self.jitter) + spike + max(self.slow.values(), default=0.0)
 
 
 class _End:
@@ -61,8 +75,7 @@ class _End:
         self.here = here
         self.peer = peer
         self.serial = serial
-        self.outbox: deque[tuple[str, bytes]] = deque()
-        self.moving = False
+        self.outbox: deque[tuple[float, str, bytes]] = deque()
         self.heard_at = here.world.clock.now
 
 
@@ -111,29 +124,30 @@ class SimNetwork:
         end = self._ends.get(peer)
         if end is None:
             return False
-        end.outbox.append((kind, data))
-        if not end.moving:
-            end.moving = True
-            self.world.later(self.world.wires.delay(), lambda: self._move(end))
+        due = self.world.clock.now + self.world.wires.delay(self.name, peer)
+        if end.outbox:
+            due = max(due, end.outbox[-1][0])
+        end.outbox.append((due, kind, data))
+        if len(end.outbox) == 1:
+            self.world.later(due - self.world.clock.now, lambda: self._move(end))
         return True
 
     def _move(self, end: _End) -> None:
-        """Deliver what is on the wire, in order, unless its direction is cut."""
+        """Deliver what has travelled long enough, in order, unless its direction is cut."""
         if self._ends.get(end.peer) is not end:
             return
         if not self.world.wires.open(self.name, end.peer):
             self.world.later(STALL_S, lambda: self._move(end))
             return
         target = self.world.networks.get(end.peer)
-        arrived = list(end.outbox)
-        end.outbox.clear()
-        end.moving = False
-        if target is None or target.closed:
-            return
-        there = target._ends.get(self.name)
-        if there is not None and there.serial == end.serial:
-            for kind, data in arrived:
+        there = None if target is None or target.closed else target._ends.get(self.name)
+        while end.outbox and end.outbox[0][0] <= self.world.clock.now:
+            _, kind, data = end.outbox.popleft()
+            self.world.count_frame()
+            if target is not None and there is not None and there.serial == end.serial:
                 target._loop.call_soon(target._take, there, kind, data)
+        if end.outbox:
+            self.world.later(end.outbox[0][0] - self.world.clock.now, lambda: self._move(end))
 
     def _take(self, end: _End, kind: str, data: bytes) -> None:
         if self.closed or self._ends.get(end.peer) is not end:
@@ -164,10 +178,12 @@ class SimNetwork:
         target = self.world.networks.get(peer)
         if target is None:
             if after_loss:
-                self.world.later(wires.delay(), lambda: self._loop.call_soon(self._refused, peer))
+                self.world.later(wires.delay(peer, self.name), lambda: self._loop.call_soon(self._refused, peer))
             return
         mine = self._events.hello()
-        self.world.later(wires.delay(), lambda: target._loop.call_soon(target._accept, self, mine))
+        self.world.later(
+            wires.delay(self.name, peer), lambda: target._loop.call_soon(target._accept, self, mine)
+        )
 
     def _refused(self, peer: str) -> None:
         if not self.closed and peer not in self._ends:
@@ -187,7 +203,8 @@ class SimNetwork:
         serial = next(self.world.serials)
         self._up(hello.node, hello, serial)
         self.world.later(
-            self.world.wires.delay(), lambda: dialer._loop.call_soon(dialer._accepted, self.name, mine, serial)
+            self.world.wires.delay(self.name, hello.node),
+            lambda: dialer._loop.call_soon(dialer._accepted, self.name, mine, serial),
         )
 
     def _accepted(self, peer: str, hello: Hello, serial: int) -> None:
@@ -211,7 +228,9 @@ class SimNetwork:
         there = self.world.networks.get(peer)
         if tell_peer and there is not None and self.world.wires.open(self.name, peer):
             serial = end.serial
-            self.world.later(self.world.wires.delay(), lambda: there._loop.call_soon(there._reset, self.name, serial))
+            self.world.later(
+                self.world.wires.delay(self.name, peer), lambda: there._loop.call_soon(there._reset, self.name, serial)
+            )
         if not self.closed:
             self._events.on_disconnected(peer)
 
@@ -231,7 +250,7 @@ class SimNetwork:
             there = self.world.networks.get(peer)
             if there is not None and self.world.wires.open(self.name, peer):
                 self.world.later(
-                    self.world.wires.delay(),
+                    self.world.wires.delay(self.name, peer),
                     lambda t=there, s=end.serial: t._loop.call_soon(t._reset, self.name, s),  # type: ignore[misc]
                 )
 
@@ -275,7 +294,7 @@ class SimPeers:
                 else:
                     world.later(STALL_S, arrive)
 
-            world.later(world.wires.delay(), arrive)
+            world.later(world.wires.delay(source, target), arrive)
 
         def arrive() -> None:
             process = world.processes.get(peer)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Callable
 from typing import NamedTuple
 
 import msgspec
+import pytest
 
-from quorl.cluster.machine.machine import Machine
 from quorl.cluster.machine.digest import content_digest
+from quorl.cluster.machine.machine import Machine
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from tests.simulation.faults import Faults
-from tests.simulation.workload import TOPIC, Actor, History, Place, consume, judge, read, set_up, write
+from tests.simulation.network import Storm
+from tests.simulation.workload import TOPIC, Actor, History, Place, consume, judge, read, set_up, trust, write
 from tests.simulation.world import Knobs, World
 
 HEAL_S = 60.0
@@ -31,7 +35,8 @@ class Verdict(NamedTuple):
     consumed: int
     leaders: int
     snapshots: int
-    refused: list[str]
+    digest: str
+    """Equal for two plays of one seed, or the world is not deterministic."""
 
 
 def knobs_of(seed: int) -> tuple[Knobs, int, float]:
@@ -41,6 +46,9 @@ def knobs_of(seed: int) -> tuple[Knobs, int, float]:
         members=3 if dice.random() < 0.75 else 5,
         snapshot_every=dice.choice([8, 25, 100, 1_000_000]),
         log_bytes_max=dice.choice([4_096, 16_384, 1_000_000]),
+        apply_bytes_per_tick=dice.choice([300, 1024 * 1024]),
+        append_bytes_max=dice.choice([200, 2_000, 2 * 1024 * 1024]),
+        replication_window_bytes=dice.choice([500, 4_000, 8 * 1024 * 1024]),
     )
     return knobs, dice.choice([1, 1, 3]), dice.choice([8.0, 15.0, 25.0])
 
@@ -52,7 +60,14 @@ def play(seed: int, prepare: Callable[[World], None] | None = None) -> Verdict:
     if prepare is not None:
         prepare(world)
     try:
-        return _play(world, partitions, fault_s)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(limits, "APPLY_BYTES_PER_TICK", knobs.apply_bytes_per_tick)
+            patch.setattr(limits, "APPEND_BYTES_MAX", knobs.append_bytes_max)
+            patch.setattr(limits, "REPLICATION_WINDOW_BYTES", knobs.replication_window_bytes)
+            return _play(world, partitions, fault_s)
+    except (AssertionError, Storm) as error:
+        problems = [*world.problems, f"BROKEN-OFF at {world.clock.now - 1000:.2f}: {error!r}"]
+        return Verdict(seed, problems, [], world.clock.now - 1000, 0, 0, 0, 0, 0, 0, "")
     finally:
         world.close()
 
@@ -70,6 +85,7 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
     for i in range(2):
         world.actor(read(Actor(world, f"r{i}"), history, partitions))
         world.actor(consume(Actor(world, f"c{i}"), history))
+    world.actor(trust(Actor(world, "t0"), history))
     faults = Faults(world, random.Random(world.dice.random()))
     end = world.clock.now + fault_s
     while world.clock.now < end and not world.problems:
@@ -77,15 +93,16 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
         faults.step()
     faults.heal()
     _check_liveness(world)
+    _check_long_polls(world, partitions)
     world.run(3.0)
     world.dismiss_actors()
     _converge(world)
-    stored = {p.name: _content(p.node.machine, partitions) for p in world.processes.values() if p.node is not None}
+    world.checks.compare_logs()
+    stored = {p.name: _content(world, p.node.machine, partitions) for p in world.processes.values() if p.node is not None}
     contents = {p.name: content_digest(p.node._connection) for p in world.processes.values() if p.node is not None}
     if len(set(contents.values())) > 1:
         world.problem(f"CONTENT-DIFFERS {contents}")
-    refused = [f"{p.name}: {p.refusal}" for p in world.processes.values() if p.refusal is not None]
-    problems = world.problems + judge(history, stored) + [f"REFUSED-START {r}" for r in refused]
+    problems = world.problems + judge(history, stored)
     return Verdict(
         seed=world.seed,
         problems=problems,
@@ -97,40 +114,61 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
         consumed=sum(map(len, history.consumed.values())),
         leaders=len(world.leaders),
         snapshots=sum(p.states.installs for p in world.processes.values()),
-        refused=refused,
+        digest=hashlib.sha256(repr((sorted(contents.items()), faults.done, world.calls)).encode()).hexdigest(),
     )
+
+
+def _run_supervised(world: World, until: Callable[[], bool], seconds: float = HEAL_S) -> bool:
+    """Let the world go on, and start again what ended by itself."""
+
+    def reached() -> bool:
+        world.boot_all()
+        return until()
+
+    return world.run(seconds, reached)
 
 
 def _check_liveness(world: World) -> None:
     """After healing: a write is accepted, and every member catches up with it."""
     probe = Actor(world, "probe")
     written = world.actor(probe.surely(t.RegisterProducer(topic=TOPIC)))
-    if not world.run(HEAL_S, written.done):
+    if not _run_supervised(world, written.done):
         world.problem(f"NOT-LIVE: no write within {HEAL_S:.0f} s of healing")
     elif written.exception() is not None:
         world.problem(f"NOT-LIVE: {written.exception()!r}")
 
 
-def _converge(world: World) -> None:
-    def same() -> bool:
-        world.boot_all()  # what ended by itself is started again, as a supervisor would
-        nodes = world.nodes()
-        return len(nodes) == len(world.names) and len({n.sequence() for n in nodes}) == 1
+def _check_long_polls(world: World, partitions: int) -> None:
+    """Who waits for a message at any node is woken by the next one."""
+    _run_supervised(world, lambda: len(world.nodes()) == len(world.names))
+    sleeper = Actor(world, "sleeper")
+    polls = []
+    for name in world.names:
+        for partition in range(partitions):
+            browse = t.Browse(topic=TOPIC, partition=partition, start="latest", wait=40.0)
+            polls.append(world.actor(sleeper.wait_at(name, browse)))
+    if not _run_supervised(world, lambda: all(poll.done() for poll in polls), 10.0):
+        world.problem(f"ASLEEP: {sum(not poll.done() for poll in polls)} of {len(polls)} long polls were not woken")
 
-    if not world.run(HEAL_S, same):
+
+def _converge(world: World) -> None:
+    if not _run_supervised(world, world.agreed):
         where = {p.name: p.node.sequence() if p.node else p.refusal or "down" for p in world.processes.values()}
         world.problem(f"STUCK: members do not converge: {where}")
 
 
-def _content(machine: Machine, partitions: int) -> dict[Place, str]:
+def _content(world: World, machine: Machine, partitions: int) -> dict[Place, str]:
     found: dict[Place, str] = {}
     for partition in range(partitions):
-        offset = 0
+        offset, before = 0, ""
         while True:
             page = machine.query(t.Browse(topic=TOPIC, partition=partition, start=str(offset), limit=1000))
             if not isinstance(page, t.MessagePage) or not page.items:
                 break
             for message in page.items:
-                found[(message.partition, message.offset)] = msgspec.json.decode(message.value)
+                found[message.partition, message.offset] = msgspec.json.decode(message.value)
+                if message.created_at < before:
+                    world.problem(f"BACKWARDS: {message} was created before the one before it, {before}")
+                before = message.created_at
             offset = page.next
     return found

@@ -11,7 +11,7 @@ import asyncio
 import random
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import msgspec
 
@@ -21,6 +21,9 @@ from quorl.client.route import Route
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Request
+from quorl.cluster.protocol.operations import BY_REQUEST
+from quorl.cluster.protocol.problems import Refusal
+from quorl.cluster.protocol.wire import Answer, Call, encode, read_answer
 from tests.simulation.network import SimPeers
 
 if TYPE_CHECKING:
@@ -109,6 +112,21 @@ class Actor:
             else:
                 await asyncio.sleep(step.seconds)
 
+    async def ask(self, node: str, call: Call) -> Answer:
+        """Ask one node, once."""
+        return await self._peers.call(node, call, 5.0)
+
+    async def wait_at(self, node: str, browse: t.Browse) -> None:
+        """Wait for a message at one node, until there is one."""
+        while True:
+            try:
+                answer = await self._peers.call(node, encode(browse, consistency="local"), 60.0)
+                if answer.status == 200 and msgspec.json.decode(answer.body)["items"]:
+                    return
+            except (PeerUnreachable, PeerLost):
+                pass
+            await asyncio.sleep(0.2)
+
     async def surely(self, request: Request[R]) -> R:
         """Repeat a write under one key until it is decided."""
         key, doubt = self.route.make_key(), False
@@ -143,9 +161,10 @@ async def write(actor: Actor, history: History) -> None:
         messages = [t.Message(value=msgspec.Raw(msgspec.json.encode(v)), producer_id=producer) for v in values]
         done = Write(actor.name, values, actor.world.clock.now)
         history.writes.append(done)
+        key = actor.route.make_key()
         try:
             request = t.Append(topic=TOPIC, messages=messages)
-            appended = await actor.call(request, timeout_s=actor.dice.choice([1.0, 3.0, 8.0]))
+            appended = await actor.call(request, key=key, timeout_s=actor.dice.choice([1.0, 3.0, 8.0]))
         except OutcomeUnknown:
             pass
         except Unavailable:
@@ -158,7 +177,79 @@ async def write(actor: Actor, history: History) -> None:
             for r in appended.ranges:
                 done.places += [(r.partition, offset) for offset in range(r.first_offset, r.last_offset + 1)]
         done.ended = actor.world.clock.now
+        if done.outcome == "ok" and actor.dice.random() < 0.05:
+            await _forge(actor, history, key)
         await asyncio.sleep(actor.pause())
+
+
+async def _forge(actor: Actor, history: History, key: str) -> None:
+    """Come with a key that stands for something else already: that must be refused, and change nothing."""
+    try:
+        request = t.Append(topic=TOPIC, messages=[t.Message(value=msgspec.Raw(b'"forged"'))])
+        appended = await actor.call(request, key=key, timeout_s=3.0)
+    except (OutcomeUnknown, Unavailable):
+        pass
+    except Rejected as refusal:
+        if refusal.code != "idempotency_key_reused":
+            history.refusals.append(f"forged append: {refusal}")
+    else:
+        history.conflicts.append(f"FORGED: another request under the key {key} came to {appended}")
+
+
+async def trust(actor: Actor, history: History) -> None:
+    """Write at one node, and find it there at once; find it anywhere by naming the sequence."""
+    number = 0
+    while True:
+        node = actor.dice.choice(actor.world.names)
+        number += 1
+        done = Write(actor.name, [f"{actor.name}.{number}"], actor.world.clock.now)
+        history.writes.append(done)
+        message = t.Message(value=msgspec.Raw(msgspec.json.encode(done.values[0])))
+        try:
+            answer = await actor.ask(node, encode(t.Append(topic=TOPIC, messages=[message]), actor.route.make_key()))
+            lives = actor.world.processes[node].lives
+            appended = read_answer(BY_REQUEST[t.Append], answer)
+        except PeerUnreachable:
+            done.outcome = "no"
+        except PeerLost:
+            pass
+        except Refusal as refusal:
+            if refusal.problem.status in {429, 503, 507}:
+                done.outcome = "no"
+        else:
+            assert isinstance(appended, t.Appended)
+            place = (appended.ranges[0].partition, appended.ranges[0].first_offset)
+            done.outcome, done.places, done.ended = "ok", [place], actor.world.clock.now
+            await _find(actor, history, node, place, lives, "local", 0)
+            sequence = int(answer.headers["quorl-sequence"])
+            await _find(actor, history, actor.dice.choice(actor.world.names), place, None, "session", sequence)
+        done.ended = actor.world.clock.now
+        await asyncio.sleep(actor.pause())
+
+
+async def _find(
+    actor: Actor,
+    history: History,
+    node: str,
+    place: Place,
+    lives: int | None,
+    consistency: Literal["local", "session"],
+    sequence: int,
+) -> None:
+    """Read one's own write; a node that was started anew in between promises nothing to a local read."""
+    request = t.Browse(topic=TOPIC, partition=place[0], start=str(place[1]), limit=1)
+    try:
+        answer = await actor.ask(node, encode(request, consistency=consistency, min_sequence=sequence))
+        page = read_answer(BY_REQUEST[t.Browse], answer)
+        found = isinstance(page, t.MessagePage) and bool(page.items)
+    except (PeerUnreachable, PeerLost):
+        return
+    except Refusal as refusal:
+        if refusal.problem.status == 503:
+            return
+        found = False
+    if not found and lives in {None, actor.world.processes[node].lives}:
+        history.conflicts.append(f"UNREAD {place}: {consistency} read at {node} after the write was acknowledged")
 
 
 async def read(actor: Actor, history: History, partitions: int) -> None:
@@ -190,7 +281,8 @@ async def consume(actor: Actor, history: History) -> None:
     history.ids.append(("consumer", consumer))
     taken = history.consumed.setdefault(consumer, [])
     while True:
-        request = t.Consume(topic=TOPIC, consumer_id=consumer, max=actor.dice.choice([1, 3, 10]))
+        wait = actor.dice.choice([0.0, 0.0, 1.5])
+        request = t.Consume(topic=TOPIC, consumer_id=consumer, max=actor.dice.choice([1, 3, 10]), wait=wait)
         for message in (await actor.surely(request)).items:
             history.saw(message, f"{actor.name}")
             taken.append((message.partition, message.offset, msgspec.json.decode(message.value)))

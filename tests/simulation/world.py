@@ -12,6 +12,7 @@ import heapq
 import itertools
 import random
 import sqlite3
+import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
@@ -21,9 +22,10 @@ from quorl.cluster.machine.machine import Applied
 from quorl.cluster.node.members import Member
 from quorl.cluster.node.node import Node, Ports, Settings
 from quorl.cluster.protocol.wire import Answer, Call
+from tests.simulation.checks import Checks
 from tests.simulation.fakedisk import Died, FakeDisk
 from tests.simulation.loop import Clock, SimLoop
-from tests.simulation.network import SimNetwork, SimPeers, Wires
+from tests.simulation.network import FRAMES_PER_S_MAX, SimNetwork, SimPeers, Storm, Wires
 from tests.simulation.states import SimStates
 
 
@@ -49,6 +51,9 @@ class Knobs(NamedTuple):
     members: int = 3
     snapshot_every: int = 1_000_000
     log_bytes_max: int = 64 * 1024
+    apply_bytes_per_tick: int = 1024 * 1024
+    append_bytes_max: int = 2 * 1024 * 1024
+    replication_window_bytes: int = 8 * 1024 * 1024
 
 
 class _NodeClock:
@@ -85,7 +90,12 @@ class WatchedNode(Node):
     def _apply(self, index: int, term: int, payload: bytes) -> Applied:
         applied = super()._apply(index, term, payload)
         self.world.applied(self.name, applied.sequence, self.machine.digest)
+        self.world.checks.applied(self, payload)
         return applied
+
+    def _on_changed(self) -> None:
+        super()._on_changed()
+        self.world.checks.ticked(self)
 
 
 class Process:
@@ -101,14 +111,19 @@ class Process:
         self.node: WatchedNode | None = None
         self.paused = False
         self.refusal: str | None = None
+        self.rotten = False
+        self.lives = 0
         self._calls: set[Callable[[], None]] = set()
 
     def boot(self) -> None:
         """Start the node on what the disk holds."""
         world = self.world
         assert self.loop is None
+        if self.refusal is not None and self.rotten:
+            self.wipe()  # what the refusal tells the operator to do
         self.loop = SimLoop(world.clock, world.loop_error)
         self.refusal = None
+        self.lives += 1
         self.loop.create_task(self._start(self.loop))
 
     async def _start(self, loop: SimLoop) -> None:
@@ -137,6 +152,8 @@ class Process:
             await node.start()
         except Damaged as damage:
             self.refusal = str(damage)
+            if not self.rotten:
+                world.problem(f"REFUSED-START: {self.name}: {damage}")
             self.stop_now()
             return
         except OSError as error:
@@ -144,6 +161,8 @@ class Process:
             self.kill()
             return
         if self.loop is loop:
+            if self.rotten:
+                world.problem(f"ROT-ACCEPTED: {self.name} started on a log that is not what it wrote")
             self.node = node
             node.died.add_done_callback(lambda died: world.node_died(self, died.result()))
 
@@ -159,6 +178,26 @@ class Process:
             self._calls.discard(lost)
 
         loop.call_soon(lambda: loop.create_task(answer()))
+
+    def leave(self) -> None:
+        """Ask the process to end, as a service manager would, and give it a few seconds."""
+        node, loop = self.node, self.loop
+        if node is None or loop is None or node.stopping:
+            return
+
+        async def go() -> None:
+            try:
+                await node.stop()
+            except Exception as error:
+                self.world.problem(f"STOP-FAILED: {self.name}: {error!r} {_where(error)}")
+            patience = 50
+            while node.gateway.running and patience:
+                patience -= 1
+                await asyncio.sleep(0.1)
+            if self.loop is loop:
+                self.kill()
+
+        loop.create_task(go())
 
     def stop_now(self) -> None:
         """Drop the process where it stands: kill -9."""
@@ -182,6 +221,20 @@ class Process:
             self.disk.kill()
             self.states.kill()
 
+    def wipe(self) -> None:
+        """The machine is replaced by a new one with an empty disk."""
+        if self.loop is not None:
+            self.kill()
+        self.disk = FakeDisk(random.Random(self.world.dice.random()), lying=self.disk.lying)
+        self.states = SimStates(random.Random(self.world.dice.random()))
+        self.rotten = False
+        self.refusal = None
+
+
+def _where(error: BaseException | None) -> str:
+    frames = traceback.extract_tb(error.__traceback__) if error is not None else []
+    return " < ".join(f"{frame.name}:{frame.lineno}" for frame in reversed(frames[-5:]))
+
 
 class World:
     """Time, wires, processes, and what was seen."""
@@ -196,6 +249,7 @@ class World:
         self.names = [f"n{i + 1}" for i in range(knobs.members)]
         self.networks: dict[str, SimNetwork] = {}
         self.calls = 0
+        self._frames = (0, 0)
         self.problems: list[str] = []
         self.deaths: list[str] = []
         self.digests: dict[int, tuple[str, str]] = {}
@@ -207,6 +261,14 @@ class World:
         self._tokens = random.Random(seed + 2)
         self.processes = {name: Process(self, name) for name in self.names}
         self.loops: list[SimLoop] = []
+        self._actors: list[asyncio.Task[Any]] = []
+        self.checks = Checks(self)
+        self.checks.start()
+
+    @property
+    def majority(self) -> int:
+        """How many members decide."""
+        return len(self.names) // 2 + 1
 
     # -- time ------------------------------------------------------------------------------------------------------
     def later(self, delay_s: float, work: Callable[[], None]) -> None:
@@ -255,10 +317,16 @@ class World:
         """Run something that is no node, on a loop of its own."""
         loop = SimLoop(self.clock, self.loop_error)
         self.loops.append(loop)
-        return loop.create_task(work)
+        task = loop.create_task(work)
+        self._actors.append(task)
+        return task
 
     def dismiss_actors(self) -> None:
-        """End every client where it stands."""
+        """End every client where it stands; none may have ended by an error of its own."""
+        for task in self._actors:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                self.problem(f"CLIENT-ENDED by {error!r}")
+        self._actors.clear()
         for loop in self.loops:
             self.bury(loop)
         self.loops.clear()
@@ -267,6 +335,7 @@ class World:
         """Keep a dead process's loop from being collected: its coroutines must not run their ends."""
         self._graves.append(loop)
         self._dead += asyncio.all_tasks(loop)
+        loop.drop()
 
     def close(self) -> None:
         """Let everything go without a word: no task may run its end when it is collected."""
@@ -281,14 +350,15 @@ class World:
 
     # -- what is seen ----------------------------------------------------------------------------------------------
     def problem(self, text: str) -> None:
-        """Note that a promise was broken."""
-        if len(self.problems) < 20:
+        """Note that a promise was broken; the same words once only."""
+        kind = text.partition(":")[0]
+        if sum(kind in known for known in self.problems) < 3 and len(self.problems) < 20:
             self.problems.append(f"{self.clock.now - 1000:.2f}s {text}")
 
     def loop_error(self, context: dict[str, Any]) -> None:
         """An exception reached a loop: nothing of ours may raise there."""
         error = context.get("exception")
-        self.problem(f"LOOP-ERROR {context.get('message')}: {error!r}")
+        self.problem(f"LOOP-ERROR {context.get('message')}: {error!r} {_where(error)}")
 
     def applied(self, name: str, sequence: int, digest: str) -> None:
         """Compare what an entry did here with what it did elsewhere."""
@@ -311,6 +381,15 @@ class World:
             known = self.leaders.setdefault(term, process.name)
             if known != process.name:
                 self.problem(f"TWO-LEADERS in term {term}: {known} and {process.name}")
+
+    def count_frame(self) -> None:
+        """One more frame has travelled."""
+        second, count = self._frames
+        if second != int(self.clock.now):
+            second, count = int(self.clock.now), 0
+        self._frames = (second, count + 1)
+        if count > FRAMES_PER_S_MAX:
+            raise Storm(f"{count} frames within a second")
 
     # -- what processes need ---------------------------------------------------------------------------------------
     def make_network(
@@ -337,6 +416,15 @@ class World:
     def leader(self) -> str | None:
         """A node that leads and serves."""
         return next((n.name for n in self.nodes() if n.leads()), None)
+
+    def agreed(self) -> bool:
+        """Whether all members run, count, know their cluster, and hold the same."""
+        nodes = self.nodes()
+        return (
+            len(nodes) == len(self.names)
+            and all(node.machine.cluster_id is not None and not node.replica.engine.blank for node in nodes)
+            and len({node.sequence() for node in nodes}) == 1
+        )
 
     def wait_leader(self, seconds: float = 30.0) -> str | None:
         """Let the world go on until somebody leads."""

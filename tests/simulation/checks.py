@@ -1,0 +1,153 @@
+"""What must hold at every moment, whatever the clients see: leaders are left alone, and know when they are alone.
+
+* DEPOSED: while a leader has had a majority around it for a second, nobody enters a higher term.
+* STILL-LEADS: a leader that cannot reach a majority says so within a second and a half.
+* REGRESSED: what a member knows to be committed never becomes less in one life.
+* TOO-FAST: cluster time never runs ahead of the world's.
+* GREEDY: one tick applies no more than its budget and one entry.
+* LOGS-DIFFER, ROT-ACCEPTED: what logs may never be.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from quorl.cluster.consensus import ballot
+from quorl.cluster.protocol import limits
+
+if TYPE_CHECKING:
+    from tests.simulation.world import Process, WatchedNode, World
+
+LOOK_S = 0.05
+HEALTHY_S = 1.0
+ALONE_S = 1.5
+START_S = 1000.0
+
+
+class Checks:
+    """Looks at a world twenty times a second, and at every tick and entry."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._leader: tuple[str, int, float] | None = None
+        self._around: dict[str, float] = {}
+        self._alone: dict[str, float] = {}
+        self._committed: dict[WatchedNode, int] = {}
+        self._applied_bytes: dict[WatchedNode, int] = {}
+        self.highest_term = 0
+
+    def start(self) -> None:
+        """Look now, and again and again."""
+        self._look_for_deposed()
+        self._look_for_alone()
+        self._world.later(LOOK_S, self.start)
+
+    # -- leaders -----------------------------------------------------------------------------------------------------
+    def _well(self, process: Process) -> bool:
+        disk = process.disk
+        return process.node is not None and not process.paused and not (disk.full or disk.fail_sync or disk.dies_in)
+
+    def _wired(self, a: str, b: str) -> bool:
+        return self._world.wires.open(a, b) and self._world.wires.open(b, a)
+
+    def _connected(self, a: str, b: str) -> bool:
+        ends = [self._world.networks[n]._ends.get(m) if n in self._world.networks else None for n, m in ((a, b), (b, a))]
+        return ends[0] is not None and ends[1] is not None and ends[0].serial == ends[1].serial
+
+    def _look_for_deposed(self) -> None:
+        world, now = self._world, self._world.clock.now
+        known = self._leader
+        if known is None:
+            self._leader = self._find_leader()
+            self._around.clear()
+            return
+        name, term, _ = known
+        leader = world.processes[name]
+        if not self._well(leader) or leader.node is None or leader.node.stopping or world.wires.delay_s_max > 0.1:
+            self._leader = None
+            return
+        for other in world.names:
+            process = world.processes[other]
+            fit = other != name and self._well(process) and self._wired(name, other) and self._connected(name, other)
+            if fit and process.node is not None and not process.node.replica.engine.blank:
+                self._around.setdefault(other, now)
+            else:
+                self._around.pop(other, None)
+        faithful = sum(1 for since in self._around.values() if now - since > HEALTHY_S)
+        if faithful + 1 < world.majority:
+            if not leader.node.replica.engine.leads or self.highest_term > term:
+                self._leader = None
+            return
+        terms = {n.name: n.replica.engine.term for n in world.nodes()}
+        if max(terms.values()) > term or not leader.node.replica.engine.leads:
+            world.problem(f"DEPOSED: {name} led term {term} with {sorted(self._around)} around it; now {terms}")
+            self._leader = None
+
+    def _find_leader(self) -> tuple[str, int, float] | None:
+        """A leader of the highest term that anybody knows, on disk or in memory."""
+        for node in self._world.nodes():
+            engine = node.replica.engine
+            if engine.leads and engine.term >= max(self.highest_term, self._terms_on_disks()):
+                return node.name, engine.term, self._world.clock.now
+        return None
+
+    def _terms_on_disks(self) -> int:
+        terms = []
+        for process in self._world.processes.values():
+            raw = process.disk.files().get(ballot.NAME) if process.loop is None and not process.rotten else None
+            if raw is not None:
+                terms.append(ballot._decode(raw).term)
+        return max(terms, default=0)
+
+    def _look_for_alone(self) -> None:
+        world, now = self._world, self._world.clock.now
+        for process in world.processes.values():
+            node = process.node
+            if node is None or process.paused or not node.replica.engine.leads:
+                self._alone.pop(process.name, None)
+                continue
+            reached = sum(
+                1 for p in world.processes.values()
+                if p.name != process.name and p.node is not None and not p.paused and self._wired(p.name, process.name)
+            )
+            if reached + 1 >= world.majority:
+                self._alone.pop(process.name, None)
+                continue
+            since = self._alone.setdefault(process.name, now)
+            if now - since > ALONE_S + world.wires.delay_s_max and node.leads():
+                world.problem(f"STILL-LEADS: {process.name} reaches {reached} others for {now - since:.1f} s")
+
+    # -- ticks and entries ---------------------------------------------------------------------------------------------
+    def ticked(self, node: WatchedNode) -> None:
+        """A member's tick is over."""
+        engine = node.replica.engine
+        self.highest_term = max(self.highest_term, engine.term)
+        self._applied_bytes[node] = 0
+        before = self._committed.get(node, 0)
+        if engine.commit_index < before:
+            self._world.problem(f"REGRESSED: {node.name} knew {before} committed, and now {engine.commit_index}")
+        self._committed[node] = engine.commit_index
+
+    def applied(self, node: WatchedNode, payload: bytes) -> None:
+        """A member has applied an entry."""
+        applied = self._applied_bytes.get(node, 0)
+        if applied > limits.APPLY_BYTES_PER_TICK:
+            self._world.problem(f"GREEDY: {node.name} applied {applied} bytes in one tick, and went on")
+        self._applied_bytes[node] = applied + len(payload)
+        world_ms = (self._world.clock.now - START_S) * 1000
+        if node.machine.now_ms > world_ms + 1:
+            self._world.problem(f"TOO-FAST: cluster time is {node.machine.now_ms} ms after {world_ms:.0f} ms")
+
+    # -- logs ----------------------------------------------------------------------------------------------------------
+    def compare_logs(self) -> None:
+        """Entries of one index and one term are one entry, and what is committed is the same everywhere."""
+        nodes = self._world.nodes()
+        for here, there in zip(nodes, nodes[1:], strict=False):
+            a, b = here.replica.engine, there.replica.engine
+            first = max(a.log.first_index, b.log.first_index) + 1
+            committed = min(a.commit_index, b.commit_index)
+            for index in range(first, min(a.log.last_index, b.log.last_index) + 1):
+                mine, other = a.log.entry(index), b.log.entry(index)
+                if (mine[2] == other[2] or index <= committed) and mine != other:
+                    self._world.problem(f"LOGS-DIFFER at {index}: {here.name} has {mine}, {there.name} {other}")
+                    return

@@ -216,7 +216,7 @@ class Group:
         return [m for m in self.members.values() if m.running is not None and m.name not in self.paused]
 
     def leaders(self) -> list[str]:
-        return [m.name for m in self.alive() if m.engine.leads]
+        return [m.name for m in self.alive() if m.engine.leads and m.engine.fatal is None]
 
     # -- links -----------------------------------------------------------------------------------------------------
     def connect(self, *pairs: str) -> None:

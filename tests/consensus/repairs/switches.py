@@ -160,6 +160,7 @@ def conflict_hint(setter: Setter) -> None:
     """The first point of conflict is told once and forgotten, and the leader goes back with its next heartbeat only.
 
     Either of the two repairs alone would do: of many answers the last one counts only if nothing was sent in between.
+    The leader then sends the whole pipeline again, not one message on trial.
     """
     careful = Filter._acknowledge
 
@@ -175,7 +176,8 @@ def conflict_hint(setter: Setter) -> None:
         if not (m.reset and engine.leads and m.term == engine.term):
             careful(filter_, member, m)
             return
-        engine.replication.restart(member, m.next_index)
+        engine.replication._under_way.pop(member, None)
+        engine.next_index[member] = min(m.next_index, engine.log.last_index + 1)
         engine.last_response[member] = engine.now()
 
     setter(Filter, "_conflicts", conflicts)

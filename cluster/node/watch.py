@@ -1,4 +1,4 @@
-"""Waking: who waits for something to be applied is woken by it, not by a timer."""
+"""Waking: who waits for something to be applied is woken by it, not by a timer, and in the order of asking."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Watch:
         self._monotonic = monotonic
         self._ticket = count()
         self._sequences: list[tuple[int, int, asyncio.Future[bool]]] = []
-        self._topics: dict[str, set[asyncio.Future[bool]]] = {}
-        self._changed: set[asyncio.Future[bool]] = set()
+        self._topics: dict[str, dict[asyncio.Future[bool], None]] = {}
+        self._changed: dict[asyncio.Future[bool], None] = {}
         self._sequence = 0
         self._latest: dict[str, int] = {}
 
@@ -45,7 +45,7 @@ class Watch:
 
     def changed(self) -> None:
         """Leadership or connections changed."""
-        changed, self._changed = self._changed, set()
+        changed, self._changed = self._changed, {}
         for future in changed:
             _wake(future)
 
@@ -62,24 +62,24 @@ class Watch:
         if self._latest.get(topic, 0) > sequence:
             return True
         future = self._future()
-        self._topics.setdefault(topic, set()).add(future)
+        self._topics.setdefault(topic, {})[future] = None
         try:
             return await self._until(future, deadline)
         finally:
             waiting = self._topics.get(topic)
             if waiting is not None:
-                waiting.discard(future)
+                waiting.pop(future, None)
                 if not waiting:
                     del self._topics[topic]
 
     async def wait_changed(self, deadline: float) -> bool:
         """Wait until leadership or connections may have changed."""
         future = self._future()
-        self._changed.add(future)
+        self._changed[future] = None
         try:
             return await self._until(future, deadline)
         finally:
-            self._changed.discard(future)
+            self._changed.pop(future, None)
 
     def _future(self) -> asyncio.Future[bool]:
         return asyncio.get_running_loop().create_future()

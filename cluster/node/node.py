@@ -107,6 +107,8 @@ class Node:
         self._time = Timekeeper(ports.clock)
         self._members = Members(settings.members, settings.name, ports.clock)
         self._serving_term = 0
+        self._told: tuple[str | None, int] = (None, 0)
+        """The leader and the term that the log heard of last."""
         self._cleared_s = 0.0
         self._founding = False
         self._stopping = False
@@ -210,6 +212,9 @@ class Node:
         status = self.replica.status()
         leads = status.role is Role.LEADER and self.replica.engine.fatal is None
         self._time.look(deciding=leads and status.quorum_fresh)
+        if self._told != (status.leader, status.term):
+            self._told = (status.leader, status.term)
+            self._ports.log.info("leader_changed", leader=status.leader, term=status.term)
         if leads and self._serving_term != status.term:
             if self._store.term_at(status.applied_index) == status.term:
                 self._begin_to_serve(status)

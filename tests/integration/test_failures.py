@@ -240,6 +240,8 @@ def test_d15_logs_are_json_lines(own_cluster: LocalCluster) -> None:
         "node_stopping",
         "node_stopped",
     ]
+    (*_, last) = [line for line in lines if line["event"] == "leader_changed" and line["leader"]]
+    assert (last["leader"] in own_cluster.nodes, last["term"] >= 1) == (True, True)
     for line in lines:
         assert {"event", "level", "node", "time"} <= line.keys()
         assert line["node"] == "n1"

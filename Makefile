@@ -38,7 +38,7 @@ mutants: .venv/.stamp ## Switch every repair off in turn; the simulation must no
 	PYTHONHASHSEED=0 $(PY) -m tests.simulation.mutants
 
 chaos: .venv/.stamp ## Kill, pause and cut off real nodes, longer than the tests do
-	QUORL_CHAOS_ROUNDS=20 $(PY) -m pytest -m chaos --timeout=1800
+	QUORL_CHAOS_ROUNDS=20 $(PY) -m pytest tests/chaos --timeout=1800
 
 bench: .venv/.stamp ## Measure this machine
 	$(PY) -m benchmarks all

@@ -8,15 +8,12 @@ A switch gets a ``Setter``, such as ``pytest.MonkeyPatch().setattr``, and replac
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import msgspec
 
-from quorl.cluster.consensus import engine as engine_module
-from quorl.cluster.consensus import library, segment, statefile
+from quorl.cluster.consensus import library, segment
 from quorl.cluster.consensus.ballot import Ballot
 from quorl.cluster.consensus.disk import RealDisk
 from quorl.cluster.consensus.election import Election
@@ -26,21 +23,13 @@ from quorl.cluster.consensus.library import Member
 from quorl.cluster.consensus.link import Link
 from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.messages import Acknowledge, AppendEntries, RequestVote
-from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.consensus.replica import Replica
 from quorl.cluster.consensus.replication import Replication
-from quorl.cluster.machine import machine as machine_module
-from quorl.cluster.machine import receipts
-from quorl.cluster.node import writing
-from quorl.cluster.node.reading import Reading
 from quorl.cluster.protocol import limits
+from tests.consensus.repairs import outer_switches
+from tests.consensus.repairs.setter import FOR_EVER_S, Setter, Switch
 
-Setter = Callable[[object, str, object], None]
-"""``setter(owner, name, value)``."""
-
-Switch = Callable[[Setter], None]
-
-FOR_EVER_S = 1e9
+__all__ = ["SWITCHES", "Setter", "Switch"]
 
 
 # -- what is durable before it is said or applied --------------------------------------------------------------------
@@ -385,71 +374,6 @@ def keep_for_followers(setter: Setter) -> None:
     setter(Replica, "trim", trim)
 
 
-def copy_checked(setter: Setter) -> None:
-    """A received copy of the state is put in place as it came."""
-
-    def install(files: statefile.SqliteStateFiles, _snapshot: object) -> None:
-        files._incoming.rename(files._state)
-
-    setter(statefile.SqliteStateFiles, "install", install)
-
-
-# -- outcomes and reads ----------------------------------------------------------------------------------------------
-def queueing(setter: Setter) -> None:
-    """A payload that comes while nobody leads is queued until somebody does."""
-    whole = library.SyncObjConf
-
-    def propose(engine: Engine, payload: bytes) -> asyncio.Future[Any]:
-        engine._applyCommand(library.REGULAR + payload, None)
-        return asyncio.get_running_loop().create_future()
-
-    setter(library, "SyncObjConf", lambda **options: whole(**{**options, "commandsWaitLeader": True}))
-    setter(Engine, "_checkCommandsToApply", library.SyncObj._checkCommandsToApply)
-    setter(Engine, "propose", propose)
-
-
-def library_forwards(setter: Setter) -> None:
-    """What comes to a member that does not lead is left to the library."""
-    queue_it = library.SyncObj._applyCommand
-
-    def propose(engine: Engine, payload: bytes) -> asyncio.Future[Any]:
-        queue_it(engine, library.REGULAR + payload, None)
-        return asyncio.get_running_loop().create_future()
-
-    setter(Engine, "_checkCommandsToApply", library.SyncObj._checkCommandsToApply)
-    setter(Engine, "propose", propose)
-
-
-def poison(setter: Setter) -> None:
-    """An error while a command is applied is not the command's outcome."""
-    setter(machine_module, "_same_everywhere", lambda error: False)
-
-
-def receipts_kept(setter: Setter) -> None:
-    """The machine does not know a request that comes again."""
-    setter(receipts, "find", lambda *_: None)
-    setter(receipts, "keep", lambda *_: None)
-
-
-def outcome_colours(setter: Setter) -> None:
-    """What is perhaps applied is reported as certainly not applied."""
-    setter(engine_module, "OutcomeUnknown", lambda detail: NotApplied("no_leader", detail))
-
-
-def read_barrier(setter: Setter) -> None:
-    """A linearizable read is answered from whatever is applied here."""
-
-    async def nothing(_reading: Reading, _visit: object) -> int:
-        return 0
-
-    setter(Reading, "_barrier", nothing)
-
-
-def relay_wait(setter: Setter) -> None:
-    """A forwarded answer is relayed before this node has applied what it tells of."""
-    setter(writing, "sequence_of", lambda answer: 0)
-
-
 _TABLE: list[Switch] = [
     barrier,
     leader_barrier,
@@ -489,13 +413,17 @@ _TABLE: list[Switch] = [
     big_window,
     one_hint,
     keep_for_followers,
-    copy_checked,
-    queueing,
-    library_forwards,
-    poison,
-    receipts_kept,
-    outcome_colours,
-    read_barrier,
-    relay_wait,
+    outer_switches.copy_checked,
+    outer_switches.accept_retried,
+    outer_switches.handshake_deadline,
+    outer_switches.early_frames,
+    outer_switches.proof,
+    outer_switches.queueing,
+    outer_switches.library_forwards,
+    outer_switches.poison,
+    outer_switches.receipts_kept,
+    outer_switches.outcome_colours,
+    outer_switches.read_barrier,
+    outer_switches.relay_wait,
 ]
 SWITCHES: dict[str, Switch] = {switch.__name__: switch for switch in _TABLE}

@@ -146,6 +146,22 @@ def test_d2_a_replaced_log_is_the_old_or_the_new_one(repaired: bool) -> None:
             cut_short()
 
 
+@bites("cut_sync")
+def test_d2_what_was_cut_off_stays_off(repaired: bool) -> None:
+    back = 0
+    for seed in SEEDS:
+        disk = FakeDisk(random.Random(seed))
+        log = LogStore(disk.boot())
+        log.setCurrentTerm(1, "a")
+        for index in range(2, 6):
+            log.add(b"orphan", index, 1)
+        log.sync()
+        log.deleteEntriesFrom(2)
+        disk.power_cut()
+        back += LogStore(disk.boot()).last_index > 2
+    assert (back == 0) is repaired
+
+
 @bites("trim_below_checkpoint")
 async def test_d3_what_a_state_may_forget_is_still_in_the_log(repaired: bool) -> None:
     group = Group(segment_bytes=400)

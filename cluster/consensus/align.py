@@ -30,6 +30,12 @@ def align(log: LogStore, machine: Machine) -> None:
             "Restore the data directory, or empty it: the other members then fill it again."
         )
         raise Damaged(forgotten)
+    if term > log.ballot.term:
+        older = (
+            f"The state has applied an entry of term {term}, but the ballot beside it knows of term {log.ballot.term} at "
+            "most: it is an old copy. Restore the data directory as a whole, or empty it: the others then fill it again."
+        )
+        raise Damaged(older)
     known, stated = log.ballot.cluster_id, machine.cluster_id
     if known is not None and stated is not None and known != stated:
         mixed = f"The log belongs to cluster {known}, but the state to cluster {stated}: files of two nodes were mixed."

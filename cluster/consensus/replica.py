@@ -17,6 +17,7 @@ from quorl.cluster.consensus import library, messages
 from quorl.cluster.consensus.engine import Engine, Outside, Timing
 from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.port import Apply, Clock, Hello, Network, Role, Status
+from quorl.cluster.protocol import limits
 
 TICK_S = 0.05
 _ROLES = {library.FOLLOWER: Role.FOLLOWER, library.CANDIDATE: Role.CANDIDATE, library.LEADER: Role.LEADER}
@@ -62,6 +63,8 @@ class Replica:
         self._log = log
         self._network = network
         self._has_room = has_room
+        self.log_bytes_kept = limits.LOG_BYTES_KEPT_MAX
+        """What connected followers may hold back of the log that the state no longer needs."""
         self._callbacks = callbacks
         self._peers: dict[str, Hello] = {}
         self._others = frozenset(others)
@@ -138,11 +141,12 @@ class Replica:
     def trim(self, durable_index: int) -> None:
         """Forget log entries that the state durably contains, as far as the others do not need them from here.
 
-        A follower that is away does not hold the log back for ever: it gets a snapshot instead.
+        A follower that is away does not hold the log back, nor one that stores nothing while the log grows beyond
+        ``log_bytes_kept``: they get a snapshot instead.
         """
         engine = self.engine
         bound = min(durable_index, engine.applied_index)
-        if engine.leads:
+        if engine.leads and self._log.size_bytes <= self.log_bytes_kept:
             here = [engine.match_index.get(m, 0) for m in engine.others & engine.connected]
             bound = min([bound, *here])
         engine.or_die(lambda: self._log.trim_to(bound))

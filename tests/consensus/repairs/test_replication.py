@@ -264,6 +264,19 @@ async def test_d10_a_follower_that_is_a_moment_behind_needs_no_snapshot(repaired
     assert bool(group["c"].snapshots_asked) is not repaired
 
 
+async def test_d10_a_connected_follower_that_stores_nothing_does_not_hold_the_log_back_for_ever() -> None:
+    group = Group(segment_bytes=SMALL)
+    a = group.found("a")
+    put(group, "a", 5, "old")
+    group["c"].disk.full = True
+    put(group, "a", 40, "new")
+    a.replica.trim(a.log.last_index)
+    held = a.log.first_index
+    a.replica.log_bytes_kept = 0
+    a.replica.trim(a.log.last_index)
+    assert a.log.first_index > held
+
+
 @bites("one_hint")
 async def test_d11_a_follower_that_needs_a_snapshot_is_told_so_once_per_heartbeat(repaired: bool) -> None:
     group = Group(segment_bytes=SMALL)

@@ -20,6 +20,7 @@ from tests.simulation.workload import TOPIC, Actor, History, Place, consume, jud
 from tests.simulation.world import Knobs, World
 
 HEAL_S = 60.0
+SUPERVISED_S = 0.5
 
 
 class Verdict(NamedTuple):
@@ -121,8 +122,13 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
 def _run_supervised(world: World, until: Callable[[], bool], seconds: float = HEAL_S) -> bool:
     """Let the world go on, and start again what ended by itself."""
 
+    looked_at = 0.0
+
     def reached() -> bool:
-        world.boot_all()
+        nonlocal looked_at
+        if world.clock.now - looked_at > SUPERVISED_S:
+            looked_at = world.clock.now
+            world.boot_all()
         return until()
 
     return world.run(seconds, reached)

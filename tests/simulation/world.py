@@ -113,7 +113,7 @@ class Process:
         self.refusal: str | None = None
         self.rotten = False
         self.lives = 0
-        self._calls: set[Callable[[], None]] = set()
+        self._calls: dict[Callable[[], None], None] = {}
 
     def boot(self) -> None:
         """Start the node on what the disk holds."""
@@ -171,11 +171,11 @@ class Process:
         node, loop = self.node, self.loop
         assert node is not None
         assert loop is not None
-        self._calls.add(lost)
+        self._calls[lost] = None
 
         async def answer() -> None:
             reply(await node.handle(call))
-            self._calls.discard(lost)
+            self._calls.pop(lost, None)
 
         loop.call_soon(lambda: loop.create_task(answer()))
 
@@ -207,7 +207,7 @@ class Process:
         network = self.world.networks.get(self.name)
         if network is not None:
             network.killed()
-        calls, self._calls = self._calls, set()
+        calls, self._calls = self._calls, {}
         for lost in calls:
             lost()
 

@@ -1,0 +1,151 @@
+"""``python -m tests.simulation.mutants [NAME…]``: take one repair away, and see the simulation go red.
+
+A simulation that cannot fail proves nothing. Each mutant throws switches, plays seeds until one fails, and is *caught*
+by it; one that outlives all its seeds shows that a fault, a check or a seed is missing here. Exit code 1 then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from typing import NamedTuple
+
+import pytest
+
+from tests.simulation.scenario import Verdict, play
+from tests.simulation.switches import SWITCHES
+from tests.simulation.world import World
+
+SEEDS_MAX = 400
+WORKERS = 2
+
+
+class Mutant(NamedTuple):
+    """What is switched off, and the seeds that are tried before all others."""
+
+    name: str
+    switches: tuple[str, ...]
+    seeds: tuple[int, ...] = ()
+    play: Callable[[int], Verdict] = play
+    what: str = ""
+
+    def describe(self) -> str:
+        """What is off, in the words of the switches."""
+        return self.what or " ".join((SWITCHES[name].__doc__ or name).strip().splitlines()[0] for name in self.switches)
+
+
+class Caught(NamedTuple):
+    """The end of a mutant; no seed if it lives."""
+
+    mutant: Mutant
+    seed: int | None
+    report: str
+    played: int
+    real_s: float
+
+
+def _lying(seed: int) -> Verdict:
+    def lie(world: World) -> None:
+        for process in world.processes.values():
+            process.disk.lying = True
+
+    return play(seed, lie)
+
+
+def _one(name: str, *seeds: int) -> Mutant:
+    return Mutant(name, (name,), seeds)
+
+
+MUTANTS: dict[str, Mutant] = {
+    mutant.name: mutant
+    for mutant in (
+        Mutant("lying_disk", (), (), _lying, "A sync returns, and nothing is durable."),
+        _one("barrier"),
+        _one("leader_barrier"),
+        _one("vote_durable"),
+        _one("vote_once"),
+        _one("fsync_fatal"),
+        _one("commit_clamp"),
+        _one("snapshot_commit_clamp"),
+        _one("truncation_guard"),
+        _one("conflict_hint"),
+        _one("stale_ack"),
+        _one("term_hint"),
+        Mutant("pre_vote", ("pre_vote", "sticky_leader")),
+        _one("sticky_leader"),
+        _one("step_down"),
+        _one("crc"),
+        _one("cut_everything"),
+        _one("refuse_everything"),
+        _one("blank"),
+        _one("blank_forever"),
+        _one("birth"),
+        _one("snapshot_reset"),
+        _one("reset_note"),
+        _one("trim_note"),
+        _one("trim_below_checkpoint"),
+        Mutant("apply_once", ("apply_once", "applied_twice")),
+        _one("receipts_kept"),
+        _one("receipt_digest"),
+        _one("unknown_is_unknown"),
+        _one("outcome_colours"),
+        _one("read_barrier"),
+        _one("late_barrier"),
+        _one("relay_wait"),
+        _one("cluster_time"),
+        _one("calendar_holds"),
+        _one("producer_ids"),
+        _one("consume_key"),
+        _one("full_disk"),
+        _one("one_probe"),
+        _one("network_fence"),
+        _one("apply_budget"),
+        _one("watch_wake"),
+    )
+}
+
+
+def hunt(name: str, seeds_max: int = SEEDS_MAX) -> Caught:
+    """Play a mutant's seeds until one fails."""
+    mutant, started, played = MUTANTS[name], time.perf_counter(), 0
+    for seed in itertools.chain(mutant.seeds, range(seeds_max)):
+        report = strike(mutant, seed)
+        played += 1
+        if report is not None:
+            return Caught(mutant, seed, report, played, time.perf_counter() - started)
+    return Caught(mutant, None, "", played, time.perf_counter() - started)
+
+
+def strike(mutant: Mutant, seed: int) -> str | None:
+    """Play one seed with the repair taken away; what was reported, None if nothing was."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in mutant.switches:
+            SWITCHES[name](patch.setattr)
+        try:
+            problems = mutant.play(seed).problems
+        except Exception as error:
+            return f"ended by {error!r}"
+    return problems[0] if problems else None
+
+
+def main(names: list[str]) -> int:
+    """Hunt the mutants of those names, or all; 1 if any lives."""
+    with ProcessPoolExecutor(WORKERS) as pool:
+        alive = 0
+        for done in as_completed([pool.submit(hunt, name) for name in names or MUTANTS]):
+            caught = done.result()
+            alive += caught.seed is None
+            where = "LIVES" if caught.seed is None else f"seed {caught.seed}"
+            effort = f"{caught.played} seeds, {caught.real_s:.0f} s"
+            print(f"{caught.mutant.name:22} {where:10} {effort:18} {caught.mutant.describe()}", flush=True)
+            if caught.seed is not None:
+                print(f"{'':22} {caught.report[:150]}", flush=True)
+    print(f"{len(names or MUTANTS)} mutants, {alive} alive")
+    return 1 if alive else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,267 @@
+"""Switches beside those of ``tests.consensus.repairs``: what keeps the state, the node and the log's edges right.
+
+They have the same shape: a switch gets a ``Setter`` and takes one repair away through it.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from quorl.cluster.consensus import logstore
+from quorl.cluster.consensus.ballot import Ballot
+from quorl.cluster.consensus.engine import Engine
+from quorl.cluster.consensus.library import Member
+from quorl.cluster.consensus.logstore import LogStore
+from quorl.cluster.consensus.replica import Replica
+from quorl.cluster.consensus.replication import Replication
+from quorl.cluster.consensus.segment import Scan
+from quorl.cluster.machine import outcomes, receipts, topics
+from quorl.cluster.machine.events import Event
+from quorl.cluster.machine.machine import Applied, Machine
+from quorl.cluster.machine.state import State
+from quorl.cluster.node import forwarding, gateway
+from quorl.cluster.node.committer import Committer
+from quorl.cluster.node.core import Core
+from quorl.cluster.node.timekeeper import Stamp, Timekeeper
+from quorl.cluster.node.visit import Declined, Visit
+from quorl.cluster.node.watch import Watch
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.entry import Sealed
+from quorl.cluster.protocol.problems import Problem
+from tests.consensus.repairs.switches import SWITCHES as CONSENSUS_SWITCHES
+from tests.consensus.repairs.switches import Setter, Switch
+from tests.simulation.network import SimNetwork
+
+
+# -- the log at its edges ----------------------------------------------------------------------------------------------
+def cut_everything(setter: Setter) -> None:
+    """Whatever is damaged is cut away, with all that follows."""
+    whole = logstore.scan
+
+    def scan(name: str, raw: bytes, base: int, term: int) -> Scan:
+        found = whole(name, raw, base, term)
+        return Scan(found.records, found.end, 0)
+
+    setter(logstore, "scan", scan)
+    setter(Ballot, "floor", property(lambda ballot: 0))
+
+
+def refuse_everything(setter: Setter) -> None:
+    """A torn tail is taken for damage."""
+    whole = logstore.scan
+
+    def scan(name: str, raw: bytes, base: int, term: int) -> Scan:
+        found = whole(name, raw, base, term)
+        return found if found.end == len(raw) else Scan(found.records, found.end, 1 << 60)
+
+    setter(logstore, "scan", scan)
+
+
+def full_disk(setter: Setter) -> None:
+    """An entry for which there was no room stays in memory."""
+    careful = LogStore.add
+
+    def careless(log: LogStore, command: bytes, idx: int, term: int) -> None:
+        try:
+            careful(log, command, idx, term)
+        except OSError:
+            log._segments[-1].offsets.append(log._segments[-1].size)
+            log._entries.append((command, idx, term))
+
+    setter(LogStore, "add", careless)
+
+
+def snapshot_reset(setter: Setter) -> None:
+    """A snapshot replaces the state, and the log stays as it was."""
+
+    def installed(engine: Engine, index: int, _term: int) -> None:
+        engine.filter.forget_conflict()
+        engine.applied_index = index
+        engine.commit_index = max(engine.commit_index, index)
+
+    setter(Engine, "installed", installed)
+
+
+def one_probe(setter: Setter) -> None:
+    """Every request to go back sends the pipeline again."""
+
+    def restart(replication: Replication, member: Member, next_index: int) -> None:
+        replication._under_way.pop(member, None)
+        replication._engine.next_index[member] = min(next_index, replication._engine.log.last_index + 1)
+
+    setter(Replication, "restart", restart)
+
+
+def network_fence(setter: Setter) -> None:
+    """Frames of a connection that was replaced are delivered after those of the new one."""
+    whole = SimNetwork._take
+
+    def take(network: SimNetwork, end: Any, kind: str, data: bytes) -> None:
+        now = network._ends.get(end.peer)
+        if network.closed or now is end or now is None:
+            whole(network, end, kind, data)
+        elif kind == "data":
+            network._events.on_frame(end.peer, data)
+
+    setter(SimNetwork, "_take", take)
+
+
+# -- the state ---------------------------------------------------------------------------------------------------------
+def applied_twice(setter: Setter) -> None:
+    """The machine does not mind an index that it has seen."""
+    careful = Machine.apply
+
+    def careless(machine: Machine, index: int, term: int, payload: bytes) -> Applied:
+        header = machine._state.header
+        header.raft_index = min(header.raft_index, index - 1)
+        return careful(machine, index, term, payload)
+
+    setter(Machine, "apply", careless)
+
+
+def receipt_digest(setter: Setter) -> None:
+    """A receipt is given to any request with its key."""
+
+    def find(state: State, op: str, key: str, _fingerprint: bytes) -> Any:
+        row = state.execute(receipts._FIND, (key, op)).fetchone()
+        return None if row is None else outcomes.decode(op, row[1])
+
+    setter(receipts, "find", find)
+
+
+def producer_ids(setter: Setter) -> None:
+    """Which producer id comes next is remembered in memory only."""
+    setter(topics, "_INSERT_PRODUCER", topics._INSERT_PRODUCER.replace("INSERT", "INSERT OR REPLACE"))
+    setter(topics, "_NEXT_PRODUCER", "UPDATE topics SET next_producer_id = next_producer_id WHERE ? < 0 AND topic_id = ?")
+
+
+# -- the node ----------------------------------------------------------------------------------------------------------
+def consume_key(setter: Setter) -> None:
+    """Taking messages is not done under the key of the request."""
+    careful = gateway._sealed
+
+    def sealed(name: str, request: Any, key: str) -> Sealed:
+        made = careful(name, request, key)
+        return made._replace(key=None) if isinstance(request, t.Consume) else made
+
+    setter(gateway, "_sealed", sealed)
+
+
+def unknown_is_unknown(setter: Setter) -> None:
+    """A node that could not learn what became of a write says that nothing did."""
+
+    def gave_up(_core: Core, _visit: Visit, certain: Problem) -> Declined:
+        return Declined(certain)
+
+    setter(forwarding, "gave_up", gave_up)
+    setter(gateway, "gave_up", gave_up)
+
+
+def late_barrier(setter: Setter) -> None:
+    """A read joins the barrier of an entry that is under way already."""
+    kick, barrier = Committer._kick, Committer.barrier
+    under_way: dict[Committer, list[Any]] = {}
+
+    def kicked(committer: Committer) -> None:
+        waiting = committer._barriers
+        kick(committer)
+        if committer._barriers is not waiting and committer._under_way:
+            under_way[committer] = waiting
+
+    def joined(committer: Committer) -> Any:
+        future = barrier(committer)
+        if committer._under_way and committer in under_way:
+            committer._barriers.remove(future)
+            under_way[committer].append(future)
+        return future
+
+    setter(Committer, "_kick", kicked)
+    setter(Committer, "barrier", joined)
+
+
+def cluster_time(setter: Setter) -> None:
+    """Cluster time goes by the leader's calendar."""
+    begin = Timekeeper.take_over
+    started: dict[Timekeeper, int] = {}
+
+    def take_over(keeper: Timekeeper, now_ms: int) -> None:
+        begin(keeper, now_ms)
+        started[keeper] = keeper._clock.wall_ms()
+
+    def stamp(keeper: Timekeeper) -> Stamp:
+        wall_ms = keeper._clock.wall_ms()
+        return Stamp(max(0, keeper._base_ms + wall_ms - started[keeper]), wall_ms)
+
+    setter(Timekeeper, "take_over", take_over)
+    setter(Timekeeper, "stamp", stamp)
+
+
+def calendar_holds(setter: Setter) -> None:
+    """The calendar's time of an entry is taken as the leader says."""
+    careful = Machine._apply_entry
+
+    def careless(machine: Machine, index: int, term: int, payload: bytes) -> Any:
+        machine._state.header.wall_ms = 0
+        return careful(machine, index, term, payload)
+
+    def stamp(keeper: Timekeeper) -> Stamp:
+        return Stamp(keeper._base_ms + int(keeper._elapsed_s * 1000), keeper._clock.wall_ms())
+
+    setter(Machine, "_apply_entry", careless)
+    setter(Timekeeper, "stamp", stamp)
+
+
+def apply_budget(setter: Setter) -> None:
+    """One tick applies everything that is committed."""
+
+    def apply_all(engine: Engine) -> bool:
+        while engine.commit_index > engine.applied_index and engine.fatal is None and not engine.suspended:
+            engine._apply_one(*engine.entry(engine.applied_index + 1))
+        return False
+
+    setter(Engine, "_SyncObj__applyLogEntries", apply_all)
+
+
+def watch_wake(setter: Setter) -> None:
+    """What is applied wakes nobody who waits for a topic."""
+    careful = Watch.applied
+
+    def careless(watch: Watch, sequence: int, _events: list[Event]) -> None:
+        careful(watch, sequence, [])
+
+    setter(Watch, "applied", careless)
+
+
+def hand_over(setter: Setter) -> None:
+    """A leader that leaves just goes."""
+    setter(Engine, "hand_over", lambda engine: False)
+
+
+def redial(setter: Setter) -> None:
+    """A leader whose process is refused to exist is waited for like one that is silent."""
+    setter(Replica, "on_refused", lambda replica, peer: None)
+
+
+_TABLE: list[Switch] = [
+    cut_everything,
+    refuse_everything,
+    full_disk,
+    snapshot_reset,
+    one_probe,
+    network_fence,
+    applied_twice,
+    receipt_digest,
+    producer_ids,
+    consume_key,
+    unknown_is_unknown,
+    late_barrier,
+    cluster_time,
+    calendar_holds,
+    apply_budget,
+    watch_wake,
+    hand_over,
+    redial,
+]
+SWITCHES: dict[str, Switch] = CONSENSUS_SWITCHES | {switch.__name__: switch for switch in _TABLE}
+"""All of them, by name."""
+

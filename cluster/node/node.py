@@ -313,9 +313,11 @@ class Node:
         if sender and own and sender != own:
             detail = f"{self.name} belongs to another cluster than the node that sent this call."
             return self.gateway.refuse(call, Problem("no_leader", detail))
-        if call.path.startswith(PREFIX):
-            return await self._internal.handle(call)
-        return await self.gateway.handle(call)
+        door = self._internal if call.path.startswith(PREFIX) else self.gateway
+        answer = await door.handle(call)
+        if sender is not None:
+            self._committer.announce()  # that node waits until it has applied what this answer tells of
+        return answer
 
     def _cluster_id(self) -> str:
         # The ballot knows it before the state does: a node with an emptied disk asks for a snapshot in this name.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from quorl.cluster.protocol.problems import catalogue_markdown  # noqa: E402
 PASSAGE = re.compile(r"(<!-- derived: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
-def table(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
+def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
     """Return a Markdown table."""
     lines = [columns, tuple("---" for _ in columns), *rows]
     return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
@@ -113,9 +113,11 @@ def worded(schema: dict[str, Any]) -> str:
 
 def number(value: float | None) -> str:
     """A number as people read it."""
+    if value is None:
+        return ""
     if value == limits.INTEGER_MAX:
         return "2^53 - 1"
-    return f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:g}" if value is not None else ""
+    return f"{value:,}".replace(",", " ") if isinstance(value, int) else f"{value:g}"
 
 
 def problems() -> str:

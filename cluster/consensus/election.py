@@ -35,6 +35,7 @@ class Election:
         self._leader_contact = -math.inf
         self._bereft = False
         self._round = 0
+        self._asked = -math.inf
         self._granted: set[str] = set()
         self._won = False
         self._votes_counted: set[tuple[int, str]] = set()
@@ -43,9 +44,11 @@ class Election:
 
     # -- the leader's life ------------------------------------------------------------------------------------------
     def leader_spoke(self) -> None:
-        """A message of the current leader arrived."""
+        """A message of the current leader arrived: whatever a pre-vote under way brings is void."""
         self._leader_contact = self._clock.monotonic()
         self._bereft = False
+        self._round += 1
+        self._won = False
 
     def leader_died(self) -> None:
         """The leader's process is gone: do not wait for the time-out, and do not protect it."""
@@ -73,7 +76,8 @@ class Election:
         won, self._won = self._won, False
         if engine.leads or engine.election_deadline >= self._clock.monotonic() or engine.transfer_asked:
             return
-        if won and self.may_stand():
+        # Grants that were slept over speak of a past in which there was no leader.
+        if won and self.may_stand() and self._clock.monotonic() - self._asked < self._min_timeout_s:
             return
         pause = self._dice.uniform(*_BEREFT_RETRY_S) if self._bereft else engine.fresh_timeout()
         engine.election_deadline = self._clock.monotonic() + pause
@@ -84,6 +88,7 @@ class Election:
     def _ask(self) -> None:
         engine, log = self._engine, self._engine.log
         self._round += 1
+        self._asked = self._clock.monotonic()
         self._granted = {engine.name}
         question = PreVote(self._round, engine.term + 1, log.last_index, log.term_at(log.last_index) or 0)
         for member in sorted(engine.connected, key=lambda m: str(m.id)):

@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import contextlib
 import errno
+import os
 import socket
 import sys
 from enum import IntEnum
@@ -78,11 +79,17 @@ def _run(config: configs.Config) -> int:
     import structlog
 
     from quorl.cluster.api.server import serve
-    from quorl.cluster.consensus.port import Damaged, InUse
+    from quorl.cluster.consensus.port import Damaged, InUse, OtherFormat
 
     log = structlog.get_logger("quorl.main")
     for caution in configs.cautions(config):
         log.warning("config_caution", detail=caution)
+    if (busy := _busy_ports(config)) is not None:
+        # Before anything is created: a start that cannot succeed leaves nothing behind.
+        log.critical("machine_refused", detail=busy)
+        print(busy, file=sys.stderr)
+        return Exit.MACHINE
+    os.umask(0o077)  # what is stored here is nobody else's to read
     try:
         return asyncio.run(serve(config))
     except KeyboardInterrupt:
@@ -91,14 +98,17 @@ def _run(config: configs.Config) -> int:
         log.critical("data_in_use", detail=str(error), data_dir=str(config.node.data_dir))
         print(error, file=sys.stderr)
         return Exit.DAMAGED
-    except Damaged as error:
-        log.critical("data_damaged", detail=str(error), data_dir=str(config.node.data_dir))
+    except OtherFormat as error:
+        log.critical("data_of_another_version", detail=str(error), data_dir=str(config.node.data_dir))
         print(
-            f"{config.node.data_dir} is damaged: {error}\n"
-            "Nothing was changed in it. Do not start this node on it again: move it away, and the node will be caught up "
-            "by the others as long as a majority of them is healthy.",
+            f"{config.node.data_dir} was written by another version of quorl: {error}\n"
+            "Nothing is wrong with it and nothing was changed in it. Keep it, and start the version that wrote it.",
             file=sys.stderr,
         )
+        return Exit.DAMAGED
+    except Damaged as error:
+        log.critical("data_damaged", detail=str(error), data_dir=str(config.node.data_dir))
+        print(f"{config.node.data_dir} cannot be started from: {error}\nNothing was changed in it.", file=sys.stderr)
         return Exit.DAMAGED
     except OSError as error:
         log.critical("machine_refused", detail=str(error), errno=error.errno)
@@ -109,17 +119,26 @@ def _run(config: configs.Config) -> int:
 def explain(error: OSError, config: configs.Config) -> str:
     """Say what the machine refused, where, and what to do about it."""
     if error.errno in {errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.EACCES} and error.filename is None:
-        for key, address in (("http", config.node.http), ("raft", config.node.raft)):
-            if (refusal := _refusal(address)) is not None:
-                return (
-                    f"[node] {key} = {address} cannot be listened on: {(refusal.strerror or str(refusal)).lower()}\n"
-                    f"Is this node running already? Else stop what uses port {address.port} (ss -ltnp 'sport = :{address.port}'), "
-                    f"or set QUORL_NODE__{key.upper()} and the member's {key} to an address that is free."
-                )
+        busy = _busy_ports(config)
+        if busy is not None:
+            return busy
     if error.errno == errno.ENOSPC:
         return f"the disk of {config.node.data_dir} is full. Make room and start the node again; nothing acknowledged is lost."
     place = error.filename or config.node.data_dir
     return f"{place}: {(error.strerror or str(error)).lower()}"
+
+
+def _busy_ports(config: configs.Config) -> str | None:
+    """Which address of this node cannot be listened on, and what to do about it; None if both can."""
+    for key, address in (("http", config.node.http), ("raft", config.node.raft)):
+        if (refusal := _refusal(address)) is not None:
+            return (
+                f"[node] {key} = {address} cannot be listened on: {(refusal.strerror or str(refusal)).lower()}\n"
+                f"Is this node running already? Else stop what uses port {address.port} "
+                f"(ss -ltnp 'sport = :{address.port}'), or set QUORL_NODE__{key.upper()} and the member's {key} to an "
+                "address that is free."
+            )
+    return None
 
 
 def _refusal(address: configs.Address) -> OSError | None:

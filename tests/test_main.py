@@ -91,7 +91,7 @@ def test_a_full_disk_and_a_forbidden_folder_are_named(config: Config) -> None:
         (
             Damaged("segment 7: bad checksum"),
             Exit.DAMAGED,
-            "data/n1 is damaged: segment 7: bad checksum\nNothing was changed",
+            "data/n1 cannot be started from: segment 7: bad checksum\nNothing was changed",
         ),
         (InUse("data/n1 is in use by process 17."), Exit.DAMAGED, "data/n1 is in use by process 17.\n"),
         (OSError(errno.ENOSPC, "No space left on device"), Exit.MACHINE, "the disk of"),
@@ -117,6 +117,20 @@ def test_the_exit_code_says_why_the_node_stopped(
     monkeypatch.setattr(logs, "configure", lambda *_: None)  # it sets up the whole process
     assert main(["--config", str(CONFIG)]) == code
     assert said in capsys.readouterr().err
+
+
+def test_a_port_in_use_is_said_before_anything_is_created(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        monkeypatch.setenv("QUORL_NODE__RAFT", address)
+        monkeypatch.setenv("QUORL_NODE__HTTP", f"127.0.0.2:{taken.getsockname()[1]}")
+        monkeypatch.setenv("QUORL_NODE__DATA_DIR", str(tmp_path / "data"))
+        assert main(["--config", str(CONFIG)]) == 71
+    assert f"raft = {address} cannot be listened on" in capsys.readouterr().err
+    assert not (tmp_path / "data").exists()
 
 
 def test_d1_a_bare_checkout_runs(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from quorl.cluster.consensus.damage import REMEDY
 from quorl.cluster.consensus.port import Damaged
 
 if TYPE_CHECKING:
@@ -21,24 +22,26 @@ def align(log: LogStore, machine: Machine) -> None:
     if log.first_index > max(index, 1):
         gap = (
             f"The state has applied entries up to {index}, but the log begins only at {log.first_index}: what lies "
-            "between is lost. Restore the data directory, or empty it: the other members then fill it again."
+            f"between is lost. {REMEDY}"
         )
         raise Damaged(gap)
     if log.pristine and index > 0:
         forgotten = (
-            f"The state has applied entries up to {index}, but the log and the votes beside it are gone. "
-            "Restore the data directory, or empty it: the other members then fill it again."
+            f"The state has applied entries up to {index}, but the log and the votes beside it are gone. {REMEDY}"
         )
         raise Damaged(forgotten)
     if term > log.ballot.term:
         older = (
             f"The state has applied an entry of term {term}, but the ballot beside it knows of term {log.ballot.term} at "
-            "most: it is an old copy. Restore the data directory as a whole, or empty it: the others then fill it again."
+            f"most: it is an old copy. {REMEDY}"
         )
         raise Damaged(older)
     known, stated = log.ballot.cluster_id, machine.cluster_id
     if known is not None and stated is not None and known != stated:
-        mixed = f"The log belongs to cluster {known}, but the state to cluster {stated}: files of two nodes were mixed."
+        mixed = (
+            f"The log belongs to cluster {known}, but the state to cluster {stated}: files of two nodes were mixed. "
+            f"{REMEDY}"
+        )
         raise Damaged(mixed)
     if index > 0 and log.term_at(index) != term:
         log.reset_to(index, term)

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from quorl.cluster.consensus.damage import damaged
+from quorl.cluster.consensus.damage import damaged, other_format
 from quorl.cluster.consensus.port import Disk
 
 NAME = "ballot"
@@ -54,7 +54,7 @@ def _decode(raw: bytes) -> _Content:
         raise damaged(NAME, 0, "the ballot is damaged, and with it the memory of this node's vote")
     if words[1] != b"%d" % VERSION:
         version = words[1].decode("ascii", "replace")
-        raise damaged(NAME, len(_TITLE), f"written in format {version}, and this program reads {VERSION} only")
+        raise other_format(NAME, version, VERSION)
     try:
         return msgspec.json.decode(line, type=_Content)
     except msgspec.DecodeError as error:

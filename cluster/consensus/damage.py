@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from quorl.cluster.consensus.port import Damaged
+from quorl.cluster.consensus.port import Damaged, OtherFormat
 
 REMEDY = (
-    "This node stays down rather than guess, and the other members go on without it. Put back the file as it was when "
-    "the node stopped, or remove this node's whole data directory and start it again: the others will refill it."
+    "This node stays down rather than guess, and the other members go on without it. See first that a majority of them "
+    "is healthy (quorl cluster status). Then put back the files as they were when the node stopped, or move this node's "
+    "whole data directory away and start it again: the others will refill it."
 )
 
 
@@ -14,3 +15,8 @@ def damaged(name: str, offset: int | None, meaning: str) -> Damaged:
     """The refusal for one file; ``offset`` is the byte at which the trouble begins, None for the file as a whole."""
     where = name if offset is None else f"{name}, byte {offset}"
     return Damaged(f"{where}: {meaning}. {REMEDY}")
+
+
+def other_format(name: str, written: int | str, read: int) -> OtherFormat:
+    """The refusal of a file of another version of quorl."""
+    return OtherFormat(f"{name} is written in format {written}, and this quorl reads format {read}.")

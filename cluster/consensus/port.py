@@ -36,6 +36,10 @@ class InUse(Damaged):
     """Another process runs on this disk. Nothing is wrong with what it holds, and nobody else may touch it."""
 
 
+class OtherFormat(Damaged):
+    """The files are sound, and another version of quorl wrote them. Nothing is lost, and nothing was changed."""
+
+
 class Role(StrEnum):
     """What a member is in its current term."""
 

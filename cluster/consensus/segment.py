@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from quorl.cluster.consensus.damage import damaged
+from quorl.cluster.consensus.damage import damaged, other_format
 
 VERSION = 1
 
@@ -83,7 +83,7 @@ def check_header(name: str, raw: bytes, base: int, group: int) -> None:
     if crc != zlib.crc32(raw[: HEADER_BYTES - 4]):
         raise damaged(name, 8, "the header's checksum does not fit")
     if version != VERSION:
-        raise damaged(name, 8, f"written in log format {version}, and this program reads {VERSION} only")
+        raise other_format(name, version, VERSION)
     if found_group != group:
         raise damaged(name, 12, f"the segment belongs to group {found_group}, not to group {group}")
     if found_base != base:

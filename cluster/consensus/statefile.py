@@ -26,7 +26,7 @@ from pathlib import Path
 
 from quorl.cluster.consensus.damage import damaged
 from quorl.cluster.consensus.disk import UNFINISHED
-from quorl.cluster.consensus.port import Damaged, Snapshot
+from quorl.cluster.consensus.port import Damaged, OtherFormat, Snapshot
 from quorl.cluster.machine import schema
 from quorl.cluster.machine.machine import Machine
 
@@ -86,6 +86,8 @@ class SqliteStateFiles:
             connection.close()
             if _is_damage(error):
                 raise damaged(STATE_NAME, None, f"not readable as a state ({error})") from error
+            if isinstance(error, schema.OtherVersion):
+                raise OtherFormat(f"{self._state}: {error}") from error
             if isinstance(error, schema.StateError):
                 raise Damaged(f"{self._state}: {error}") from error
             raise

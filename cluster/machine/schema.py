@@ -20,6 +20,10 @@ class StateError(Exception):
     """The database is no state of ours, is newer than this code, or contradicts itself."""
 
 
+class OtherVersion(StateError):
+    """The state is sound, and another version of quorl wrote it."""
+
+
 class Table(NamedTuple):
     """A table: all its columns in order, and those that identify a row."""
 
@@ -124,7 +128,7 @@ def recognise(connection: sqlite3.Connection) -> None:
     for table in TABLES:
         columns = tuple(name for _, name, *_ in connection.execute(f"PRAGMA table_info({table.name})"))
         if columns != table.columns:
-            raise StateError(f"The table {table.name} has not the columns that version {VERSION} of the state has.")
+            raise OtherVersion(f"The table {table.name} has not the columns that version {VERSION} of the state has.")
     rows = connection.execute(
         "SELECT version, sequence, raft_index, raft_term FROM machine ORDER BY version"
     ).fetchall()
@@ -132,6 +136,6 @@ def recognise(connection: sqlite3.Connection) -> None:
         raise StateError(f"The state must have one row in the table machine and has {len(rows)}.")
     version, sequence, raft_index, raft_term = rows[0]
     if version > VERSION:
-        raise StateError(f"The state has version {version} and this code knows {VERSION}: start a newer quorl.")
+        raise OtherVersion(f"The state has version {version} and this code knows {VERSION}: start a newer quorl.")
     if not 0 <= sequence <= raft_index or raft_term < 0:
         raise StateError(f"The state's position contradicts itself: {sequence} entries at Raft index {raft_index}.")

@@ -75,6 +75,11 @@ class Members:
         """The other members without a connection."""
         return [m for m in self._members.values() if m.name != self._own_name and m.name not in status.connected]
 
+    def filling(self, status: Status) -> list[str]:
+        """The members that started from an empty disk and do not count yet, as far as they said so."""
+        others = [name for name, (_, gossip) in self._heard.items() if gossip.blank and name in status.connected]
+        return sorted([self._own_name, *others] if status.blank else others)
+
     def describe(self, status: Status, own: Gossip) -> list[MemberInfo]:
         """Every member as known here, in the order of the configuration."""
         known = dict(self._heard)

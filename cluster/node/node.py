@@ -14,6 +14,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from quorl.cluster.consensus.align import align
+from quorl.cluster.consensus.ballot import NAME as BALLOT_NAME
+from quorl.cluster.consensus.damage import REMEDY, damaged
 from quorl.cluster.consensus.engine import Timing
 from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.port import (
@@ -24,6 +26,7 @@ from quorl.cluster.consensus.port import (
     Network,
     NotApplied,
     Offload,
+    OtherFormat,
     Role,
     Snapshot,
     StateFiles,
@@ -32,12 +35,13 @@ from quorl.cluster.consensus.port import (
 from quorl.cluster.consensus.replica import TICK_S, Callbacks, Identity, Replica
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
-from quorl.cluster.machine.schema import StateError
+from quorl.cluster.machine.schema import OtherVersion, StateError
 from quorl.cluster.node.committer import Committer
 from quorl.cluster.node.core import Logger, Peers
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
 from quorl.cluster.node.members import Gossip, Member, Members
+from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.timekeeper import Stamp, Timekeeper
 from quorl.cluster.node.upkeep import CatchUp, Trimming
 from quorl.cluster.node.watch import Watch
@@ -127,6 +131,8 @@ class Node:
         """Open what the disk holds, or refuse with ``Damaged``; then join the others."""
         ports, settings = self._ports, self._settings
         ports.disk.lock()
+        if ports.states.exists() and BALLOT_NAME not in ports.disk.names():
+            raise damaged(BALLOT_NAME, None, "missing although there is a state; a vote may be forgotten")
         store = LogStore(ports.disk, segment_bytes=max(1024, settings.log_bytes_max // 4))
         self._store = store
         self.machine = self._open_machine()
@@ -156,15 +162,16 @@ class Node:
         states = self._ports.states
         if not states.exists() and self._store.first_index > 1:
             missing = (
-                f"The state database is missing, and the log begins only at entry {self._store.first_index}. "
-                "Restore the data directory, or empty it: the others then fill it again."
+                f"The state database is missing, and the log begins only at entry {self._store.first_index}. {REMEDY}"
             )
             raise Damaged(missing)
         self._connection = states.open()
         try:
             return Machine(self._connection)
+        except OtherVersion as error:
+            raise OtherFormat(str(error)) from error
         except StateError as error:
-            raise Damaged(str(error)) from error
+            raise Damaged(f"{error} {REMEDY}") from error
 
     async def stop(self) -> None:
         """Leave gracefully: hand over, finish what runs, let go of the disk."""
@@ -396,10 +403,9 @@ class Node:
     def inspect(self, _request: Inspection[Any]) -> Reply:
         """See ``Core``: the cluster as this node sees it."""
         status = self.replica.status()
-        unreachable = self._members.unreachable(status)
+        standing = self._standing(status)
         members = self._members.describe(status, self._own_gossip())
-        reachable = len(self._members) - len(unreachable)
-        healthy = not unreachable and self.leader() is not None and all(m.state == "ok" for m in members)
+        healthy = not standing.missing and self.leader() is not None and all(m.state == "ok" for m in members)
         return ClusterInfo(
             name=self._settings.cluster,
             cluster_id=self.machine.cluster_id,
@@ -407,7 +413,7 @@ class Node:
             leader=self.leader(),
             term=status.term,
             quorum=self._members.quorum,
-            health="ok" if healthy else "degraded" if reachable >= self._members.quorum else "no_quorum",
+            health="ok" if healthy else "degraded" if standing.decides else "no_quorum",
             sequence=self.sequence(),
             machine_version=Machine.VERSION,
             digest=self.machine.digest,
@@ -416,17 +422,12 @@ class Node:
 
     def outage(self) -> Problem:
         """See ``Core``."""
-        status = self.replica.status()
-        missing = self._members.unreachable(status)
-        reachable = len(self._members) - len(missing)
-        if reachable < self._members.quorum:
-            names = ", ".join(f"{m.name} ({m.raft})" for m in missing)
-            detail = (
-                f"{reachable} of {len(self._members)} members reachable from {self.name}; writes need "
-                f"{self._members.quorum}. Not reachable: {names}. Reads still work with ?consistency=local."
-            )
-            return Problem("no_quorum", detail)
-        return Problem("no_leader", f"{self.name} knows of no leader at the moment; an election takes about a second.")
+        return explain(self.name, self._standing(self.replica.status()))
+
+    def _standing(self, status: Status) -> Standing:
+        members = self._members
+        missing, filling = members.unreachable(status), members.filling(status)
+        return Standing(len(members), members.quorum, missing, filling, founded=bool(self._cluster_id()))
 
     def hello(self) -> Hello:
         """This node's introduction to another member."""

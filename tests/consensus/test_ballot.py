@@ -138,7 +138,7 @@ def test_every_flipped_bit_and_every_lost_byte_is_noticed(disk: FakeDisk, ballot
 
 def test_a_ballot_of_a_later_version_says_so(disk: FakeDisk, ballot: Ballot) -> None:
     disk.put(NAME, disk.files()[NAME].replace(b"quorl-ballot 1 ", b"quorl-ballot 2 "))
-    with pytest.raises(Damaged, match="format 2, and this program reads 1 only"):
+    with pytest.raises(Damaged, match="written in format 2, and this quorl reads format 1"):
         Ballot.load(disk.boot())
 
 

@@ -314,7 +314,7 @@ def test_damage_below_a_later_witness_is_refused(disk: FakeDisk) -> None:
     at = raw.index(b"first")
     raw[at] ^= 1
     disk.put(name, bytes(raw))
-    with pytest.raises(Damaged, match=rf"byte {at - 36}: record 3 is damaged.*up to index 3 was durable.*Put back"):
+    with pytest.raises(Damaged, match=rf"byte {at - 36}: record 3 is damaged.*up to index 3 was durable.*put back"):
         store(disk)
     assert disk.files()[name] == bytes(raw)
 
@@ -399,7 +399,7 @@ def test_what_no_crash_can_write_is_refused_even_with_right_checksums(disk: Fake
         store(disk)
     header = encode_header(1, 0)[:-4].replace(b"\x01\0\0\0", b"\x02\0\0\0", 1)
     rewritten(disk, segment_name(1), [b"a"], header=header + zlib.crc32(header).to_bytes(4, "little"))
-    with pytest.raises(Damaged, match="written in log format 2, and this program reads 1 only"):
+    with pytest.raises(Damaged, match="written in format 2, and this quorl reads format 1"):
         store(disk)
     disk.put(segment_name(1), encode_header(1, 0) + encode_record(b"a", 2, 0, 0, 28))
     with pytest.raises(Damaged, match="found the intact record 2 where 1 belongs"):

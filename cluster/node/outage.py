@@ -1,0 +1,49 @@
+"""Why nothing can be decided right now, in words that say what to start or what to wait for."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from quorl.cluster.node.members import Member
+from quorl.cluster.protocol.problems import Problem
+
+
+class Standing(NamedTuple):
+    """How a node's cluster stands: who is missing, and whose disk is empty and does not count yet."""
+
+    members: int
+    quorum: int
+    missing: list[Member]
+    filling: list[str]
+    founded: bool
+
+    @property
+    def voters(self) -> int:
+        """How many members can decide together."""
+        return self.members - len(self.missing) - len(self.filling)
+
+    @property
+    def decides(self) -> bool:
+        """Whether enough members are there; a new cluster needs every one of them once."""
+        return self.voters >= self.quorum if self.founded else not self.missing
+
+
+def explain(node: str, standing: Standing) -> Problem:
+    """The problem that a call gets which needs a leader where there is none."""
+    names = ", ".join(f"{m.name} ({m.raft})" for m in standing.missing)
+    if not standing.founded and standing.missing:
+        return Problem(
+            "no_quorum",
+            f"This cluster has not been founded yet: its very first start needs each of its {standing.members} members "
+            f"once. Not seen by {node} so far: {names}.",
+            hint="Start the members that are named. From then on a majority is enough.",
+        )
+    if standing.decides:
+        return Problem("no_leader", f"{node} knows of no leader at the moment; an election takes about a second.")
+    detail = f"{standing.voters} of {standing.members} members can decide, as seen from {node}; writes need {standing.quorum}."
+    if names:
+        detail += f" Not reachable: {names}."
+    if standing.filling:
+        filling = ", ".join(standing.filling)
+        detail += f" Started from an empty disk, so they do not count until a majority of the others has filled it: {filling}."
+    return Problem("no_quorum", detail + " Reads still work with ?consistency=local.")

@@ -1,0 +1,38 @@
+"""What a caller is told when nothing can be decided: who is missing, why those who are there are not enough, what to do."""
+
+from __future__ import annotations
+
+from quorl.cluster.node.members import Member
+from quorl.cluster.node.outage import Standing, explain
+
+N3 = Member("n3", "h:7103", "h:7203")
+N2 = Member("n2", "h:7102", "h:7202")
+
+
+def test_a_new_cluster_says_whom_it_waits_for() -> None:
+    problem = explain("n1", Standing(3, 2, [N3], [], founded=False))
+    assert problem.code == "no_quorum"
+    assert "not been founded" in problem.detail
+    assert "n3 (h:7203)" in problem.detail
+    assert "majority is enough" in problem.hint
+
+
+def test_d4_a_majority_down_is_named() -> None:
+    problem = explain("n1", Standing(3, 2, [N2, N3], [], founded=True))
+    assert problem.code == "no_quorum"
+    assert "1 of 3 members can decide" in problem.detail
+    assert "n2 (h:7202), n3 (h:7203)" in problem.detail
+    assert "consistency=local" in problem.detail
+
+
+def test_members_with_empty_disks_are_there_and_do_not_count() -> None:
+    problem = explain("n1", Standing(3, 2, [], ["n2", "n3"], founded=True))
+    assert problem.code == "no_quorum"
+    assert "empty disk" in problem.detail
+    assert "n2, n3" in problem.detail
+
+
+def test_an_election_is_only_a_moment() -> None:
+    for founded in (True, False):
+        assert explain("n1", Standing(3, 2, [], [], founded=founded)).code == "no_leader"
+    assert explain("n1", Standing(3, 2, [N3], [], founded=True)).code == "no_leader"

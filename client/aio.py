@@ -72,7 +72,7 @@ class HttpTransport(AsyncTransport):
                 call.method,
                 URL(target, encoded=True),  # a name in the path stays encoded as it is
                 data=call.body or None,
-                headers=call.headers,
+                headers=send.headers(),
                 timeout=timeout,
                 allow_redirects=False,
             ) as response:

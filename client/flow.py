@@ -19,7 +19,8 @@ connection lost, no answer in time              a write may have been applied
 
 Invariants: a write has one idempotency key and one body for all its repeats, so repeating one that may have been applied
 is safe; nothing is repeated after a refusal; nothing is sent after the deadline; once a write may have been applied, the
-call ends with the machine's own verdict or as ``OutcomeUnknown``, never as ``Unavailable``.
+call ends with the machine's own verdict or as ``OutcomeUnknown``, never as ``Unavailable``; a write that was certainly not
+applied is not put in doubt by one more attempt that has too little time to bring an answer.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ TIMEOUT_S = 10.0
 CONNECT_TIMEOUT_S = 2.0
 ATTEMPT_SHARE = 0.4
 """One attempt may take this share of the time for the call, so that a silent node does not use all of it up."""
+ATTEMPT_S_MIN = 0.5
+"""With less time left, or a quarter of the time for the call if that is less, no write is tried again: nodes answer sooner
+than they are waited for (``TIMEOUT_HEADER``), but not in no time."""
+TIMEOUT_HEADER = "quorl-timeout-ms"
+"""Tells a node how long its answer is waited for, so that it says in time that it could do nothing."""
 BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
 
@@ -50,6 +56,8 @@ _NOT_APPLIED = frozenset(
     {"too_many_requests", "no_leader", "no_quorum", "not_ready", "shutting_down", "storage_full", "too_many_hops"}
 )
 _UNREADABLE = "unreadable_answer"
+_UNREACHABLE, _LOST, _ANSWERED, _IN_DOUBT = range(4)
+"""How much a try tells of why a call led nowhere."""
 _OF_THE_MACHINE = frozenset({"idempotency_key_reused", "command_failed"})
 
 
@@ -59,6 +67,10 @@ class Send(NamedTuple):
     node: str
     call: Call
     timeout_s: float
+
+    def headers(self) -> dict[str, str]:
+        """Return the headers of this attempt."""
+        return {**self.call.headers, TIMEOUT_HEADER: str(int(1000 * self.timeout_s))}
 
 
 class Sleep(NamedTuple):
@@ -129,7 +141,8 @@ class _Campaign:
         self.started = route.clock()
         self.deadline = self.started + timeout_s + self.wait_s
         self.not_before: dict[str, float] = {}
-        self.tries: dict[str, str] = {}
+        self.tries: dict[str, tuple[int, str]] = {}
+        """By node what tells most of its tries, and how much that is."""
         self.code = "unavailable"
         self.request_id = ""
         self.retry_after_s: float | None = None
@@ -155,9 +168,14 @@ class _Campaign:
         order = self.route.order()
         node = min(order, key=lambda candidate: max(now, self.not_before.get(candidate, now)))
         delay_s = max(0.0, self.not_before.get(node, now) - now)
-        if now + delay_s >= self.deadline:
+        if now + delay_s + self._needed_s() >= self.deadline:
             self.give_up()
         return node, delay_s
+
+    def _needed_s(self) -> float:
+        """The time without which an attempt is not worth its risk; there is none once a write is in doubt anyway."""
+        again = bool(self.tries) and self.row.writes and not self.doubt
+        return min(ATTEMPT_S_MIN, self.timeout_s / 4) if again else 0.0
 
     def send(self, node: str) -> Send:
         """Return the next attempt; no attempt is planned to outlast the call."""
@@ -175,7 +193,7 @@ class _Campaign:
         """Take note of a call without an answer."""
         self.route.failed(node)
         self.doubt |= self.row.writes and failure.kind == "lost"
-        self.tries[node] = failure.why
+        self._note(node, _LOST if failure.kind == "lost" else _UNREACHABLE, failure.why)
         self._later(node)
 
     def answered(self, node: str, answer: Answer) -> Reply | None:
@@ -188,8 +206,9 @@ class _Campaign:
             self.route.answered(node, answer)
             return reply
         self.request_id = problem.request_id
-        self.tries[node] = f"{answer.status} {problem.code}" + (f" ({problem.detail})" if problem.detail else "")
         meaning = self._meaning(answer.status, problem)
+        why = f"{answer.status} {problem.code}" + (f" ({problem.detail})" if problem.detail else "")
+        self._note(node, _IN_DOUBT if meaning == "doubt" else _ANSWERED, why)
         if meaning == "refused":
             self.route.answered(node, answer)
             if self.doubt and not self._of_the_machine(problem.code):
@@ -199,6 +218,15 @@ class _Campaign:
         self.doubt |= self.row.writes and meaning == "doubt"
         self._again(node, answer, problem)
         return None
+
+    def _note(self, node: str, telling: int, why: str) -> None:
+        """Remember why a try led nowhere, unless an earlier one at the same node tells more.
+
+        The first of several failures tells most, for it had the longest time; of several answers the latest is true.
+        """
+        known = self.tries.get(node)
+        if known is None or telling > known[0] or telling == known[0] >= _ANSWERED:
+            self.tries[node] = (telling, why)
 
     def _meaning(self, status: int, problem: problems.ProblemDocument) -> Literal["refused", "not applied", "doubt"]:
         if problem.code in _NOT_APPLIED:
@@ -234,8 +262,10 @@ class _Campaign:
     def give_up(self) -> NoReturn:
         """Raise what this call has come to."""
         took_s = self.route.clock() - self.started
-        tries = tuple(Try(node, self.tries.get(node, "not tried")) for node in self.route.nodes)
-        detail = f"no node answered in {took_s:.1f} s while calling {_describe(self.row, self.request)}"
+        tries = tuple(Try(node, self.tries.get(node, (0, "not tried"))[1]) for node in self.route.nodes)
+        answered = any(telling >= _ANSWERED for telling, _ in self.tries.values())
+        did = "could take the call" if answered else "answered"
+        detail = f"no node {did} in {took_s:.1f} s while calling {_describe(self.row, self.request)}"
         if self.doubt:
             assert self.key is not None
             raise OutcomeUnknown(detail, self.key, self.request, tries, self.request_id)

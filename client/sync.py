@@ -71,7 +71,7 @@ class HttpTransport(Transport):
         timeout = urllib3.Timeout(total=send.timeout_s, connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
         try:
             response = self._open().urlopen(
-                call.method, target, body=call.body or None, headers=dict(call.headers), timeout=timeout, redirect=False
+                call.method, target, body=call.body or None, headers=send.headers(), timeout=timeout, redirect=False
             )
             return Answer(
                 response.status, {name.lower(): text for name, text in response.headers.items()}, response.data

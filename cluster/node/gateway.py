@@ -34,6 +34,9 @@ LEADER_WAIT_S = 2.0
 _TRYING_SHARE = 0.95
 """The share of the deadline in which new tries begin; the rest is for bringing an answer home."""
 
+_CALLERS_SHARE = 0.9
+"""The share of the time that the caller waits; the rest is for bringing the answer to him."""
+
 _REQUEST_ID = re.compile(r"[!-~]{1,200}")
 
 
@@ -119,16 +122,13 @@ class Gateway:
 
     def _visit(self, call: Call, asked: Asked, voice: Voice, scene: Scene) -> Visit:
         row, request, options = asked
-        now, wait_s, key = (
-            self._core.monotonic(),
-            min(_wait_s(call, asked), self._wait_s_max),
-            options.key or self._new_key(),
-        )
+        now, key = self._core.monotonic(), options.key or self._new_key()
+        wait_s, answer_s = self._patience(call, asked)
         sealed = patient = None
         if isinstance(request, Command):
             sealed = _sealed(row.name, request, key)
             patient = _patient(sealed, request) if wait_s > 0 else None
-        ready_until = now + _TRYING_SHARE * self._deadline_s
+        ready_until = now + _TRYING_SHARE * answer_s
         return Visit(
             call,
             row,
@@ -142,11 +142,26 @@ class Gateway:
             ready_until,
             now + wait_s,
             ready_until + wait_s,
+            now + answer_s + wait_s,
         )
+
+    def _patience(self, call: Call, asked: Asked) -> tuple[float, float]:
+        """The seconds to wait for something to answer with, and those to answer in besides.
+
+        A caller that says how long it waits is answered before that; otherwise it would never learn what is known here.
+        """
+        wait_s, answer_s = min(_wait_s(call, asked), self._wait_s_max), self._deadline_s
+        given_ms = call.headers.get("quorl-timeout-ms", "")
+        if given_ms.isdecimal() and len(given_ms) < 10:
+            given_s = _CALLERS_SHARE * int(given_ms) / 1000
+            answer_s = min(answer_s, max(given_s - wait_s, given_s / 4))
+            wait_s = min(wait_s, given_s - answer_s)
+        return wait_s, answer_s
 
     async def _in_time(self, visit: Visit) -> Answer:
         wait_s = visit.until - visit.ready_until
-        scope = asyncio.timeout(self._deadline_s + wait_s)
+        within_s = visit.deadline - self._core.monotonic()
+        scope = asyncio.timeout(within_s)
         try:
             async with scope:
                 with self._polls.slot(wait_s):
@@ -154,7 +169,7 @@ class Gateway:
         except TimeoutError:
             if not scope.expired():
                 raise
-            detail = f"{self._core.name} could not answer within {self._deadline_s + wait_s:g} s."
+            detail = f"{self._core.name} could not answer within {within_s:.3g} s."
             raise gave_up(self._core, visit, Problem("not_ready", detail)) from None
 
     async def _routed(self, visit: Visit) -> Answer:

@@ -82,5 +82,7 @@ class Visit:
     """When the caller's own wait is over."""
     until: float
     """When to stop trying: ``ready_until`` with the caller's wait on top."""
+    deadline: float
+    """When the answer leaves, whatever it is."""
     maybe_applied: bool = False
     """Whether something may have been done, of which no outcome is known."""

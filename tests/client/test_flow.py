@@ -147,6 +147,45 @@ def test_no_quorum_is_unavailable_and_carries_its_code(world: World) -> None:
     assert caught.value.retry_after_s == 1.0
 
 
+def test_what_a_node_answered_tells_more_than_that_it_went_away_afterwards(world: World) -> None:
+    events: list[Answer | Failure] = [problem("no_quorum", "1 of 3 voters reachable")]
+    with pytest.raises(e.Unavailable, match=r"503 no_quorum \(1 of 3 voters reachable\)") as caught:
+        world.drive(flow(world.route, CREATE, timeout_s=3), lambda _: events.pop() if events else REFUSED, takes_s=0.1)
+    assert caught.value.code == "no_quorum"
+    assert [why for _, why in caught.value.tries][1:] == ["connection refused"] * 2
+
+
+def test_a_time_out_tells_more_than_a_refused_connection_and_the_first_one_most(world: World) -> None:
+    events: list[Answer | Failure] = [Failure("lost", "no answer in 0.2 s"), Failure("lost", "no answer in 1.2 s")]
+    with pytest.raises(e.OutcomeUnknown) as caught:
+        world.drive(flow(world.route, CREATE, timeout_s=3), lambda _: events.pop() if events else REFUSED, takes_s=0.01)
+    assert [why for _, why in caught.value.tries] == ["no answer in 1.2 s", "no answer in 0.2 s", "connection refused"]
+
+
+@pytest.mark.parametrize("timeout_s", [0.4, 1.0, 4.0, 10.0])
+def test_one_node_without_quorum_never_puts_a_write_in_doubt(timeout_s: float) -> None:
+    world = World(NODES[:1])
+
+    def serve(send: Send) -> Answer:
+        told_ms = int(send.headers()["quorl-timeout-ms"])
+        world.clock.now += min(2.0, 0.9 * told_ms / 1000)  # as nodes do, who wait 2 s for a leader
+        return problem("no_quorum", "1 of 3 members reachable", retry_after_ms=10)
+
+    with pytest.raises(e.Unavailable) as caught:
+        world.drive(flow(world.route, CREATE, timeout_s=timeout_s), serve)
+    took_s = world.clock.now - 100.0
+    assert caught.value.detail == f"no node could take the call in {took_s:.1f} s while calling create_topic 'x'"
+    assert took_s <= timeout_s
+    assert all(send.timeout_s >= min(0.5, timeout_s / 4) for send in world.sends[1:])
+    assert len(world.sends) >= 2
+
+
+def test_a_write_in_doubt_is_tried_to_the_last(world: World) -> None:
+    events: list[Answer | Failure] = [created(), SILENT, SILENT]
+    assert world.drive(flow(world.route, CREATE, timeout_s=1), lambda _: events.pop()) == CREATED
+    assert world.sends[-1].timeout_s < 0.25
+
+
 def test_once_lost_it_is_unknown_for_ever(world: World) -> None:
     events: list[Answer | Failure] = [LOST]
     with pytest.raises(e.OutcomeUnknown) as caught:

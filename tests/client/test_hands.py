@@ -51,6 +51,7 @@ hands = pytest.mark.parametrize("create", [sync_create, aio_create])
 @hands
 def test_a_refused_connection_is_passed_over(cluster: StandIn, create: Create) -> None:
     assert create(f"{closed_port()},{cluster.urls[1]}", 10).name == "x"
+    assert cluster.calls[0][1].headers["quorl-timeout-ms"] == "4000"
 
 
 @hands

@@ -404,6 +404,30 @@ async def test_d13_long_polls_are_bounded(monkeypatch: pytest.MonkeyPatch) -> No
     assert (await consume)[1]["items"] == []
 
 
+async def test_a_caller_that_says_how_long_it_waits_is_answered_before_that() -> None:
+    cluster = await with_topic(deadline_s=10.0, leader_wait_s=2.0)
+    cluster.group.lead(None)
+    core = cluster.core("n2")
+    for given_ms, code, took_s in (
+        ("1600", "no_quorum", 1.368),
+        ("100", "no_quorum", 0.0855),
+        ("60000", "no_quorum", 2.0),
+        ("soon", "no_quorum", 2.0),
+        ("0", "not_ready", 0.0),
+    ):
+        began = core.monotonic()
+        status, body, _ = await cluster.call("n2", "POST", MESSAGES, {"value": 1}, quorl_timeout_ms=given_ms)
+        assert (status, body["code"], round(core.monotonic() - began, 4)) == (503, code, took_s)
+
+
+async def test_a_wait_is_no_longer_than_the_caller_waits() -> None:
+    cluster = await with_topic(deadline_s=10.0)
+    core = cluster.core("n2")
+    began = core.monotonic()
+    status, body, _ = await cluster.call("n2", "POST", CONSUME, {"wait": 30}, quorl_timeout_ms="10000")
+    assert (status, body["items"], round(core.monotonic() - began, 3)) == (200, [], 6.75)
+
+
 async def test_draining_ends_long_polls_refuses_new_calls_and_lets_running_ones_end() -> None:
     cluster = await with_topic()
     gateway = cluster.peers.gateways["n1"]

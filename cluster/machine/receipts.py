@@ -16,8 +16,10 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import AnyCommand
 from quorl.cluster.protocol.grammar import Rejection, Reply
 from quorl.cluster.protocol.problems import IdempotencyKeyReused
-from quorl.cluster.protocol.topics import Consume, ConsumedSpans
+from quorl.cluster.protocol.topics import Append, AppendBatch, Consume, ConsumedSpans
 
+_CALLED = {str(AppendBatch.__struct_config__.tag): str(Append.__struct_config__.tag)}
+"""What callers call an operation that has another name in the log."""
 _FIND = "SELECT fingerprint, outcome FROM receipts WHERE key = ? AND op = ?"
 _KEEP = "INSERT INTO receipts (ordinal, op, key, fingerprint, kept_ms, outcome) VALUES (?, ?, ?, ?, ?, ?)"
 _AGE = "SELECT kept_ms FROM receipts WHERE ordinal = ?"
@@ -30,7 +32,7 @@ def find(state: State, op: str, key: str, fingerprint: bytes) -> Reply | Rejecti
     if row is None:
         return None
     if row[0] != fingerprint:
-        return IdempotencyKeyReused(detail=f'The key "{key}" came before with another {op} request.')
+        return IdempotencyKeyReused(detail=f'The key "{key}" came before with another {_CALLED.get(op, op)} request.')
     return outcomes.decode(op, row[1])
 
 

@@ -62,7 +62,7 @@ def test_the_same_key_with_another_body_is_refused(rig: Rig) -> None:
     assert not second.replayed
     assert (
         expect(second.value, IdempotencyKeyReused).detail
-        == 'The key "k" came before with another append_batch request.'
+        == 'The key "k" came before with another append request.'
     )
     other = rig.outcome(t.RegisterProducer(topic="t"), "k")  # keys belong to an operation
     expect(other.value, t.ProducerInfo)

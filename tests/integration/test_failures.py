@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from quorl.client import Client, MyQueue
-from tests.harness import LocalCluster, LocalNode, call, cluster_in, converge, data_dir, node_of, stored, until
+from tests.harness import LocalCluster, LocalNode, call, cluster_in, converge, data_dir, free_ports, stored, until
 
 
 def kill_all(cluster: LocalCluster) -> None:
@@ -143,14 +143,19 @@ def test_d7_a_key_is_remembered_across_a_failover(own_cluster: LocalCluster) -> 
 def test_d1_a_second_process_on_a_data_directory_is_refused(own_cluster: LocalCluster, tmp_path: Path) -> None:
     first = own_cluster["n1"]
     assert first.process is not None
-    second = node_of(tmp_path / "cluster" / "n1.toml")
-    second.log = tmp_path / "second.log"
+    config, log = tmp_path / "cluster" / "n1.toml", tmp_path / "second.log"
+    http, raft = free_ports(2)
+    elsewhere = {"QUORL_NODE__HTTP": f"127.0.0.1:{http}", "QUORL_NODE__RAFT": f"127.0.0.1:{raft}"}
+    second = LocalNode(config, log=log, environment=elsewhere)
     second.start()
     assert second.wait(60) == 78
-    *_, sentence = second.log.read_text().splitlines()
-    assert sentence.startswith(
-        f"{data_dir(first)} is in use by process {first.process.pid}. One process per data directory"
-    )
+    *_, sentence = log.read_text().splitlines()
+    owner = f"{data_dir(first)} is in use by process {first.process.pid}."
+    assert sentence.startswith(f"{owner} One process per data directory")
+    twin = LocalNode(config, log=log)
+    twin.start()
+    assert twin.wait(60) == 71
+    assert f"http = 127.0.0.1:{first.ports[0]} cannot be listened on: address already in use" in log.read_text()
     assert first.alive
     assert call(first.url, "GET", "/readyz").status == 200
 

@@ -178,6 +178,7 @@ def test_a12_the_time_of_creation_never_decreases(cluster: LocalCluster) -> None
         for url in each_node(cluster, 12):
             with Client(url) as one:
                 one.topic("a12").append("x")
+    converge(cluster)
     times = [message.created_at for message in stored(cluster["n1"], "a12")]
     assert times == sorted(times)
     assert len(times) == 12

@@ -60,10 +60,7 @@ def test_the_same_key_with_another_body_is_refused(rig: Rig) -> None:
     rig.outcome(t.Append(topic="t", messages=[message(1)]), "k")
     second = rig.outcome(t.Append(topic="t", messages=[message(2)]), "k")
     assert not second.replayed
-    assert (
-        expect(second.value, IdempotencyKeyReused).detail
-        == 'The key "k" came before with another append request.'
-    )
+    assert expect(second.value, IdempotencyKeyReused).detail == 'The key "k" came before with another append request.'
     other = rig.outcome(t.RegisterProducer(topic="t"), "k")  # keys belong to an operation
     expect(other.value, t.ProducerInfo)
 

@@ -81,9 +81,11 @@ class Writing:
             return None
         if answer.status in _STATUS_UNKNOWN:
             return None
-        visit.maybe_applied = before and answer.status in _STATUS_NOT_APPLIED
-        if answer.status == 503 or visit.maybe_applied:
-            return None
+        if answer.status in _STATUS_NOT_APPLIED:
+            visit.maybe_applied = before
+            if answer.status == 503 or before:
+                return None
+        # There is an outcome. Should the time be over before it has left, "certainly not applied" would be a lie.
         await core.wait_applied(sequence_of(answer), visit.until)
         return relayed(answer)
 

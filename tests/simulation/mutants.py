@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.simulation.scenario import Verdict, play
+from tests.simulation import scenes
+from tests.simulation.scenario import play
+from tests.simulation.scenes import Scene
 from tests.simulation.switches import SWITCHES
 from tests.simulation.world import World
 
@@ -29,7 +31,8 @@ class Mutant(NamedTuple):
     name: str
     switches: tuple[str, ...]
     seeds: tuple[int, ...] = ()
-    play: Callable[[int], Verdict] = play
+    play: Callable[[int], list[str]] = lambda seed: play(seed).problems
+    """What to play a seed of, and what is reported."""
     what: str = ""
 
     def describe(self) -> str:
@@ -40,23 +43,27 @@ class Mutant(NamedTuple):
 class Caught(NamedTuple):
     """The end of a mutant; no seed if it lives."""
 
-    mutant: Mutant
+    name: str
     seed: int | None
     report: str
     played: int
     real_s: float
 
 
-def _lying(seed: int) -> Verdict:
+def _lying(seed: int) -> list[str]:
     def lie(world: World) -> None:
         for process in world.processes.values():
             process.disk.lying = True
 
-    return play(seed, lie)
+    return play(seed, lie).problems
 
 
 def _one(name: str, *seeds: int) -> Mutant:
     return Mutant(name, (name,), seeds)
+
+
+def _scene(name: str, scene: Scene) -> Mutant:
+    return Mutant(name, (name,), (), lambda seed: scene(seed + 1))
 
 
 MUTANTS: dict[str, Mutant] = {
@@ -67,22 +74,19 @@ MUTANTS: dict[str, Mutant] = {
         _one("leader_barrier"),
         _one("vote_durable"),
         _one("vote_once"),
-        _one("fsync_fatal"),
-        _one("commit_clamp"),
-        _one("snapshot_commit_clamp"),
+        _scene("commit_clamp", scenes.half_known_tail),
+        _scene("snapshot_commit_clamp", scenes.orphan_and_snapshot),
         _one("truncation_guard"),
         _one("conflict_hint"),
-        _one("stale_ack"),
-        _one("term_hint"),
         Mutant("pre_vote", ("pre_vote", "sticky_leader")),
-        _one("sticky_leader"),
+        _scene("sticky_leader", scenes.half_seen_leader),
         _one("step_down"),
         _one("crc"),
         _one("cut_everything"),
         _one("refuse_everything"),
         _one("blank"),
         _one("blank_forever"),
-        _one("birth"),
+        _scene("birth", scenes.birth),
         _one("snapshot_reset"),
         _one("reset_note"),
         _one("trim_note"),
@@ -93,7 +97,7 @@ MUTANTS: dict[str, Mutant] = {
         _one("unknown_is_unknown"),
         _one("outcome_colours"),
         _one("read_barrier"),
-        _one("late_barrier"),
+        _scene("late_barrier", scenes.late_barrier),
         _one("relay_wait"),
         _one("cluster_time"),
         _one("calendar_holds"),
@@ -101,7 +105,6 @@ MUTANTS: dict[str, Mutant] = {
         _one("consume_key"),
         _one("full_disk"),
         _one("one_probe"),
-        _one("network_fence"),
         _one("apply_budget"),
         _one("watch_wake"),
     )
@@ -115,8 +118,8 @@ def hunt(name: str, seeds_max: int = SEEDS_MAX) -> Caught:
         report = strike(mutant, seed)
         played += 1
         if report is not None:
-            return Caught(mutant, seed, report, played, time.perf_counter() - started)
-    return Caught(mutant, None, "", played, time.perf_counter() - started)
+            return Caught(name, seed, report, played, time.perf_counter() - started)
+    return Caught(name, None, "", played, time.perf_counter() - started)
 
 
 def strike(mutant: Mutant, seed: int) -> str | None:
@@ -125,7 +128,7 @@ def strike(mutant: Mutant, seed: int) -> str | None:
         for name in mutant.switches:
             SWITCHES[name](patch.setattr)
         try:
-            problems = mutant.play(seed).problems
+            problems = mutant.play(seed)
         except Exception as error:
             return f"ended by {error!r}"
     return problems[0] if problems else None
@@ -140,7 +143,7 @@ def main(names: list[str]) -> int:
             alive += caught.seed is None
             where = "LIVES" if caught.seed is None else f"seed {caught.seed}"
             effort = f"{caught.played} seeds, {caught.real_s:.0f} s"
-            print(f"{caught.mutant.name:22} {where:10} {effort:18} {caught.mutant.describe()}", flush=True)
+            print(f"{caught.name:22} {where:10} {effort:18} {MUTANTS[caught.name].describe()}", flush=True)
             if caught.seed is not None:
                 print(f"{'':22} {caught.report[:150]}", flush=True)
     print(f"{len(names or MUTANTS)} mutants, {alive} alive")

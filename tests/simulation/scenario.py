@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import msgspec
@@ -50,6 +51,7 @@ def knobs_of(seed: int) -> tuple[Knobs, int, float]:
         apply_bytes_per_tick=dice.choice([300, 1024 * 1024]),
         append_bytes_max=dice.choice([200, 2_000, 2 * 1024 * 1024]),
         replication_window_bytes=dice.choice([500, 4_000, 8 * 1024 * 1024]),
+        deadline_s=dice.choice([1.5, 4.0, 10.0]),
     )
     return knobs, dice.choice([1, 1, 3]), dice.choice([8.0, 15.0, 25.0])
 
@@ -61,16 +63,23 @@ def play(seed: int, prepare: Callable[[World], None] | None = None) -> Verdict:
     if prepare is not None:
         prepare(world)
     try:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(limits, "APPLY_BYTES_PER_TICK", knobs.apply_bytes_per_tick)
-            patch.setattr(limits, "APPEND_BYTES_MAX", knobs.append_bytes_max)
-            patch.setattr(limits, "REPLICATION_WINDOW_BYTES", knobs.replication_window_bytes)
+        with limited(knobs):
             return _play(world, partitions, fault_s)
     except (AssertionError, Storm) as error:
         problems = [*world.problems, f"BROKEN-OFF at {world.clock.now - 1000:.2f}: {error!r}"]
         return Verdict(seed, problems, [], world.clock.now - 1000, 0, 0, 0, 0, 0, 0, "")
     finally:
         world.close()
+
+
+@contextlib.contextmanager
+def limited(knobs: Knobs) -> Iterator[None]:
+    """Within this, the limits are those of the knobs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "APPLY_BYTES_PER_TICK", knobs.apply_bytes_per_tick)
+        patch.setattr(limits, "APPEND_BYTES_MAX", knobs.append_bytes_max)
+        patch.setattr(limits, "REPLICATION_WINDOW_BYTES", knobs.replication_window_bytes)
+        yield
 
 
 def _play(world: World, partitions: int, fault_s: float) -> Verdict:
@@ -97,9 +106,9 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
     _check_long_polls(world, partitions)
     world.run(3.0)
     world.dismiss_actors()
-    _converge(world)
+    converge(world)
     world.checks.compare_logs()
-    stored = {p.name: _content(world, p.node.machine, partitions) for p in world.processes.values() if p.node is not None}
+    stored = stored_by(world, partitions)
     contents = {p.name: content_digest(p.node._connection) for p in world.processes.values() if p.node is not None}
     if len(set(contents.values())) > 1:
         world.problem(f"CONTENT-DIFFERS {contents}")
@@ -157,7 +166,13 @@ def _check_long_polls(world: World, partitions: int) -> None:
         world.problem(f"ASLEEP: {sum(not poll.done() for poll in polls)} of {len(polls)} long polls were not woken")
 
 
-def _converge(world: World) -> None:
+def stored_by(world: World, partitions: int) -> dict[str, dict[Place, str]]:
+    """What each node holds, place by place."""
+    return {node.name: _content(world, node.machine, partitions) for node in world.nodes()}
+
+
+def converge(world: World) -> None:
+    """All members run and hold the same, in time."""
     if not _run_supervised(world, world.agreed):
         where = {p.name: p.node.sequence() if p.node else p.refusal or "down" for p in world.processes.values()}
         world.problem(f"STUCK: members do not converge: {where}")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from quorl.cluster.consensus import logstore
 from quorl.cluster.consensus.ballot import Ballot
 from quorl.cluster.consensus.engine import Engine
@@ -30,7 +32,6 @@ from quorl.cluster.protocol.entry import Sealed
 from quorl.cluster.protocol.problems import Problem
 from tests.consensus.repairs.switches import SWITCHES as CONSENSUS_SWITCHES
 from tests.consensus.repairs.switches import Setter, Switch
-from tests.simulation.network import SimNetwork
 
 
 # -- the log at its edges ----------------------------------------------------------------------------------------------
@@ -92,20 +93,6 @@ def one_probe(setter: Setter) -> None:
     setter(Replication, "restart", restart)
 
 
-def network_fence(setter: Setter) -> None:
-    """Frames of a connection that was replaced are delivered after those of the new one."""
-    whole = SimNetwork._take
-
-    def take(network: SimNetwork, end: Any, kind: str, data: bytes) -> None:
-        now = network._ends.get(end.peer)
-        if network.closed or now is end or now is None:
-            whole(network, end, kind, data)
-        elif kind == "data":
-            network._events.on_frame(end.peer, data)
-
-    setter(SimNetwork, "_take", take)
-
-
 # -- the state ---------------------------------------------------------------------------------------------------------
 def applied_twice(setter: Setter) -> None:
     """The machine does not mind an index that it has seen."""
@@ -142,7 +129,7 @@ def consume_key(setter: Setter) -> None:
 
     def sealed(name: str, request: Any, key: str) -> Sealed:
         made = careful(name, request, key)
-        return made._replace(key=None) if isinstance(request, t.Consume) else made
+        return msgspec.structs.replace(made, key=None) if isinstance(request, t.Consume) else made
 
     setter(gateway, "_sealed", sealed)
 
@@ -216,7 +203,7 @@ def apply_budget(setter: Setter) -> None:
 
     def apply_all(engine: Engine) -> bool:
         while engine.commit_index > engine.applied_index and engine.fatal is None and not engine.suspended:
-            engine._apply_one(*engine.entry(engine.applied_index + 1))
+            engine._apply_one(*engine.log.entry(engine.applied_index + 1))
         return False
 
     setter(Engine, "_SyncObj__applyLogEntries", apply_all)
@@ -248,7 +235,6 @@ _TABLE: list[Switch] = [
     full_disk,
     snapshot_reset,
     one_probe,
-    network_fence,
     applied_twice,
     receipt_digest,
     producer_ids,

@@ -12,6 +12,7 @@ import heapq
 import itertools
 import random
 import sqlite3
+import sys
 import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
@@ -29,8 +30,12 @@ from tests.simulation.network import FRAMES_PER_S_MAX, SimNetwork, SimPeers, Sto
 from tests.simulation.states import SimStates
 
 
-class Quiet:
-    """A log that nobody reads."""
+class Log:
+    """A node's log, in which nobody reads anything but tracebacks."""
+
+    def __init__(self, world: World, name: str) -> None:
+        self._world = world
+        self._name = name
 
     def info(self, event: str, **fields: object) -> None:
         """Say nothing."""
@@ -42,7 +47,9 @@ class Quiet:
         """Say nothing."""
 
     def exception(self, event: str, **fields: object) -> None:
-        """Say nothing."""
+        """Something unexpected was raised: that is never right."""
+        error = sys.exc_info()[1]
+        self._world.problem(f"INTERNAL: {self._name}: {event} {fields}: {error!r} {_where(error)}")
 
 
 class Knobs(NamedTuple):
@@ -54,6 +61,7 @@ class Knobs(NamedTuple):
     apply_bytes_per_tick: int = 1024 * 1024
     append_bytes_max: int = 2 * 1024 * 1024
     replication_window_bytes: int = 8 * 1024 * 1024
+    deadline_s: float = 10.0
 
 
 class _NodeClock:
@@ -71,15 +79,18 @@ class _NodeClock:
 
 
 class _Later:
-    """Implements ``port.Offload``: the work is done at a later moment, on the same thread."""
+    """Implements ``port.Offload``: done at a later moment, on the same thread; the result is known later still."""
 
     def __init__(self, world: World, loop: SimLoop) -> None:
         self._world = world
         self._loop = loop
 
     async def run(self, work: Callable[[], Any]) -> Any:
-        await asyncio.sleep(self._world.dice.random() * 0.02)
-        return work()
+        dice = self._world.dice
+        await asyncio.sleep(dice.random() * 0.02)
+        done = work()
+        await asyncio.sleep(dice.random() * dice.choice([0.01, 0.01, 0.3]))
+        return done
 
 
 class WatchedNode(Node):
@@ -138,7 +149,7 @@ class Process:
             peers=SimPeers(world, self.name),
             offload=_Later(world, loop),
             new_token=world.new_token,
-            log=Quiet(),
+            log=Log(world, self.name),
         )
         knobs = world.knobs
         node = WatchedNode(
@@ -148,6 +159,7 @@ class Process:
             ports,
         )
         node.world = world
+        node.gateway._deadline_s = knobs.deadline_s
         try:
             await node.start()
         except Damaged as damage:

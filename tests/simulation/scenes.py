@@ -1,0 +1,118 @@
+"""Scenes: orders of events that chance finds too seldom, each for one repair. A scene returns every broken promise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from tests.simulation.stage import Stage
+
+Scene = Callable[[int], list[str]]
+
+
+def late_barrier(seed: int = 1) -> list[str]:
+    """A leader hears late that an entry is stored; by then another leader has acknowledged something newer."""
+    problems: list[str] = []
+    for wait_s in (0.8, 0.95, 1.1):
+        with Stage(seed) as stage:
+            world, wires = stage.world, stage.world.wires
+            old = stage.leader()
+            others = stage.followers()
+            stage.written(old)
+            world.run(0.3)
+            wires.slow.update({(other, old): wait_s for other in others})
+            asked_at = world.clock.now
+            stage.write(old)
+            world.run(0.05)
+            # The entry is out, its acknowledgements are on their way; from here on nobody hears of the old leader.
+            wires.cut |= {(old, other) for other in others}
+            led = world.run(wait_s, lambda o=others: any(stage.node(name).leads() for name in o))  # type: ignore[misc]
+            if led:
+                new = next(name for name in others if stage.node(name).leads())
+                stage.write(new)
+                world.run(0.02)
+            while world.clock.now < asked_at + wait_s + 0.1:
+                stage.look(old)
+                world.run(0.01)
+            world.run(1.0)
+            problems += stage.problems()
+    return problems
+
+
+def birth(seed: int = 1) -> list[str]:
+    """Three of five were there first; two of them lose their disks, and meet two that never ran."""
+    with Stage(seed, born=False, members=5) as stage:
+        world = stage.world
+        for name in ("n1", "n2", "n3"):
+            stage.process(name).boot()
+        if world.wait_leader(10.0) is not None:
+            world.run(1.0)  # n4 and n5 have never been switched on
+        for name in ("n1", "n2"):
+            stage.process(name).wipe()
+        stage.process("n3").kill()
+        for name in ("n1", "n2", "n4", "n5"):
+            stage.process(name).boot()
+        world.run(10.0)
+        second = world.leader()
+        stage.process("n3").boot()
+        world.run(10.0)
+        known = {node.machine.cluster_id for node in world.nodes()} - {None}
+        return [f"TWO-CLUSTERS: {known}, {second} leads one of them"] if len(known) > 1 else world.problems
+
+
+def half_known_tail(seed: int = 1) -> list[str]:
+    """A member returns with a tail that nobody else has, and its leader's first messages hold only what it knows."""
+    with Stage(seed, append_bytes_max=1, replication_window_bytes=1, snapshot_every=1_000_000) as stage:
+        world, wires = stage.world, stage.world.wires
+        old, others = stage.leader(), stage.followers()
+        process = stage.process(old)
+        process.states.checkpoint()
+        stage.written(old, 6)
+        wires.isolate(old, world.names)
+        for _ in range(3):
+            stage.write(old)
+            world.run(0.02)
+        # Its state forgets the last entries, as a power cut may make it; its log does not.
+        process.kill()
+        process.states.image = process.states._checkpoint
+        assert world.run(5.0, lambda: any(stage.node(name).leads() for name in others)), "no new leader"
+        stage.written(stage.leader(), 8)
+        process.boot()
+        world.run(0.2)
+        wires.slow.update({(other, old): 0.3 for other in others})
+        wires.heal()
+        return stage.problems()
+
+
+def orphan_and_snapshot(seed: int = 1) -> list[str]:
+    """An old leader returns with entries that nobody has, to a cluster that has trimmed what it needs."""
+    with Stage(seed, snapshot_every=8, log_bytes_max=4096) as stage:
+        world, wires = stage.world, stage.world.wires
+        old, others = stage.leader(), stage.followers()
+        stage.written(old, 3)
+        wires.isolate(old, world.names)
+        stage.write(old)
+        assert world.run(5.0, lambda: any(stage.node(name).leads() for name in others)), "no new leader"
+        new = next(name for name in others if stage.node(name).leads())
+        stage.written(new, 60)
+        world.run(2.5)  # until the old leader's connections are given up, and it is waited for no longer
+        stage.written(new, 30)
+        world.run(1.0)
+        wires.heal()
+        return stage.problems()
+
+
+def half_seen_leader(seed: int = 1) -> list[str]:
+    """Nothing is written; one follower cannot reach the leader, but the other one, whose log is as long as its own."""
+    with Stage(seed) as stage:
+        world, leader = stage.world, stage.leader()
+        world.run(2.0)
+        follower = stage.followers()[0]
+        world.wires.cut |= {(leader, follower), (follower, leader)}
+        world.run(6.0)
+        return stage.problems()
+
+
+SCENES: dict[str, Scene] = {
+    scene.__name__: scene
+    for scene in (late_barrier, birth, half_known_tail, orphan_and_snapshot, half_seen_leader)
+}

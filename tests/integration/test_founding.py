@@ -7,7 +7,7 @@ import os
 import pytest
 
 from examples import demo, founding
-from tests.harness import LocalCluster, call
+from tests.harness import ROOT, LocalCluster, call
 
 
 def test_a16_the_founding_routes(cluster: LocalCluster) -> None:
@@ -96,7 +96,7 @@ def test_demo_a_real_file_goes_through_and_the_nodes_agree(
     cluster: LocalCluster, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(demo, "LINES", 5000)
-    monkeypatch.setenv("PYTHONPATH", str(demo.ROOT / "src"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT / "src"))
     assert demo.pipe(cluster)
     assert "the checksums are equal" in capsys.readouterr().out
     assert demo.same_everywhere(cluster)

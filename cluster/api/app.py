@@ -12,6 +12,7 @@ import msgspec
 from aiohttp import web
 
 from quorl.cluster.api.health import Health
+from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import HEADER, knows
 from quorl.cluster.node.internal import PREFIX
 from quorl.cluster.protocol.openapi import document
@@ -35,9 +36,12 @@ class Handler(Protocol):
 class Skin:
     """The routes of one node."""
 
-    def __init__(self, node: Handler, health: Health, member_token: str, body_bytes_max: int, version: str) -> None:
+    def __init__(
+        self, node: Handler, health: Health, hosts: Hosts, member_token: str, body_bytes_max: int, version: str
+    ) -> None:
         self._node = node
         self._health = health
+        self._hosts = hosts
         self._token = member_token
         self._body_bytes_max = body_bytes_max
         self._openapi = msgspec.json.encode(document(version))
@@ -45,6 +49,11 @@ class Skin:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; routing by path is the gateway's business."""
         path, _, query = request.raw_path.partition("?")
+        headers = {name.lower(): value for name, value in request.headers.items()}
+        call = Call(request.method, path, query, headers, b"")
+        if not self._hosts.take(headers.get("host")):
+            detail = f"The request is for {headers['host'][:100]}, which is no name of this node."
+            return _respond(self._node.refuse(call, Problem("forbidden_host", detail)))
         match path:
             case "/livez":
                 return _respond(self._health.live())
@@ -54,8 +63,6 @@ class Skin:
                 return web.Response(body=self._openapi, content_type="application/json")
         if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):
             return web.Response(status=403, text="These routes are for members of the cluster only.\n")
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        call = Call(request.method, path, query, headers, b"")
         body = await self._read_body(request)
         if body is None:
             detail = f"The body is larger than the {self._body_bytes_max} bytes that this node takes."

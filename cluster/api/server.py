@@ -22,6 +22,7 @@ from aiohttp import web
 import quorl
 from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin
 from quorl.cluster.api.health import Health
+from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import token
 from quorl.cluster.api.offload import Threads
 from quorl.cluster.api.peers import HttpPeers
@@ -87,7 +88,8 @@ async def serve(config: Config) -> int:
     try:
         await node.start()
         health = Health(node, lambda: networks[0].troubles, disk.free_bytes)
-        skin = Skin(node, health, member_token, config.http.max_payload_bytes, quorl.__version__)
+        hosts = Hosts(config.node.http.host, config.me.http.host)
+        skin = Skin(node, health, hosts, member_token, config.http.max_payload_bytes, quorl.__version__)
         return await _listen(config, node, skin)
     finally:
         await peers.close()

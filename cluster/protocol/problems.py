@@ -71,6 +71,13 @@ _OF_HTTP = (
         "A web page may call only the node that served it. Programs send no Origin header.",
         False,
     ),
+    Kind(
+        "forbidden_host",
+        403,
+        "Wrong host",
+        "Call a node that listens on loopback only as localhost, by a loopback address, or by its address in the config.",
+        False,
+    ),
     Kind("route_not_found", 404, "No such route", "GET /openapi.json lists every route.", False),
     Kind("method_not_allowed", 405, "Method not allowed", "Use one of the methods in the Allow header.", False),
     Kind(

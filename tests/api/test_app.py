@@ -1,0 +1,113 @@
+"""The skin of a node over real sockets: what it answers itself, and what it does not even let in."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import cast
+
+import msgspec
+import pytest
+from aiohttp import ClientSession, web
+
+from quorl.cluster.api.app import Skin
+from quorl.cluster.api.health import Health
+from quorl.cluster.api.hosts import Hosts
+from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.wire import Answer, Call, answer_problem
+
+TOKEN = "a token"
+
+
+class Echo:
+    """A node that says what reached it."""
+
+    async def handle(self, call: Call) -> Answer:
+        return Answer(200, {"content-type": "text/plain"}, f"{call.method} {call.path}?{call.query}".encode())
+
+    def refuse(self, call: Call, problem: Problem) -> Answer:
+        return answer_problem(problem, instance=call.path, request_id="r", node="n1", leader=None)
+
+
+class Well:
+    """A node's health."""
+
+    def live(self) -> Answer:
+        return Answer(200, {"content-type": "text/plain"}, b"ok\n")
+
+
+Ask = Callable[..., Awaitable[tuple[int, str, dict[str, str]]]]
+
+
+@pytest.fixture
+def hosts() -> Hosts:
+    return Hosts("127.0.0.1", "quorl.internal")
+
+
+@pytest.fixture
+async def ask(hosts: Hosts) -> AsyncIterator[Ask]:
+    """Call a skin that really listens: ``await ask("GET", "/livez", host="localhost")``."""
+    skin = Skin(Echo(), cast("Health", Well()), hosts, TOKEN, 1000, "1.2.3")
+    runner = web.ServerRunner(web.Server(skin.handle, access_log=None))
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    host, port = runner.addresses[0]
+    async with ClientSession() as session:
+
+        async def call(
+            method: str, path: str, data: bytes | None = None, **headers: str
+        ) -> tuple[int, str, dict[str, str]]:
+            async with session.request(method, f"http://{host}:{port}{path}", data=data, headers=headers) as answer:
+                return answer.status, await answer.text(), {k.lower(): v for k, v in answer.headers.items()}
+
+        yield call
+    await runner.cleanup()
+
+
+# -- names of the node ---------------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    "host",
+    [
+        "localhost",
+        "LOCALHOST:80",
+        "localhost.",
+        "127.0.0.1:7101",
+        "127.8.9.1",
+        "[::1]:7101",
+        "[::1]",
+        "Quorl.Internal:1",
+    ],
+)
+async def test_a_node_on_loopback_has_these_names(ask: Ask, host: str) -> None:
+    assert (await ask("GET", "/v1/topics?limit=1", host=host))[:2] == (200, "GET /v1/topics?limit=1")
+
+
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:7101", "127.0.0.1.evil.example", "10.0.0.1", "[::2]", "]"]
+)
+@pytest.mark.parametrize("path", ["/v1/topics", "/livez", "/openapi.json", "/internal/snapshot", "/topics"])
+async def test_a_node_on_loopback_is_called_by_its_own_names_only(ask: Ask, host: str, path: str) -> None:
+    status, text, _ = await ask("GET", path, host=host, **{"quorl-member": TOKEN})
+    problem = msgspec.json.decode(text)
+    assert (status, problem["code"]) == (403, "forbidden_host")
+    assert host in problem["detail"]
+
+
+@pytest.mark.parametrize("hosts", [Hosts("0.0.0.0", "n1.example"), Hosts("::"), Hosts("10.0.0.1")])
+async def test_off_loopback_any_name_will_do(ask: Ask) -> None:
+    assert (await ask("GET", "/livez", host="whatever.example"))[0] == 200
+
+
+def test_calls_of_old_programs_without_a_host_are_taken() -> None:
+    assert Hosts("localhost").take(None)
+    assert Hosts("[::1]").take("")
+
+
+async def test_internal_routes_are_for_members(ask: Ask) -> None:
+    assert (await ask("GET", "/internal/snapshot"))[0] == 403
+    assert (await ask("GET", "/internal/snapshot", **{"quorl-member": TOKEN}))[0] == 200
+
+
+async def test_a_body_that_is_too_large_is_a_problem(ask: Ask) -> None:
+    status, text, _ = await ask("POST", "/v1/topics", bytes(2000))
+    assert (status, msgspec.json.decode(text)["code"]) == (413, "payload_too_large")

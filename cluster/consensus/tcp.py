@@ -19,7 +19,7 @@ import asyncio
 import random
 import secrets
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 from typing_extensions import override
 
@@ -49,12 +49,12 @@ class Timing(NamedTuple):
 
 
 class Logger(Protocol):
-    """What is needed of a logger, of the standard library's or structlog's kind."""
+    """What is needed of a logger; structlog's fit. Events have stable names."""
 
-    def info(self, event: str, /, *args: Any) -> Any:
+    def info(self, event: str, **fields: object) -> object:
         """Log what is as it should be."""
 
-    def warning(self, event: str, /, *args: Any) -> Any:
+    def warning(self, event: str, **fields: object) -> object:
         """Log what somebody should look at."""
 
 
@@ -250,7 +250,7 @@ class TcpNetwork(Network):
         """Tell the user."""
         assert connection.hello is not None
         self._refusals.forget(connection.peer)
-        self._log.info("connected with %s, dialled by %s", connection.peer, self._dialler(connection))
+        self._log.info("peer_connected", peer=connection.peer, dialled_by=self._dialler(connection))
         connection.ping(self._gossip())
         self._events.on_connected(connection.peer, connection.hello)
 
@@ -298,10 +298,8 @@ class TcpNetwork(Network):
         """Drop the connection in use for another one, which is no loss of the peer, though frames may be lost."""
         assert new.hello is not None
         if old.open and old.hello is not None and old.hello.incarnation != new.hello.incarnation:
-            doubt = (
-                "a new process calls itself %s, but the former one is still connected (see that only one is running)"
-            )
-            self._log.warning(doubt, peer.name)
+            why = "a new process has this name, but the former one is still connected"
+            self._log.warning("peer_doubled", peer=peer.name, why=why, advice="see that only one is running")
         peer.connection = None
         old.abort("replaced by another connection")
         self._events.on_disconnected(peer.name)
@@ -320,7 +318,7 @@ class TcpNetwork(Network):
 
     def _lost(self, peer: _Peer) -> None:
         peer.lost = True
-        self._log.info("connection with %s lost: %s", peer.name, peer.trouble)
+        self._log.info("peer_lost", peer=peer.name, why=peer.trouble)
         # At once, for a refusal now tells that the process is dead; but not in a circle if it keeps breaking.
         short = self._clock.monotonic() - peer.up_since < self._timing.retry_first_s
         self._dial_in(peer, self._timing.retry_first_s if short else 0.0)
@@ -398,4 +396,4 @@ class TcpNetwork(Network):
 
     def _note(self, who: str, reason: str, advice: str) -> None:
         if self._refusals.note(who, reason):
-            self._log.warning("no connection with %s: it %s (%s)", who, reason, advice)
+            self._log.warning("peer_refused", peer=who, why=reason, advice=advice)

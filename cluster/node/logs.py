@@ -43,7 +43,6 @@ def configure(layout: Literal["auto", "console", "json"], level: str, node: str,
         processors=[
             structlog.stdlib.filter_by_level,
             structlog.contextvars.merge_contextvars,
-            structlog.stdlib.PositionalArgumentsFormatter(),
             _named(node),
             *_facts(),
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,

@@ -41,11 +41,15 @@ class Lines:
         self.infos: list[str] = []
         self.warnings: list[str] = []
 
-    def info(self, event: str, /, *args: Any) -> None:
-        self.infos.append(event % args)
+    def info(self, event: str, **fields: object) -> None:
+        self.infos.append(_line(event, fields))
 
-    def warning(self, event: str, /, *args: Any) -> None:
-        self.warnings.append(event % args)
+    def warning(self, event: str, **fields: object) -> None:
+        self.warnings.append(_line(event, fields))
+
+
+def _line(event: str, fields: dict[str, object]) -> str:
+    return ", ".join([event, *(f"{name}: {value}" for name, value in fields.items())])
 
 
 def hello(node: str, **other: Any) -> Hello:

@@ -187,7 +187,8 @@ async def test_a_new_incarnation_replaces_the_former_one() -> None:
         await before.hear_the_end()
         await two.recorder.until(lambda: two.recorder.count("connected", "n1") == 2)
         assert two.recorder.hellos["n1"].incarnation == "after"
-        assert "only one is running" in two.log.warnings[-1]
+        why = "a new process has this name, but the former one is still connected"
+        assert two.log.warnings[-1] == f"peer_doubled, peer: n1, why: {why}, advice: see that only one is running"
         await before.leave()
         await after.leave()
 
@@ -251,6 +252,8 @@ async def test_a_peer_that_falls_silent_is_dropped_and_not_called_dead() -> None
         assert two.network.troubles["n1"].startswith(("it said nothing for 0.4 s", "127.0.0.1"))
         await silent.leave()
         await two.recorder.until(lambda: two.recorder.count("disconnected", "n1"))
+        told = ["peer_connected, peer: n1, dialled_by: n1", "peer_lost, peer: n1, why: it said nothing for 0.4 s"]
+        assert two.log.infos == told
 
 
 async def test_pings_alone_keep_a_connection_and_carry_gossip() -> None:

@@ -36,15 +36,6 @@ def said(stream: io.StringIO) -> list[dict[str, object]]:
     return [json.loads(line) for line in stream.getvalue().splitlines()]
 
 
-def test_d15_arguments_stand_where_the_text_wants_them() -> None:
-    stream = io.StringIO()
-    logs.configure("auto", "info", "n1", stream)
-    structlog.get_logger("quorl.test").info("connected with %s, dialled by %s", "n2", "n1")
-    (line,) = said(stream)
-    assert line["event"] == "connected with n2, dialled by n1"
-    assert "positional_args" not in line
-
-
 def test_d15_lines_are_json_where_nobody_watches() -> None:
     stream = io.StringIO()
     logs.configure("auto", "info", "n1", stream)

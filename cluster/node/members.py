@@ -2,6 +2,10 @@
 
 Every connection carries a small status about twice a second in each direction, so each node can describe the whole
 cluster without asking anybody.
+
+A status is up to half a second old, so a member's lag is not counted against what this node has applied since: it is how far
+the status was behind what this node knew when it came. Of a member that is not heard any more it is counted against what is
+known now.
 """
 
 from __future__ import annotations
@@ -36,6 +40,14 @@ class Gossip(msgspec.Struct, frozen=True, array_like=True):
     version: str
 
 
+class _Word(NamedTuple):
+    """A status, when it came, and the highest sequence known here until then."""
+
+    at_s: float
+    gossip: Gossip
+    ahead: int
+
+
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Gossip)
 
@@ -47,7 +59,9 @@ class Members:
         self._members = {m.name: m for m in members}
         self._own_name = own_name
         self._clock = clock
-        self._heard: dict[str, tuple[float, Gossip]] = {}
+        self._heard: dict[str, _Word] = {}
+        self._told = 0
+        """The sequence that this node told last."""
 
     def __len__(self) -> int:
         return len(self._members)
@@ -57,10 +71,10 @@ class Members:
         """How many members decide."""
         return len(self._members) // 2 + 1
 
-    @staticmethod
-    def pack(gossip: Gossip) -> bytes:
-        """The bytes of a status."""
-        return _encoder.encode(gossip)
+    def pack(self, own: Gossip) -> bytes:
+        """The bytes of this node's own status, which is about to be told."""
+        self._told = own.sequence
+        return _encoder.encode(own)
 
     def heard(self, name: str, payload: bytes) -> Gossip | None:
         """Note a member's status; None if it cannot be read."""
@@ -68,8 +82,12 @@ class Members:
             gossip = _decoder.decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        self._heard[name] = (self._clock.monotonic(), gossip)
+        self._heard[name] = _Word(self._clock.monotonic(), gossip, self._ahead(self._told))
         return gossip
+
+    def _ahead(self, own: int) -> int:
+        """The highest sequence that is known here."""
+        return max(own, *(word.gossip.sequence for word in self._heard.values()), 0)
 
     def unreachable(self, status: Status) -> list[Member]:
         """The other members without a connection."""
@@ -77,28 +95,26 @@ class Members:
 
     def filling(self, status: Status) -> list[str]:
         """The members that started from an empty disk and do not count yet, as far as they said so."""
-        others = [name for name, (_, gossip) in self._heard.items() if gossip.blank and name in status.connected]
+        others = [name for name, word in self._heard.items() if word.gossip.blank and name in status.connected]
         return sorted([self._own_name, *others] if status.blank else others)
 
     def describe(self, status: Status, own: Gossip) -> list[MemberInfo]:
         """Every member as known here, in the order of the configuration."""
-        known = dict(self._heard)
-        known[self._own_name] = (self._clock.monotonic(), own)
-        ahead = max(gossip.sequence for _, gossip in known.values())
+        ahead = self._ahead(own.sequence)
+        known = {**self._heard, self._own_name: _Word(self._clock.monotonic(), own, ahead)}
         return [self._describe_one(m, known.get(m.name), status, ahead) for m in self._members.values()]
 
-    def _describe_one(
-        self, member: Member, known: tuple[float, Gossip] | None, status: Status, ahead: int
-    ) -> MemberInfo:
+    def _describe_one(self, member: Member, word: _Word | None, status: Status, ahead: int) -> MemberInfo:
         here = member.name == self._own_name or member.name in status.connected
-        age_s = None if known is None else self._clock.monotonic() - known[0]
-        gossip = None if known is None else known[1]
-        lag = None if gossip is None else ahead - gossip.sequence
+        age_s = None if word is None else self._clock.monotonic() - word.at_s
+        gossip = None if word is None else word.gossip
+        current = here and age_s is not None and age_s < _CURRENT_S
+        lag = None if word is None else max(0, (word.ahead if current else ahead) - word.gossip.sequence)
         return MemberInfo(
             name=member.name,
             http=member.http,
             raft=member.raft,
-            role=_role(member.name, gossip if here and age_s is not None and age_s < _CURRENT_S else None, status),
+            role=_role(member.name, gossip if current else None, status),
             state=_state(here, gossip, lag),
             sequence=None if gossip is None else gossip.sequence,
             lag=lag,

@@ -24,8 +24,9 @@ class Found(Command[Founded], frozen=True, tag="found"):
 class MemberInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One member as the answering node knows it.
 
-    ``sequence`` counts the entries that the member has applied and ``lag`` how many it is behind; ``seen_ms_ago`` is
-    the age of that knowledge. What is not known is null.
+    ``sequence`` counts the entries that the member said it had applied, ``seen_ms_ago`` milliseconds ago. ``lag`` is how
+    many that was behind the furthest position known here at that moment, or, of a member that is not heard any more,
+    behind the one known now. What is not known is null.
     """
 
     name: str

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 from typing import Protocol
 from urllib.parse import parse_qs
@@ -13,6 +14,8 @@ from quorl.cluster.node.upkeep import PIECE_BYTES
 from quorl.cluster.protocol.wire import Answer, Call
 
 PREFIX = "/internal/"
+_SHARED_S = 10.0
+"""A copy that was asked for or read from this lately is being pulled: whoever comes next gets the same one."""
 
 
 class Leading(Protocol):
@@ -24,6 +27,12 @@ class Leading(Protocol):
     async def barrier(self) -> int:
         """A sequence that contains every write acknowledged before this call."""
 
+    def first_index(self) -> int:
+        """The oldest entry that this node's log still holds."""
+
+    def monotonic(self) -> float:
+        """Seconds that never run backwards."""
+
 
 class Internal:
     """Answers the calls under ``/internal/``; whether the caller is a member was checked before."""
@@ -33,6 +42,8 @@ class Internal:
         self._states = states
         self._offload = offload
         self._snapshot: Snapshot | None = None
+        self._used_at = 0.0
+        self._making: asyncio.Future[Snapshot] | None = None
 
     async def handle(self, call: Call) -> Answer:
         """Answer one call."""
@@ -56,11 +67,29 @@ class Internal:
 
     async def _copy(self) -> Answer:
         try:
-            self._snapshot = await self._offload.run(self._states.copy)
+            self._snapshot = await self._shared_copy()
         except (OSError, sqlite3.Error, Damaged) as error:
             # A copy that fails its own check is thrown away; the state that it was taken from is not touched.
             return _json(503, {"code": "not_ready", "detail": f"no copy of the state could be made: {error}"})
+        self._used_at = self._node.monotonic()
         return _json(200, self._snapshot)
+
+    async def _shared_copy(self) -> Snapshot:
+        """One copy for all: two followers that pull at the same time would else take each other's away for ever.
+
+        Whoever asked may go away; the copy is made all the same, and no second one beside it.
+        """
+        if self._making is None or self._making.done():
+            if self._snapshot is not None and self._is_shared(self._snapshot):
+                return self._snapshot
+            self._making = asyncio.ensure_future(self._offload.run(self._states.copy))
+            self._making.add_done_callback(lambda made: made.cancelled() or made.exception())
+        return await asyncio.shield(self._making)
+
+    def _is_shared(self, snapshot: Snapshot) -> bool:
+        """Whether somebody is pulling this copy, and this node's log goes on from it."""
+        in_use = self._node.monotonic() - self._used_at < _SHARED_S
+        return in_use and snapshot.index >= self._node.first_index()
 
     async def _piece(self, name: str, query: dict[str, list[str]]) -> Answer:
         snapshot = self._snapshot
@@ -69,7 +98,9 @@ class Internal:
             return _json(404, {"code": "route_not_found", "detail": "that snapshot has been replaced by a newer one"})
         try:
             data = await self._offload.run(lambda: self._states.read(snapshot, int(offset), PIECE_BYTES))
+            self._used_at = self._node.monotonic()
         except FileNotFoundError:
+            self._snapshot = None
             return _json(404, {"code": "route_not_found", "detail": "that snapshot has been replaced by a newer one"})
         return Answer(200, {"content-type": "application/octet-stream"}, data)
 

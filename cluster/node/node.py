@@ -353,6 +353,10 @@ class Node:
         """See ``Core``."""
         return self.replica.engine.term
 
+    def first_index(self) -> int:
+        """The oldest entry that this node's log still holds."""
+        return self._store.first_index
+
     def monotonic(self) -> float:
         """See ``Core``."""
         return self._ports.clock.monotonic()

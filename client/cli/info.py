@@ -26,7 +26,7 @@ def version(settings: Settings) -> None:
 def errors(settings: Settings, code: str | None) -> None:
     """Explain an error CODE, or list all of them."""
     from quorl.client.cli import output
-    from quorl.cluster.protocol.problems import CATALOGUE
+    from quorl.cluster.protocol.problems import CATALOGUE, explained
     from quorl.cluster.protocol.routes import nearest
 
     kinds = list(CATALOGUE.values())
@@ -49,5 +49,4 @@ def errors(settings: Settings, code: str | None) -> None:
     if settings.as_json:
         output.emit(kind._asdict())
         return
-    again = "repeat the call later or at another node" if kind.retryable else "repeating the same call will not help"
-    click.echo(f"{kind.code}  HTTP {kind.status}\nwhat   {kind.title}\nagain  {again}\ntry    {kind.hint}")
+    click.echo(explained(kind), nl=False)

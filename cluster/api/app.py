@@ -16,10 +16,12 @@ from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import HEADER, knows
 from quorl.cluster.node.internal import PREFIX
 from quorl.cluster.protocol.openapi import document
-from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.problems import CATALOGUE, Problem, catalogue_text, explained
+from quorl.cluster.protocol.routes import nearest
 from quorl.cluster.protocol.wire import Answer, Call
 
 HEADERS_BYTES_MAX = 16 * 1024
+_PROBLEMS = "/problems"
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -61,6 +63,8 @@ class Skin:
                 return _respond(self._health.ready(verbose="verbose" in query))
             case "/openapi.json":
                 return web.Response(body=self._openapi, content_type="application/json")
+        if path == _PROBLEMS or path.startswith(_PROBLEMS + "/"):
+            return _respond(self._about_problems(call))
         if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):
             return web.Response(status=403, text="These routes are for members of the cluster only.\n")
         body = await self._read_body(request)
@@ -68,6 +72,18 @@ class Skin:
             detail = f"The body is larger than the {self._body_bytes_max} bytes that this node takes."
             return _respond(self._node.refuse(call, Problem("payload_too_large", detail)))
         return _respond(await self._node.handle(call._replace(body=body)))
+
+    def _about_problems(self, call: Call) -> Answer:
+        """The page that the ``type`` of a problem document leads to, or the list of them."""
+        code = call.path[len(_PROBLEMS) + 1 :]
+        if call.method not in {"GET", "HEAD"}:
+            problem = Problem("method_not_allowed", f"{call.method} is not for pages.", allow=("GET", "HEAD"))
+            return self._node.refuse(call, problem)
+        if code and code not in CATALOGUE:
+            detail = f"No problem has the code `{code[:100]}`{nearest(code, CATALOGUE)}"
+            return self._node.refuse(call, Problem("route_not_found", detail, f"GET {_PROBLEMS} lists them all."))
+        text = explained(CATALOGUE[code]) if code else catalogue_text()
+        return Answer(200, {"content-type": "text/plain; charset=utf-8"}, text.encode())
 
     async def _read_body(self, request: web.BaseRequest) -> bytes | None:
         """The body; None if it is larger than allowed, of which no more than the limit was read."""

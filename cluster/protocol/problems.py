@@ -36,11 +36,15 @@ class CommandFailed(Rejection, frozen=True, tag="command_failed"):
 
 
 class Kind(NamedTuple):
-    """One row of the catalogue. ``retryable``: the same call may succeed later, or at another node."""
+    """One row of the catalogue: what it is (``title``), why, and what to do (``hint``).
+
+    ``retryable``: the same call may succeed later, or at another node.
+    """
 
     code: str
     status: int
     title: str
+    why: str
     hint: str
     retryable: bool
 
@@ -48,7 +52,12 @@ class Kind(NamedTuple):
 def kind_of(rejection: type[Rejection]) -> Kind:
     """Return the catalogue's row for a class of refusals."""
     code = str(rejection.__struct_config__.tag)
-    return Kind(code, rejection.status, rejection.title, rejection.hint, rejection.transient)
+    return Kind(code, rejection.status, rejection.title, _meaning(rejection), rejection.hint, rejection.transient)
+
+
+def _meaning(rejection: type[Rejection]) -> str:
+    """The first line of a refusal's docstring, which is what it says of itself."""
+    return (rejection.__doc__ or "").strip().splitlines()[0]
 
 
 _REPEAT = "Repeat the call; the client libraries do so by themselves."
@@ -58,16 +67,23 @@ _OF_HTTP = (
         "invalid_json",
         400,
         "Body is not JSON",
+        "The body cannot be read as JSON.",
         "Send UTF-8 JSON as RFC 8259 has it; the detail says where it breaks.",
         False,
     ),
     Kind(
-        "invalid_parameter", 400, "Invalid parameter", "Correct the parameter or header that the detail names.", False
+        "invalid_parameter",
+        400,
+        "Invalid parameter",
+        "Something in the query, the path or a header is not as it must be.",
+        "Correct the parameter or header that the detail names.",
+        False,
     ),
     Kind(
         "forbidden_origin",
         403,
         "Page of another site",
+        "A browser sent the call for a web page that this node did not serve.",
         "A web page may call only the node that served it. Programs send no Origin header.",
         False,
     ),
@@ -75,15 +91,31 @@ _OF_HTTP = (
         "forbidden_host",
         403,
         "Wrong host",
+        "The node listens on loopback only, and was called by a name that is not its own: perhaps for a stranger's web page.",
         "Call a node that listens on loopback only as localhost, by a loopback address, or by its address in the config.",
         False,
     ),
-    Kind("route_not_found", 404, "No such route", "GET /openapi.json lists every route.", False),
-    Kind("method_not_allowed", 405, "Method not allowed", "Use one of the methods in the Allow header.", False),
+    Kind(
+        "route_not_found",
+        404,
+        "No such route",
+        "Nothing is served at this path.",
+        "GET /openapi.json lists every route.",
+        False,
+    ),
+    Kind(
+        "method_not_allowed",
+        405,
+        "Method not allowed",
+        "The path exists, but not for this method.",
+        "Use one of the methods in the Allow header.",
+        False,
+    ),
     Kind(
         "not_acceptable",
         406,
         "Not acceptable",
+        "The Accept header does not allow JSON.",
         "Answers are JSON: accept application/json, or leave Accept out.",
         False,
     ),
@@ -91,35 +123,95 @@ _OF_HTTP = (
         "payload_too_large",
         413,
         "Payload too large",
+        "The body, or a message in it, is larger than the limit.",
         "Send fewer messages per call, or store large data elsewhere and send its URL.",
         False,
     ),
-    Kind("target_too_long", 414, "Path or query too long", "Shorten the path or the query.", False),
-    Kind("unsupported_media_type", 415, "Unsupported media type", "Send Content-Type: application/json.", False),
-    Kind("validation_failed", 422, "Invalid request", "Correct the fields that `errors` points at.", False),
-    Kind("too_many_requests", 429, "Too many requests", "Slow down and repeat the call after Retry-After.", True),
-    Kind("internal", 500, "Internal error", "This is a defect of quorl: please report it with the request id.", False),
+    Kind(
+        "target_too_long",
+        414,
+        "Path or query too long",
+        "Path and query together are longer than the limit.",
+        "Shorten the path or the query.",
+        False,
+    ),
+    Kind(
+        "unsupported_media_type",
+        415,
+        "Unsupported media type",
+        "The Content-Type of the body is not JSON.",
+        "Send Content-Type: application/json.",
+        False,
+    ),
+    Kind(
+        "validation_failed",
+        422,
+        "Invalid request",
+        "A field is missing, unknown, or has a value that is not allowed.",
+        "Correct the fields that `errors` points at.",
+        False,
+    ),
+    Kind(
+        "too_many_requests",
+        429,
+        "Too many requests",
+        "More calls wait than the cluster takes; this one was not carried out.",
+        "Slow down and repeat the call after Retry-After.",
+        True,
+    ),
+    Kind(
+        "internal",
+        500,
+        "Internal error",
+        "The node met a defect of its own; a write may have been carried out or not.",
+        "This is a defect of quorl: please report it with the request id.",
+        False,
+    ),
     Kind(
         "unreadable_answer",
         502,
         "Answer is not quorl's",
+        "The answer is in no form that a node gives.",
         "Something between client and node answered in the node's place: check the URL and any proxy.",
         True,
     ),
-    Kind("no_leader", 503, "No leader", "An election is under way or no majority is up. " + _REPEAT, True),
+    Kind(
+        "no_leader",
+        503,
+        "No leader",
+        "No node leads at the moment, so nothing can be written; the call was not carried out.",
+        "An election is under way or no majority is up. " + _REPEAT,
+        True,
+    ),
     Kind(
         "no_quorum",
         503,
         "No quorum",
+        "Too few members reach each other to decide anything; the call was not carried out.",
         "Start the members that the detail names. Reads still work with ?consistency=local.",
         True,
     ),
-    Kind("not_ready", 503, "Not ready", "This node is catching up: repeat the call, or ask another node.", True),
-    Kind("shutting_down", 503, "Shutting down", "This node is stopping: ask another one.", True),
+    Kind(
+        "not_ready",
+        503,
+        "Not ready",
+        "The node has not yet applied what the answer must contain.",
+        "This node is catching up: repeat the call, or ask another node.",
+        True,
+    ),
+    Kind(
+        "shutting_down",
+        503,
+        "Shutting down",
+        "The node takes no new calls; this one was not carried out.",
+        "This node is stopping: ask another one.",
+        True,
+    ),
     Kind(
         "commit_unknown",
         504,
         "Outcome unknown",
+        "The leader was lost, or the time was over, before it was known what became of the write.",
         "The write may have happened or not: repeat it with the Idempotency-Key of this answer, which is safe.",
         True,
     ),
@@ -127,6 +219,7 @@ _OF_HTTP = (
         "storage_full",
         507,
         "Storage full",
+        "A disk has too little room for another write; the call was not carried out.",
         "Free space for the data directory of the node that the detail names.",
         False,
     ),
@@ -134,6 +227,7 @@ _OF_HTTP = (
         "too_many_hops",
         508,
         "Too many hops",
+        "The call was forwarded to a node that had to forward it again; it was not carried out.",
         "Nodes forward a call once at most: check that no proxy sends it in a circle.",
         True,
     ),
@@ -220,7 +314,7 @@ def invalid(pointer: str, detail: str) -> ProtocolError:
 def problem_of(rejection: Rejection) -> Problem:
     """Return the problem that a refusal of the machine becomes over HTTP."""
     code = str(rejection.__struct_config__.tag)
-    return Problem(code, rejection.detail or (rejection.__doc__ or "").strip().splitlines()[0])
+    return Problem(code, rejection.detail or _meaning(type(rejection)))
 
 
 def _plain(text: str) -> str:
@@ -247,6 +341,19 @@ def document_of(problem: Problem, *, instance: str, request_id: str, node: str, 
         leader=leader,
         errors=list(problem.errors) or UNSET,
     )
+
+
+def explained(kind: Kind) -> str:
+    """Return what is to be said about a kind of problem, as text."""
+    again = "repeat the call later or at another node" if kind.retryable else "repeating the same call will not help"
+    lines = (f"{kind.code}  HTTP {kind.status}", f"what   {kind.title}", f"why    {kind.why}", f"again  {again}")
+    return "\n".join([*lines, f"try    {kind.hint}"]) + "\n"
+
+
+def catalogue_text() -> str:
+    """Return the codes and titles of all problems, one a line."""
+    width = max(map(len, CATALOGUE))
+    return "".join(f"{kind.code:<{width}}  {kind.status}  {kind.title}\n" for kind in CATALOGUE.values())
 
 
 def catalogue_markdown() -> str:

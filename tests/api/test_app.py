@@ -12,7 +12,7 @@ from aiohttp import ClientSession, web
 from quorl.cluster.api.app import Skin
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
-from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.problems import CATALOGUE, Kind, Problem, document_of
 from quorl.cluster.protocol.wire import Answer, Call, answer_problem
 
 TOKEN = "a token"
@@ -101,6 +101,32 @@ async def test_off_loopback_any_name_will_do(ask: Ask) -> None:
 def test_calls_of_old_programs_without_a_host_are_taken() -> None:
     assert Hosts("localhost").take(None)
     assert Hosts("[::1]").take("")
+
+
+# -- pages about problems ------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("kind", CATALOGUE.values(), ids=lambda kind: kind.code)
+async def test_the_type_of_every_problem_leads_to_its_explanation(ask: Ask, kind: Kind) -> None:
+    document = document_of(Problem(kind.code), instance="/", request_id="r", node="n1", leader=None)
+    status, text, headers = await ask("GET", document.type)
+    assert (status, headers["content-type"]) == (200, "text/plain; charset=utf-8")
+    assert text.splitlines()[0] == f"{kind.code}  HTTP {kind.status}"
+    assert all(part in text for part in (kind.title, kind.why, kind.hint))
+
+
+async def test_all_problems_are_listed(ask: Ask) -> None:
+    for path in ("/problems", "/problems/"):
+        status, text, _ = await ask("GET", path)
+        assert (status, [line.split()[0] for line in text.splitlines()]) == (200, list(CATALOGUE))
+    assert (await ask("HEAD", "/problems"))[:2] == (200, "")
+
+
+async def test_there_is_no_page_about_other_problems(ask: Ask) -> None:
+    status, text, _ = await ask("GET", "/problems/topic_not_fond")
+    problem = msgspec.json.decode(text)
+    assert (status, problem["code"]) == (404, "route_not_found")
+    assert "did you mean `topic_not_found`" in problem["detail"]
+    status, text, headers = await ask("POST", "/problems/internal")
+    assert (status, headers["allow"], msgspec.json.decode(text)["code"]) == (405, "GET, HEAD", "method_not_allowed")
 
 
 async def test_internal_routes_are_for_members(ask: Ask) -> None:

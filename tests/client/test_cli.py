@@ -147,6 +147,7 @@ def test_main_returns_the_exit_code(cluster: StandIn, capsys: pytest.CaptureFixt
 
 def test_errors_are_explained_offline(quorl: Quorl) -> None:
     assert "Idempotency-Key" in quorl("errors", "commit_unknown").stdout
+    assert quorl("errors", "no_quorum").stdout.splitlines()[:2] == ["no_quorum  HTTP 503", "what   No quorum"]
     assert "no_quorum" in quorl("errors").stdout
     assert json.loads(quorl("errors", "no_leader", "--json").stdout)["retryable"] is True
     assert {kind["code"] for kind in json.loads(quorl("errors", "--json").stdout)} >= {"no_leader", "topic_not_found"}

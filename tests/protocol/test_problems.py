@@ -12,6 +12,8 @@ from quorl.cluster.protocol.problems import (
     IdempotencyKeyReused,
     Kind,
     catalogue_markdown,
+    catalogue_text,
+    explained,
     kind_of,
     problem_of,
 )
@@ -21,7 +23,9 @@ from quorl.cluster.protocol.problems import (
 def test_every_problem_says_what_and_what_to_do(kind: Kind) -> None:
     assert 400 <= kind.status <= 599
     assert kind.title
+    assert kind.why.endswith(".")
     assert kind.hint.endswith(".")
+    assert explained(kind).splitlines()[1] == f"what   {kind.title}"
 
 
 def test_every_refusal_of_the_table_is_in_the_catalogue() -> None:
@@ -35,6 +39,10 @@ def test_a_refusal_without_a_detail_says_what_its_class_says() -> None:
     assert problem_of(t.TopicNotFound()).detail == "No topic has that name."
     assert problem_of(t.TopicNotFound(detail="no `x`")).detail == "no `x`"
     assert problem_of(CommandFailed()).kind.status == 500
+
+
+def test_the_catalogue_as_text_has_a_line_for_every_problem() -> None:
+    assert [line.split()[0] for line in catalogue_text().splitlines()] == list(CATALOGUE)
 
 
 def test_the_catalogue_as_a_table_has_a_line_for_every_problem() -> None:

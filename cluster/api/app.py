@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Protocol
 
 import msgspec
-from aiohttp import web
+from aiohttp import web, web_response
 
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
@@ -100,6 +100,14 @@ class Skin:
             if size > self._body_bytes_max:
                 return None
         return b"".join(parts)
+
+
+def introduce(version: str) -> None:
+    """Let every answer of this process name us as its ``Server``, and not the versions of what lies beneath.
+
+    The library has no setting for it; a header on our own answers would leave out those that it gives by itself.
+    """
+    web_response.SERVER_SOFTWARE = f"quorl/{version}"  # type: ignore[attr-defined]
 
 
 def _respond(answer: Answer) -> web.Response:

@@ -20,7 +20,7 @@ import structlog
 from aiohttp import web
 
 import quorl
-from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin
+from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin, introduce
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import token
@@ -116,6 +116,7 @@ def settings_of(config: Config) -> Settings:
 async def _listen(config: Config, node: Node, skin: Skin) -> int:
     """Serve HTTP until a signal or the node's own end."""
     log = structlog.get_logger("quorl.node")
+    introduce(quorl.__version__)
     server = web.Server(
         skin.handle,
         handler_cancellation=True,

@@ -7,9 +7,9 @@ from typing import cast
 
 import msgspec
 import pytest
-from aiohttp import ClientSession, web
+from aiohttp import ClientSession, web, web_response
 
-from quorl.cluster.api.app import Skin
+from quorl.cluster.api.app import Skin, introduce
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.protocol.problems import CATALOGUE, Kind, Problem, document_of
@@ -101,6 +101,17 @@ async def test_off_loopback_any_name_will_do(ask: Ask) -> None:
 def test_calls_of_old_programs_without_a_host_are_taken() -> None:
     assert Hosts("localhost").take(None)
     assert Hosts("[::1]").take("")
+
+
+# -- who answers ---------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("version", ["0.1.0", "9.9.9"])
+async def test_every_answer_names_quorl_as_its_server(monkeypatch: pytest.MonkeyPatch, ask: Ask, version: str) -> None:
+    monkeypatch.setattr(web_response, "SERVER_SOFTWARE", "the library and its version")
+    introduce(version)
+    for path, host in (("/v1/topics", "localhost"), ("/livez", "localhost"), ("/livez", "evil.example")):
+        assert (await ask("GET", path, host=host))[2]["server"] == f"quorl/{version}"
+    status, _, headers = await ask("GET", "/", x="y" * 10_000)  # refused by the library itself
+    assert (status, headers["server"]) == (400, f"quorl/{version}")
 
 
 # -- pages about problems ------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from quorl.cluster.consensus import ballot
@@ -51,7 +52,9 @@ class Checks:
         return self._world.wires.open(a, b) and self._world.wires.open(b, a)
 
     def _connected(self, a: str, b: str) -> bool:
-        ends = [self._world.networks[n]._ends.get(m) if n in self._world.networks else None for n, m in ((a, b), (b, a))]
+        ends = [
+            self._world.networks[n]._ends.get(m) if n in self._world.networks else None for n, m in ((a, b), (b, a))
+        ]
         return ends[0] is not None and ends[1] is not None and ends[0].serial == ends[1].serial
 
     def _look_for_deposed(self) -> None:
@@ -107,7 +110,8 @@ class Checks:
                 self._alone.pop(process.name, None)
                 continue
             reached = sum(
-                1 for p in world.processes.values()
+                1
+                for p in world.processes.values()
                 if p.name != process.name and p.node is not None and not p.paused and self._wired(p.name, process.name)
             )
             if reached + 1 >= world.majority:
@@ -142,7 +146,7 @@ class Checks:
     def compare_logs(self) -> None:
         """Entries of one index and one term are one entry, and what is committed is the same everywhere."""
         nodes = self._world.nodes()
-        for here, there in zip(nodes, nodes[1:], strict=False):
+        for here, there in pairwise(nodes):
             a, b = here.replica.engine, there.replica.engine
             first = max(a.log.first_index, b.log.first_index) + 1
             committed = min(a.commit_index, b.commit_index)

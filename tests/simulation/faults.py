@@ -207,7 +207,7 @@ class Faults:
         if process.rotten or not self._may_lose(process):
             return
         process.kill()
-        found = [place for place in durable_records(process) if place.index > 1]
+        found = [place for place in durable_records(process) if place.entry > 1]
         if found:
             place = self._dice.choice(found)
             data = bytearray(process.disk.files()[place.file])
@@ -217,7 +217,7 @@ class Faults:
             process.disk.put(place.file, bytes(data))
             self._lost.add(process.name)
             process.rotten = True
-            self._say(f"rot in entry {place.index} of {process.name}")
+            self._say(f"rot in entry {place.entry} of {process.name}")
 
     def _remember_states(self) -> None:
         for process in self._world.processes.values():
@@ -230,7 +230,7 @@ class Place(NamedTuple):
     file: str
     start: int
     end: int
-    index: int
+    entry: int
 
 
 def durable_records(process: Process) -> list[Place]:

@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import heapq
 from asyncio import events
+from collections import deque
 from collections.abc import Callable
 from typing import Any
+
+from typing_extensions import override
 
 _TURNS_MAX = 20_000
 
@@ -27,7 +30,13 @@ class Clock:
 
 
 class SimLoop(asyncio.BaseEventLoop):
-    """One process's loop on the world's clock."""
+    """One process's loop on the world's clock. What is declared here is the base class's own, without a public name."""
+
+    _ready: deque[asyncio.Handle]
+    _scheduled: list[Any]
+    _timer_cancelled_count: int
+    _clock_resolution: float
+    _run_once: Callable[[], None]
 
     def __init__(self, clock: Clock, on_error: Callable[[dict[str, Any]], None]) -> None:
         super().__init__()
@@ -36,6 +45,7 @@ class SimLoop(asyncio.BaseEventLoop):
         self._dead = False
         self.set_exception_handler(lambda _loop, context: None if self._dead else on_error(context))
 
+    @override
     def time(self) -> float:
         return self._clock.now
 
@@ -69,9 +79,7 @@ class SimLoop(asyncio.BaseEventLoop):
         try:
             turns = 0
             while (
-                not self._dead
-                and (due := self.due()) is not None
-                and due <= self._clock.now + self._clock_resolution
+                not self._dead and (due := self.due()) is not None and due <= self._clock.now + self._clock_resolution
             ):
                 self._run_once()
                 turns += 1

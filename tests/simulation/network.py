@@ -101,7 +101,7 @@ class SimNetwork:
         self._every(PING_S, self._ping)
         self._every(0.1, self._dial_all)
 
-    def _every(self, pause_s: float, work: Callable[[], None]) -> None:
+    def _every(self, pause_s: float, work: Callable[[], object]) -> None:
         def again() -> None:
             if not self.closed:
                 work()
@@ -181,9 +181,7 @@ class SimNetwork:
                 self.world.later(wires.delay(peer, self.name), lambda: self._loop.call_soon(self._refused, peer))
             return
         mine = self._events.hello()
-        self.world.later(
-            wires.delay(self.name, peer), lambda: target._loop.call_soon(target._accept, self, mine)
-        )
+        self.world.later(wires.delay(self.name, peer), lambda: target._loop.call_soon(target._accept, self, mine))
 
     def _refused(self, peer: str) -> None:
         if not self.closed and peer not in self._ends:
@@ -287,7 +285,7 @@ class SimPeers:
             else:
                 answered.set_result(value)
 
-        def travel(source: str, target: str, then: Callable[[], None]) -> None:
+        def travel(source: str, target: str, then: Callable[[], object]) -> None:
             def arrive() -> None:
                 if world.wires.open(source, target):
                     then()

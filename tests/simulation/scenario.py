@@ -91,11 +91,11 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
     setup = world.actor(set_up(Actor(world, "setup"), partitions))
     world.run(30.0, setup.done)
     for i in range(3):
-        world.actor(write(Actor(world, f"w{i}"), history))
+        world.send_off(write(Actor(world, f"w{i}"), history))
     for i in range(2):
-        world.actor(read(Actor(world, f"r{i}"), history, partitions))
-        world.actor(consume(Actor(world, f"c{i}"), history))
-    world.actor(trust(Actor(world, "t0"), history))
+        world.send_off(read(Actor(world, f"r{i}"), history, partitions))
+        world.send_off(consume(Actor(world, f"c{i}"), history))
+    world.send_off(trust(Actor(world, "t0"), history))
     faults = Faults(world, random.Random(world.dice.random()))
     end = world.clock.now + fault_s
     while world.clock.now < end and not world.problems:

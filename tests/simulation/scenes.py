@@ -113,6 +113,5 @@ def half_seen_leader(seed: int = 1) -> list[str]:
 
 
 SCENES: dict[str, Scene] = {
-    scene.__name__: scene
-    for scene in (late_barrier, birth, half_known_tail, orphan_and_snapshot, half_seen_leader)
+    scene.__name__: scene for scene in (late_barrier, birth, half_known_tail, orphan_and_snapshot, half_seen_leader)
 }

@@ -5,8 +5,7 @@ Where seeds meet faults by chance, a scene sets up the one order of events that 
 
 from __future__ import annotations
 
-import asyncio
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -40,7 +39,7 @@ class Stage:
         assert self.world.run(30.0, made.done), "no topic"
         assert self.world.run(10.0, self.world.agreed), "no agreement"
 
-    def __enter__(self) -> Stage:
+    def __enter__(self) -> Self:
         self._limits = limited(self.world.knobs)
         self._limits.__enter__()
         return self
@@ -90,7 +89,7 @@ class Stage:
         self._number += 1
         done = Write(f"hand{self._number}", [f"v{self._number}"], self.world.clock.now)
         self.history.writes.append(done)
-        self.world.actor(self._write(done, name, timeout_s))
+        self.world.send_off(self._write(done, name, timeout_s))
         return done
 
     async def _write(self, done: Write, name: str, timeout_s: float) -> None:
@@ -121,9 +120,9 @@ class Stage:
             done.append(write)
         return done
 
-    def look(self, name: str, timeout_s: float = 5.0) -> asyncio.Task[None]:
+    def look(self, name: str, timeout_s: float = 5.0) -> None:
         """Begin to ask this member for the exact size."""
-        return self.world.actor(self._look(name, timeout_s))
+        self.world.send_off(self._look(name, timeout_s))
 
     async def _look(self, name: str, timeout_s: float) -> None:
         started = self.world.clock.now

@@ -6,9 +6,12 @@ to any moment at or after its last checkpoint.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import random
 import sqlite3
+
+from typing_extensions import override
 
 from quorl.cluster.consensus.port import Damaged, Snapshot
 from quorl.cluster.machine.machine import Machine
@@ -19,6 +22,7 @@ class _Kept(sqlite3.Connection):
 
     states: SimStates
 
+    @override
     def close(self) -> None:
         if self.states.connection is self:
             self.states.image = self.serialize()
@@ -48,7 +52,7 @@ class SimStates:
     def power_cut(self) -> None:
         current = self.connection.serialize() if self.connection is not None else self.image
         choices: list[bytes | None] = [self._checkpoint, *self._since, current]
-        self.connection = None
+        self._drop()
         self.image = self._dice.choice(choices)
         self._checkpoint = self.image
         self._since = []
@@ -57,7 +61,13 @@ class SimStates:
         """The process is gone; its pages are the kernel's."""
         if self.connection is not None:
             self.image = self.connection.serialize()
-            self.connection = None
+            self._drop()
+
+    def _drop(self) -> None:
+        """Let the connection go without a word to anybody."""
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
+            connection.close()
 
     # -- port.StateFiles ---------------------------------------------------------------------------------------------
     def exists(self) -> bool:
@@ -83,7 +93,8 @@ class SimStates:
             return None
         self._checkpoint = self.connection.serialize()
         self._since = []
-        return Machine(self.open_reader()).position.index
+        with contextlib.closing(self.open_reader()) as reader:
+            return Machine(reader).position.index
 
     def copy(self) -> Snapshot:
         assert self.connection is not None
@@ -111,8 +122,8 @@ class SimStates:
 
 
 def _describe(image: bytes) -> Snapshot:
-    connection = sqlite3.connect(":memory:", isolation_level=None)
-    connection.deserialize(image)
-    position = Machine(connection).position
+    with contextlib.closing(sqlite3.connect(":memory:", isolation_level=None)) as connection:
+        connection.deserialize(image)
+        position = Machine(connection).position
     digest = hashlib.sha256(image).hexdigest()
     return Snapshot(f"s{position.index}", position.index, position.term, position.sequence, len(image), digest)

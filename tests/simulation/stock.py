@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from pysyncobj import syncobj
 from pysyncobj.journal import createJournal
 
 from quorl.cluster.consensus import library
@@ -66,7 +67,7 @@ class _Node(library.SyncObj):  # type: ignore[misc]
         super().__init__(library.Member(name), members, conf, nodeClass=library.Member, transportClass=_Transport)
         self.items: list[str] = []
 
-    @library.syncobj.replicated  # type: ignore[untyped-decorator]
+    @syncobj.replicated  # type: ignore[untyped-decorator]
     def put(self, value: str) -> int:
         self.items.append(value)
         return len(self.items)
@@ -215,9 +216,9 @@ def play(seed: int) -> StockVerdict:
     logging.getLogger("pysyncobj").setLevel(logging.CRITICAL + 1)
     world = StockWorld(seed)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(library.syncobj, "monotonicTime", world.clock.read)
-        patch.setattr(library.syncobj, "random", random.Random(seed * 7 + 1))
-        patch.setattr(library.syncobj, "createJournal", createJournal)
+        patch.setattr(syncobj, "monotonicTime", world.clock.read)
+        patch.setattr(syncobj, "random", random.Random(seed * 7 + 1))
+        patch.setattr(syncobj, "createJournal", createJournal)
         try:
             refused = _disturb(world)
             problems = _heal(world) + _judge(world)
@@ -247,6 +248,10 @@ def _disturb(world: StockWorld) -> list[str]:
         if down:
             boot(dice.choice(down))
 
+    def hold() -> None:
+        a, b = dice.sample(world.names, 2)
+        world.held.setdefault((a, b), [])
+
     def isolate() -> None:
         name = dice.choice(world.names)
         world.cut |= {frozenset((name, other)) for other in world.names if other != name}
@@ -259,7 +264,7 @@ def _disturb(world: StockWorld) -> list[str]:
         (26, boot_one),
         (6, lambda: world.paused.add(dice.choice(world.names))),
         (19, world.paused.clear),
-        (5, lambda: world.held.setdefault((*dice.sample(world.names, 2),), [])),
+        (5, hold),
         (20, world.release),
         (890, lambda: None),
     ]
@@ -322,7 +327,9 @@ def main(argv: list[str]) -> int:
     for verdict in failed:
         print(f"seed {verdict.seed}: {'; '.join(verdict.problems[:3])}")
     acknowledged, attempted = sum(v.acknowledged for v in verdicts), sum(v.attempted for v in verdicts)
-    print(f"the library as shipped: {len(failed)} of {count} seeds failed, {acknowledged} of {attempted} writes acknowledged")
+    print(
+        f"the library as shipped: {len(failed)} of {count} seeds failed, {acknowledged} of {attempted} writes acknowledged"
+    )
     return 1 if failed else 0
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from quorl.cluster.consensus import logstore
+from quorl.cluster.consensus import logstore, segment
 from quorl.cluster.consensus.ballot import Ballot
 from quorl.cluster.consensus.engine import Engine
 from quorl.cluster.consensus.library import Member
@@ -37,7 +37,7 @@ from tests.consensus.repairs.switches import Setter, Switch
 # -- the log at its edges ----------------------------------------------------------------------------------------------
 def cut_everything(setter: Setter) -> None:
     """Whatever is damaged is cut away, with all that follows."""
-    whole = logstore.scan
+    whole = segment.scan
 
     def scan(name: str, raw: bytes, base: int, term: int) -> Scan:
         found = whole(name, raw, base, term)
@@ -49,7 +49,7 @@ def cut_everything(setter: Setter) -> None:
 
 def refuse_everything(setter: Setter) -> None:
     """A torn tail is taken for damage."""
-    whole = logstore.scan
+    whole = segment.scan
 
     def scan(name: str, raw: bytes, base: int, term: int) -> Scan:
         found = whole(name, raw, base, term)
@@ -119,7 +119,9 @@ def receipt_digest(setter: Setter) -> None:
 def producer_ids(setter: Setter) -> None:
     """Which producer id comes next is remembered in memory only."""
     setter(topics, "_INSERT_PRODUCER", topics._INSERT_PRODUCER.replace("INSERT", "INSERT OR REPLACE"))
-    setter(topics, "_NEXT_PRODUCER", "UPDATE topics SET next_producer_id = next_producer_id WHERE ? < 0 AND topic_id = ?")
+    setter(
+        topics, "_NEXT_PRODUCER", "UPDATE topics SET next_producer_id = next_producer_id WHERE ? < 0 AND topic_id = ?"
+    )
 
 
 # -- the node ----------------------------------------------------------------------------------------------------------
@@ -250,4 +252,3 @@ _TABLE: list[Switch] = [
 ]
 SWITCHES: dict[str, Switch] = CONSENSUS_SWITCHES | {switch.__name__: switch for switch in _TABLE}
 """All of them, by name."""
-

@@ -17,6 +17,8 @@ import traceback
 from collections.abc import Callable, Coroutine
 from typing import Any, NamedTuple
 
+from typing_extensions import override
+
 from quorl.cluster.consensus.engine import Timing
 from quorl.cluster.consensus.port import Damaged
 from quorl.cluster.machine.machine import Applied
@@ -98,12 +100,14 @@ class WatchedNode(Node):
 
     world: World
 
+    @override
     def _apply(self, index: int, term: int, payload: bytes) -> Applied:
         applied = super()._apply(index, term, payload)
         self.world.applied(self.name, applied.sequence, self.machine.digest)
         self.world.checks.applied(self, payload)
         return applied
 
+    @override
     def _on_changed(self) -> None:
         super()._on_changed()
         self.world.checks.ticked(self)
@@ -125,6 +129,7 @@ class Process:
         self.rotten = False
         self.lives = 0
         self._calls: dict[Callable[[], None], None] = {}
+        self._tasks: list[asyncio.Task[None]] = []
 
     def boot(self) -> None:
         """Start the node on what the disk holds."""
@@ -135,7 +140,7 @@ class Process:
         self.loop = SimLoop(world.clock, world.loop_error)
         self.refusal = None
         self.lives += 1
-        self.loop.create_task(self._start(self.loop))
+        self._tasks.append(self.loop.create_task(self._start(self.loop)))
 
     async def _start(self, loop: SimLoop) -> None:
         world = self.world
@@ -153,9 +158,7 @@ class Process:
         )
         knobs = world.knobs
         node = WatchedNode(
-            Settings(
-                "sim", 0, self.name, members, "0", Timing(), knobs.snapshot_every, knobs.log_bytes_max
-            ),
+            Settings("sim", 0, self.name, members, "0", Timing(), knobs.snapshot_every, knobs.log_bytes_max),
             ports,
         )
         node.world = world
@@ -209,7 +212,7 @@ class Process:
             if self.loop is loop:
                 self.kill()
 
-        loop.create_task(go())
+        self._tasks.append(loop.create_task(go()))
 
     def stop_now(self) -> None:
         """Drop the process where it stands: kill -9."""
@@ -219,6 +222,7 @@ class Process:
         network = self.world.networks.get(self.name)
         if network is not None:
             network.killed()
+        self._tasks.clear()
         calls, self._calls = self._calls, {}
         for lost in calls:
             lost()
@@ -266,7 +270,7 @@ class World:
         self.deaths: list[str] = []
         self.digests: dict[int, tuple[str, str]] = {}
         self.leaders: dict[int, str] = {}
-        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._heap: list[tuple[float, int, Callable[[], object]]] = []
         self._order = itertools.count()
         self._graves: list[SimLoop] = []
         self._dead: list[asyncio.Task[Any]] = []
@@ -283,7 +287,7 @@ class World:
         return len(self.names) // 2 + 1
 
     # -- time ------------------------------------------------------------------------------------------------------
-    def later(self, delay_s: float, work: Callable[[], None]) -> None:
+    def later(self, delay_s: float, work: Callable[[], object]) -> None:
         """Do something when that many seconds have passed."""
         heapq.heappush(self._heap, (self.clock.now + delay_s, next(self._order), work))
 
@@ -333,6 +337,10 @@ class World:
         self._actors.append(task)
         return task
 
+    def send_off(self, work: Coroutine[Any, Any, Any]) -> None:
+        """The same, and nobody waits for it."""
+        _ = self.actor(work)
+
     def dismiss_actors(self) -> None:
         """End every client where it stands; none may have ended by an error of its own."""
         for task in self._actors:
@@ -351,14 +359,19 @@ class World:
 
     def close(self) -> None:
         """Let everything go without a word: no task may run its end when it is collected."""
-        for loop in [*self.loops, *(p.loop for p in self.processes.values() if p.loop is not None)]:
+        loops = [*self.loops, *(p.loop for p in self.processes.values() if p.loop is not None)]
+        for loop in loops:
             self._dead += asyncio.all_tasks(loop)
         for task in self._dead:
             task._log_destroy_pending = False  # type: ignore[attr-defined]
             with contextlib.suppress(BaseException):
-                task.get_coro().close()  # type: ignore[union-attr]
+                task.get_coro().close()
         self._dead.clear()
+        for loop in [*self._graves, *loops]:
+            loop.close()
         self._graves.clear()
+        for process in self.processes.values():
+            process.states.kill()
 
     # -- what is seen ----------------------------------------------------------------------------------------------
     def problem(self, text: str) -> None:

@@ -1,0 +1,160 @@
+"""Scenes with one fault each, and the figure or promise that is asserted of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.simulation.scenes import SCENES
+from tests.simulation.stage import Stage
+from tests.simulation.workload import Write
+
+
+@pytest.mark.parametrize("name", SCENES)
+def test_every_promise_holds_in_the_scene(name: str) -> None:
+    assert SCENES[name](1) == []
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_killed_leader_is_replaced_within_a_second_because_its_port_refuses(seed: int) -> None:
+    with Stage(seed) as stage:
+        old, term = stage.leader(), stage.node(stage.leader()).term()
+        stage.written(old, 3)
+        stage.process(old).kill()
+        killed_at = stage.world.clock.now
+        assert stage.world.run(1.0, lambda: any(node.leads() and node.term() > term for node in stage.world.nodes()))
+        assert stage.world.clock.now - killed_at < 1.0
+        stage.written(stage.leader())
+        stage.process(old).boot()
+        assert stage.problems() == []
+
+
+def test_a_leader_that_is_cut_off_says_so_within_a_second_and_a_half() -> None:
+    with Stage() as stage:
+        old = stage.leader()
+        stage.world.run(1.0)
+        stage.world.wires.isolate(old, stage.world.names)
+        assert stage.world.run(1.5, lambda: not stage.node(old).leads())
+        assert stage.problems() == []
+
+
+def test_a_minority_never_acknowledges() -> None:
+    with Stage(members=5) as stage:
+        old, partner, *rest = stage.leader(), *stage.followers()
+        for name in (old, partner):
+            for other in rest:
+                stage.world.wires.cut |= {(name, other), (other, name)}
+        written = [stage.write(name, 12.0) for name in (old, partner) for _ in range(3)]
+        stage.world.run(8.0)
+        # What was proposed may still come to be; what only waited certainly did not happen.
+        assert {write.outcome for write in written} == {"maybe", "no"}
+        assert stage.problems() == []
+
+
+def test_an_emptied_member_does_not_vote_before_it_is_caught_up() -> None:
+    with Stage(snapshot_every=8, log_bytes_max=4096) as stage:
+        world, (kept, emptied) = stage.world, stage.followers()
+        stage.process(kept).kill()
+        stage.written(stage.leader(), 40)
+        stage.process(emptied).wipe()
+        leader = stage.leader()
+        stage.process(emptied).boot()
+        assert world.run(
+            2.0, lambda: stage.process(emptied).node is not None and stage.node(emptied).replica.engine.blank
+        )
+        world.wires.isolate(emptied, world.names)
+        stage.process(leader).kill()
+        stage.process(kept).boot()
+        world.wires.heal()
+        # The two that run are a majority, but one of them has forgotten what it promised to whom.
+        assert not world.run(5.0, lambda: any(node.leads() for node in world.nodes()))
+        stage.process(leader).boot()
+        assert world.run(10.0, world.agreed)
+        assert stage.problems() == []
+
+
+def test_a_follower_that_was_away_for_longer_than_the_log_is_caught_up_while_writes_go_on() -> None:
+    with Stage(snapshot_every=8, log_bytes_max=4096) as stage:
+        world, away = stage.world, stage.followers()[0]
+        stage.process(away).kill()
+        world.run(2.5)
+        stage.written(stage.leader(), 60)
+        stage.process(away).boot()
+        for _ in range(40):
+            stage.written(stage.leader())
+        assert world.run(5.0, lambda: stage.process(away).states.installs == 1 and world.agreed())
+        assert stage.problems() == []
+
+
+@pytest.mark.parametrize("seed", range(1, 6))
+def test_a_leader_that_is_asked_to_leave_hands_over_without_a_failed_write(seed: int) -> None:
+    with Stage(seed) as stage:
+        world, old = stage.world, stage.leader()
+        entry = stage.followers()[0]
+        stage.process(old).leave()
+        written: list[Write] = []
+        while stage.process(old).loop is not None or len(written) < 20:
+            written.append(stage.write(entry))
+            world.run(0.02)
+        world.run(2.0)
+        assert {write.outcome for write in written} == {"ok"}
+        assert max(write.ended - write.started for write in written) < 1.0
+        stage.process(old).boot()
+        assert stage.problems() == []
+
+
+@pytest.mark.parametrize("pause_s", [0.3, 1.5, 8.0])
+def test_a_pause_of_a_follower_never_changes_the_leader(pause_s: float) -> None:
+    with Stage() as stage:
+        leader, term = stage.leader(), stage.node(stage.leader()).term()
+        for name in stage.followers():
+            stage.process(name).paused = True
+            stage.world.run(pause_s)
+            stage.written(leader)
+            stage.process(name).paused = False
+            stage.world.run(3.0)
+            assert (stage.leader(), stage.node(leader).term()) == (leader, term)
+        assert stage.problems() == []
+
+
+def test_jumping_calendars_change_nothing() -> None:
+    with Stage() as stage:
+        leader, term = stage.leader(), stage.node(stage.leader()).term()
+        for name, error_ms in zip(
+            stage.world.names * 3, [3_600_000, -3_600_000, 10**13, 0, -(10**12)] * 2, strict=False
+        ):
+            stage.process(name).clock.wall_error_ms = error_ms
+            stage.world.run(0.7)
+            stage.written(leader)
+            assert (stage.leader(), stage.node(leader).term()) == (leader, term)
+        assert stage.problems() == []
+
+
+@pytest.mark.parametrize("inward", [True, False])
+def test_two_of_three_go_on_when_one_can_only_speak_or_only_listen(inward: bool) -> None:
+    with Stage() as stage:
+        world = stage.world
+        for name in stage.followers():
+            world.wires.isolate(name, world.names, inward=inward, outward=not inward)
+            world.run(4.0)
+            leader = stage.leader()
+            assert leader != name
+            stage.written(leader, 3)
+            world.wires.heal()
+            world.run(4.0)
+        assert stage.problems() == []
+
+
+def test_a_member_that_reaches_both_halves_of_five_leads_or_follows_in_peace() -> None:
+    with Stage(members=5) as stage:
+        world = stage.world
+        world.run(1.0)
+        for left, right in ((0, 3), (0, 4), (1, 3), (1, 4)):
+            a, b = world.names[left], world.names[right]
+            world.wires.cut |= {(a, b), (b, a)}  # n3 is the bridge
+        world.run(5.0)
+        leader, term = stage.leader(), stage.node(stage.leader()).term()
+        stage.written(leader, 3)
+        world.run(10.0)
+        assert (stage.leader(), stage.node(leader).term()) == (leader, term)
+        stage.written(leader, 3)
+        assert stage.problems() == []

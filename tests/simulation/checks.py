@@ -117,7 +117,9 @@ class Checks:
             if reached + 1 >= world.majority:
                 self._alone.pop(process.name, None)
                 continue
-            since = self._alone.setdefault(process.name, now)
+            # What was on its way before, even from a process that is dead by now, may still arrive.
+            heard = sorted(node.replica.engine.last_response.values(), reverse=True)[world.majority - 2]
+            since = max(self._alone.setdefault(process.name, now), heard)
             if now - since > ALONE_S + world.wires.delay_s_max and node.leads():
                 world.problem(f"STILL-LEADS: {process.name} reaches {reached} others for {now - since:.1f} s")
 

@@ -19,7 +19,7 @@ from quorl.cluster.protocol.operations import BY_REQUEST
 from quorl.cluster.protocol.plans import ReadOptions
 from quorl.cluster.protocol.problems import Problem, ProtocolError, document_of, invalid
 from quorl.cluster.protocol.routes import FOUNDING_PATHS, not_allowed
-from quorl.cluster.protocol.strictjson import located, read_object, read_typed
+from quorl.cluster.protocol.strictjson import faulty, read_object, read_typed
 from quorl.cluster.protocol.wire import (
     Answer,
     Call,
@@ -31,6 +31,7 @@ from quorl.cluster.protocol.wire import (
     read_key,
     read_pairs,
 )
+from quorl.cluster.protocol.wording import Fault, worded
 
 NO_NEW_MESSAGE = "no new message"
 _INTEGER_DIGITS = len(str(limits.INTEGER_MAX))
@@ -75,7 +76,7 @@ def _number(name: str, value: int | str) -> int:
     if not (
         text.isascii() and text.isdecimal() and len(text) <= _INTEGER_DIGITS and 1 <= int(text) <= limits.INTEGER_MAX
     ):
-        raise invalid(f"/{name}", "expected a number from 1 on")
+        raise faulty(Fault(f"/{name}", f"`{name}` must be an integer from 1 on"))
     return int(text)
 
 
@@ -200,7 +201,7 @@ def _from_query(way: _Way, call: Call) -> tuple[_Input, ReadOptions]:
         options = {name: text for name, text in pairs.items() if name in beside}
         return taken, msgspec.convert(options, ReadOptions, strict=False)
     except msgspec.ValidationError as error:
-        raise located(str(error), own) from None
+        raise faulty(worded(str(error), own, pairs)) from None
 
 
 def _ways() -> dict[str, dict[str, _Way]]:

@@ -14,16 +14,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.problems import Problem, ProtocolError, invalid
-from quorl.cluster.protocol.routes import nearest
+from quorl.cluster.protocol.problems import DETAIL_CHARS_MAX, FieldError, Problem, ProtocolError, invalid
+from quorl.cluster.protocol.wording import Fault, worded
 
 T = TypeVar("T")
 
 _untyped = msgspec.json.Decoder()
 _BYTE = re.compile(r" \(byte (\d+)\)$")
-_PLACE = re.compile(r"^(?P<what>.*) - at `(?:key in )?\$(?P<path>[^`]*)`$", re.DOTALL)
-_FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`$", re.DOTALL)
-_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"\\'))
 _NESTING = frozenset({dict, list})
 _TOO_DEEP = f"JSON may be nested {limits.JSON_NESTING_MAX} deep."
@@ -62,21 +59,14 @@ def read_typed(body: bytes, decoder: msgspec.json.Decoder[T], known: Iterable[st
     try:
         return decoder.decode(body)
     except msgspec.ValidationError as error:
-        raise located(str(error), known) from None
+        raise faulty(worded(str(error), known, _untyped.decode(body))) from None
 
 
-def located(message: str, known: Iterable[str]) -> ProtocolError:
-    """Turn msgspec's message with its ``$.a[0].b`` into a problem with a JSON pointer."""
-    place = _PLACE.match(message)
-    what, path = (place["what"], place["path"]) if place else (message, "")
-    steps = [name or index for name, index in _STEP.findall(path)]
-    if field := _FIELD.search(what):
-        name = field["name"]
-        steps.append(name)
-        unknown = what.startswith("Object contains")
-        what = f"there is no field `{name}`{nearest(name, known)}" if unknown else f"the field `{name}` is missing"
-    pointer = "".join("/" + step.replace("~", "~0").replace("/", "~1") for step in steps)
-    return invalid(pointer, what)
+def faulty(fault: Fault) -> ProtocolError:
+    """Return the error for one wrong field."""
+    sentence = fault.sentence[:DETAIL_CHARS_MAX]
+    error = FieldError(fault.pointer[:DETAIL_CHARS_MAX], sentence)
+    return ProtocolError(Problem("validation_failed", sentence, errors=(error,)))
 
 
 def _broken(body: bytes, at: int, what: str) -> ProtocolError:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple, cast, get_args
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qsl, quote, urlencode
 
 import msgspec
@@ -29,7 +29,8 @@ from quorl.cluster.protocol.problems import (
     invalid,
 )
 from quorl.cluster.protocol.routes import match, nearest
-from quorl.cluster.protocol.strictjson import located, read_object, read_typed
+from quorl.cluster.protocol.strictjson import faulty, read_object, read_typed
+from quorl.cluster.protocol.wording import worded
 
 __all__ = [
     "Answer",
@@ -243,7 +244,7 @@ def _from_path(plan: Plan, in_path: dict[str, str]) -> dict[str, Any]:
     try:
         found = msgspec.convert(in_path, plan.path, strict=False)
     except msgspec.ValidationError as error:
-        raise located(str(error).replace(", got `str`", ""), ()) from None
+        raise faulty(worded(str(error).replace(", got `str`", ""), (), in_path)) from None
     return {field: getattr(found, field) for field in found.__struct_fields__}
 
 
@@ -253,10 +254,8 @@ def _from_query(row: Operation, plan: Plan, call: Call) -> tuple[Options, dict[s
     try:
         found = msgspec.convert(pairs, plan.query, strict=False)
     except msgspec.ValidationError as error:
-        detail = str(error).replace(", got `str`", "").replace("`$.", "`")
-        if detail.endswith("`consistency`"):
-            detail += f", which is one of {', '.join(get_args(Consistency))}"
-        raise ProtocolError(Problem("invalid_parameter", detail)) from None
+        fault = worded(str(error).replace(", got `str`", ""), (), pairs)
+        raise ProtocolError(Problem("invalid_parameter", fault.sentence)) from None
     values = {name: value for name in found.__struct_fields__ if (value := getattr(found, name)) is not UNSET}
     consistency = cast("Consistency", values.pop("consistency", row.consistency))
     min_sequence = values.pop("min_sequence", 0)

@@ -44,6 +44,7 @@ from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.timekeeper import Stamp, Timekeeper
 from quorl.cluster.node.upkeep import CatchUp, Trimming
+from quorl.cluster.node.visit import Declined
 from quorl.cluster.node.watch import Watch
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed, encode_command
@@ -54,6 +55,7 @@ from quorl.cluster.protocol.wire import Answer, Call
 
 CLUSTER_HEADER = "quorl-cluster"
 _HAND_OVER_S = 2.0
+_FINISH_S = 2.0
 
 
 class Settings(NamedTuple):
@@ -116,6 +118,7 @@ class Node:
         self._cleared_s = 0.0
         self._founding = False
         self._stopping = False
+        self._closed = False
         self._readable = asyncio.Event()
         self.machine: Machine
         self.replica: Replica
@@ -179,6 +182,7 @@ class Node:
         self.gateway.drain()
         await self._hand_over()
         self._committer.step_aside(NotApplied("shutting_down", f"{self.name} is shutting down"))
+        await self._finish_calls()
         await self._catch_up.close()
         await self._trimming.close()
         await self.replica.close()
@@ -187,7 +191,14 @@ class Node:
         except OSError as error:
             # What was promised is durable already; the last note of how far that reaches is for the next start only.
             self._ports.log.warning("stopped_without_last_sync", why=str(error))
+        self._closed = True
         self._connection.close()
+
+    async def _finish_calls(self) -> None:
+        """Let calls that run come to their end, while there are a log, a state and other nodes to end with."""
+        deadline = self.monotonic() + _FINISH_S
+        while self.gateway.running and self.monotonic() < deadline and self.replica.engine.fatal is None:
+            await self._watch.wait_changed(min(deadline, self.monotonic() + self._settings.timing.heartbeat_s / 2))
 
     async def _hand_over(self) -> None:
         deadline = self.monotonic() + _HAND_OVER_S
@@ -397,6 +408,8 @@ class Node:
     async def read(self, request: Query[Any]) -> Reply | Rejection:
         """See ``Core``."""
         await self._readable.wait()
+        if self._closed:
+            raise Declined(Problem("shutting_down", f"{self.name} is shutting down."))
         return self.machine.query(request)
 
     async def render(self, value: Reply | Rejection) -> Reply | Rejection:

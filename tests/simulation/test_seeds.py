@@ -23,6 +23,7 @@ ONCE_FAILED = {
     2035: "with a full disk, a member did not note that its disk had been emptied, and went on",
     3192: "two members that were behind took each other's snapshot away, again and again",
     3637: "the same, with partitions",
+    10_113: "a read that ran while its node left met a closed database",
     2367: "waiters were woken in the order of their addresses, and the seed did not replay",
 }
 """Seeds by what they found. A change of the simulation makes other stories of them; they stay, as good as any."""

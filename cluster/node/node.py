@@ -407,15 +407,19 @@ class Node:
 
     async def read(self, request: Query[Any]) -> Reply | Rejection:
         """See ``Core``."""
-        await self._readable.wait()
-        if self._closed:
-            raise Declined(Problem("shutting_down", f"{self.name} is shutting down."))
+        await self._until_readable()
         return self.machine.query(request)
 
     async def render(self, value: Reply | Rejection) -> Reply | Rejection:
         """See ``Core``."""
-        await self._readable.wait()
+        await self._until_readable()
         return self.machine.render(value)
+
+    async def _until_readable(self) -> None:
+        """Wait while a snapshot is put in place; a node that has stopped has no state to read any more."""
+        await self._readable.wait()
+        if self._closed:
+            raise Declined(Problem("shutting_down", f"{self.name} is shutting down."))
 
     def inspect(self, _request: Inspection[Any]) -> Reply:
         """See ``Core``: the cluster as this node sees it."""

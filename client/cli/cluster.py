@@ -43,7 +43,7 @@ def _headline(info: ClusterInfo) -> str:
         [
             output.clean(info.name),
             f"cluster {info.cluster_id or 'not founded yet'}",
-            f"{voters} voter{'s' if voters != 1 else ''}, quorum {info.quorum}",
+            f"{output.counted(voters, 'voter')}, quorum {info.quorum}",
             f"leader {info.leader} (term {info.term})" if info.leader else f"no leader (term {info.term})",
             _health(info),
         ]

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 from typing_extensions import override
 
+from quorl.client.cli.hints import HINTS
+
 if TYPE_CHECKING:
     from quorl.client.errors import QuorlError
     from quorl.client.sync import Client
@@ -143,7 +145,7 @@ def tell(error: QuorlError, settings: Settings) -> None:
     tries = getattr(error, "tries", ())
     what = error.title if isinstance(error, Rejected) else error.detail
     why = "; ".join(f"{node} {why}" for node, why in tries) or error.detail
-    hint = error.hint if isinstance(error, Rejected) else _hint(error)
+    hint = HINTS.get(error.code, error.hint) if isinstance(error, Rejected) else _hint(error)
     if settings.as_json:
         about = {"code": error.code, "title": what, "detail": why, "hint": hint, "request_id": error.request_id}
         click.echo(json.dumps({"error": about}, ensure_ascii=False), err=True)

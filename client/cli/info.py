@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from quorl.client.cli.common import Exit, Settings, common_options, fail
+from quorl.client.cli.hints import HINTS
 
 
 @click.command()
@@ -50,3 +51,5 @@ def errors(settings: Settings, code: str | None) -> None:
         output.emit(kind._asdict())
         return
     click.echo(explained(kind), nl=False)
+    if kind.code in HINTS:
+        click.echo(f"quorl  {HINTS[kind.code]}")

@@ -74,6 +74,11 @@ def grouped(number: int) -> str:
     return f"{number:,}".replace(",", " ")
 
 
+def counted(number: int, thing: str) -> str:
+    """Return so many things: 1 message, 2 messages."""
+    return f"{grouped(number)} {thing}{'' if number == 1 else 's'}"
+
+
 def rounded(number: float) -> str:
     """Return a number with three digits that count: 26 300."""
     if number < 100:

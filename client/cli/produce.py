@@ -277,15 +277,15 @@ class _Run:
             click.get_current_context().exit(Exit.FAILED)
 
     def _summary(self, per_s: float) -> str:
-        parts = [f"{output.grouped(self.stored)} message{'s' if self.stored != 1 else ''}"]
+        parts = [output.counted(self.stored, "message")]
         if len(self.places) == 1:
             ((first, last),) = self.places.values()
             parts.append(f"offsets {output.grouped(first)}–{output.grouped(last)}")
         elif self.places:
-            parts.append(f"{len(self.places)} partitions")
+            parts.append(output.counted(len(self.places), "partition"))
         parts += [f"{self.took_s:.1f} s", f"{output.rounded(per_s)}/s"]
         if self.replaced:
-            parts.append(f"{output.grouped(self.replaced)} lines were not UTF-8")
+            parts.append(f"{output.counted(self.replaced, 'line')} not in UTF-8")
         if self.skipped:
-            parts.append(f"{output.grouped(self.skipped)} lines skipped")
+            parts.append(f"{output.counted(self.skipped, 'line')} skipped")
         return ", ".join(parts)

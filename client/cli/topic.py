@@ -33,7 +33,9 @@ def create(settings: Settings, name: str, partitions: int, if_absent: bool) -> N
         made = client.topics.create(name, partitions=partitions, if_absent=if_absent)
     if settings.as_json:
         output.emit(made)
-    settings.say(f"{'exists' if made.existing else 'created'}: {output.clean(name)}, partitions: {made.partitions}")
+    settings.say(
+        f"{'exists' if made.existing else 'created'}: {output.clean(name)}, {output.counted(made.partitions, 'partition')}"
+    )
 
 
 @topic.command()
@@ -68,8 +70,9 @@ def show(settings: Settings, name: str) -> None:
         output.emit(info)
         return
     click.echo(
-        f"{output.clean(info.name)} · created {info.created_at} · {output.grouped(info.messages)} messages, "
-        f"{output.grouped(info.bytes)} bytes · {info.producers} producers, {info.consumers} consumers"
+        f"{output.clean(info.name)} · created {info.created_at} · {output.counted(info.messages, 'message')}, "
+        f"{output.counted(info.bytes, 'byte')} · {output.counted(info.producers, 'producer')}, "
+        f"{output.counted(info.consumers, 'consumer')}"
     )
     columns = ("PARTITION", "FIRST", "NEXT", "MESSAGES", "BYTES")
     rows = [(p.partition, p.first_offset, p.next_offset, p.messages, p.bytes) for p in info.details]
@@ -93,12 +96,12 @@ def rm(settings: Settings, name: str, if_empty: bool, yes: bool) -> None:
         if not yes and not if_empty:
             if not sys.stdin.isatty():
                 raise click.UsageError("deleting a topic without being asked takes --yes")
-            count = output.grouped(client.topics.get(name).messages)
-            click.confirm(f"Delete {output.clean(name)} with {count} messages?", abort=True, err=True)
+            count = output.counted(client.topics.get(name).messages, "message")
+            click.confirm(f"Delete {output.clean(name)} with {count}?", abort=True, err=True)
         gone = client.topics.delete(name, if_empty=if_empty)
     if settings.as_json:
         output.emit(gone)
-    settings.say(f"deleted: {output.clean(gone.name)}, messages: {output.grouped(gone.messages)}")
+    settings.say(f"deleted: {output.clean(gone.name)}, {output.counted(gone.messages, 'message')}")
 
 
 @topic.command()

@@ -19,7 +19,9 @@ from click.testing import CliRunner, Result
 
 from quorl.client import Client
 from quorl.client.cli import cli, main, output
+from quorl.client.cli.hints import HINTS
 from quorl.client.cli.produce import LINE_BYTES_MAX
+from quorl.cluster.protocol.problems import CATALOGUE
 from tests.client.scripted import problem
 from tests.client.stand_in import StandIn, closed_port
 
@@ -114,7 +116,26 @@ def test_errors_have_three_lines_and_their_codes(quorl: Quorl) -> None:
     assert result.exit_code == 3
     assert [line.split()[0] for line in result.stderr.splitlines()] == ["error", "why", "try"]
     assert result.stdout == ""
-    assert json.loads(quorl("topic", "show", "nope", "--json").stderr)["error"]["code"] == "topic_not_found"
+    assert result.stderr.splitlines()[2] == f"try    {HINTS['topic_not_found']}"
+    told = json.loads(quorl("topic", "show", "nope", "--json").stderr)["error"]
+    assert (told["code"], told["hint"]) == ("topic_not_found", HINTS["topic_not_found"])
+
+
+def test_hints_speak_the_language_of_the_command_line(quorl: Quorl) -> None:
+    assert set(HINTS) <= set(CATALOGUE)
+    of_http = {code for code, kind in CATALOGUE.items() if re.search(r"GET|POST|if_empty|`errors`", kind.hint)}
+    assert of_http - set(HINTS) == {"producer_not_found"}, "no command names a producer"
+    commands = {"quorl " + " ".join(path) for path, _ in LEAVES.items()} | {"quorl"}
+    for hint in HINTS.values():
+        assert not re.search(r"GET|POST|Idempotency|\{", hint)
+        for named in re.findall(r"quorl(?: [a-z]+)*(?= [A-Z-]|$)", hint):
+            assert named in commands
+    assert quorl("errors", "topic_not_found").stdout.splitlines()[-1] == f"quorl  {HINTS['topic_not_found']}"
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 lines"), (1, "1 line"), (2, "2 lines"), (49_999, "49 999 lines")])
+def test_counts_are_grammatical(number: int, told: str) -> None:
+    assert output.counted(number, "line") == told
 
 
 @pytest.mark.parametrize(
@@ -183,10 +204,10 @@ def test_node_commands_are_the_servers(quorl: Quorl, monkeypatch: pytest.MonkeyP
 def test_create_ls_show_size_rm(quorl: Quorl, client: Client) -> None:
     assert (
         quorl("topic", "create", "a b/ü\x1b[31m", "--partitions", "2").stderr
-        == "created: a b/ü\\x1b[31m, partitions: 2\n"
+        == "created: a b/ü\\x1b[31m, 2 partitions\n"
     )
     assert quorl("topic", "create", "logs").exit_code == 0
-    assert quorl("topic", "create", "logs").stderr == "exists: logs, partitions: 1\n"
+    assert quorl("topic", "create", "logs").stderr == "exists: logs, 1 partition\n"
     assert quorl("topic", "create", "logs", "--if-absent").exit_code == 4
     client.topic("logs").append_many(range(12))
     client.topic("logs").register_consumer("me", start="latest")
@@ -196,7 +217,7 @@ def test_create_ls_show_size_rm(quorl: Quorl, client: Client) -> None:
     assert [one["name"] for one in json.loads(quorl("topic", "ls", "lo", "--json").stdout)] == ["logs"]
     assert "no topic begins with" in quorl("topic", "ls", "zzz").stderr
     shown = quorl("topic", "show", "logs").stdout
-    assert "12 messages" in shown
+    assert "12 messages, 14 bytes · 0 producers, 1 consumer\n" in shown
     assert "CONSUMER" in shown
     assert json.loads(quorl("topic", "show", "logs", "--json").stdout)["details"][0]["next_offset"] == 12
     assert quorl("topic", "size", "logs").stdout == "12\n"
@@ -335,7 +356,7 @@ def test_lines_that_are_no_message_are_reported(cluster: StandIn, client: Client
     assert code == 1
     assert "line 2: longer than 256 KiB, skipped" in err
     assert "line 4: the value has" in err
-    assert "1 lines were not UTF-8, 2 lines skipped" in err
+    assert "1 line not in UTF-8, 2 lines skipped" in err
     assert values(client, "x") == ["good", "\ufffd\ufffd", "", "last"]
 
 

@@ -30,7 +30,8 @@ class Checks:
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self._leader: tuple[str, int, float] | None = None
+        self._leader: tuple[str, int, int] | None = None
+        """Its name, its term, and which of its lives it is."""
         self._around: dict[str, float] = {}
         self._alone: dict[str, float] = {}
         self._committed: dict[WatchedNode, int] = {}
@@ -64,9 +65,10 @@ class Checks:
             self._leader = self._find_leader()
             self._around.clear()
             return
-        name, term, _ = known
+        name, term, life = known
         leader = world.processes[name]
-        if not self._well(leader) or leader.node is None or leader.node.stopping or world.wires.delay_s_max > 0.1:
+        alive = leader.lives == life and leader.node is not None and not leader.node.stopping and self._well(leader)
+        if not alive or leader.node is None or world.wires.delay_s_max > 0.1:
             self._leader = None
             return
         for other in world.names:
@@ -86,12 +88,12 @@ class Checks:
             world.problem(f"DEPOSED: {name} led term {term} with {sorted(self._around)} around it; now {terms}")
             self._leader = None
 
-    def _find_leader(self) -> tuple[str, int, float] | None:
+    def _find_leader(self) -> tuple[str, int, int] | None:
         """A leader of the highest term that anybody knows, on disk or in memory."""
         for node in self._world.nodes():
             engine = node.replica.engine
             if engine.leads and engine.term >= max(self.highest_term, self._terms_on_disks()):
-                return node.name, engine.term, self._world.clock.now
+                return node.name, engine.term, self._world.processes[node.name].lives
         return None
 
     def _terms_on_disks(self) -> int:

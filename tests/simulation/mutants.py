@@ -70,8 +70,8 @@ MUTANTS: dict[str, Mutant] = {
     mutant.name: mutant
     for mutant in (
         Mutant("lying_disk", (), (), _lying, "A sync returns, and nothing is durable."),
-        _one("barrier", 76),
-        _one("leader_barrier", 76),
+        _scene("barrier", scenes.power_after_yes),
+        _scene("leader_barrier", scenes.power_after_yes),
         _one("vote_durable", 3),
         _one("vote_once", 1),
         _scene("commit_clamp", scenes.half_known_tail),
@@ -103,7 +103,7 @@ MUTANTS: dict[str, Mutant] = {
         _one("calendar_holds", 10),
         _one("producer_ids"),
         _one("consume_key"),
-        _one("full_disk", 3),
+        _scene("full_disk", scenes.full_partner),
         _one("one_probe", 35),
         _one("apply_budget"),
         _one("watch_wake"),

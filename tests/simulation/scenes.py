@@ -112,6 +112,64 @@ def half_seen_leader(seed: int = 1) -> list[str]:
         return stage.problems()
 
 
+def power_after_yes(seed: int = 1) -> list[str]:
+    """A write is acknowledged by two of three, whose power fails at once; one of them meets the third again."""
+    with Stage(seed) as stage:
+        world = stage.world
+        for again in range(8):
+            leader = stage.leader()
+            partner, third = stage.followers()
+            world.wires.isolate(third, world.names)
+            world.run(2.5)  # until its connections are given up: nothing is on its way to it any more
+            before, log = stage.node(partner).replica.engine.log.last_index, stage.node(partner).replica.engine.log
+            write = stage.write(leader)
+            assert world.run(2.0, lambda log=log, before=before: log.last_index > before), "nothing arrived"  # type: ignore[misc]
+            # The partner does not hear that the entry is decided: all that it knows is what it said itself.
+            world.wires.cut.add((leader, partner))
+            assert world.run(2.0, lambda write=write: write.ended > 0), "no answer"  # type: ignore[misc]
+            stage.process(leader).kill(power=True)
+            stage.process(partner).kill(power=True)
+            world.wires.heal()
+            first, last = (partner, leader) if again % 2 else (leader, partner)
+            stage.process(first).boot()
+            if not world.run(20.0, lambda: world.leader() is not None):
+                return world.problems or ["NO-LEADER: two of three do not agree"]
+            stage.written(stage.leader())
+            stage.process(last).boot()
+            assert world.run(20.0, world.agreed), "no agreement"
+        return stage.problems()
+
+
+def full_partner(seed: int = 1) -> list[str]:
+    """Of two members that could decide, one has no room: nothing is acknowledged, or it is there after a restart."""
+    with Stage(seed) as stage:
+        world, leader = stage.world, stage.leader()
+        partner, third = stage.followers()
+        world.wires.isolate(third, world.names)
+        world.run(2.5)  # until its connections are given up: nothing is on its way to it any more
+        stage.process(partner).disk.full = True
+        for _ in range(3):
+            stage.write(leader)
+        world.run(0.8)
+        stage.process(leader).kill()
+        stage.process(partner).kill(power=True)
+        stage.process(partner).disk.full = False
+        world.wires.heal()
+        stage.process(partner).boot()
+        world.run(4.0)
+        stage.process(leader).boot()
+        return stage.problems()
+
+
 SCENES: dict[str, Scene] = {
-    scene.__name__: scene for scene in (late_barrier, birth, half_known_tail, orphan_and_snapshot, half_seen_leader)
+    scene.__name__: scene
+    for scene in (
+        late_barrier,
+        birth,
+        half_known_tail,
+        orphan_and_snapshot,
+        half_seen_leader,
+        power_after_yes,
+        full_partner,
+    )
 }

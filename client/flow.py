@@ -11,7 +11,7 @@ answer                                          meaning
 2xx                                             the reply
 4xx, ``command_failed``                         refused: the request is the reason
 4xx that no node of ours wrote                  not applied: again elsewhere
-429, and 503, 507, 508 with a code of ours      not applied: again elsewhere, or later
+408, 429, 503, 507, 508 with a code of ours      not applied: again elsewhere, or later
 504, any other 5xx, an unreadable 2xx or 5xx     a write may have been applied
 connection refused, no route, no such host      not applied: again elsewhere
 connection lost, no answer in time              a write may have been applied
@@ -53,7 +53,16 @@ BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
 
 _NOT_APPLIED = frozenset(
-    {"too_many_requests", "no_leader", "no_quorum", "not_ready", "shutting_down", "storage_full", "too_many_hops"}
+    {
+        "request_timeout",
+        "too_many_requests",
+        "no_leader",
+        "no_quorum",
+        "not_ready",
+        "shutting_down",
+        "storage_full",
+        "too_many_hops",
+    }
 )
 _UNREADABLE = "unreadable_answer"
 _UNREACHABLE, _LOST, _ANSWERED, _IN_DOUBT = range(4)

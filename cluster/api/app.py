@@ -6,6 +6,7 @@ proposed meanwhile goes on without it.
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol
 
 import msgspec
@@ -22,6 +23,8 @@ from quorl.cluster.protocol.wire import Answer, Call
 
 HEADERS_BYTES_MAX = 16 * 1024
 _PROBLEMS = "/problems"
+BODY_S_MAX = 30.0
+"""A body that takes longer to arrive is given up: its client is gone, or means no good."""
 _CHUNK_BYTES = 64 * 1024
 
 
@@ -39,13 +42,22 @@ class Skin:
     """The routes of one node."""
 
     def __init__(
-        self, node: Handler, health: Health, hosts: Hosts, member_token: str, body_bytes_max: int, version: str
+        self,
+        node: Handler,
+        health: Health,
+        hosts: Hosts,
+        member_token: str,
+        body_bytes_max: int,
+        version: str,
+        *,
+        body_s_max: float = BODY_S_MAX,
     ) -> None:
         self._node = node
         self._health = health
         self._hosts = hosts
         self._token = member_token
         self._body_bytes_max = body_bytes_max
+        self._body_s_max = body_s_max
         self._openapi = msgspec.json.encode(document(version))
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -67,7 +79,12 @@ class Skin:
             return _respond(self._about_problems(call))
         if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):
             return web.Response(status=403, text="These routes are for members of the cluster only.\n")
-        body = await self._read_body(request)
+        try:
+            async with asyncio.timeout(self._body_s_max):
+                body = await self._read_body(request)
+        except TimeoutError:
+            detail = f"The body did not arrive within {self._body_s_max:g} s."
+            return _respond(self._node.refuse(call, Problem("request_timeout", detail)))
         if body is None:
             detail = f"The body is larger than the {self._body_bytes_max} bytes that this node takes."
             return _respond(self._node.refuse(call, Problem("payload_too_large", detail)))

@@ -31,7 +31,7 @@ class Timing(NamedTuple):
     election_min_s: float = 0.5
     election_max_s: float = 1.0
     heartbeat_s: float = 0.1
-    step_down_s: float = 1.2
+    step_down_s: float = 1.0
 
 
 class Outside(NamedTuple):

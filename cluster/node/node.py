@@ -118,6 +118,7 @@ class Node:
         self._cleared_s = 0.0
         self._founding = False
         self._stopping = False
+        self._left = False
         self._closed = False
         self._readable = asyncio.Event()
         self.machine: Machine
@@ -181,6 +182,7 @@ class Node:
         self._stopping = True
         self.gateway.drain()
         await self._hand_over()
+        self._left = True
         self._committer.step_aside(NotApplied("shutting_down", f"{self.name} is shutting down"))
         await self._finish_calls()
         await self._catch_up.close()
@@ -354,7 +356,7 @@ class Node:
     def leads(self) -> bool:
         """See ``Core``. Asked several times per request, so it does without the whole ``status``."""
         engine = self.replica.engine
-        return engine.leads and self._serving_term == engine.term
+        return engine.leads and self._serving_term == engine.term and not self._left
 
     def sequence(self) -> int:
         """See ``Core``."""

@@ -46,4 +46,4 @@ def explain(node: str, standing: Standing) -> Problem:
     if standing.filling:
         filling = ", ".join(standing.filling)
         detail += f" Started from an empty disk, so they do not count until a majority of the others has filled it: {filling}."
-    return Problem("no_quorum", detail + " Reads still work with ?consistency=local.")
+    return Problem("no_quorum", detail)

@@ -120,6 +120,14 @@ _OF_HTTP = (
         False,
     ),
     Kind(
+        "request_timeout",
+        408,
+        "Body did not arrive",
+        "The body was announced and did not arrive in time.",
+        "Send the whole body at once, or check the network between client and node.",
+        True,
+    ),
+    Kind(
         "payload_too_large",
         413,
         "Payload too large",

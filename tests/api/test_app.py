@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import cast
 
@@ -148,3 +149,18 @@ async def test_internal_routes_are_for_members(ask: Ask) -> None:
 async def test_a_body_that_is_too_large_is_a_problem(ask: Ask) -> None:
     status, text, _ = await ask("POST", "/v1/topics", bytes(2000))
     assert (status, msgspec.json.decode(text)["code"]) == (413, "payload_too_large")
+
+
+async def test_d13_a_body_that_never_comes_is_given_up(hosts: Hosts) -> None:
+    skin = Skin(Echo(), cast("Health", Well()), hosts, TOKEN, 1000, "1.2.3", body_s_max=0.05)
+    runner = web.ServerRunner(web.Server(skin.handle, access_log=None))
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    for length in (10, 5000):
+        reader, writer = await asyncio.open_connection(*runner.addresses[0])
+        writer.write(f"POST /v1/topics HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{{".encode())
+        answer = await reader.read(400)
+        assert (b" 408 " if length == 10 else b" 413 ") in answer
+        writer.close()
+        await writer.wait_closed()
+    await runner.cleanup()

@@ -40,6 +40,7 @@ class Election:
         self._won = False
         self._votes_counted: set[tuple[int, str]] = set()
         self.may_stand: Callable[[], bool] = lambda: True
+        self.may_vote: Callable[[], bool] = lambda: True
         self.campaign_is_transfer = False
 
     # -- the leader's life ------------------------------------------------------------------------------------------
@@ -107,8 +108,11 @@ class Election:
         engine, log = self._engine, self._engine.log
         if asked.term <= engine.term:
             engine.say(member, TermHint(engine.term))
-        elif not engine.blank and not self.protects_leader() and self._up_to_date(asked, log.last_index):
+        elif self._votes() and not self.protects_leader() and self._up_to_date(asked, log.last_index):
             engine.say(member, PreVoteGranted(asked.round))
+
+    def _votes(self) -> bool:
+        return not self._engine.blank and self.may_vote()
 
     def _up_to_date(self, asked: PreVote, last_index: int) -> bool:
         last_term = self._engine.log.term_at(last_index) or 0
@@ -123,7 +127,7 @@ class Election:
     def on_request_vote(self, member: library.Member, asked: RequestVote) -> bool:
         """Whether the library may look at this request: not while a leader lives, and not from an empty disk."""
         engine = self._engine
-        if engine.blank or (not asked.transfer and self.protects_leader()):
+        if not self._votes() or (not asked.transfer and self.protects_leader()):
             return False
         if asked.term == engine.term and engine.voted_for == member.id:
             engine.say(member, Vote(asked.term))  # the answer was lost: the same vote again is no second vote

@@ -80,6 +80,7 @@ class Replica:
         )
         self.engine = Engine(identity.name, others, log, applied_index, clock, dice, timing, outside)
         self.engine.election.may_stand = self._may_stand
+        self.engine.election.may_vote = self._may_vote
 
     # -- life ------------------------------------------------------------------------------------------------------
     async def start(self) -> None:
@@ -209,13 +210,16 @@ class Replica:
         return self._log.ballot.cluster_id is None and self.engine.term == 0 and self._log.last_index == 1
 
     def _may_stand(self) -> bool:
-        """Whether this member may stand for election.
+        """Whether this member may stand for election: not from a disk that was emptied, and not onto one that is full."""
+        return not self.engine.blank and self._has_room() and self._may_vote()
 
-        Not from a disk that was emptied, and not onto one that is full: a leader must write. And a new cluster forms only once every member was seen in its first state:
-        two lost disks and a member that never ran could otherwise found a second one beside it.
+    def _may_vote(self) -> bool:
+        """Whether this member's disk can have forgotten nothing: it is not as at birth, or this is a birth.
+
+        A new cluster forms only once every member was seen in its first state, by those who stand and by those who
+        vote: two lost disks and members that never ran, or never heard that the cluster was founded, could otherwise
+        found a second one beside it.
         """
-        if self.engine.blank or not self._has_room():
-            return False
         if not self._pristine():
             return True
         return all(peer in self._peers and self._peers[peer].cluster_id is None for peer in self._others)

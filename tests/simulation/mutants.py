@@ -87,6 +87,7 @@ MUTANTS: dict[str, Mutant] = {
         _one("blank", 1),
         _one("blank_forever"),
         _scene("birth", scenes.birth),
+        _scene("birth_votes", scenes.half_born),
         _one("snapshot_reset"),
         _one("reset_note", 6),
         _one("trim_note"),

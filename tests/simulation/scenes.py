@@ -59,6 +59,35 @@ def birth(seed: int = 1) -> list[str]:
         return [f"TWO-CLUSTERS: {known}, {second} leads one of them"] if len(known) > 1 else world.problems
 
 
+def half_born(seed: int = 1) -> list[str]:
+    """Two of five vote in the first term and hear no more of it; two of those who founded the cluster lose their disks."""
+    with Stage(seed, born=False, members=5) as stage:
+        world = stage.world
+        world.boot_all()
+        assert world.run(20.0, lambda: any(node.replica.engine.leads for node in world.nodes())), "no leader"
+        leader = next(node.name for node in world.nodes() if node.replica.engine.leads)
+        late = [name for name in world.names if name != leader][:2]
+        founders = [name for name in world.names if name not in late]
+        for name in late:
+            world.wires.isolate(name, founders)
+        assert world.run(5.0, lambda: stage.node(leader).machine.cluster_id is not None), "no cluster"
+        world.run(2.5)
+        emptied = [leader, next(name for name in founders if name != leader)]
+        kept = next(name for name in founders if name not in emptied)
+        stage.process(kept).kill()
+        for name in emptied:
+            stage.process(name).wipe()
+        world.wires.heal()
+        for name in emptied:
+            stage.process(name).boot()
+        world.run(10.0)
+        stage.process(kept).boot()
+        agreed = world.run(20.0, world.agreed)
+        known = {node.machine.cluster_id for node in world.nodes()} - {None}
+        problems = [f"TWO-CLUSTERS: {known}"] if len(known) > 1 else []
+        return world.problems + problems + ([] if agreed else ["STUCK: the members do not agree"])
+
+
 def half_known_tail(seed: int = 1) -> list[str]:
     """A member returns with a tail that nobody else has, and its leader's first messages hold only what it knows."""
     with Stage(seed, append_bytes_max=1, replication_window_bytes=1, snapshot_every=1_000_000) as stage:
@@ -166,6 +195,7 @@ SCENES: dict[str, Scene] = {
     for scene in (
         late_barrier,
         birth,
+        half_born,
         half_known_tail,
         orphan_and_snapshot,
         half_seen_leader,

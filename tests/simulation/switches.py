@@ -11,6 +11,7 @@ import msgspec
 
 from quorl.cluster.consensus import logstore, segment
 from quorl.cluster.consensus.ballot import Ballot
+from quorl.cluster.consensus.election import Election
 from quorl.cluster.consensus.engine import Engine
 from quorl.cluster.consensus.library import Member
 from quorl.cluster.consensus.logstore import LogStore
@@ -81,6 +82,11 @@ def snapshot_reset(setter: Setter) -> None:
         engine.commit_index = max(engine.commit_index, index)
 
     setter(Engine, "installed", installed)
+
+
+def birth_votes(setter: Setter) -> None:
+    """Members that never ran vote for whoever asks, although not every member has been seen."""
+    setter(Election, "_votes", lambda election: not election._engine.blank)
 
 
 def one_probe(setter: Setter) -> None:
@@ -236,6 +242,7 @@ _TABLE: list[Switch] = [
     refuse_everything,
     full_disk,
     snapshot_reset,
+    birth_votes,
     one_probe,
     applied_twice,
     receipt_digest,

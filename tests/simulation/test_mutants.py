@@ -13,7 +13,18 @@ from tests.consensus.repairs.switches import SWITCHES as CONSENSUS_SWITCHES
 from tests.simulation.mutants import MUTANTS, hunt
 from tests.simulation.switches import SWITCHES
 
-QUICK = ("lying_disk", "pre_vote", "vote_once", "commit_clamp", "late_barrier", "birth", "receipt_digest", "watch_wake")
+QUICK = (
+    "lying_disk",
+    "barrier",
+    "pre_vote",
+    "vote_once",
+    "commit_clamp",
+    "late_barrier",
+    "birth",
+    "birth_votes",
+    "receipt_digest",
+    "watch_wake",
+)
 STOCK_FIRST, STOCK_SEEDS = 7, 11
 
 

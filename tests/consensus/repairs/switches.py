@@ -287,6 +287,7 @@ def blank_forever(setter: Setter) -> None:
 def birth(setter: Setter) -> None:
     """A cluster may be founded by any majority of empty disks."""
     setter(Replica, "_may_stand", lambda replica: True)
+    setter(Replica, "_may_vote", lambda replica: True)
 
 
 def resigns(setter: Setter) -> None:

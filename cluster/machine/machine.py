@@ -202,7 +202,6 @@ class Machine:
         """Apply one command, unless a receipt says that it has been."""
         state = self._state
         command = _decode_command(sealed.command)
-        receipts.clear(state)
         if sealed.key is None:
             value = self._apply_command(command)
             return Outcome(value, replayed=False), outcomes.encode(value)
@@ -213,6 +212,7 @@ class Machine:
         value = self._apply_command(command)
         blob = outcomes.encode(value)
         if receipts.is_kept(command, value):
+            receipts.clear(state)
             receipts.keep(state, op, sealed.key, sealed.digest, blob)
         return Outcome(value, replayed=False), blob
 

@@ -2,7 +2,8 @@
 
 Invariants: at most one receipt per operation and key. Ordinals are dense from ``first_receipt`` to ``next_receipt``, and
 the oldest go first, so what is too old or too many is always at the front. A receipt is honoured until it is cleared
-away, and no command clears away more than ``RECEIPT_EVICTIONS_PER_COMMAND``. No receipt is kept for a refusal that may
+away. Only a command that is about to keep one clears away others, no more than ``RECEIPT_EVICTIONS_PER_COMMAND``: a
+repeat finds its receipt also if that is the oldest of ``RECEIPTS_MAX``. No receipt is kept for a refusal that may
 pass, nor for a ``Consume`` that found nothing and will be tried again under its key because its caller waits. One that
 is the last try is kept, found or not: a copy of an earlier try may still be under way, and must not take messages for a
 caller who was told that there are none.

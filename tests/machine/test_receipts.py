@@ -100,11 +100,21 @@ def test_receipts_are_bounded_in_number(rig: Rig, monkeypatch: pytest.MonkeyPatc
     rig.sound()
     monkeypatch.setattr(limits, "RECEIPTS_MAX", 1)
     rig.apply(seal(t.Consume(topic="t", consumer_id=1)))
-    assert kept(rig) == []
+    assert kept(rig) == ["k4", "k5", "k6"]  # nothing was kept, so nothing had to go
     rig.outcome(t.RegisterProducer(topic="t"), "k0")
+    assert kept(rig) == ["k0"]
     rig.machine.reload()
     rig.outcome(t.RegisterProducer(topic="t"), "k1")
     assert kept(rig) == ["k1"]
+
+
+def test_a_repeat_of_the_oldest_of_all_receipts_is_a_repeat(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RECEIPTS_MAX", 3)
+    first, *_ = [rig.outcome(t.RegisterProducer(topic="t"), key).value for key in "abc"]
+    again = rig.outcome(t.RegisterProducer(topic="t"), "a")
+    assert (again.value, again.replayed) == (first, True)
+    assert kept(rig) == ["a", "b", "c"]
+    rig.sound()
 
 
 def test_receipts_are_bounded_in_age_by_cluster_time_and_cleared_a_few_at_a_time(
@@ -118,7 +128,9 @@ def test_receipts_are_bounded_in_age_by_cluster_time_and_cleared_a_few_at_a_time
     assert len(kept(rig)) == 7
     rig.now_ms += 1
     rig.outcome(t.RegisterProducer(topic="t"))
-    assert kept(rig) == ["old4", "old5", "young"]
-    rig.outcome(t.RegisterProducer(topic="t"))
-    assert kept(rig) == ["young"]
+    assert len(kept(rig)) == 7  # honoured until another needs clearing away
+    rig.outcome(t.RegisterProducer(topic="t"), "new0")
+    assert kept(rig) == ["old4", "old5", "young", "new0"]
+    rig.outcome(t.RegisterProducer(topic="t"), "new1")
+    assert kept(rig) == ["young", "new0", "new1"]
     rig.sound()

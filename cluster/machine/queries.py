@@ -6,7 +6,6 @@ A value that only the state or the calendar can judge is refused with a ``ValueE
 
 from __future__ import annotations
 
-import difflib
 import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple, assert_never
@@ -47,8 +46,11 @@ _READ_BY = (  # CROSS JOIN keeps the order of the loops: one look-up per consume
     " AND k.start_offset <= ?3 AND ?3 < k.next_offset ORDER BY c.consumer_id"
 )
 
-_NEIGHBOURS = 100
-"""How many names on either side are looked at for one that was perhaps meant."""
+SUGGEST_CHARS_MAX = 40
+SUGGEST_CANDIDATES_MAX = 20
+"""A suggestion is looked for among so many names, of at most so many characters; the work is their product."""
+_TYPING_ERROR_CHARS = 2
+"""One character too many, one missing, one wrong, or two in the wrong order; not more."""
 _ITEM_BYTES = 256
 _DETAIL_BYTES = 100
 """Estimates of the JSON of a list's item, and of what it says of one partition."""
@@ -75,11 +77,24 @@ def query(connection: sqlite3.Connection, request: Query[Any], decode: Decode = 
 
 
 def suggest(connection: sqlite3.Connection, name: str) -> str | None:
-    """The name of a topic that was perhaps meant, among those that stand near in the order of names."""
-    names = [near for (near,) in connection.execute(_NAMES_BEFORE, (name, _NEIGHBOURS))]
-    names += [near for (near,) in connection.execute(_NAMES_AFTER, (name, _NEIGHBOURS))]
-    found = difflib.get_close_matches(name, names, n=1, cutoff=0.7)
-    return found[0] if found else None
+    """The name of a topic that was perhaps meant, among those that stand nearest in the order of names."""
+    if len(name) > SUGGEST_CHARS_MAX:
+        return None
+    each_side = SUGGEST_CANDIDATES_MAX // 2
+    near = [*connection.execute(_NAMES_BEFORE, (name, each_side)), *connection.execute(_NAMES_AFTER, (name, each_side))]
+    judged = [(_differing(name, other), other) for (other,) in near if len(other) <= SUGGEST_CHARS_MAX]
+    differing, other = min(judged, default=(len(name), ""))
+    return other if differing <= _TYPING_ERROR_CHARS and 2 * differing < len(name) else None
+
+
+def _differing(name: str, other: str) -> int:
+    """How many characters lie between what two names begin with and what they end with."""
+    shorter, begin, end = min(len(name), len(other)), 0, 0
+    while begin < shorter and name[begin] == other[begin]:
+        begin += 1
+    while end < shorter - begin and name[-1 - end] == other[-1 - end]:
+        end += 1
+    return max(len(name), len(other)) - begin - end
 
 
 def _answer(connection: sqlite3.Connection, request: Read, decode: Decode) -> Reply | Rejection:

@@ -40,7 +40,30 @@ def test_a_misspelt_topic_is_told_what_was_perhaps_meant(rig: Rig) -> None:
         assert found.detail == 'There is no topic "email". Did you mean "emails"?'
     assert rig.ask(t.GetTopic(topic="zzz"), t.TopicNotFound).detail == 'There is no topic "zzz".'
     rig.do(t.CreateTopic(name="a"), t.TopicCreated)
-    assert queries.suggest(rig.connection, "emailss") == "emails"
+    for typed in ("emailss", "emals", "emaisl", "enails", "eemails"):
+        assert queries.suggest(rig.connection, typed) == "emails"
+    for other in ("b", "e", "mails-of-mine", "emigrants"):
+        assert queries.suggest(rig.connection, other) is None
+
+
+def test_the_search_for_what_was_meant_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    judged: list[str] = []
+    judge = queries._differing
+
+    def counting(name: str, other: str) -> int:
+        judged.append(other)
+        return judge(name, other)
+
+    monkeypatch.setattr(queries, "_differing", counting)
+    short, long = "s" * (queries.SUGGEST_CHARS_MAX - 3), "l" * limits.TOPIC_NAME_CHARS_MAX
+    rig.apply(*(seal(t.CreateTopic(name=f"{stem[:197]}{i:03d}")) for i in range(200) for stem in (short, long)))
+    assert queries.suggest(rig.connection, f"{short}05") is not None
+    assert 0 < len(judged) <= queries.SUGGEST_CANDIDATES_MAX
+    judged.clear()
+    assert queries.suggest(rig.connection, f"{long[:197]}05") is None
+    assert judged == []
+    assert queries.suggest(rig.connection, "l" * queries.SUGGEST_CHARS_MAX) is None
+    assert judged == ["emails"]
 
 
 def test_a_topic_is_described_with_its_partitions(rig: Rig) -> None:

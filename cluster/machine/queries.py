@@ -17,10 +17,33 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
 
-__all__ = ["BadCursor", "BadStart", "Read", "query", "suggest"]
+__all__ = ["BadCursor", "BadStart", "ListNames", "Names", "Read", "query", "suggest"]
+
+
+class Names(Reply, frozen=True):
+    """Names of topics in their order, and whether there are more behind them."""
+
+    names: list[str]
+    more: bool
+
+
+class ListNames(Query[Names], frozen=True, tag="list_names"):
+    """The names of topics and nothing else. Only nodes ask this, of themselves: it is no operation of the table."""
+
+    after: str
+    limit: int
+
 
 Read = (
-    t.ListTopics | t.GetTopic | t.ListProducers | t.ListConsumers | t.GetConsumer | t.Browse | t.GetMessage | t.GetSize
+    ListNames
+    | t.ListTopics
+    | t.GetTopic
+    | t.ListProducers
+    | t.ListConsumers
+    | t.GetConsumer
+    | t.Browse
+    | t.GetMessage
+    | t.GetSize
 )
 """Every query that there is."""
 
@@ -100,6 +123,9 @@ def _differing(name: str, other: str) -> int:
 def _answer(connection: sqlite3.Connection, request: Read, decode: Decode) -> Reply | Rejection:
     if isinstance(request, t.ListTopics):
         return _list_topics(connection, request)
+    if isinstance(request, ListNames):
+        found = [found for (found,) in connection.execute(_NAMES_AFTER, (request.after, request.limit + 1))]
+        return Names(names=found[: request.limit], more=len(found) > request.limit)
     name = request.topic
     row = connection.execute(_TOPIC_BY_NAME, (name,)).fetchone()
     if row is None:

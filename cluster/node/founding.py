@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from quorl.cluster.machine.queries import Names
 from quorl.cluster.node.visit import Asked, Scene
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
@@ -106,8 +107,8 @@ def _get_size(taken: _MaybeConsumer) -> t.GetSize:
 
 # -- what is answered ----------------------------------------------------------------------------------------------
 def _topics(reply: Reply) -> dict[str, Any]:
-    assert isinstance(reply, t.TopicList)
-    return {"topics": [topic.name for topic in reply.items]}
+    assert isinstance(reply, Names)
+    return {"topics": reply.names}
 
 
 def _created(reply: Reply) -> dict[str, Any]:

@@ -176,7 +176,7 @@ class Gateway:
         if visit.row.writes:
             return await self._writing.write(visit)
         if isinstance(visit.request, t.ListTopics) and isinstance(visit.voice, founding.Route):
-            return await self._reading.list_all(visit, visit.request)
+            return await self._reading.list_names(visit)
         return await self._reading.read(visit)
 
     def _request_id(self, call: Call) -> str:

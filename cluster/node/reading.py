@@ -6,14 +6,17 @@ gets a barrier from the leader, asked for after the read arrived, and waits for 
 
 from __future__ import annotations
 
+import asyncio
+
 import msgspec
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
-from quorl.cluster.machine.queries import BadCursor, BadStart
+from quorl.cluster.machine.queries import BadCursor, BadStart, ListNames, Names
 from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
 from quorl.cluster.node.forwarding import Leading
 from quorl.cluster.node.polls import LongPolls
 from quorl.cluster.node.visit import Declined, Visit
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.problems import Problem, problem_of
@@ -53,17 +56,17 @@ class Reading:
             return visit.voice.problem(problem_of(value), visit.scene)
         return visit.voice.reply(visit.row, value)
 
-    async def list_all(self, visit: Visit, request: t.ListTopics) -> Answer:
-        """Answer with every page of topics at once."""
+    async def list_names(self, visit: Visit) -> Answer:
+        """Answer with the names of all topics at once; others have their turn between one page of them and the next."""
         await self._become_fresh(visit)
-        items: list[t.TopicInfo] = []
-        cursor: str | None = ""
-        while cursor is not None:
-            page = await self._core.read(msgspec.structs.replace(request, cursor=cursor))
-            assert isinstance(page, t.TopicList)
-            items += page.items
-            cursor = page.next
-        return visit.voice.reply(visit.row, t.TopicList(items=items, next=None))
+        names: list[str] = []
+        while True:
+            page = await self._core.read(ListNames(after=names[-1] if names else "", limit=limits.PAGE_ITEMS_MAX))
+            assert isinstance(page, Names)
+            names += page.names
+            if not page.more:
+                return visit.voice.reply(visit.row, Names(names=names, more=False))
+            await asyncio.sleep(0)
 
     async def _browse(self, request: t.Browse, poll_until: float) -> Reply | Rejection:
         while True:

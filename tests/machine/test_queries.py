@@ -28,7 +28,7 @@ def rig() -> Rig:
 
 def test_the_machine_answers_every_query_of_the_table() -> None:
     asked = {row.request for row in OPERATIONS if issubclass(row.request, Query)}
-    assert asked == set(queries.Read.__args__)
+    assert asked | {queries.ListNames} == set(queries.Read.__args__)
     rig = Rig()
     with pytest.raises(AssertionError):
         rig.machine.query(GetCluster())  # type: ignore[arg-type]
@@ -107,6 +107,11 @@ def test_a4_topics_are_listed_in_pages_in_order_of_their_names(limit: int) -> No
     for prefix in ("a", "ab", "\U0001f986", "\U0010ffff", "none"):
         listed = walk(rig, t.ListTopics(limit=limit, prefix=prefix), t.TopicList)
         assert [info.name for info in listed] == [name for name in sorted(NAMES) if name.startswith(prefix)]
+    names: list[str] = []
+    while (page := rig.ask(queries.ListNames(after=names[-1] if names else "", limit=limit), queries.Names)).more:
+        assert len(page.names) == limit
+        names += page.names
+    assert names + page.names == sorted(NAMES)
 
 
 def test_a_page_ends_where_it_grows_too_large(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

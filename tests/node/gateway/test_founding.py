@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import msgspec
@@ -161,6 +162,20 @@ async def test_a4_every_topic_is_listed_however_many_there_are(monkeypatch: pyte
     for name in names:
         await cluster.call("n1", "POST", "/topics", {"name": name})
     assert (await cluster.call("n2", "GET", "/topics"))[1] == {"status": "success", "topics": names}
+
+
+async def test_others_have_their_turn_while_every_topic_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "PAGE_ITEMS_MAX", 1)
+    cluster = Cluster()
+    for number in range(5):
+        await cluster.call("n1", "POST", "/topics", {"name": f"t{number}"})
+    listing = asyncio.ensure_future(cluster.call("n1", "GET", "/topics"))
+    turns = 0
+    while not listing.done():
+        await asyncio.sleep(0)
+        turns += 1
+    assert turns > 4
+    assert len(listing.result()[1]["topics"]) == 5
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

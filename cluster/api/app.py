@@ -79,6 +79,9 @@ class Skin:
             return _respond(self._about_problems(call))
         if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):
             return web.Response(status=403, text="These routes are for members of the cluster only.\n")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            detail = f"The body is said to be {headers['content-encoding'][:50]}; send it as it is."
+            return _respond(self._node.refuse(call, Problem("unsupported_media_type", detail)))
         try:
             async with asyncio.timeout(self._body_s_max):
                 body = await self._read_body(request)

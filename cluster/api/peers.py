@@ -12,7 +12,6 @@ from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.protocol.wire import Answer, Call
 
 _CONNECT_TIMEOUT_S = 1.0
-_CONNECTIONS_PER_PEER = 128
 
 
 class HttpPeers:
@@ -25,13 +24,17 @@ class HttpPeers:
 
     async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
         """See ``core.Peers``."""
-        target = f"http://{self._addresses[peer]}{call.path}" + (f"?{call.query}" if call.query else "")
+        target = call.path + (f"?{call.query}" if call.query else "")
+        url = URL(f"http://{self._addresses[peer]}{target}", encoded=True)
+        if url.raw_path_qs != target:
+            # What arrives must be what was asked, byte for byte; anything else might be another operation.
+            raise PeerUnreachable(f"{target[:200]!r} cannot be sent on as it is")
         timeout = aiohttp.ClientTimeout(total=max(0.001, timeout_s), sock_connect=_CONNECT_TIMEOUT_S)
         headers = {**call.headers, HEADER: self._token}
         try:
             async with self._opened().request(
                 call.method,
-                URL(target, encoded=True),  # byte for byte: what the client percent-encoded stays as it is
+                url,
                 data=call.body or None,
                 headers=headers,
                 timeout=timeout,
@@ -46,9 +49,13 @@ class HttpPeers:
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            connector = aiohttp.TCPConnector(limit=0, limit_per_host=_CONNECTIONS_PER_PEER, keepalive_timeout=30)
+            # No limit: a call that waits for news holds its connection, and nothing may queue behind those. How many
+            # calls wait is bounded where they come in.
+            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
             self._session = aiohttp.ClientSession(
-                connector=connector, auto_decompress=False, skip_auto_headers=("User-Agent", "Accept-Encoding")
+                connector=connector,
+                auto_decompress=False,
+                skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
             )
         return self._session
 

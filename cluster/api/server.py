@@ -21,6 +21,7 @@ from aiohttp import web
 
 import quorl
 from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin, introduce
+from quorl.cluster.api.door import Door, connections_max, raise_file_limit
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import token
@@ -35,7 +36,7 @@ from quorl.cluster.node.members import Member
 from quorl.cluster.node.node import Node, Ports, Settings
 
 EXIT_STOPPED, EXIT_MACHINE = 0, 71
-_SHUTDOWN_S = 5.0
+_SHUTDOWN_S = 1.0
 _STEP_DOWN_S = 1.0
 """Answers that were under way when a leader was cut off count for it still: so less than the 1.5 s that are promised."""
 
@@ -117,8 +118,10 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
     """Serve HTTP until a signal or the node's own end."""
     log = structlog.get_logger("quorl.node")
     introduce(quorl.__version__)
-    server = web.Server(
+    server = Door(
         skin.handle,
+        most=connections_max(raise_file_limit()),
+        auto_decompress=False,
         handler_cancellation=True,
         access_log=None,
         max_line_size=HEADERS_BYTES_MAX,
@@ -150,6 +153,7 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
             sys.stderr.write(f"{config.node.name} stopped itself: {reason}\nNothing acknowledged is lost.\n")
             return EXIT_MACHINE
         log.info("node_stopping", signal=stopped.result().name)
+        await site.stop()  # whoever comes now is refused at once and asks another node
         await node.stop()
         log.info("node_stopped")
         return EXIT_STOPPED

@@ -223,7 +223,8 @@ class Engine(Named):
         except Dead:
             return
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            # Too many open files is, like a full disk, a refusal of something new; whatever else fails may have lost.
+            if error.errno not in {errno.ENOSPC, errno.EMFILE, errno.ENFILE}:
                 self.die(f"the disk failed: {error}")
         except Exception as error:
             self.die(f"{type(error).__name__}: {error}")

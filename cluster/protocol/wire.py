@@ -158,8 +158,10 @@ def decode(call: Call) -> tuple[Operation, Request[Any], Options]:
 
 
 def check_target(call: Call) -> None:
-    """Refuse a path and query that are too long or not text."""
+    """Refuse a path and query that are too long, not text, or that the next hop would cut off."""
     target = f"{call.path}?{call.query}"
+    if "#" in target:
+        raise ProtocolError(Problem("invalid_parameter", "A # in the path or the query must be written as %23."))
     try:
         size = len(target) if target.isascii() else len(target.encode())
     except UnicodeEncodeError:

@@ -48,7 +48,7 @@ def hosts() -> Hosts:
 async def ask(hosts: Hosts) -> AsyncIterator[Ask]:
     """Call a skin that really listens: ``await ask("GET", "/livez", host="localhost")``."""
     skin = Skin(Echo(), cast("Health", Well()), hosts, TOKEN, 1000, "1.2.3")
-    runner = web.ServerRunner(web.Server(skin.handle, access_log=None))
+    runner = web.ServerRunner(web.Server(skin.handle, access_log=None, auto_decompress=False))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)
     await site.start()
@@ -153,7 +153,7 @@ async def test_a_body_that_is_too_large_is_a_problem(ask: Ask) -> None:
 
 async def test_d13_a_body_that_never_comes_is_given_up(hosts: Hosts) -> None:
     skin = Skin(Echo(), cast("Health", Well()), hosts, TOKEN, 1000, "1.2.3", body_s_max=0.05)
-    runner = web.ServerRunner(web.Server(skin.handle, access_log=None))
+    runner = web.ServerRunner(web.Server(skin.handle, access_log=None, auto_decompress=False))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     for length in (10, 5000):
@@ -164,3 +164,9 @@ async def test_d13_a_body_that_never_comes_is_given_up(hosts: Hosts) -> None:
         writer.close()
         await writer.wait_closed()
     await runner.cleanup()
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "br"])
+async def test_a_packed_body_is_refused_before_it_is_read(ask: Ask, encoding: str) -> None:
+    status, text, _ = await ask("POST", "/v1/topics", b"no gzip", **{"Content-Encoding": encoding})
+    assert (status, msgspec.json.decode(text)["code"]) == (415, "unsupported_media_type")

@@ -325,3 +325,9 @@ def test_a_page_of_the_node_itself_may_call_it() -> None:
     own = {"content-type": "application/json", "host": "n1:7101", "origin": "http://n1:7101"}
     _, request, _ = decode(call("POST", "/v1/topics", b'{"name":"t"}', own))
     assert request == t.CreateTopic(name="t")
+
+
+@pytest.mark.parametrize("target", ["/v1/topics/orders#1", "/v1/topics/orders?if_empty=true#x"])
+def test_what_the_next_hop_would_cut_off_is_refused(target: str) -> None:
+    refused = problem("DELETE", target)
+    assert (refused.code, "%23" in refused.detail) == ("invalid_parameter", True)

@@ -1,0 +1,73 @@
+"""The door: how many connections come in, and how long one may stand there without asking for anything.
+
+Sockets are the process's too: the log, the state and the other members need some. So strangers who only connect are sent
+away after a while, and beyond a number nobody else is let in until somebody leaves.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import resource
+from typing import Any
+
+from aiohttp import web
+from typing_extensions import override
+
+FILES_RESERVED = 256
+"""Open files that are kept for the log, the state, the other members and calls to them."""
+SILENCE_S_MAX = 10.0
+
+
+def raise_file_limit() -> int:
+    """Take as many open files as the machine allows; how many that is."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return hard if hard != resource.RLIM_INFINITY else 1_048_576
+
+
+def connections_max(files: int) -> int:
+    """How many connections may stand, given how many files may be open: half of the rest is for calls to members."""
+    return max(64, (files - FILES_RESERVED) // 2)
+
+
+class _Full(asyncio.Protocol):
+    """One connection too many."""
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
+class Door(web.Server):
+    """aiohttp's server with a bound on connections and on their silence."""
+
+    def __init__(self, *args: Any, most: int, silence_s: float = SILENCE_S_MAX, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._most = most
+        self._silence_s = silence_s
+        self._asked: set[Any] = set()
+
+    @override
+    def __call__(self) -> Any:
+        return super().__call__() if len(self.connections) < self._most else _Full()
+
+    @override
+    def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
+        super().connection_made(handler, transport)
+        asyncio.get_running_loop().call_later(self._silence_s, self._look, handler, transport)
+
+    @override
+    def connection_lost(self, handler: Any, exc: BaseException | None = None) -> None:
+        self._asked.discard(handler)
+        super().connection_lost(handler, exc)
+
+    def _look(self, handler: Any, transport: asyncio.Transport) -> None:
+        if handler not in self._asked:
+            transport.abort()
+
+    @override
+    def _make_request(self, message: Any, payload: Any, protocol: Any, *rest: Any) -> Any:
+        self._asked.add(protocol)
+        return super()._make_request(message, payload, protocol, *rest)

@@ -122,6 +122,11 @@ class Machine:
             raise
         return Applied(state.header.sequence, results, state.events)
 
+    def partitions(self, topic: str) -> int | None:
+        """How many partitions a topic has; None if there is no such topic."""
+        found = self._state.topic(topic)
+        return None if found is None else found.partitions
+
     def query(self, request: Query[Any]) -> Reply | Rejection:
         """Answer a read from the rows as they are now."""
         return queries.query(self._state.connection, request, self._shelf.decode)

@@ -16,6 +16,7 @@ from typing import NamedTuple, Protocol
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.machine import Applied, Outcome
 from quorl.cluster.node.timekeeper import Stamp
+from quorl.cluster.node.weighing import Weighing
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_entry
 
@@ -42,9 +43,10 @@ class _Waiting(NamedTuple):
 class Committer:
     """The one way of a command into the log."""
 
-    def __init__(self, log: Log, stamp: Callable[[], Stamp]) -> None:
+    def __init__(self, log: Log, stamp: Callable[[], Stamp], partitions: Callable[[str], int | None]) -> None:
         self._log = log
         self._stamp = stamp
+        self._partitions = partitions
         self._pending: deque[_Waiting] = deque()
         self._pending_bytes = 0
         self._barriers: list[asyncio.Future[int]] = []
@@ -136,15 +138,22 @@ class Committer:
         applied.add_done_callback(lambda done: self._done(done, batch, barriers))
 
     def _take(self) -> list[_Waiting]:
+        """What goes into the next entry: no more than every node applies in one turn of its loop without being missed."""
         batch: list[_Waiting] = []
-        size = 0
-        while self._pending and len(batch) < limits.ENTRY_COMMANDS_MAX and size < limits.ENTRY_BYTES_TARGET:
+        size, weighing = 0, Weighing(self._partitions)
+        while (
+            self._pending
+            and len(batch) < limits.ENTRY_COMMANDS_MAX
+            and size < limits.ENTRY_BYTES_TARGET
+            and weighing.rows < limits.ENTRY_ROWS_TARGET
+        ):
             waiting = self._pending.popleft()
             self._pending_bytes -= waiting.size_bytes
             if waiting.future.done():
                 continue  # whoever asked has gone: it was never proposed, and need not be
             batch.append(waiting)
             size += waiting.size_bytes
+            weighing.add(waiting.sealed)
         return batch
 
     def _done(self, done: asyncio.Future[Applied], batch: list[_Waiting], barriers: list[asyncio.Future[int]]) -> None:

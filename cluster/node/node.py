@@ -139,6 +139,7 @@ class Node:
             raise damaged(BALLOT_NAME, None, "missing although there is a state; a vote may be forgotten")
         store = LogStore(ports.disk, segment_bytes=max(1024, settings.log_bytes_max // 4))
         self._store = store
+        store.ballot.claim(self.name)
         self.machine = self._open_machine()
         align(store, self.machine)
         self._watch.replaced(self.machine.position.sequence)
@@ -155,7 +156,7 @@ class Node:
             Callbacks(self._apply, self._snapshot_needed, self._on_changed, self._on_died),
             has_room=lambda: ports.disk.free_bytes() > limits.DISK_SPARE_BYTES,
         )
-        self._committer = Committer(self.replica, self._stamp)
+        self._committer = Committer(self.replica, self._stamp, self._partitions)
         self._trimming = Trimming(ports.states, ports.offload, self.replica.trim, settings.snapshot_every, ports.log)
         self._catch_up = CatchUp(ports.states, ports.offload, self._peers, self._install, ports.log)
         self._internal = Internal(self, ports.states, ports.offload)
@@ -276,6 +277,13 @@ class Node:
         status = self.replica.status()
         self._time.look(deciding=status.quorum_fresh)
         return self._time.stamp()
+
+    def _partitions(self, topic: str) -> int | None:
+        try:
+            return self.machine.partitions(topic)
+        except sqlite3.Error:
+            # What a broken disk means is judged where the entry is applied; until then the topic counts as the largest.
+            return limits.PARTITIONS_MAX
 
     def _new_key(self) -> str:
         # In sequence, because keys that lie together cost the receipts' index one page instead of one page each.

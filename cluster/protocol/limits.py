@@ -44,6 +44,8 @@ COMMANDS_PENDING_BYTES_MAX = 64 * 1024 * 1024
 ENTRY_COMMANDS_MAX = 2_000
 ENTRY_BYTES_TARGET = 1024 * 1024
 """Group commit closes an entry once it holds this much; one command more may exceed it by REQUEST_BYTES_MAX."""
+ENTRY_ROWS_TARGET = 4_096
+"""Group commit closes an entry once its commands may write so many rows; one command more may exceed it."""
 ENTRY_BYTES_MAX = 4 * 1024 * 1024
 LOG_BYTES_KEPT_MAX = 512 * 1024 * 1024
 """Log that is kept in memory and on disk for a connected follower that stores nothing."""

@@ -280,3 +280,12 @@ def test_a_size_is_counted_in_the_same_way_before_and_in_the_log(rig: Rig) -> No
 def test_every_limit_that_bounds_a_page_of_messages_is_below_a_frame() -> None:
     assert limits.PAGE_BYTES_MAX + 2 * limits.REQUEST_BYTES_MAX < limits.FRAME_BYTES_MAX
     assert door.Machine.VERSION == 1
+
+
+def test_the_machine_tells_how_many_partitions_a_topic_has() -> None:
+    rig = Rig()
+    assert rig.machine.partitions("t") is None
+    rig.do(t.CreateTopic(name="t", partitions=3), t.TopicCreated)
+    assert rig.machine.partitions("t") == 3
+    rig.do(t.DeleteTopic(topic="t"), t.TopicDeleted)
+    assert rig.machine.partitions("t") is None

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
+import msgspec
 import pytest
 
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.machine import Applied, Outcome
 from quorl.cluster.node import committer as c
 from quorl.cluster.node.timekeeper import Stamp
-from quorl.cluster.protocol.entry import Sealed, decode_entry
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.entry import Sealed, decode_entry, encode_command
+from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.system import Founded
 
 
@@ -49,7 +54,7 @@ async def log() -> ScriptedLog:
 
 @pytest.fixture
 async def committer(log: ScriptedLog) -> c.Committer:
-    committer = c.Committer(log, lambda: Stamp(1, 1))
+    committer = c.Committer(log, lambda: Stamp(1, 1), {"one": 1, "wide": 256}.get)
     committer.lead()
     return committer
 
@@ -70,6 +75,42 @@ async def test_what_waits_while_an_entry_travels_is_one_entry(log: ScriptedLog, 
     log.apply()
     assert [(await other)[1] for other in others] == [2, 2]
     assert log.entries == [[b"1"], [b"2", b"3"]]
+
+
+def register(topic: str) -> Command[Any]:
+    return t.RegisterConsumer(topic=topic)
+
+
+@pytest.mark.parametrize(
+    ("asked", "most"),
+    [
+        ([register("one")], 50),
+        ([register("wide")], 4),
+        ([t.CreateTopic(name="new", partitions=256)], 4),
+        ([t.CreateTopic(name="new", partitions=256), register("new")], 4),
+        ([t.Append(topic="wide", messages=[t.Message(value=msgspec.Raw(b"1"))] * 500)], 4),
+        ([t.Append(topic="wide", messages=[t.Message(value=msgspec.Raw(b"1"))])], 50),
+        ([t.Consume(topic="wide", consumer_id=1, max=1000)], 4),
+        ([t.Consume(topic="wide", consumer_id=1)], 50),
+        ([t.RegisterProducer(topic="wide")], 50),
+    ],
+)
+async def test_an_entry_ends_where_its_rows_grow_too_many(
+    log: ScriptedLog,
+    committer: c.Committer,
+    monkeypatch: pytest.MonkeyPatch,
+    asked: list[Command[Any]],
+    most: int,
+) -> None:
+    monkeypatch.setattr(limits, "ENTRY_ROWS_TARGET", 1000)
+    everything = [asked[min(i, len(asked) - 1)] for i in range(50)]
+    done = [committer.submit(Sealed(None, b"", encode_command(one))) for one in everything]
+    await asyncio.sleep(0)
+    while not done[-1].done():
+        log.apply()
+        await asyncio.sleep(0)
+    sizes = [len(entry) for entry in log.entries]
+    assert (sizes[0], sum(sizes)) == (most, 50)
 
 
 async def test_answers_come_before_the_announcement(log: ScriptedLog, committer: c.Committer) -> None:

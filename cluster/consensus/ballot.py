@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from quorl.cluster.consensus.damage import damaged, other_format
-from quorl.cluster.consensus.port import Disk
+from quorl.cluster.consensus.port import Damaged, Disk
 
 NAME = "ballot"
 VERSION = 1
@@ -40,6 +40,7 @@ class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reset: tuple[int, int] | None
     cluster_id: str | None
     blank: bool
+    node: str | None = None
 
 
 def _encode(content: _Content) -> bytes:
@@ -132,6 +133,18 @@ class Ballot:
         assert term > self.term or self.vote in {None, vote}, f"two votes in term {term}: {self.vote}, then {vote}"
         if (term, vote) != (self.term, self.vote):
             self._write(term=term, vote=vote, floor=max(self.floor, floor))
+
+    def claim(self, node: str) -> None:
+        """Note whose promises these are; ``Damaged`` if they are another member's, because both would keep the wrong ones."""
+        owner = self._content.node
+        if owner is None:
+            self._write(node=node)
+        elif owner != node:
+            swapped = (
+                f"{NAME}: this is the data directory of {owner}, and this node is {node}. Put each directory back to its "
+                "own node: nothing is damaged, and nothing was changed."
+            )
+            raise Damaged(swapped)
 
     def set_identity(self, cluster_id: str | None, blank: bool) -> None:
         """Say which cluster this disk belongs to; that never changes once it is known."""

@@ -18,8 +18,6 @@ from quorl.cluster.protocol.wire import Answer
 
 _TRY_ELSEWHERE = {"no_leader", "no_quorum", "not_ready", "shutting_down"}
 _STATUS_NOT_APPLIED = {429, 503, 507, 508}
-_RELAY_S_MAX = 2.0
-"""How long an accepted answer is held back until this node has applied it; one that cannot apply must not hide it."""
 _STATUS_UNKNOWN = {502, 504}
 
 
@@ -88,7 +86,7 @@ class Writing:
             if answer.status == 503 or before:
                 return None
         # There is an outcome. Should the time be over before it has left, "certainly not applied" would be a lie.
-        await core.wait_applied(sequence_of(answer), min(visit.until, core.monotonic() + _RELAY_S_MAX))
+        await core.wait_applied(sequence_of(answer), visit.until)
         return relayed(answer)
 
 

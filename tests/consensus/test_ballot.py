@@ -147,3 +147,10 @@ def test_a_ballot_with_other_fields_is_not_guessed_at(disk: FakeDisk) -> None:
     disk.put(NAME, b"quorl-ballot 1 %08x\n" % zlib.crc32(line) + line)
     with pytest.raises(Damaged, match="cannot be read"):
         Ballot.load(disk.boot())
+
+
+def test_the_promises_of_one_member_are_not_anothers(disk: FakeDisk, ballot: Ballot) -> None:
+    ballot.claim("n1")
+    load(disk).claim("n1")
+    with pytest.raises(Damaged, match="data directory of n1, and this node is n2"):
+        load(disk).claim("n2")

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 _BEREFT_RETRY_S = (0.02, 0.12)
 """Pause between pre-votes while the leader is known to be dead: short, and random so that two seldom ask at once."""
+_SPLIT_RETRY_S = (0.05, 0.2)
+"""Pause after a campaign in which two asked at once all the same: longer than the votes of a healthy pair take."""
 
 
 class Election:
@@ -85,6 +87,12 @@ class Election:
         engine.forget_leader()
         if self.may_stand():
             self._ask()
+
+    def after_tick(self) -> None:
+        """Let a candidate that splits the votes of a dead leader's followers try again soon, as a pre-vote would."""
+        engine, now = self._engine, self._clock.monotonic()
+        if self._bereft and engine.role == library.CANDIDATE and engine.election_deadline > now + _SPLIT_RETRY_S[1]:
+            engine.election_deadline = now + self._dice.uniform(*_SPLIT_RETRY_S)
 
     def _ask(self) -> None:
         engine, log = self._engine, self._engine.log

@@ -102,6 +102,7 @@ class Engine(Named):
     def _tick(self) -> None:
         self.election.before_tick()
         self.doTick(0.0)
+        self.election.after_tick()
         self._release_waiting()
 
     def receive(self, peer: str, message: Message) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from time import perf_counter
 from zlib import crc32
 
 import pytest
@@ -75,18 +74,3 @@ def test_what_is_kept_is_less_than_one_frame() -> None:
     for byte in pack(b"z" * 100)[:-1]:
         assert reader.feed(bytes([byte])) == []
         assert reader.kept_bytes < 100 + HEADER_BYTES
-
-
-def test_a_large_frame_in_small_pieces_costs_linear_time() -> None:
-    def cost_s(size: int) -> float:
-        frame = pack(bytes(size))
-        reader = FrameReader(size)
-        payloads: list[bytes] = []
-        begun = perf_counter()
-        for begin in range(0, len(frame), 1024):
-            payloads = reader.feed(frame[begin : begin + 1024])
-        assert len(payloads[0]) == size
-        return perf_counter() - begun
-
-    small = min(cost_s(1 << 20) for _ in range(3))
-    assert min(cost_s(8 << 20) for _ in range(3)) < 30 * small  # quadratic would be 64 times as much

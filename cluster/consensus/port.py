@@ -238,6 +238,9 @@ class StateFiles(Protocol):
     def receive(self, offset: int, data: bytes) -> None:
         """Write a piece of an incoming copy; offset 0 begins anew."""
 
+    def forget_incoming(self) -> None:
+        """Give back the room of an incoming copy that will not be installed."""
+
     def install(self, snapshot: Snapshot) -> None:
         """Check the received copy (size, sha256, SQLite's own check, position) and put it durably in the state's place.
 

@@ -151,6 +151,10 @@ class SqliteStateFiles:
                 raise Damaged(f"A piece of a copy begins at byte {offset}, and {file.tell()} bytes are here.")
             file.write(data)
 
+    def forget_incoming(self) -> None:
+        """Give back the room of an incoming copy that will not be installed."""
+        self._incoming.unlink(missing_ok=True)
+
     def install(self, snapshot: Snapshot) -> None:
         """Check the received copy and put it durably in the state's place; no connection may be open.
 

@@ -14,8 +14,10 @@ from quorl.cluster.node.upkeep import PIECE_BYTES
 from quorl.cluster.protocol.wire import Answer, Call
 
 PREFIX = "/internal/"
-_SHARED_S = 10.0
-"""A copy that was asked for or read from this lately is being pulled: whoever comes next gets the same one."""
+_READ_LATELY_S = 10.0
+"""A copy that was read from this lately is being pulled: whoever comes next gets the same one."""
+_COPY_AGE_S_MAX = 600.0
+"""Nobody pulls it, and it is older than this: a new one is made, should the file have been damaged since."""
 
 
 class Leading(Protocol):
@@ -42,7 +44,7 @@ class Internal:
         self._states = states
         self._offload = offload
         self._snapshot: Snapshot | None = None
-        self._used_at = 0.0
+        self._made_s = self._read_s = 0.0
         self._making: asyncio.Future[Snapshot] | None = None
 
     async def handle(self, call: Call) -> Answer:
@@ -67,17 +69,20 @@ class Internal:
 
     async def _copy(self) -> Answer:
         try:
-            self._snapshot = await self._shared_copy()
+            snapshot = await self._shared_copy()
         except (OSError, sqlite3.Error, Damaged) as error:
             # A copy that fails its own check is thrown away; the state that it was taken from is not touched.
             return _json(503, {"code": "not_ready", "detail": f"no copy of the state could be made: {error}"})
-        self._used_at = self._node.monotonic()
-        return _json(200, self._snapshot)
+        if snapshot is not self._snapshot:
+            self._snapshot, self._made_s = snapshot, self._node.monotonic()
+        return _json(200, snapshot)
 
     async def _shared_copy(self) -> Snapshot:
-        """One copy for all: two followers that pull at the same time would else take each other's away for ever.
+        """One copy for all and for as long as it serves: to make one costs as much as the state is large.
 
-        Whoever asked may go away; the copy is made all the same, and no second one beside it.
+        Two followers that pull at the same time would else take each other's away for ever, and one that has no room
+        for it would have it made again and again. Whoever asked may go away; the copy is made all the same, and no
+        second one beside it.
         """
         if self._making is None or self._making.done():
             if self._snapshot is not None and self._is_shared(self._snapshot):
@@ -87,9 +92,10 @@ class Internal:
         return await asyncio.shield(self._making)
 
     def _is_shared(self, snapshot: Snapshot) -> bool:
-        """Whether somebody is pulling this copy, and this node's log goes on from it."""
-        in_use = self._node.monotonic() - self._used_at < _SHARED_S
-        return in_use and snapshot.index >= self._node.first_index()
+        """Whether this node's log goes on from this copy, and nothing speaks for another one."""
+        now = self._node.monotonic()
+        kept = now - self._made_s < _COPY_AGE_S_MAX or now - self._read_s < _READ_LATELY_S
+        return kept and snapshot.index >= self._node.first_index()
 
     async def _piece(self, name: str, query: dict[str, list[str]]) -> Answer:
         snapshot = self._snapshot
@@ -98,7 +104,7 @@ class Internal:
             return _json(404, {"code": "route_not_found", "detail": "that snapshot has been replaced by a newer one"})
         try:
             data = await self._offload.run(lambda: self._states.read(snapshot, int(offset), PIECE_BYTES))
-            self._used_at = self._node.monotonic()
+            self._read_s = self._node.monotonic()
         except FileNotFoundError:
             self._snapshot = None
             return _json(404, {"code": "route_not_found", "detail": "that snapshot has been replaced by a newer one"})

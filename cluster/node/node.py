@@ -158,7 +158,9 @@ class Node:
         )
         self._committer = Committer(self.replica, self._stamp, self._partitions)
         self._trimming = Trimming(ports.states, ports.offload, self.replica.trim, settings.snapshot_every, ports.log)
-        self._catch_up = CatchUp(ports.states, ports.offload, self._peers, self._install, ports.log)
+        self._catch_up = CatchUp(
+            ports.states, ports.offload, self._peers, ports.disk, ports.clock, self._install, ports.log
+        )
         self._internal = Internal(self, ports.states, ports.offload)
         self._readable.set()
         await self.replica.start()

@@ -8,18 +8,23 @@ everybody goes on serving.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import errno
 import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial
 
 import msgspec
 
-from quorl.cluster.consensus.port import Damaged, Offload, Snapshot, StateFiles
+from quorl.cluster.consensus.port import Clock, Damaged, Disk, Offload, Snapshot, StateFiles
 from quorl.cluster.node.core import Logger, PeerLost, Peers, PeerUnreachable
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.wire import Answer, Call
 
 PIECE_BYTES = 1024 * 1024
 _CALL_TIMEOUT_S = 30.0
+_PAUSE_S_MIN, _PAUSE_S_MAX = 1.0, 15.0
+"""After a failure the next try waits, twice as long each time: what failed is mostly the room, which nobody makes soon."""
 
 
 class Trimming:
@@ -63,22 +68,29 @@ class Trimming:
 
 
 class CatchUp:
-    """Pulls a snapshot from the leader and has it installed; one at a time."""
+    """Pulls a snapshot from the leader and has it installed; one at a time, and none that there is no room for."""
 
     def __init__(
         self,
         states: StateFiles,
         offload: Offload,
         peers: Peers,
+        disk: Disk,
+        clock: Clock,
         install: Callable[[Snapshot], Awaitable[None]],
         log: Logger,
     ) -> None:
         self._states = states
         self._offload = offload
         self._peers = peers
+        self._disk = disk
+        self._clock = clock
         self._install = install
         self._log = log
         self._task: asyncio.Task[None] | None = None
+        self._pause_s = 0.0
+        self._next_s = 0.0
+        """The moment before which nothing is pulled."""
 
     @property
     def running(self) -> bool:
@@ -86,25 +98,37 @@ class CatchUp:
         return self._task is not None and not self._task.done()
 
     def needed(self, leader: str) -> None:
-        """The leader says that its log does not reach back to where this node stands."""
-        if not self.running:
-            self._task = asyncio.get_running_loop().create_task(self._pull(leader))
+        """The leader says that its log does not reach back to where this node stands; it says so again and again."""
+        if not self.running and self._clock.monotonic() >= self._next_s:
+            self._task = asyncio.get_running_loop().create_task(self._catch_up(leader))
 
-    async def _pull(self, leader: str) -> None:
+    async def _catch_up(self, leader: str) -> None:
         try:
-            snapshot = msgspec.json.decode(await self._get(leader, "/internal/snapshot", ""), type=Snapshot)
-            offset = 0
-            while offset < snapshot.size_bytes:
-                piece = await self._get(leader, f"/internal/snapshot/{snapshot.name}", f"offset={offset}")
-                if not piece:
-                    break
-                await self._offload.run(partial(self._states.receive, offset, piece))
-                offset += len(piece)
+            snapshot = await self._pull(leader)
             await self._install(snapshot)
-            self._log.info("snapshot_installed", leader=leader, index=snapshot.index, size_bytes=snapshot.size_bytes)
         except (PeerUnreachable, PeerLost, Damaged, OSError, msgspec.DecodeError) as error:
-            # The leader says again with its next sign of life that a snapshot is needed.
-            self._log.warning("snapshot_failed", leader=leader, why=str(error))
+            self._pause_s = min(max(_PAUSE_S_MIN, 2 * self._pause_s), _PAUSE_S_MAX)
+            self._next_s = self._clock.monotonic() + self._pause_s
+            self._log.warning("snapshot_failed", leader=leader, why=str(error), retry_in_s=self._pause_s)
+            with contextlib.suppress(OSError):  # the next copy takes its place anyway
+                await self._offload.run(self._states.forget_incoming)
+        else:
+            self._pause_s = 0.0
+            self._log.info("snapshot_installed", leader=leader, index=snapshot.index, size_bytes=snapshot.size_bytes)
+
+    async def _pull(self, leader: str) -> Snapshot:
+        snapshot = msgspec.json.decode(await self._get(leader, "/internal/snapshot", ""), type=Snapshot)
+        missing_bytes = snapshot.size_bytes + limits.DISK_SPARE_BYTES - self._disk.free_bytes()
+        if missing_bytes > 0:
+            raise OSError(errno.ENOSPC, f"{missing_bytes} bytes more must be free for {snapshot.size_bytes} of state")
+        offset = 0
+        while offset < snapshot.size_bytes:
+            piece = await self._get(leader, f"/internal/snapshot/{snapshot.name}", f"offset={offset}")
+            if not piece:
+                break
+            await self._offload.run(partial(self._states.receive, offset, piece))
+            offset += len(piece)
+        return snapshot
 
     async def _get(self, leader: str, path: str, query: str) -> bytes:
         answer: Answer = await self._peers.call(leader, Call("GET", path, query, {}, b""), _CALL_TIMEOUT_S)

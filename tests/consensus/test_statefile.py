@@ -463,3 +463,16 @@ def test_the_refusal_of_a_newer_state_says_what_to_do(node: Node) -> None:
         Machine(node.connection)
     with pytest.raises(Damaged, match="newer quorl"):
         node.states.open()
+
+
+def test_an_incoming_copy_that_will_not_be_installed_gives_its_room_back(node: Node, other: Node) -> None:
+    snapshot = send(node, other)
+    assert list(other.directory.glob("*.unfinished"))
+    other.states.forget_incoming()
+    other.states.forget_incoming()
+    assert not list(other.directory.glob("*.unfinished"))
+    other.connection.close()
+    with pytest.raises(Damaged):
+        other.states.install(snapshot)
+    other.open()
+    assert other.machine.position.sequence == 1

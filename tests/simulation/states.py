@@ -112,6 +112,9 @@ class SimStates:
         assert offset == len(self._incoming)
         self._incoming += data
 
+    def forget_incoming(self) -> None:
+        self._incoming = bytearray()
+
     def install(self, snapshot: Snapshot) -> None:
         assert self.connection is None, "no connection may be open"
         if hashlib.sha256(self._incoming).hexdigest() != snapshot.sha256:

@@ -1,0 +1,174 @@
+"""A follower that is too far behind: what it pulls, what it leaves alone, and what that costs the leader."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from quorl.cluster.consensus.port import Snapshot
+from quorl.cluster.machine.machine import Machine
+from quorl.cluster.node.internal import Internal
+from quorl.cluster.node.upkeep import CatchUp
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.entry import Entry, encode_entry
+from quorl.cluster.protocol.wire import Answer, Call
+from tests.simulation.states import SimStates
+
+
+class AtOnce:
+    """An offload that does not wait for anything."""
+
+    async def _run(self, work: Callable[[], Any]) -> Any:
+        return work()
+
+    def run(self, work: Callable[[], Any]) -> Awaitable[Any]:
+        return self._run(work)
+
+
+class Leader:
+    """The leader's side of the calls, and how often they came."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.first = 1
+        self.copies = 0
+        self.calls: list[str] = []
+        self.states = SimStates(random.Random(1))
+        self.machine = Machine(self.states.open())
+        self.write(3)
+        self._copy = self.states.copy
+        self.states.copy = self.counted  # type: ignore[method-assign]
+        self.internal = Internal(self, self.states, AtOnce())
+
+    def write(self, index: int) -> None:
+        self.machine.apply(index, 1, encode_entry(Entry(1, 1, ())))
+
+    def counted(self) -> Snapshot:
+        self.copies += 1
+        return self._copy()
+
+    def leads(self) -> bool:
+        return True
+
+    async def barrier(self) -> int:
+        return 1
+
+    def first_index(self) -> int:
+        return self.first
+
+    def monotonic(self) -> float:
+        return self.now
+
+    async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
+        self.calls.append(call.path)
+        return await self.internal.handle(call)
+
+
+class Follower:
+    """A node that is told again and again that it needs a snapshot."""
+
+    def __init__(self, leader: Leader) -> None:
+        self.leader = leader
+        self.free = 10**12
+        self.states = SimStates(random.Random(2))
+        self.forgotten = 0
+        self.warnings: list[dict[str, object]] = []
+        self.catch_up = CatchUp(self.states, AtOnce(), leader, self, self, self.install, self)  # type: ignore[arg-type]
+        self.states.forget_incoming = self.forget  # type: ignore[method-assign]
+
+    def free_bytes(self) -> int:
+        return self.free
+
+    def monotonic(self) -> float:
+        return self.leader.now
+
+    def wall_ms(self) -> int:
+        return 0
+
+    def forget(self) -> None:
+        self.forgotten += 1
+
+    async def install(self, snapshot: Snapshot) -> None:
+        self.states.install(snapshot)
+
+    def info(self, event: str, **fields: object) -> None:
+        assert event == "snapshot_installed"
+
+    def warning(self, event: str, **fields: object) -> None:
+        self.warnings.append(fields)
+
+    def exception(self, event: str, **fields: object) -> None:
+        raise AssertionError(event)
+
+    async def told(self) -> int:
+        """The leader's next sign of life; how many calls it led to."""
+        before = len(self.leader.calls)
+        self.catch_up.needed("leader")
+        task = self.catch_up._task
+        if task is not None:
+            await task
+        return len(self.leader.calls) - before
+
+
+@pytest.fixture
+async def leader() -> Leader:
+    return Leader()
+
+
+@pytest.fixture
+async def follower(leader: Leader) -> Follower:
+    return Follower(leader)
+
+
+async def test_a_copy_is_pulled_and_installed(leader: Leader, follower: Follower) -> None:
+    assert await follower.told() > 1
+    assert (follower.states.installs, follower.warnings, follower.forgotten) == (1, [], 0)
+
+
+async def test_without_room_nothing_is_pulled_and_the_leader_copies_once(leader: Leader, follower: Follower) -> None:
+    follower.free = limits.DISK_SPARE_BYTES + 100
+    for _ in range(600):
+        await follower.told()
+        leader.now += 0.1
+    assert leader.calls == ["/internal/snapshot"] * 7  # after 0, 1, 3, 7, 15, 30 and 45 seconds
+    assert (leader.copies, follower.forgotten) == (1, 7)
+    assert "must be free" in str(follower.warnings[0]["why"])
+    follower.free = 10**12
+    leader.now += 15.0
+    await follower.told()
+    assert (leader.copies, follower.states.installs) == (1, 1)
+
+
+async def test_a_success_makes_the_next_try_immediate(leader: Leader, follower: Follower) -> None:
+    follower.free = 0
+    assert await follower.told() == 1
+    assert await follower.told() == 0
+    follower.free = 10**12
+    leader.now += 1.0
+    assert await follower.told() > 1
+    assert await follower.told() > 1
+
+
+async def test_a_copy_serves_until_the_log_does_not_go_on_from_it_or_it_is_old(
+    leader: Leader, follower: Follower
+) -> None:
+    await follower.told()
+    leader.write(9)
+    leader.first = 3
+    leader.now += 500.0
+    await follower.told()
+    assert leader.copies == 1
+    leader.first = 4
+    await follower.told()
+    assert leader.copies == 2
+    leader.now += 599.0
+    await follower.told()  # reads from it
+    leader.now += 9.0
+    await follower.told()
+    assert leader.copies == 2
+    leader.now += 11.0
+    await follower.told()
+    assert leader.copies == 3

@@ -57,7 +57,10 @@ def test_a2_a_new_consumer_begins_at_the_first_message(cluster: LocalCluster) ->
         assert [queue.dequeue("a2", late) for _ in range(4)] == ["one", "two", "three", None]
 
 
-@pytest.mark.parametrize(("name", "why"), [("", "at least 1 character"), ("x" * 201, "at most 200 characters"), ("ß" * 201, "at most 200 characters")])
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [("", "at least 1 character"), ("x" * 201, "at most 200 characters"), ("ß" * 201, "at most 200 characters")],
+)
 def test_a3_empty_and_overlong_names_are_refused_with_the_reason(cluster: LocalCluster, name: str, why: str) -> None:
     founding = call(cluster.urls[1], "POST", "/topics", {"name": name})
     assert founding.status == 400

@@ -15,7 +15,6 @@ from quorl.cluster.consensus.election import Election
 from quorl.cluster.consensus.engine import Engine
 from quorl.cluster.consensus.library import Member
 from quorl.cluster.consensus.logstore import LogStore
-from quorl.cluster.consensus.replica import Replica
 from quorl.cluster.consensus.replication import Replication
 from quorl.cluster.consensus.segment import Scan
 from quorl.cluster.machine import outcomes, receipts, topics
@@ -227,16 +226,6 @@ def watch_wake(setter: Setter) -> None:
     setter(Watch, "applied", careless)
 
 
-def hand_over(setter: Setter) -> None:
-    """A leader that leaves just goes."""
-    setter(Engine, "hand_over", lambda engine: False)
-
-
-def redial(setter: Setter) -> None:
-    """A leader whose process is refused to exist is waited for like one that is silent."""
-    setter(Replica, "on_refused", lambda replica, peer: None)
-
-
 _TABLE: list[Switch] = [
     cut_everything,
     refuse_everything,
@@ -254,8 +243,6 @@ _TABLE: list[Switch] = [
     calendar_holds,
     apply_budget,
     watch_wake,
-    hand_over,
-    redial,
 ]
 SWITCHES: dict[str, Switch] = CONSENSUS_SWITCHES | {switch.__name__: switch for switch in _TABLE}
 """All of them, by name."""

@@ -29,6 +29,24 @@ class Appended(NamedTuple):
     next_offset: int
 
 
+class TaskChanged(NamedTuple):
+    """A task came, went, or changed its state."""
+
+    task_id: str
+
+
+class QueueReady(NamedTuple):
+    """A queue may have tasks to hand out that it had not, or has changed so that claims on it are worth another look."""
+
+    queue: str
+
+
+class WorkerChanged(NamedTuple):
+    """A worker came, went, died, or is to be told something."""
+
+    worker_id: int
+
+
 class CommandSpoiled(NamedTuple):
     """A command was answered with ``command_failed``, or what a deleted topic left could not be cleared away.
 
@@ -44,4 +62,13 @@ class EntrySkipped(NamedTuple):
     reason: str
 
 
-Event = TopicCreated | TopicDeleted | Appended | CommandSpoiled | EntrySkipped
+Event = (
+    TopicCreated
+    | TopicDeleted
+    | Appended
+    | TaskChanged
+    | QueueReady
+    | WorkerChanged
+    | CommandSpoiled
+    | EntrySkipped
+)

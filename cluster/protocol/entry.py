@@ -11,7 +11,11 @@ from typing import Any
 import msgspec
 
 from quorl.cluster.protocol.grammar import Command
+from quorl.cluster.protocol.leases import Claim, Complete, FailTask, Hold, ReleaseTask, Settle
+from quorl.cluster.protocol.queues import DeleteQueue, PatchQueue, PurgeQueue, SetQueue
+from quorl.cluster.protocol.submitting import SubmitBatch
 from quorl.cluster.protocol.system import Found
+from quorl.cluster.protocol.tasks import CancelTask, ForgetTask, RetryTask
 from quorl.cluster.protocol.topics import (
     AppendBatch,
     Consume,
@@ -20,8 +24,35 @@ from quorl.cluster.protocol.topics import (
     RegisterConsumer,
     RegisterProducer,
 )
+from quorl.cluster.protocol.workers import EnrolWorker, QuietWorker, RemoveWorker, TerminateWorker
 
-AnyCommand = CreateTopic | DeleteTopic | RegisterProducer | RegisterConsumer | AppendBatch | Consume | Found
+AnyCommand = (
+    CreateTopic
+    | DeleteTopic
+    | RegisterProducer
+    | RegisterConsumer
+    | AppendBatch
+    | Consume
+    | Found
+    | SetQueue
+    | PatchQueue
+    | DeleteQueue
+    | PurgeQueue
+    | SubmitBatch
+    | CancelTask
+    | RetryTask
+    | ForgetTask
+    | Complete
+    | FailTask
+    | ReleaseTask
+    | Hold
+    | EnrolWorker
+    | RemoveWorker
+    | QuietWorker
+    | TerminateWorker
+    | Settle
+    | Claim
+)
 """Every command in the form in which it stands in the log."""
 
 
@@ -37,12 +68,30 @@ class Sealed(msgspec.Struct, frozen=True, array_like=True):
     """The encoded ``AnyCommand``. Kept encoded, so that one that cannot be read spoils only itself."""
 
 
+class SignOfLife(msgspec.Struct, frozen=True, array_like=True):
+    """A worker is alive. With ``tokens`` it says which leases it holds: see ``workers.Beat``."""
+
+    worker_id: int
+    tokens: tuple[int, ...] | None = None
+    claims: tuple[int, ...] = ()
+    claimed: int = 0
+
+
 class Entry(msgspec.Struct, frozen=True, array_like=True):
-    """One log entry. ``now_ms`` is cluster time; ``wall_ms`` is the calendar's, for people and schedules."""
+    """One log entry. ``now_ms`` is cluster time; ``wall_ms`` is the calendar's, for people and schedules.
+
+    It takes effect in this order: the signs of life (all workers' with ``refresh``, which a new leader's first entry
+    has), then whatever is due at ``now_ms``, then the commands. ``seed`` is the leader's dice, for ids and jitter;
+    ``node`` is its name.
+    """
 
     now_ms: int
     wall_ms: int
     commands: tuple[Sealed, ...]
+    seed: int = 0
+    node: str = ""
+    signs: tuple[SignOfLife, ...] = ()
+    refresh: bool = False
 
 
 _entry_decoder = msgspec.msgpack.Decoder(Entry)

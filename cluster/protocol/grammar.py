@@ -27,6 +27,13 @@ Consistency = Literal["local", "session", "linearizable"]
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """What an accepted request gets back."""
 
+    also: ClassVar[dict[int, str]] = {}
+    """The statuses that an answer may have beside that of the table's row, and what they say."""
+
+    def http_status(self, accepted: int) -> int:
+        """The status of the answer; ``accepted`` is that of the table's row."""
+        return accepted
+
 
 class Rejection(msgspec.Struct, frozen=True, kw_only=True, tag_field="code"):
     """What a refused request gets back: a value in the machine, a problem document over HTTP.

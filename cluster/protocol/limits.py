@@ -22,6 +22,34 @@ PAGE_ITEMS_DEFAULT = 100
 PAGE_ITEMS_MAX = 1000
 PAGE_BYTES_MAX = 4 * 1024 * 1024
 CONSUME_MESSAGES_MAX = 1000
+QUEUE_NAME_CHARS_MAX = 200
+TASK_ID_CHARS_MAX = 200
+TASK_NAME_CHARS_MAX = 200
+SUBMIT_TASKS_MAX = 4_000
+"""Fewer than the rows of one entry, with what each of them writes."""
+TASK_ARGUMENT_BYTES_MAX = 256 * 1024
+RESULT_BYTES_MAX = 256 * 1024
+CHECKPOINT_BYTES_MAX = 64 * 1024
+ERROR_TEXT_CHARS_MAX = 16 * 1024
+"""Of a traceback, and of an error's message; what is longer is refused, so that workers cut it where it tells least."""
+NOTE_CHARS_MAX = 1_000
+TAGS_MAX = 32
+TAG_CHARS_MAX = 200
+PRIORITY_MAX = 9
+PRIORITY_DEFAULT = 5
+ATTEMPTS_MAX = 100
+LOST_DEFAULT = 5
+BACKOFF_DELAYS_MAX = 100
+DELAY_MS_MAX = 10 * 365 * 24 * 3600 * 1000
+KEEP_FINISHED_MS_DEFAULT = 7 * 24 * 3600 * 1000
+CLAIM_TASKS_MAX = 1_000
+CLAIM_BYTES_MAX = 4 * 1024 * 1024
+SETTLE_TASKS_MAX = 1_000
+WORKER_QUEUES_MAX = 100
+WORKER_HANDLERS_MAX = 1_000
+WORKER_CONCURRENCY_MAX = 10_000
+HEARTBEAT_MS_MIN = 100
+HEARTBEAT_MS_MAX = 3600 * 1000
 INTEGER_MAX = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
 
@@ -35,6 +63,20 @@ PURGED_BYTES_PER_ENTRY = 256 * 1024
 """What an entry clears away of deleted topics: 0.2 ms for small messages, about 2 ms for rows that fill a page each."""
 PURGED_ROWS_PER_COMMAND = 2
 """On top, with as many bytes as the entry has: more than appends leave, so that clearing keeps up with all writing."""
+
+WORKERS_MAX = 10_000
+"""Alive at the same time."""
+WORKER_KEPT_MS = 24 * 3600 * 1000
+"""A worker that is DEAD or LEFT is shown for so long."""
+BEATS_KEPT = 120
+"""Heartbeats shown of each worker: ten minutes of those that come every five seconds."""
+LEADERS_KEPT = 10_000
+PURGED_TASKS_PER_COMMAND = 1_000
+DUE_TASKS_PER_ENTRY = 500
+"""Tasks whose moment has come, and that one entry attends to; the next entry goes on."""
+DUE_WORKERS_PER_ENTRY = 50
+LISTED_ROWS_MAX = 10_000
+"""Rows that one page of a filtered list looks at; the cursor goes on behind them."""
 
 # -- what one node holds in memory --------------------------------------------------------------------------------
 DISK_SPARE_BYTES = 64 * 1024 * 1024

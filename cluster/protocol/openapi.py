@@ -11,6 +11,7 @@ import msgspec
 from msgspec import NODEFAULT
 
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Operation, Query
 from quorl.cluster.protocol.operations import OPERATIONS
@@ -50,7 +51,7 @@ _HEADERS = {
 def document(version: str) -> dict[str, Any]:
     """Return the document for a version of quorl."""
     bodies = [PLANS[row.request].body.type for row in OPERATIONS if row.method not in _WITHOUT_BODY]
-    types = [*bodies, t.Message, *(row.reply for row in OPERATIONS), ProblemDocument]
+    types = [*bodies, t.Message, b.NewTask, *(row.reply for row in OPERATIONS), ProblemDocument]
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for row in OPERATIONS:
@@ -91,6 +92,8 @@ def _operation(row: Operation) -> dict[str, Any]:
         schema = _ref(plan.body.type)
         if row.request is t.Append:
             schema = {"anyOf": [schema, _ref(t.Message)]}
+        if row.request is b.Submit:
+            schema = {"anyOf": [schema, _ref(b.NewTask)]}
         required = any(field.default is NODEFAULT for field in plan.fields)
         operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
     return operation
@@ -134,8 +137,12 @@ def _accepted(row: Operation) -> dict[str, Any]:
         headers |= {"Idempotent-Replay": {"description": replay, "schema": {"type": "string"}}}
     content = {"application/json": {"schema": _ref(row.reply)}}
     answers = {str(row.status): {"description": "Accepted.", "headers": headers, "content": content}}
-    if row.reply is t.TopicCreated:
-        answers["200"] = {"description": "It exists already, just like that.", "headers": headers, "content": content}
+    for status, description in row.reply.also.items():
+        answers[str(status)] = {"description": description, "headers": headers}
+        if status != 204:
+            answers[str(status)] |= {"content": content}
+        if status == 202:
+            answers[str(status)]["headers"] = headers | {"Retry-After": {"$ref": "#/components/headers/Retry-After"}}
     return answers
 
 

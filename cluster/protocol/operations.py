@@ -6,11 +6,19 @@ operation: a message, a row here, and a ``case`` in the machine.
 
 from __future__ import annotations
 
+from quorl.cluster.protocol import leases as e
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import system as s
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Operation, operation
 
 _T = "/v1/topics/{topic}"
+_Q = "/v1/queues/{queue}"
+_K = "/v1/tasks/{id}"
+_W = "/v1/workers/{worker_id}"
 
 OPERATIONS: tuple[Operation, ...] = (
     operation(t.CreateTopic, t.TopicCreated, "POST", "/v1/topics", t.AlreadyExists, status=201),
@@ -41,6 +49,35 @@ OPERATIONS: tuple[Operation, ...] = (
         t.Consume, t.Consumed, "POST", _T + "/consumers/{consumer_id}/consume", t.TopicNotFound, t.ConsumerNotFound
     ),
     operation(t.GetSize, t.TopicSize, "GET", _T + "/size", t.TopicNotFound, t.ConsumerNotFound),
+    operation(q.ListQueues, q.QueueList, "GET", "/v1/queues", consistency="local"),
+    operation(q.GetQueue, q.QueueInfo, "GET", _Q, q.QueueNotFound),
+    operation(q.PutQueue, q.QueueInfo, "PUT", _Q, q.QueueDiffers),
+    operation(q.PatchQueue, q.QueueInfo, "PATCH", _Q, q.QueueNotFound),
+    operation(q.DeleteQueue, q.QueueDeleted, "DELETE", _Q, q.QueueNotFound, q.QueueNotEmpty),
+    operation(q.PurgeQueue, q.Purged, "POST", _Q + "/purges", q.QueueNotFound),
+    operation(b.Submit, b.Submitted, "POST", _Q + "/tasks", k.TaskExists, q.QueueSealed, q.QueueFull, status=201),
+    operation(k.ListTasks, k.TaskList, "GET", "/v1/tasks", q.QueueNotFound, consistency="local"),
+    operation(k.GetTask, k.TaskInfo, "GET", _K, k.TaskNotFound),
+    operation(k.GetResult, k.TaskResult, "GET", _K + "/result", k.TaskNotFound),
+    operation(k.GetTaskEvents, k.TaskEvents, "GET", _K + "/events", k.TaskNotFound),
+    operation(k.GetTaskWhy, k.TaskWhy, "GET", _K + "/why", k.TaskNotFound),
+    operation(k.CancelTask, k.Cancelled, "POST", _K + "/cancel", k.TaskNotFound, k.WrongState),
+    operation(k.RetryTask, k.TaskStatus, "POST", _K + "/retry", k.TaskNotFound, k.WrongState),
+    operation(k.ForgetTask, k.TaskForgotten, "DELETE", _K, k.TaskNotFound, k.WrongState),
+    operation(e.CompleteTask, k.TaskStatus, "POST", _K + "/complete", k.TaskNotFound, k.LeaseLost),
+    operation(e.FailTask, k.TaskStatus, "POST", _K + "/fail", k.TaskNotFound, k.LeaseLost),
+    operation(e.ReleaseTask, k.TaskStatus, "POST", _K + "/release", k.TaskNotFound, k.LeaseLost),
+    operation(e.HoldTask, e.TaskHeld, "POST", _K + "/heartbeat", k.TaskNotFound, k.LeaseLost),
+    operation(w.RegisterWorker, w.WorkerRegistered, "POST", "/v1/workers", w.TooManyWorkers, status=201),
+    operation(w.ListWorkers, w.WorkerList, "GET", "/v1/workers", consistency="local"),
+    operation(w.GetWorker, w.WorkerInfo, "GET", _W, w.WorkerNotFound),
+    operation(w.RemoveWorker, w.WorkerGone, "DELETE", _W, w.WorkerNotFound),
+    operation(w.QuietWorker, w.WorkerTold, "POST", _W + "/quiet", w.WorkerNotFound, w.WorkerNotAlive, status=202),
+    operation(
+        w.TerminateWorker, w.WorkerTold, "POST", _W + "/terminate", w.WorkerNotFound, w.WorkerNotAlive, status=202
+    ),
+    operation(e.Sync, e.Synced, "POST", _W + "/sync", w.WorkerNotFound, w.WorkerNotAlive),
+    operation(e.Claim, e.Claims, "POST", "/v1/claims", w.WorkerNotFound, w.WorkerNotAlive),
     operation(s.GetCluster, s.ClusterInfo, "GET", "/v1/cluster", consistency="local"),
 )
 

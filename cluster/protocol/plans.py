@@ -71,7 +71,11 @@ def _struct(row: Operation, part: str, fields: list[tuple[str, Any, Any]]) -> ty
 
 def _nested(kind: Any) -> bool:
     """Whether a type cannot be written as one query parameter."""
-    return get_origin(kind) in {list, dict} or any(_nested(part) for part in get_args(kind))
+    if get_origin(kind) in {list, dict, tuple} or kind is msgspec.Raw:
+        return True
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return True
+    return any(_nested(part) for part in get_args(kind))
 
 
 PLANS = {row.request: _plan(row) for row in OPERATIONS}

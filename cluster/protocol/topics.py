@@ -119,10 +119,17 @@ class TopicInfo(Reply, frozen=True):
 class TopicCreated(Reply, frozen=True):
     """The topic exists now; ``existing`` says that it did before, with the same configuration."""
 
+    also: ClassVar[dict[int, str]] = {200: "It exists already, just like that."}
+
     name: str
     partitions: int
     created_at: str
     existing: bool = False
+
+    @override
+    def http_status(self, accepted: int) -> int:
+        """200 when it was there before."""
+        return 200 if self.existing else accepted
 
 
 class CreateTopic(Command[TopicCreated], frozen=True, tag="create_topic"):

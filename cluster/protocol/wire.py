@@ -15,8 +15,13 @@ from urllib.parse import parse_qsl, quote, urlencode
 import msgspec
 from msgspec import UNSET
 
+from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import submitting as b
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Consistency, Operation, Reply, Request
 from quorl.cluster.protocol.operations import BY_REQUEST
 from quorl.cluster.protocol.plans import PLANS, Plan
@@ -78,8 +83,19 @@ class Options(NamedTuple):
     hops: int
 
 
-_message_decoder = msgspec.json.Decoder(t.Message)
-_MESSAGE_NAMES = tuple(field.encode_name for field in msgspec.structs.fields(t.Message))
+class _Many(NamedTuple):
+    """A request that carries many of something, of which a body may also be just one."""
+
+    field: str
+    decoder: msgspec.json.Decoder[Any]
+    names: tuple[str, ...]
+
+
+def _many(field: str, kind: type[msgspec.Struct]) -> _Many:
+    return _Many(field, msgspec.json.Decoder(kind), tuple(one.encode_name for one in msgspec.structs.fields(kind)))
+
+
+_MANY = {t.Append: _many("messages", t.Message), b.Submit: _many("tasks", b.NewTask)}
 _encoder = msgspec.json.Encoder()
 
 
@@ -127,6 +143,8 @@ def _encoded(
 def read_answer(row: Operation, answer: Answer) -> Reply:
     """Return the accepted reply; raises ``Refusal`` with the problem document otherwise."""
     try:
+        if answer.status == 204:
+            return row.reply()
         if 200 <= answer.status < 300:
             return msgspec.json.decode(answer.body, type=row.reply)
         document = msgspec.json.decode(answer.body, type=ProblemDocument)
@@ -266,9 +284,10 @@ def _from_query(row: Operation, plan: Plan, call: Call) -> tuple[Options, dict[s
 
 def _from_body(row: Operation, plan: Plan, body: bytes, parameters: dict[str, Any]) -> dict[str, Any]:
     tree = read_object(body)
-    if row.request is t.Append and "messages" not in tree and tree:
-        return {"messages": [read_typed(body, _message_decoder, (*_MESSAGE_NAMES, "messages"))]}
-    found = read_typed(body, plan.body, (*plan.body_names, *_MESSAGE_NAMES))
+    many = _MANY.get(row.request)
+    if many is not None and many.field not in tree and tree:
+        return {many.field: [read_typed(body, many.decoder, (*many.names, many.field))]}
+    found = read_typed(body, plan.body, (*plan.body_names, *(many.names if many else ())))
     for field in plan.fields:
         if field.name in parameters and field.encode_name in tree:
             detail = f"`{field.encode_name}` stands both in the query and in the body."
@@ -278,14 +297,78 @@ def _from_body(row: Operation, plan: Plan, body: bytes, parameters: dict[str, An
 
 def _check(request: Request[Any], body_bytes: int) -> None:
     """What types cannot say."""
-    if isinstance(request, t.CreateTopic) and request.name in {".", ".."}:
-        raise invalid("/name", "a topic cannot be called `.` or `..`: URLs drop those")
-    if isinstance(request, t.Append):
-        if body_bytes > limits.MESSAGE_VALUE_BYTES_MAX:
-            _check_values(request.messages)
-        for number, message in enumerate(request.messages):
-            if message.headers:
-                _check_message_headers(f"/messages/{number}/headers", message.headers)
+    match request:
+        case t.CreateTopic() if request.name in {".", ".."}:
+            raise invalid("/name", "a topic cannot be called `.` or `..`: URLs drop those")
+        case t.Append():
+            if body_bytes > limits.MESSAGE_VALUE_BYTES_MAX:
+                _check_values(request.messages)
+            for number, message in enumerate(request.messages):
+                if message.headers:
+                    _check_message_headers(f"/messages/{number}/headers", message.headers)
+        case b.Submit():
+            _check_tasks(request.tasks, body_bytes)
+        case q.PutQueue(backoff=q.Backoff() as backoff) | q.PatchQueue(backoff=q.Backoff() as backoff):
+            if fault := b.fault_of_backoff(backoff):
+                raise invalid("/backoff", fault)
+        case k.ListTasks(status=str(words)):
+            _check_states(words)
+        case w.RegisterWorker(queues=queues) | e.Claim(queues=queues):
+            _check_queues("/queues", queues)
+        case e.Sync(claim=e.Wish(queues=queues)):
+            _check_queues("/claim/queues", queues)
+        case e.CompleteTask(result=msgspec.Raw() as result):
+            _check_size("/result", result, limits.RESULT_BYTES_MAX)
+        case e.HoldTask(checkpoint=msgspec.Raw() as checkpoint):
+            _check_size("/checkpoint", checkpoint, limits.CHECKPOINT_BYTES_MAX)
+        case _:
+            pass
+    if isinstance(request, e.Sync) and body_bytes > limits.CHECKPOINT_BYTES_MAX:
+        _check_reports(request)
+
+
+def _check_tasks(tasks: list[b.NewTask], body_bytes: int) -> None:
+    ids = set()
+    for number, task in enumerate(tasks):
+        if fault := b.fault_of(task):
+            raise invalid(f"/tasks/{number}/{fault[0]}", fault[1])
+        if task.meta:
+            _check_message_headers(f"/tasks/{number}/meta", task.meta)
+        if body_bytes > limits.TASK_ARGUMENT_BYTES_MAX:
+            for name in ("args", "kwargs", "task_args"):
+                if (value := getattr(task, name)) is not UNSET:
+                    _check_size(f"/tasks/{number}/{name}", value, limits.TASK_ARGUMENT_BYTES_MAX)
+        given = task.id or task.task_id or task.hyphened_id
+        if given is not None:
+            if given in ids:
+                raise invalid(f"/tasks/{number}/id", f"the id `{given}` stands in this request twice")
+            ids.add(given)
+
+
+def _check_states(words: str) -> None:
+    for word in words.split(","):
+        if word not in k.STATES:
+            detail = f"`{word[:100]}` is no status{nearest(word, k.STATES)}. Allowed: {', '.join(k.STATES)}."
+            raise ProtocolError(Problem("invalid_parameter", detail))
+
+
+def _check_queues(pointer: str, queues: tuple[str, ...]) -> None:
+    if len(set(queues)) < len(queues):
+        raise invalid(pointer, "a queue stands in the list twice")
+
+
+def _check_size(pointer: str, value: msgspec.Raw, bytes_max: int) -> None:
+    if (size := len(memoryview(value))) > bytes_max:
+        raise ProtocolError(Problem("payload_too_large", f"{pointer} has {size} bytes; {bytes_max} are allowed."))
+
+
+def _check_reports(request: e.Sync) -> None:
+    for number, completion in enumerate(request.complete):
+        if completion.result is not UNSET:
+            _check_size(f"/complete/{number}/result", completion.result, limits.RESULT_BYTES_MAX)
+    for number, progress in enumerate(request.progress):
+        if progress.checkpoint is not UNSET:
+            _check_size(f"/progress/{number}/checkpoint", progress.checkpoint, limits.CHECKPOINT_BYTES_MAX)
 
 
 def _check_values(messages: list[t.Message]) -> None:
@@ -304,10 +387,15 @@ def _check_message_headers(pointer: str, headers: dict[str, str]) -> None:
 
 def answer_reply(row: Operation, reply: Reply) -> Answer:
     """Return the answer for an accepted request."""
-    status, headers = row.status, {"content-type": "application/json"}
+    status, headers = reply.http_status(row.status), {"content-type": "application/json"}
+    if status == 204:
+        return Answer(status, {}, b"")
+    if status == 202:
+        headers["retry-after"] = "1"
     if isinstance(reply, t.TopicCreated):
         headers["location"] = "/v1/topics/" + quote(reply.name, safe="")
-        status = 200 if reply.existing else status
+    if isinstance(reply, b.Submitted) and reply.id is not None:
+        headers["location"] = "/v1/tasks/" + quote(reply.id, safe="")
     return Answer(status, headers, _encoder.encode(reply))
 
 

@@ -1,4 +1,4 @@
-"""What can go wrong with a call: three branches, as there are three colours of outcome.
+"""What can go wrong with a call: three colours of outcome, and what a task can come to.
 
 ::
 
@@ -11,11 +11,28 @@
     │   ├── MessageNotFound
     │   ├── AlreadyExists
     │   ├── TopicNotEmpty
+    │   ├── QueueNotFound
+    │   ├── QueueDiffers
+    │   ├── QueueNotEmpty
+    │   ├── QueueSealed
+    │   ├── QueueFull               too much waits; the same submit may be accepted later
+    │   ├── TaskNotFound
+    │   ├── TaskExists
+    │   ├── WrongState
+    │   ├── LeaseLost
+    │   ├── WorkerNotFound
+    │   ├── WorkerNotAlive
+    │   ├── TooManyWorkers
     │   ├── IdempotencyKeyReused
     │   ├── CommandFailed           a defect of the cluster's; nothing changed
     │   └── Invalid                 a field, a parameter, a size: what was sent breaks a rule
     ├── Unavailable                 certainly not applied; every node was tried
-    └── OutcomeUnknown              perhaps applied; safe to repeat with ``client.repeat(error)``
+    ├── OutcomeUnknown              perhaps applied; safe to repeat with ``client.repeat(error)``
+    ├── NoResult                    the call went well, and the task came to something else than a result
+    │   ├── TaskFailed              its last attempt failed, or it lost too many workers
+    │   ├── TaskCancelled
+    │   └── TaskExpired
+    └── NotFinished                 the task was waited for, and is not finished; a ``TimeoutError`` too
 
 Every error says what happened, why, and what to do: ``code``, ``detail``, ``hint``, ``request_id``. One class stands
 here for each refusal in the table of operations (a test says so); a refusal that this version does not know is a plain
@@ -115,6 +132,54 @@ class TopicNotEmpty(Rejected, code="topic_not_empty"):
     """The topic holds messages, and was to be deleted only if it is empty."""
 
 
+class QueueNotFound(Rejected, code="queue_not_found"):
+    """No queue has that name."""
+
+
+class QueueDiffers(Rejected, code="queue_differs"):
+    """The queue exists with another number of partitions."""
+
+
+class QueueNotEmpty(Rejected, code="queue_not_empty"):
+    """The queue holds tasks that are not finished."""
+
+
+class QueueSealed(Rejected, code="queue_sealed"):
+    """The queue takes no new tasks."""
+
+
+class QueueFull(Rejected, code="queue_full"):
+    """As many tasks wait in the queue as it allows; the same submit may be accepted later."""
+
+
+class TaskNotFound(Rejected, code="task_not_found"):
+    """No task has that id, or it was forgotten."""
+
+
+class TaskExists(Rejected, code="task_exists"):
+    """Another task has that id."""
+
+
+class WrongState(Rejected, code="wrong_state"):
+    """The task is in a state in which that cannot be done."""
+
+
+class LeaseLost(Rejected, code="lease_lost"):
+    """The token is not that of the task's current lease."""
+
+
+class WorkerNotFound(Rejected, code="worker_not_found"):
+    """No worker has that id."""
+
+
+class WorkerNotAlive(Rejected, code="worker_not_alive"):
+    """The worker is DEAD or has LEFT; its leases were given back."""
+
+
+class TooManyWorkers(Rejected, code="too_many_workers"):
+    """As many workers are alive as the cluster takes."""
+
+
 class IdempotencyKeyReused(Rejected, code="idempotency_key_reused"):
     """The idempotency key was used before, for another request."""
 
@@ -198,3 +263,69 @@ class OutcomeUnknown(QuorlError):
     @override
     def __str__(self) -> str:
         return f"{self.detail}{_listing(self.tries)}\n  {self.hint}"
+
+
+class NoResult(QuorlError):
+    """A task has ended without a result. ``attempts`` counts its runs that came to an end of their own."""
+
+    code = "no_result"
+    _hint = "quorl task show {id} tells its whole history"
+
+    def __init__(self, task_id: str, detail: str, attempts: int = 0, reason: str | None = None) -> None:
+        super().__init__(task_id, detail, attempts, reason)
+        self.task_id = task_id
+        self.detail = detail
+        self.attempts = attempts
+        self.reason = reason
+        """ERROR, TIMEOUT, POISON, NO_RETRY, CANCELLED, PURGED or EXPIRED."""
+        self.hint = self._hint.format(id=task_id)
+        self.request_id = ""
+
+
+class TaskFailed(NoResult):
+    """The task is FAILED. ``remote_type``, ``message`` and ``traceback`` are those of its last error, as its worker saw it."""
+
+    code = "task_failed"
+    _hint = "quorl task show {id} tells its whole history; quorl task retry {id} queues it again"
+
+    def __init__(
+        self, task_id: str, remote_type: str, message: str, traceback: str, attempts: int, reason: str | None = None
+    ) -> None:
+        what = f"{remote_type}: {message}" if message else remote_type
+        super().__init__(task_id, f"{what} (attempt {attempts}, {reason or 'ERROR'})", attempts, reason)
+        self.args = (task_id, remote_type, message, traceback, attempts, reason)
+        self.remote_type = remote_type
+        self.message = message
+        self.traceback = traceback
+
+    @override
+    def __str__(self) -> str:
+        remote = f"\n\n{self.traceback.rstrip()}\n" if self.traceback else ""
+        return f"{super().__str__()}{remote}"
+
+
+class TaskCancelled(NoResult):
+    """The task was cancelled or purged before it finished."""
+
+    code = "task_cancelled"
+
+
+class TaskExpired(NoResult):
+    """No worker started the task before it expired."""
+
+    code = "task_expired"
+
+
+class NotFinished(QuorlError, TimeoutError):
+    """The task did not finish in the time for which it was waited; it goes on, and can be waited for again."""
+
+    code = "not_finished"
+
+    def __init__(self, task_id: str, status: str, waited_s: float) -> None:
+        super().__init__(task_id, status, waited_s)
+        self.task_id = task_id
+        self.status = status
+        """What it was in when the time was over."""
+        self.detail = f"task {task_id} is {status} after {waited_s:g} s of waiting"
+        self.hint = f"quorl task why {task_id} says what it waits for"
+        self.request_id = ""

@@ -15,6 +15,7 @@ from quorl.client.cli.common import Quorl, common_options
 from quorl.client.cli.info import errors, version
 from quorl.client.cli.node import node
 from quorl.client.cli.topic import topic
+from quorl.client.cli.worker import worker
 
 __all__ = ["cli", "main"]
 
@@ -30,7 +31,7 @@ def cli() -> None:
     """  # noqa: D301 - click's mark against rewrapping
 
 
-for command in (cluster, topic, node, errors, version):
+for command in (cluster, topic, worker, node, errors, version):
     cli.add_command(command)
 
 

@@ -124,7 +124,7 @@ def _encoded(
     fields = {
         field.encode_name: value
         for field in plan.fields
-        if (value := getattr(request, field.name)) is not None and value != field.default
+        if (value := getattr(request, field.name)) != field.default and (value is not None or field.default is UNSET)
     }
     headers = {"accept": "application/json"}
     if key is not None:

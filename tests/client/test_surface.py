@@ -81,6 +81,9 @@ ERRORS = [
     e.invalid("bad", "do better", "/name"),
     e.Unavailable("nobody", (e.Try("http://a", "refused"),), "no_leader", "r", 1.0),
     e.OutcomeUnknown("lost", "k", t.CreateTopic(name="x"), (e.Try("http://a", "reset"),), "r"),
+    e.TaskFailed("t-1", "ValueError", "bad", "Traceback …", 3, "ERROR"),
+    e.TaskCancelled("t-1", "cancelled", 0, "PURGED"),
+    e.NotFinished("t-1", "QUEUED", 5.0),
 ]
 
 

@@ -1,7 +1,7 @@
 """The asyncio client: the hands of ``flow`` on aiohttp.
 
 Invariants: all thinking is in ``flow`` and ``batching``; a transport only carries one call to one node and says what came
-of it; nothing connects before the first call; closing resolves every append that still waits.
+of it; nothing connects before the first call; closing resolves everything that still waits.
 """
 
 from __future__ import annotations
@@ -9,18 +9,22 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from typing_extensions import override
 
+from quorl.client.aio_tasks import AsyncQueues, AsyncTasks, AsyncWorkers
 from quorl.client.aio_topics import AsyncTopic, AsyncTopics
-from quorl.client.batching import Lane, Part
+from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.errors import OutcomeUnknown, Unavailable
 from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
+from quorl.client.lanes import AppendLane, SubmitLane
 from quorl.client.model import size_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
+from quorl.client.tasking import tasks_bytes
+from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Consistency, Request
 from quorl.cluster.protocol.system import ClusterInfo, GetCluster
@@ -126,11 +130,15 @@ class AsyncClient:
         self._route = route or Route(read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT))
         self._transport: AsyncTransport = transport or HttpTransport()
         self._timeout_s = timeout_s
-        self._lanes: dict[str, Lane] = {}
+        self._appends: dict[str, AppendLane] = {}
+        self._submits: dict[str, SubmitLane] = {}
         self._partitions: dict[str, int] = {}
         self._closed = False
         self._pumps: set[asyncio.Task[None]] = set()
         self.topics = AsyncTopics(self)
+        self.queues = AsyncQueues(self)
+        self.tasks = AsyncTasks(self)
+        self.workers = AsyncWorkers(self)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -141,6 +149,11 @@ class AsyncClient:
     def timeout_s(self) -> float:
         """How long a call may take."""
         return self._timeout_s
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The seconds by which it measures."""
+        return self._route.clock
 
     def topic(self, name: str) -> AsyncTopic:
         """Return a handle of a topic, which need not exist yet."""
@@ -189,46 +202,52 @@ class AsyncClient:
 
     async def append(self, topic: str, messages: list[t.Message]) -> list[t.Range]:
         """Append messages, all or none, together with whatever else waits for the same topic."""
+        lane = self._appends.get(topic)
+        if lane is None:
+            lane = self._appends[topic] = self.lane(topic)
+        return await self._travel(lane, messages, size_bytes(messages), self._appends)
+
+    async def submit(self, queue: str, tasks: list[b.NewTask]) -> list[b.SubmittedTask]:
+        """Submit tasks, all or none, together with whatever else waits for the same queue."""
+        lane = self._submits.get(queue)
+        if lane is None:
+            lane = self._submits[queue] = SubmitLane(self._route, queue, timeout_s=self._timeout_s)
+        return await self._travel(lane, tasks, tasks_bytes(tasks), self._submits)
+
+    def lane(self, topic: str) -> AppendLane:
+        """Return a new lane to a topic, for whoever wants one of his own."""
+        return AppendLane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
+
+    async def _travel(
+        self, lane: Lane[ItemT, PlaceT], items: list[ItemT], size: int, lanes: dict[str, Any]
+    ) -> list[PlaceT]:
+        """Put things into their lane, see that somebody flies it, and wait for what comes of them."""
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[None] = loop.create_future()
-        deadline = self._route.clock() + self._timeout_s
-        part = Part(messages, size_bytes(messages), deadline, lambda _: wake(landed))
-        self._board(topic, part)
+        part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: wake(landed))
+        lane.queue.append(part)
+        if not lane.flying:
+            lane.flying = True
+            pump = loop.create_task(self._pump(lane, lanes))
+            self._pumps.add(pump)
+            pump.add_done_callback(self._pumps.discard)
         try:
             await landed
         finally:
             part.done = True  # one that was cancelled in the queue does not fly
-        if isinstance(part.outcome, Exception):
-            raise part.outcome
-        return list(part.outcome)
+        return part.places()
 
-    def lane(self, topic: str) -> Lane:
-        """Return a new lane to a topic, for whoever wants one of his own."""
-        return Lane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
-
-    def _board(self, topic: str, part: Part) -> None:
-        """Put a part into its lane, and see that somebody flies it."""
-        lane = self._lanes.get(topic)
-        if lane is None:
-            lane = self._lanes[topic] = self.lane(topic)
-        lane.queue.append(part)
-        if not lane.flying:
-            lane.flying = True
-            pump = asyncio.get_running_loop().create_task(self._pump(lane))
-            self._pumps.add(pump)
-            pump.add_done_callback(self._pumps.discard)
-
-    async def _pump(self, lane: Lane) -> None:
-        """Fly until nothing waits. Starting as a task of its own, it takes all that this turn of the loop appends."""
+    async def _pump(self, lane: Lane[ItemT, PlaceT], lanes: dict[str, Any]) -> None:
+        """Fly until nothing waits. Starting as a task of its own, it takes all that this turn of the loop brings."""
         try:
             while lane.queue and not self._closed:
                 await self.drive(lane.fly())
         finally:
-            self._lanes.pop(lane.topic, None)
-            lane.abandon(Unavailable("the client was closed before the messages were sent"))
+            lanes.pop(lane.name, None)
+            lane.abandon(Unavailable("the client was closed before it was sent"))
 
     async def close(self) -> None:
-        """Close the connections. Appends that still wait fail, saying whether they may have been applied."""
+        """Close the connections. Appends and submits that still wait fail, saying whether they may have been applied."""
         self._closed = True
         for pump in list(self._pumps):
             pump.cancel()

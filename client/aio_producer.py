@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from quorl.client.batching import Part
 from quorl.client.errors import Unavailable
+from quorl.client.lanes import AppendPart
 from quorl.client.model import MessageLike, Placed, check_size, message, messages, placed, size_bytes
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
@@ -27,7 +27,7 @@ BUFFER_BYTES_MAX = 4 * 1024 * 1024
 class AsyncPending:
     """Messages on their way."""
 
-    def __init__(self, part: Part, landed: asyncio.Future[None]) -> None:
+    def __init__(self, part: AppendPart, landed: asyncio.Future[None]) -> None:
         self._part = part
         self._landed = landed
 
@@ -39,9 +39,7 @@ class AsyncPending:
     async def ranges(self) -> list[t.Range]:
         """Wait until the messages are stored and return where; raises what went wrong."""
         await asyncio.shield(self._landed)
-        if isinstance(self._part.outcome, Exception):
-            raise self._part.outcome
-        return list(self._part.outcome)
+        return self._part.places()
 
     async def place(self) -> Placed:
         """Wait until the one message is stored and return where."""
@@ -87,14 +85,14 @@ class AsyncProducer:
         if self.error is not None:
             raise self.error
         landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        part = Part(batch, size, None, lambda part: self._landed(part, landed))
+        part = AppendPart(batch, size, None, lambda part: self._landed(part, landed))
         self._waiting_bytes += size
         self._lane.queue.append(part)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run())
         return AsyncPending(part, landed)
 
-    def _landed(self, part: Part, landed: asyncio.Future[None]) -> None:
+    def _landed(self, part: AppendPart, landed: asyncio.Future[None]) -> None:
         self._waiting_bytes -= part.size_bytes
         if isinstance(part.outcome, Exception) and self.error is None:
             self.error = part.outcome

@@ -1,11 +1,11 @@
-"""Coalescing: appends that wait when a request leaves go with it. No socket, no clock, no loop of its own.
+"""Coalescing: what waits when a request leaves goes with it. No socket, no clock, no loop of its own.
 
-A ``Lane`` holds the appends of one client to one topic. One flight at a time is in the air per lane: throughput rises with
-load, latency at rest stays one round trip, and appends are stored in the order in which they were called. Each caller is
-told the places of his own messages (``sharing``).
+A ``Lane`` holds the appends of one client to one topic, or its submits to one queue (``lanes`` says how each is asked and
+answered). One flight at a time is in the air per lane: throughput rises with load, latency at rest stays one round trip,
+and things are stored in the order in which they were called. Each caller is told what came of his own.
 
 Invariants: a flight has one body and one idempotency key for all its repeats; every part that is taken is resolved, also
-when the flight is broken off; nobody fails for what is wrong with another one's message: a refused flight of several
+when the flight is broken off; nobody fails for what is wrong with another one's item: a refused flight of several
 parts goes again part by part; nobody waits longer than his own deadline for what may still be undone.
 """
 
@@ -13,73 +13,101 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
-from quorl.client.errors import OutcomeUnknown, QuorlError, Rejected, TopicNotFound, Unavailable
+from quorl.client.errors import OutcomeUnknown, Rejected, Unavailable
 from quorl.client.flow import BACKOFF_S_MIN, Plan, Sleep, flow
 from quorl.client.route import Route
-from quorl.client.sharing import Mismatch, share
-from quorl.cluster.protocol import limits
-from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Request
 
 FLIGHT_BYTES_MAX = 512 * 1024
 HURRY_SHARE = 0.05
 """Who has less than this share of a call's time left after a flight that failed is told so, and not put on another."""
 
-Outcome = Sequence[t.Range] | Exception
+ItemT = TypeVar("ItemT")
+PlaceT = TypeVar("PlaceT")
 
 
-class Part:
-    """One append that waits for a flight, or is on one."""
+class Part(Generic[ItemT, PlaceT]):
+    """What one call brought; it waits for a flight, or is on one."""
 
-    __slots__ = ("deadline", "done", "messages", "outcome", "size_bytes", "wake")
+    __slots__ = ("deadline", "done", "items", "outcome", "size_bytes", "wake")
 
     def __init__(
-        self, messages: list[t.Message], size_bytes: int, deadline: float | None, wake: Callable[[Part], None]
+        self,
+        items: list[ItemT],
+        size_bytes: int,
+        deadline: float | None,
+        wake: Callable[[Part[ItemT, PlaceT]], None],
     ) -> None:
-        self.messages = messages
+        self.items = items
         self.size_bytes = size_bytes
         self.deadline = deadline
         """None: its time starts when its flight leaves."""
         self.wake = wake
         self.done = False
-        self.outcome: Outcome = ()
+        self.outcome: Sequence[PlaceT] | Exception = ()
 
-    def resolve(self, outcome: Outcome) -> None:
+    def resolve(self, outcome: Sequence[PlaceT] | Exception) -> None:
         """Hand over what came of it, once."""
         if not self.done:
             self.done = True
             self.outcome = outcome
             self.wake(self)
 
+    def places(self) -> list[PlaceT]:
+        """Return what came of it; raises what went wrong."""
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return list(self.outcome)
 
-class Lane:
-    """The appends of one client to one topic, in order.
 
-    ``partitions`` remembers how many partitions topics have, for those lanes that had to ask.
-    """
+class Lane(ABC, Generic[ItemT, PlaceT]):
+    """What one client sends to one place, in order."""
 
-    def __init__(
-        self,
-        route: Route,
-        topic: str,
-        *,
-        timeout_s: float,
-        partitions: dict[str, int],
-        flight_bytes_max: int = FLIGHT_BYTES_MAX,
-    ) -> None:
-        self.topic = topic
-        self.queue: deque[Part] = deque()
+    ITEMS_MAX: int
+
+    def __init__(self, route: Route, name: str, *, timeout_s: float, flight_bytes_max: int = FLIGHT_BYTES_MAX) -> None:
+        self.name = name
+        """Of the topic, or of the queue."""
+        self.queue: deque[Part[ItemT, PlaceT]] = deque()
         self.flying = False
         """For the hands: whether somebody is driving flights of this lane."""
         self._route = route
         self._timeout_s = timeout_s
-        self._partitions = partitions
         self._flight_bytes_max = flight_bytes_max
-        self._suspects: set[int] = set()
-        """Producer ids that were refused: their messages fly alone until one is accepted."""
 
+    # -- what differs from lane to lane -------------------------------------------------------------------------------
+    @abstractmethod
+    def describe(self) -> str:
+        """Say what is called: ``append 'logs'``."""
+
+    @abstractmethod
+    def request(self, items: list[ItemT]) -> Request[Any]:
+        """Return the request of one flight."""
+
+    @abstractmethod
+    def shares(self, parts: list[Part[ItemT, PlaceT]], reply: Any) -> Plan[list[list[PlaceT]]]:
+        """Return what came of each part; ``LookupError`` says that this cannot be known."""
+
+    def alone(self, part: Part[ItemT, PlaceT]) -> bool:  # noqa: ARG002 - lanes that need not know
+        """Whether a part had better fly alone."""
+        return False
+
+    def concerns_all(self, refused: Rejected) -> bool:  # noqa: ARG002 - lanes that need not know
+        """Whether a refusal would be the same for each part by itself."""
+        return False
+
+    def refused(self, part: Part[ItemT, PlaceT]) -> None:
+        """Take note that a part that flew alone was refused."""
+
+    def accepted(self, parts: list[Part[ItemT, PlaceT]]) -> None:
+        """Take note that these were accepted."""
+
+    # -- flying -------------------------------------------------------------------------------------------------------
     def fly(self) -> Plan[None]:
         """Plan one flight of what waits now; it ends when that is resolved or, with time left, waits again."""
         parts = self._take()
@@ -91,26 +119,26 @@ class Lane:
         while self.queue:
             self.queue.popleft().resolve(copy.copy(error))
 
-    def _take(self) -> list[Part]:
-        parts: list[Part] = []
+    def _take(self) -> list[Part[ItemT, PlaceT]]:
+        parts: list[Part[ItemT, PlaceT]] = []
         count = size_bytes = 0
         while self.queue:
             part = self.queue[0]
             if part.done:
                 self.queue.popleft()
                 continue
-            alone = bool(self._suspects) and not self._suspects.isdisjoint(_producers(part))
-            count += len(part.messages)
+            alone = self.alone(part)
+            count += len(part.items)
             size_bytes += part.size_bytes
-            if parts and (alone or count > limits.APPEND_MESSAGES_MAX or size_bytes > self._flight_bytes_max):
+            if parts and (alone or count > self.ITEMS_MAX or size_bytes > self._flight_bytes_max):
                 break
             parts.append(self.queue.popleft())
             if alone:
                 break
         return parts
 
-    def _flight(self, parts: list[Part]) -> Plan[None]:
-        request = t.Append(topic=self.topic, messages=[message for part in parts for message in part.messages])
+    def _flight(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:
+        request = self.request([item for part in parts for item in part.items])
         key = self._route.make_key()
         now = self._route.clock()
         for part in parts:
@@ -119,25 +147,26 @@ class Lane:
         try:
             refused = yield from self._repeated(parts, request, key)
         except BaseException:
-            _fail(parts, OutcomeUnknown(f"interrupted while calling append {self.topic!r}", key, request))
+            _fail(parts, OutcomeUnknown(f"interrupted while calling {self.describe()}", key, request))
             raise
-        if refused and len(parts) > 1 and not isinstance(refused, TopicNotFound):
+        if refused and len(parts) > 1 and not self.concerns_all(refused):
             yield from self._one_by_one(parts)
         elif refused:
             _fail(parts, refused)
-            self._suspects |= _producers(parts[0]) if len(parts) == 1 else set()
+            if len(parts) == 1:
+                self.refused(parts[0])
 
-    def _one_by_one(self, parts: list[Part]) -> Plan[None]:
+    def _one_by_one(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:
         """Let each part of a refused flight answer for itself."""
         try:
             for part in parts:
                 if not part.done:
                     yield from self._flight([part])
         except BaseException:
-            _fail(parts, Unavailable(f"interrupted before calling append {self.topic!r}"))
+            _fail(parts, Unavailable(f"interrupted before calling {self.describe()}"))
             raise
 
-    def _repeated(self, parts: list[Part], request: t.Append, key: str) -> Plan[Rejected | None]:
+    def _repeated(self, parts: list[Part[ItemT, PlaceT]], request: Request[Any], key: str) -> Plan[Rejected | None]:
         """Fly until it is known what became of the request, or nobody waits for that any more."""
         doubt = False
         while True:
@@ -159,54 +188,32 @@ class Lane:
                 if all(part.done for part in parts):
                     return None
             else:
-                yield from self._land(parts, request, key, reply.ranges)
+                yield from self._land(parts, request, key, reply)
                 return None
 
-    def _left_s(self, parts: list[Part]) -> float:
+    def _left_s(self, parts: list[Part[ItemT, PlaceT]]) -> float:
         """How long the first that waits can still wait: a flight is never longer, so none is told too late."""
         now = self._route.clock()
         return max(0.001, min((part.deadline or math.inf) - now for part in parts if not part.done))
 
-    def _land(self, parts: list[Part], request: t.Append, key: str, ranges: list[t.Range]) -> Plan[None]:
-        """Tell each part where its messages are."""
-        if self._suspects:
-            for part in parts:
-                self._suspects -= _producers(part)
+    def _land(self, parts: list[Part[ItemT, PlaceT]], request: Request[Any], key: str, reply: object) -> Plan[None]:
+        """Tell each part what came of it."""
+        self.accepted(parts)
         try:
-            shares = yield from self._shares(parts, ranges)
-        except (QuorlError, Mismatch) as error:
-            why = str(error) or "the topic was replaced meanwhile"
-            _fail(
-                parts, OutcomeUnknown(f"append {self.topic!r} was applied, but where is not known: {why}", key, request)
-            )
+            shares = yield from self.shares(parts, reply)
+        except LookupError as error:
+            detail = f"{self.describe()} was applied, but where is not known: {error.args[0]}"
+            _fail(parts, OutcomeUnknown(detail, key, request))
             return
         for part, mine in zip(parts, shares, strict=True):
             part.resolve(mine)
 
-    def _shares(self, parts: list[Part], ranges: list[t.Range]) -> Plan[list[list[t.Range]]]:
-        batches = [part.messages for part in parts]
-        known = self._partitions.get(self.topic)
-        try:
-            shares = share(batches, ranges, known)
-        except Mismatch:  # what is remembered is out of date
-            shares = None
-        if shares is None:
-            info = yield from flow(self._route, t.GetTopic(topic=self.topic), timeout_s=self._timeout_s)
-            self._partitions[self.topic] = info.partitions
-            shares = share(batches, ranges, info.partitions)
-            assert shares is not None, "the number of partitions is known"
-        return shares
 
-
-def _producers(part: Part) -> set[int]:
-    return {message.producer_id for message in part.messages if message.producer_id is not None}
-
-
-def _give_up(parts: Sequence[Part], error: Exception, owners_until: float) -> None:
+def _give_up(parts: Sequence[Part[ItemT, PlaceT]], error: Exception, owners_until: float) -> None:
     """Tell those whose time is up; the flight was no longer than theirs."""
     _fail([part for part in parts if (part.deadline or math.inf) <= owners_until], error)
 
 
-def _fail(parts: Sequence[Part], error: Exception) -> None:
+def _fail(parts: Sequence[Part[ItemT, PlaceT]], error: Exception) -> None:
     for part in parts:
         part.resolve(copy.copy(error))  # each caller raises his own, with his own traceback

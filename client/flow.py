@@ -35,6 +35,7 @@ from quorl.client.errors import OutcomeUnknown, Try, Unavailable, rejected
 from quorl.client.route import Route
 from quorl.cluster.protocol import problems, wire
 from quorl.cluster.protocol.grammar import Consistency, Operation, Query, Reply, Request
+from quorl.cluster.protocol.leases import Sync
 from quorl.cluster.protocol.operations import BY_REQUEST
 from quorl.cluster.protocol.wire import Answer, Call
 
@@ -146,7 +147,7 @@ class _Campaign:
         self.consistency = consistency
         self.doubt = doubt and row.writes
         self.timeout_s = timeout_s
-        self.wait_s = float(getattr(request, "wait", 0.0))
+        self.wait_s = _wait_s(request)
         self.started = route.clock()
         self.deadline = self.started + timeout_s + self.wait_s
         self.not_before: dict[str, float] = {}
@@ -288,6 +289,12 @@ def _retry_after_s(answer: Answer, problem: problems.ProblemDocument) -> float |
     return float(header) if header.isascii() and header.isdigit() else None
 
 
+def _wait_s(request: Request[Any]) -> float:
+    """How long the answer may be held back on purpose."""
+    asking = request.claim if isinstance(request, Sync) else request
+    return float(getattr(asking, "wait", 0.0))
+
+
 def _describe(row: Operation, request: Request[Any]) -> str:
-    name = getattr(request, "topic", None) or getattr(request, "name", None)
+    name = next((found for field in ("topic", "queue", "id", "name") if (found := getattr(request, field, None))), None)
     return f"{row.name} {name!r}" if isinstance(name, str) else row.name

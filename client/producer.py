@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from quorl.client.batching import Part
 from quorl.client.errors import Unavailable
+from quorl.client.lanes import AppendPart
 from quorl.client.model import MessageLike, Placed, check_size, message, messages, placed, size_bytes
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
@@ -31,7 +31,7 @@ class Pending:
 
     __slots__ = ("_changed", "_part")
 
-    def __init__(self, part: Part, changed: threading.Condition) -> None:
+    def __init__(self, part: AppendPart, changed: threading.Condition) -> None:
         self._part = part
         self._changed = changed
 
@@ -44,9 +44,7 @@ class Pending:
         """Wait until the messages are stored and return where; raises what went wrong."""
         with self._changed:
             self._changed.wait_for(lambda: self._part.done)
-        if isinstance(self._part.outcome, Exception):
-            raise self._part.outcome
-        return list(self._part.outcome)
+        return self._part.places()
 
     def place(self) -> Placed:
         """Wait until the one message is stored and return where."""
@@ -85,7 +83,7 @@ class Producer:
     def _send(self, batch: list[t.Message]) -> Pending:
         for one in batch:
             check_size(one)
-        part = Part(batch, size_bytes(batch), None, self._landed)
+        part = AppendPart(batch, size_bytes(batch), None, self._landed)
         with self._changed:
             self._changed.wait_for(lambda: self.error is not None or self._has_room(part.size_bytes))
             if self.error is not None:
@@ -104,7 +102,7 @@ class Producer:
     def _has_room(self, size: int) -> bool:
         return not self._waiting_bytes or self._waiting_bytes + size <= BUFFER_BYTES_MAX
 
-    def _landed(self, part: Part) -> None:
+    def _landed(self, part: AppendPart) -> None:
         with self._changed:
             self._waiting -= 1
             self._waiting_bytes -= part.size_bytes

@@ -11,18 +11,22 @@ import errno
 import os
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 
 from typing_extensions import override
 
-from quorl.client.batching import Lane, Part
+from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.errors import OutcomeUnknown, Unavailable
 from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
+from quorl.client.lanes import AppendLane, SubmitLane
 from quorl.client.model import size_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
+from quorl.client.tasking import tasks_bytes
+from quorl.client.tasks import Queues, Tasks, Workers
 from quorl.client.topics import Topic, Topics
+from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Consistency, Request
 from quorl.cluster.protocol.system import ClusterInfo, GetCluster
@@ -123,11 +127,14 @@ class Client:
         self._route = route or Route(read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT))
         self._transport: Transport = transport or HttpTransport()
         self._timeout_s = timeout_s
-        self._lanes: dict[str, Lane] = {}
+        self._lanes: dict[tuple[str, str], Lane[Any, Any]] = {}
         self._partitions: dict[str, int] = {}
         self._closed = False
         self._boarding = threading.Lock()
         self.topics = Topics(self)
+        self.queues = Queues(self)
+        self.tasks = Tasks(self)
+        self.workers = Workers(self)
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -138,6 +145,11 @@ class Client:
     def timeout_s(self) -> float:
         """How long a call may take."""
         return self._timeout_s
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """The seconds by which it measures."""
+        return self._route.clock
 
     def topic(self, name: str) -> Topic:
         """Return a handle of a topic, which need not exist yet."""
@@ -184,25 +196,38 @@ class Client:
 
     def append(self, topic: str, messages: list[t.Message]) -> list[t.Range]:
         """Append messages, all or none, together with whatever other threads have waiting for the same topic."""
+        return self._travel(("append", topic), lambda: self.lane(topic), messages, size_bytes(messages))
+
+    def submit(self, queue: str, tasks: list[b.NewTask]) -> list[b.SubmittedTask]:
+        """Submit tasks, all or none, together with whatever other threads have waiting for the same queue."""
+
+        def make() -> SubmitLane:
+            return SubmitLane(self._route, queue, timeout_s=self._timeout_s)
+
+        return self._travel(("submit", queue), make, tasks, tasks_bytes(tasks))
+
+    def _travel(
+        self, place: tuple[str, str], make: Callable[[], Lane[ItemT, PlaceT]], items: list[ItemT], size: int
+    ) -> list[PlaceT]:
+        """Put things into their lane, and fly it or wait until somebody has."""
         signal = threading.Event()
-        deadline = self._route.clock() + self._timeout_s
-        part = Part(messages, size_bytes(messages), deadline, lambda _: signal.set())
+        part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: signal.set())
         with self._boarding:
-            lane = self._lanes.get(topic)
+            lane = self._lanes.get(place)
             if lane is None:
-                lane = self._lanes[topic] = self.lane(topic)
+                lane = self._lanes[place] = make()
             lane.queue.append(part)
             leads = not lane.flying
             lane.flying = True
         if not leads:
-            self._wait_for_turn(lane, part, signal)
+            self._wait_for_turn(place, lane, part, signal)
         if not part.done:
-            self._lead(lane, part)
-        if isinstance(part.outcome, Exception):
-            raise part.outcome
-        return list(part.outcome)
+            self._lead(place, lane, part)
+        return part.places()
 
-    def _wait_for_turn(self, lane: Lane, part: Part, signal: threading.Event) -> None:
+    def _wait_for_turn(
+        self, place: tuple[str, str], lane: Lane[Any, Any], part: Part[Any, Any], signal: threading.Event
+    ) -> None:
         """Wait until the part is stored, or it is this thread's turn to lead: then its part is not done."""
         try:
             signal.wait()
@@ -211,18 +236,18 @@ class Client:
                 chosen = signal.is_set() and not part.done
                 part.done = True  # who is interrupted in the queue does not fly
             if chosen:
-                self._hand_over(lane)
+                self._hand_over(place, lane)
             raise
 
-    def _lead(self, lane: Lane, part: Part) -> None:
+    def _lead(self, place: tuple[str, str], lane: Lane[Any, Any], part: Part[Any, Any]) -> None:
         try:
             while not part.done:
                 self.drive(lane.fly())
         finally:
             part.done = True
-            self._hand_over(lane)
+            self._hand_over(place, lane)
 
-    def _hand_over(self, lane: Lane) -> None:
+    def _hand_over(self, place: tuple[str, str], lane: Lane[Any, Any]) -> None:
         """Let the first that waits lead, by waking it with its part undone; without one the lane closes."""
         with self._boarding:
             while lane.queue and lane.queue[0].done:
@@ -231,11 +256,11 @@ class Client:
                 lane.queue[0].wake(lane.queue[0])
             else:
                 lane.flying = False
-                self._lanes.pop(lane.topic, None)
+                self._lanes.pop(place, None)
 
-    def lane(self, topic: str) -> Lane:
+    def lane(self, topic: str) -> AppendLane:
         """Return a new lane to a topic, for whoever wants one of his own."""
-        return Lane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
+        return AppendLane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
 
     def close(self) -> None:
         """Close the connections."""

@@ -9,11 +9,14 @@ from hypothesis import strategies as st
 
 from quorl.client import batching
 from quorl.client import errors as e
-from quorl.client.batching import Lane, Part
+from quorl.client.batching import Part
 from quorl.client.flow import Failure, Send, Sleep
+from quorl.client.lanes import AppendLane, AppendPart, SubmitLane, SubmitPart
 from quorl.client.model import message, size_bytes
 from quorl.client.sharing import Mismatch, share
+from quorl.client.tasking import new_task, tasks_bytes
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.placement import partition_of
 from quorl.cluster.protocol.wire import Answer
@@ -25,10 +28,10 @@ class Sheet(World):
 
     def __init__(self) -> None:
         super().__init__()
-        self.lane = Lane(self.route, "x", timeout_s=10, partitions={}, flight_bytes_max=10_000)
-        self.woken: list[Part] = []
+        self.lane = AppendLane(self.route, "x", timeout_s=10, partitions={}, flight_bytes_max=10_000)
+        self.woken: list[AppendPart] = []
 
-    def add(self, *values: object, left_s: float | None = 10.0, **options: object) -> Part:
+    def add(self, *values: object, left_s: float | None = 10.0, **options: object) -> AppendPart:
         batch = [message(value, **options) for value in values]  # type: ignore[arg-type]
         deadline = None if left_s is None else self.clock.now + left_s
         part = Part(batch, size_bytes(batch), deadline, self.woken.append)
@@ -50,7 +53,7 @@ def sheet() -> Sheet:
     return Sheet()
 
 
-def ranges(part: Part) -> list[tuple[int, int, int]]:
+def ranges(part: AppendPart) -> list[tuple[int, int, int]]:
     assert not isinstance(part.outcome, Exception), part.outcome
     return [(one.partition, one.first_offset, one.last_offset) for one in part.outcome]
 
@@ -189,11 +192,11 @@ def test_keys_of_several_partitions_travel_together(sheet: Sheet) -> None:
     keys = ["k0", "k1", "k2", "k3", "k4"]
     for _ in range(2):
         parts = [sheet.add(key, key=key) for key in keys]
-        places = store([part.messages for part in parts], 4, keyless=0)
+        places = store([part.items for part in parts], 4, keyless=0)
         asked = [reply("get_topic", info)] if not sheet.lane._partitions else []
         sheet.fly(reply("append", t.Appended(ranges=places)), *asked)
         for part in parts:
-            assert [p for p, _, _ in ranges(part)] == [partition_of(str(part.messages[0].key), 4)]
+            assert [p for p, _, _ in ranges(part)] == [partition_of(str(part.items[0].key), 4)]
     assert len([step for step in sheet.sends if step.call.method == "GET"]) == 1
 
 
@@ -268,3 +271,52 @@ def test_a_flight_fits_into_a_request() -> None:
 def test_send_is_what_hands_get(sheet: Sheet) -> None:
     sheet.add("a")
     assert isinstance(next(sheet.lane.fly()), Send)
+
+
+# -- submits -------------------------------------------------------------------------------------------------------
+class Desk(World):
+    """A world with one lane of submits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lane = SubmitLane(self.route, "q", timeout_s=10)
+
+    def add(self, *names: str, **options: object) -> SubmitPart:
+        batch = [new_task(name, options=options) for name in names]
+        part: SubmitPart = Part(batch, tasks_bytes(batch), self.clock.now + 10, lambda _: None)
+        self.lane.queue.append(part)
+        return part
+
+    def fly(self, *events: Answer | Failure) -> None:
+        self.play(self.lane.fly(), *events)
+
+
+def submitted(*ids: str) -> Answer:
+    return reply("submit", b.Submitted(items=[b.SubmittedTask(id=one, status="QUEUED") for one in ids]))
+
+
+def test_submits_travel_together_and_each_is_told_its_own_ids() -> None:
+    desk = Desk()
+    parts = [desk.add("a"), desk.add("b", "c")]
+    desk.fly(LOST, submitted("1", "2", "3"))
+    assert [[one.id for one in part.places()] for part in parts] == [["1"], ["2", "3"]]
+    assert len({send.call.headers["idempotency-key"] for send in desk.sends}) == 1
+    assert desk.sends[0].call.path == "/v1/queues/q/tasks"
+
+
+def test_a_taken_id_fails_its_own_submit_only() -> None:
+    desk = Desk()
+    taken, fine = desk.add("a", id="7"), desk.add("b")
+    desk.fly(problem("task_exists"), problem("task_exists"), submitted("8"))
+    assert isinstance(taken.outcome, e.TaskExists)
+    assert fine.places()[0].id == "8"
+
+
+def test_a_sealed_queue_refuses_all_at_once_and_an_answer_that_does_not_fit_is_unknown() -> None:
+    desk = Desk()
+    parts = [desk.add("a"), desk.add("b")]
+    desk.fly(problem("queue_sealed"))
+    assert all(isinstance(part.outcome, e.QueueSealed) for part in parts)
+    part = desk.add("a")
+    desk.fly(submitted("1", "2"))
+    assert isinstance(part.outcome, e.OutcomeUnknown)

@@ -1,0 +1,189 @@
+"""Tasks as users hand them in and get them back: options, arguments and results, between Python and the wire.
+
+Arguments and results are JSON: whatever msgspec encodes (dataclasses, dates and UUIDs become their JSON form, bytes base64
+text), and never a pickle. What JSON has no word for comes back as the annotation says: a handler's ``when: datetime`` is
+one again.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+import typing
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypeAlias, TypedDict
+
+import msgspec
+from msgspec import UNSET
+
+from quorl.client.errors import NoResult, TaskCancelled, TaskExpired, TaskFailed, invalid
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import submitting as b
+from quorl.cluster.protocol import tasks as k
+
+TASK_OVERHEAD_BYTES = 512
+"""What the names of a task's fields and its numbers add to a request, at most."""
+QUEUE_DEFAULT = "default"
+
+BackoffLike: TypeAlias = str | Sequence[int] | q.Backoff
+"""``fixed``, ``linear`` or ``exponential``; the waits after each attempt in milliseconds; or a ``Backoff``."""
+
+encode = msgspec.json.Encoder().encode
+decode = msgspec.json.Decoder().decode
+
+
+class TaskOptions(TypedDict, total=False):
+    """What may be said about a task beside its name and arguments. Durations are in seconds."""
+
+    id: str
+    """Of your own choice; submitting the very same task under it again changes nothing."""
+    priority: int
+    """0 to 9, 5 by default; among tasks that wait, higher ones go first."""
+    key: str
+    """In a queue with partitions, tasks with the same key share one."""
+    delay: float
+    """Seconds of cluster time before it may start."""
+    run_at: dt.datetime
+    """A moment of the calendar, with its zone, before which it does not start."""
+    expires: float
+    """Seconds: what has not been started by then never is."""
+    timeout: float
+    """Seconds that one attempt may take."""
+    max_attempts: int
+    """Runs in all, the first one included; the queue's default is 3."""
+    retries: int
+    """The same, said the other way: runs after the first."""
+    max_lost: int
+    """So many workers may die over it before it is FAILED."""
+    backoff: BackoffLike
+    tags: list[str]
+    meta: dict[str, str]
+    traceparent: str
+
+
+_OPTIONS = frozenset(TaskOptions.__annotations__)
+
+
+def new_task(
+    name: str,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> b.NewTask:
+    """Make a task to submit; raises ``Invalid`` for what no node would take, ``TypeError`` for what is no option."""
+    given = dict(options or {})
+    if unknown := given.keys() - _OPTIONS:
+        raise TypeError(
+            f"no such option of a task: {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OPTIONS))}"
+        )
+    if "retries" in given:
+        if "max_attempts" in given:
+            raise TypeError("retries and max_attempts say the same: give one of them")
+        given["max_attempts"] = given.pop("retries") + 1
+    for seconds, ms in (("expires", "expires_ms"), ("timeout", "timeout_ms"), ("delay", "delay_ms")):
+        if seconds in given:
+            value = given.pop(seconds)
+            given[ms] = None if value is None else round(value * 1000)
+    if given.get("delay_ms", 0) is None:
+        del given["delay_ms"]
+    if given.get("backoff") is not None:
+        given["backoff"] = read_backoff(given["backoff"])
+    if args:
+        given["args"] = raw(list(args), "/args")
+    if kwargs:
+        given["kwargs"] = raw(dict(kwargs), "/kwargs")
+    return b.NewTask(name=name, **given)
+
+
+def read_backoff(backoff: BackoffLike) -> q.Backoff:
+    """Return a back-off in any of its spellings."""
+    if isinstance(backoff, q.Backoff):
+        return backoff
+    if isinstance(backoff, str):
+        if backoff not in {"fixed", "linear", "exponential"}:
+            raise ValueError(f"{backoff!r} is no back-off: fixed, linear, exponential, or a list of milliseconds")
+        return msgspec.convert({"kind": backoff}, q.Backoff)
+    return q.Backoff(kind="list", delays_ms=tuple(backoff), jitter=0)
+
+
+def raw(value: Any, pointer: str) -> msgspec.Raw:
+    """Encode a value for the wire; raises ``Invalid`` if it has no JSON form."""
+    try:
+        return msgspec.Raw(encode(value))
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        hint = "Send numbers, text, lists, objects, dataclasses, dates, UUIDs or bytes."
+        raise invalid(f"the value has no JSON form: {error}", hint, pointer) from None
+
+
+def tasks_bytes(tasks: Iterable[b.NewTask]) -> int:
+    """Return about how much of a request the tasks fill, never less than they do."""
+    return sum(task_bytes(task) for task in tasks)
+
+
+def task_bytes(task: b.NewTask) -> int:
+    """The same of one task."""
+    size = TASK_OVERHEAD_BYTES
+    for value in (task.args, task.kwargs):
+        if value is not UNSET:
+            size += len(memoryview(value))
+    for text in (task.id, task.name, task.key, task.traceparent):
+        if text is not None:
+            size += 6 * len(text)
+    if task.tags:
+        size += sum(6 * len(tag) + 3 for tag in task.tags)
+    if task.meta:
+        size += sum(6 * (len(name) + len(value) + 1) for name, value in task.meta.items())
+    if task.backoff is not None:
+        size += 20 * len(task.backoff.delays_ms)
+    return size
+
+
+def outcome_of(found: k.TaskResult) -> NoResult | None:
+    """Return what is to be raised for a finished task that has no result."""
+    if found.status == "FAILED":
+        error = found.error or k.TaskError(type="Lost", message="the workers that ran it died")
+        return TaskFailed(found.id, error.type, error.message, error.traceback, found.attempts, found.reason)
+    if found.status == "CANCELLED":
+        return TaskCancelled(found.id, f"task {found.id} was cancelled", found.attempts, found.reason)
+    if found.status == "EXPIRED":
+        return TaskExpired(
+            found.id, f"task {found.id} expired before a worker started it", found.attempts, found.reason
+        )
+    return None
+
+
+# -- annotations ---------------------------------------------------------------------------------------------------
+_PLAIN = (int, float, str, bool, type(None), list, dict, object, Any)
+
+
+def shape_of(annotation: Any) -> Any:
+    """Return the type that a decoded JSON value must be converted to for an annotation; None if it may stay as it is."""
+    if annotation is inspect.Parameter.empty or isinstance(annotation, (str, typing.TypeVar)):
+        return None
+    if not _needs_shape(annotation):
+        return None
+    try:
+        msgspec.json.Decoder(annotation)
+    except (TypeError, ValueError, NameError):
+        return None  # a type that msgspec does not know: the handler gets the plain value
+    return annotation
+
+
+def _needs_shape(annotation: Any) -> bool:
+    arguments = typing.get_args(annotation)
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        return False
+    if origin is None:
+        return annotation not in _PLAIN
+    if origin in {tuple, set, frozenset}:
+        return True
+    return any(_needs_shape(argument) for argument in arguments if argument is not Ellipsis)
+
+
+def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
+    """Return a function's annotations with their names resolved, as far as that can be done."""
+    try:
+        return typing.get_type_hints(function)
+    except Exception:  # a name that is only there for type checkers: the rest of the world goes on without
+        return dict(getattr(function, "__annotations__", {}))

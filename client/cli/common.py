@@ -65,7 +65,15 @@ class Settings:
 
 def common_options(command: F) -> F:
     """Give a command the options of every command, and itself the ``Settings`` if it takes them."""
+    return _with_options(command, "-q", "--quiet")
 
+
+def options_beside_queue(command: F) -> F:
+    """The same for a command in which ``-q`` names a queue."""
+    return _with_options(command, "--quiet")
+
+
+def _with_options(command: F, *quiet_names: str) -> F:
     @functools.wraps(command)
     def wrapped(
         *arguments: Any, server: str | None, as_json: bool, quiet: bool, timeout_s: float | None, **options: Any
@@ -82,7 +90,7 @@ def common_options(command: F) -> F:
 
     seconds = click.FloatRange(min=0, min_open=True)
     for option in (
-        click.option("-q", "--quiet", is_flag=True, help="Print data only, no talk."),
+        click.option(*quiet_names, "quiet", is_flag=True, help="Print data only, no talk."),
         click.option("--timeout", "timeout_s", type=seconds, metavar="SECONDS", help="For each call; 10 by default."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON with the names of the API."),
         click.option("-s", "--server", metavar="URL[,URL]", help="Nodes to ask; QUORL_SERVER by default."),
@@ -164,6 +172,9 @@ def _hint(error: QuorlError) -> str:
 
 def fail(code: Exit, error: str, why: str, hint: str) -> NoReturn:
     """End a command with an error of its own."""
+    if click.get_current_context().ensure_object(Settings).as_json:
+        click.echo(json.dumps({"error": {"title": error, "detail": why, "hint": hint}}, ensure_ascii=False), err=True)
+        click.get_current_context().exit(code)
     for word, text in (("error", error), ("why", why), ("try", hint)):
         click.echo(f"{word:<6} {text}", err=True)
     click.get_current_context().exit(code)

@@ -8,29 +8,24 @@ a failure nothing more is sent, so what is stored is always the beginning of the
 from __future__ import annotations
 
 import os
-import select
-import signal
-import sys
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Exit, Settings, common_options
+from quorl.client.cli.lines import LINE_BYTES_MAX, Interrupt, open_source, read_blocks, skipped
 
 if TYPE_CHECKING:
     from quorl.client.producer import Pending, Producer
     from quorl.cluster.protocol import topics as t
 
-READ_BYTES = 256 * 1024
 CHUNK_BYTES = 128 * 1024
 CHUNK_LINES = 2000
-LINE_BYTES_MAX = 256 * 1024
-"""A longer line could be no message; it is not kept in memory either."""
 
 
 @click.command()
@@ -59,7 +54,7 @@ def produce(
     """Publish the lines of SOURCE, a file or - for standard input. Ctrl-C sends what was read and ends."""
     if producer_id is not None and register_as is not None:
         raise click.UsageError("say either --producer or --register")
-    descriptor = -1 if values else _open(source)
+    descriptor = -1 if values else open_source(source)
     with settings.client() as client:
         if create:
             _ensure(client, topic, partitions)
@@ -73,15 +68,6 @@ def produce(
     run.conclude(topic)
 
 
-def _open(source: str) -> int:
-    if source == "-":
-        return sys.stdin.fileno()
-    try:
-        return os.open(source, os.O_RDONLY)
-    except OSError as error:
-        raise click.UsageError(f"cannot read {source}: {error.strerror}") from None
-
-
 def _ensure(client: Any, topic: str, partitions: int) -> None:
     """Create the topic; one that exists is taken as it is."""
     from quorl.client.errors import AlreadyExists
@@ -90,61 +76,6 @@ def _ensure(client: Any, topic: str, partitions: int) -> None:
         client.topics.create(topic, partitions=partitions)
     except AlreadyExists:
         pass  # with other partitions: the order per key is the same
-
-
-def read_blocks(descriptor: int, interrupt: Interrupt) -> Iterator[list[bytes | None]]:
-    """Yield the complete lines of each read as they come; None stands for a line that is too long."""
-    rest = b""
-    too_long = False
-    while chunk := interrupt.read(descriptor):
-        first, *more = chunk.split(b"\n")
-        if not more:
-            rest += first if not too_long else b""
-        else:
-            lines: list[bytes | None] = [None if too_long else rest + first, *more[:-1]]
-            rest, too_long = more[-1], False
-            yield lines
-        if len(rest) > LINE_BYTES_MAX:
-            rest, too_long = b"", True
-    if interrupt.stopped:
-        return  # what is left is half a line
-    if rest or too_long:
-        yield [None if too_long else rest]
-
-
-class Interrupt:
-    """Ctrl-C and SIGTERM: the first ends the reading, and loses nothing that was read; the second ends everything."""
-
-    def __init__(self) -> None:
-        self.stopped = False
-        self._before: dict[int, Any] = {}
-        self._woken, self._wake = -1, -1
-
-    def __enter__(self) -> Self:
-        self._woken, self._wake = os.pipe()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            try:
-                self._before[number] = signal.signal(number, self._stop)
-            except ValueError:
-                pass  # not the main thread: whoever runs this there stops it otherwise
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            signal.signal(number, handler)
-        os.close(self._woken)
-        os.close(self._wake)
-
-    def _stop(self, *_: object) -> None:
-        if self.stopped:
-            raise KeyboardInterrupt
-        self.stopped = True
-        os.write(self._wake, b"!")
-
-    def read(self, descriptor: int) -> bytes:
-        """Return what there is to read, as soon as there is anything; nothing at the end, and when stopped."""
-        ready, _, _ = select.select([descriptor, self._woken], [], [])
-        return b"" if self._woken in ready else os.read(descriptor, READ_BYTES)
 
 
 @dataclass
@@ -171,7 +102,7 @@ class _Run:
     def report(self, text: str) -> None:
         """Say what is wrong with a line."""
         self.skipped += 1
-        click.echo(f"line {output.grouped(self.lines)}: {text}, skipped", err=True)
+        skipped(self.lines, text)
 
     def all(self, blocks: Iterator[Sequence[bytes | None]]) -> None:
         """Send every line; whatever happens, what was read and sent is settled afterwards."""

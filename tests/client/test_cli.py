@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 from quorl.client import Client
 from quorl.client.cli import cli, main, output
 from quorl.client.cli.hints import HINTS
-from quorl.client.cli.produce import LINE_BYTES_MAX
+from quorl.client.cli.lines import LINE_BYTES_MAX
 from quorl.cluster.protocol.problems import CATALOGUE
 from tests.client.scripted import problem
 from tests.client.stand_in import StandIn, closed_port
@@ -76,8 +76,9 @@ def test_these_are_the_commands() -> None:
 
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_command_takes_the_common_options_and_explains_itself(path: tuple[str, ...]) -> None:
-    options = {option for parameter in LEAVES[path].params for option in parameter.opts}
-    assert {"-s", "--server", "--json", "--timeout", "-q", "--quiet"} <= options
+    options = [option for parameter in LEAVES[path].params for option in parameter.opts]
+    assert {"-s", "--server", "--json", "--timeout", "-q", "--quiet"} <= set(options)
+    assert len(options) == len(set(options)), "an option has two meanings"
     result = CliRunner().invoke(cli, [*path, "--help"])
     assert result.exit_code == 0
     assert LEAVES[path].help

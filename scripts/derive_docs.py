@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "src"))
@@ -22,7 +22,6 @@ import msgspec  # noqa: E402
 from quorl.client.cli import cli  # noqa: E402
 from quorl.cluster.node import config  # noqa: E402
 from quorl.cluster.protocol import limits  # noqa: E402
-from quorl.cluster.protocol import topics as t  # noqa: E402
 from quorl.cluster.protocol.grammar import Operation  # noqa: E402
 from quorl.cluster.protocol.operations import OPERATIONS  # noqa: E402
 from quorl.cluster.protocol.plans import PLANS  # noqa: E402
@@ -58,16 +57,36 @@ def routes() -> str:
 def operations() -> str:
     """What every operation means and takes."""
     parts = []
+    told: set[type[msgspec.Struct]] = set()
     for row in OPERATIONS:
         parts.append(f"#### `{row.name}`: `{row.method} {row.path}`\n\n{plain(row.request.__doc__)}\n")
         rows = list(fields(row))
         if rows:
             parts.append(table(("field", "where", "default", "value"), rows))
-        if row.request is t.Append:
-            parts.append(f"Each `Message`: {plain(t.Message.__doc__)}\n")
-            rows = [(f"`{f.encode_name}`", default_of(f), described(f.type)) for f in msgspec.structs.fields(t.Message)]
-            parts.append(table(("field", "default", "value"), rows))
+        for shape in shapes_in(row.request):
+            if shape not in told:
+                told.add(shape)
+                found = msgspec.structs.fields(shape)
+                parts.append(f"Each `{shape.__name__}`: {plain(shape.__doc__)}\n")
+                rows = [(f"`{f.encode_name}`", default_of(f), described(f.type)) for f in found]
+                parts.append(table(("field", "default", "value"), rows))
     return "\n".join(parts)
+
+
+def shapes_in(shape: type[msgspec.Struct]) -> Iterator[type[msgspec.Struct]]:
+    """The structs that stand in the fields of one, the outer ones first."""
+    for field in msgspec.structs.fields(shape):
+        for inner in structs_of(field.type):
+            yield inner
+            yield from shapes_in(inner)
+
+
+def structs_of(kind: Any) -> Iterator[type[msgspec.Struct]]:
+    """The structs in a type, however it is wrapped."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        yield kind
+    for inner in get_args(kind):
+        yield from structs_of(inner)
 
 
 def fields(row: Operation) -> Iterator[tuple[str, ...]]:
@@ -78,8 +97,7 @@ def fields(row: Operation) -> Iterator[tuple[str, ...]]:
         where = "path" if name in row.placeholders else "query" if row.method == "GET" else "body or query"
         if where == "body or query" and name not in in_query:
             where = "body"
-        required = field.default is msgspec.NODEFAULT
-        default = "required" if required else f"`{msgspec.json.encode(field.default).decode()}`"
+        default = default_of(field, absent="`null`")
         yield f"`{name}`", where, default, described(field.type)
 
 
@@ -92,6 +110,8 @@ def described(kind: Any) -> str:
 def worded(schema: dict[str, Any]) -> str:
     """One JSON schema in a few words."""
     kind = schema.get("type", "")
+    if "$ref" in schema:
+        return f"`{schema['$ref'].rpartition('/')[2]}`"
     low, high = schema.get("minimum"), schema.get("maximum", schema.get("exclusiveMaximum"))
     below = 1 if "exclusiveMaximum" in schema else 0
     match kind:
@@ -103,11 +123,13 @@ def worded(schema: dict[str, Any]) -> str:
             bounds = f" from {number(low)} to {number(high - below)}" if high is not None else ""
             return f"{kind}{bounds}. {schema.get('description', '')}".rstrip(". ")
         case "array":
-            return f"{schema.get('minItems', 0)} to {number(schema.get('maxItems'))} of `Message`"
+            bounds = f"{schema.get('minItems', 0)} to {number(schema['maxItems'])} of " if "maxItems" in schema else ""
+            inner = schema.get("items")
+            return bounds + worded(inner) if bounds and inner else "an array"
         case "boolean":
             return "true or false"
         case "object":
-            return "an object of texts"
+            return "an object of texts" if schema.get("additionalProperties") else "an object"
     return " or ".join(f"`{value}`" for value in schema.get("enum", [])) or "any JSON value"
 
 
@@ -174,12 +196,14 @@ def settings() -> str:
     return table(("key", "default", "meaning"), rows)
 
 
-def default_of(field: msgspec.structs.FieldInfo) -> str:
-    """The default of a key as it would stand in the file."""
+def default_of(field: msgspec.structs.FieldInfo, absent: str = "not set") -> str:
+    """The default of a field as it would be written."""
     if field.default is msgspec.NODEFAULT:
-        return "required"
+        return "required" if field.default_factory is msgspec.NODEFAULT else "`{}`"
     if field.default is None:
-        return "not set"
+        return absent
+    if field.default is msgspec.UNSET:
+        return "not given"
     if isinstance(field.default, Path):
         return "see right"
     return f"`{msgspec.json.encode(field.default).decode()}`"

@@ -12,8 +12,12 @@ import click
 
 from quorl.client.cli.cluster import cluster
 from quorl.client.cli.common import Quorl, common_options
+from quorl.client.cli.dead import dead
 from quorl.client.cli.info import errors, version
+from quorl.client.cli.monitor import monitor
 from quorl.client.cli.node import node
+from quorl.client.cli.queue import queue
+from quorl.client.cli.task import task
 from quorl.client.cli.topic import topic
 from quorl.client.cli.worker import worker
 
@@ -23,7 +27,7 @@ __all__ = ["cli", "main"]
 @click.group(cls=Quorl, context_settings={"help_option_names": ["-h", "--help"]})
 @common_options
 def cli() -> None:
-    """Topics on a replicated log: work with a cluster of quorl nodes.
+    """Topics and tasks on a replicated log: work with a cluster of quorl nodes.
 
     \b
     Exit codes: 0 ok · 1 failed · 2 usage or config · 3 not found · 4 conflict ·
@@ -31,7 +35,7 @@ def cli() -> None:
     """  # noqa: D301 - click's mark against rewrapping
 
 
-for command in (cluster, topic, worker, node, errors, version):
+for command in (cluster, topic, task, queue, dead, worker, monitor, node, errors, version):
     cli.add_command(command)
 
 

@@ -8,10 +8,16 @@ go out as they are.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+Show: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[object]]], None]
 
 GAP = "  "
 
@@ -26,14 +32,16 @@ def clean(text: object) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
 
 
-def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = ()) -> None:
-    """Print a table; the columns named in ``numbers`` stand to the right."""
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = (), headed: bool = True
+) -> None:
+    """Print a table; the columns named in ``numbers`` stand to the right. ``headed``: with their names."""
     lines = [[clean(cell) for cell in row] for row in rows]
     if is_terminal():
         _draw(columns, lines, numbers)
         return
     widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
-    for line in [list(columns), *lines]:
+    for line in [list(columns), *lines] if headed else lines:
         cells = [
             cell.rjust(width) if name in numbers else cell.ljust(width)
             for name, cell, width in zip(columns, line, widths, strict=True)
@@ -43,6 +51,11 @@ def table(columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: 
 
 def _draw(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str]) -> None:
     from rich.console import Console
+
+    Console().print(_drawn(columns, lines, numbers))
+
+
+def _drawn(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str]) -> RichTable:
     from rich.table import Table
     from rich.text import Text
 
@@ -51,7 +64,30 @@ def _draw(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str]
         drawn.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
     for line in lines:
         drawn.add_row(*[Text(cell) for cell in line])
-    Console().print(drawn)
+    return drawn
+
+
+@contextmanager
+def screen(*, live: bool) -> Iterator[Show]:
+    """Give a way to show a table again and again: in its place on a terminal, line after line elsewhere."""
+    if not live or not is_terminal():
+        shown = False
+
+        def append(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+            nonlocal shown
+            table(columns, rows, headed=not shown)
+            shown = True
+
+        yield append
+        return
+    from rich.live import Live
+
+    with Live(auto_refresh=False) as drawing:
+
+        def show(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+            drawing.update(_drawn(columns, [[clean(cell) for cell in row] for row in rows], ()), refresh=True)
+
+        yield show
 
 
 def emit(value: Any) -> None:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
 from quorl.client.cli import output
+from quorl.client.cli.asking import confirm
 from quorl.client.cli.common import Settings, common_options
 from quorl.client.cli.produce import produce
 from quorl.client.cli.read import consume, tail
@@ -94,10 +93,8 @@ def rm(settings: Settings, name: str, if_empty: bool, yes: bool) -> None:
     """Delete a topic with its messages, producers and consumers."""
     with settings.client() as client:
         if not yes and not if_empty:
-            if not sys.stdin.isatty():
-                raise click.UsageError("deleting a topic without being asked takes --yes")
             count = output.counted(client.topics.get(name).messages, "message")
-            click.confirm(f"Delete {output.clean(name)} with {count}?", abort=True, err=True)
+            confirm(f"Delete {output.clean(name)} with {count}?", yes=yes)
         gone = client.topics.delete(name, if_empty=if_empty)
     if settings.as_json:
         output.emit(gone)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import click
 
+from quorl.client.cli.workers import ls, quiet, show, stop
+
 
 @click.group()
 def worker() -> None:
     """Work with workers: the programs that run tasks."""
+
+
+for command in (ls, show, quiet, stop):
+    worker.add_command(command)

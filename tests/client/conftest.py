@@ -1,11 +1,15 @@
-"""A cluster for every test that wants one."""
+"""A cluster, a client and a command line for every test that wants one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from click.testing import CliRunner, Result
 
+from quorl.client import Client
+from quorl.client.cli import cli
+from tests.client.commands import Quorl
 from tests.client.stand_in import StandIn, stand_in
 
 
@@ -13,3 +17,19 @@ from tests.client.stand_in import StandIn, stand_in
 def cluster() -> Iterator[StandIn]:
     with stand_in() as running:
         yield running
+
+
+@pytest.fixture
+def quorl(cluster: StandIn, monkeypatch: pytest.MonkeyPatch) -> Quorl:
+    monkeypatch.setenv("QUORL_SERVER", cluster.servers)
+
+    def run(*words: str, **how: str) -> Result:
+        return CliRunner().invoke(cli, list(words), catch_exceptions=False, **how)  # type: ignore[arg-type]
+
+    return run
+
+
+@pytest.fixture
+def client(cluster: StandIn) -> Iterator[Client]:
+    with Client(cluster.servers) as client:
+        yield client

@@ -13,7 +13,7 @@ import socket
 import sqlite3
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeAlias
 
 import msgspec
@@ -24,6 +24,7 @@ from quorl.cluster.protocol import problems, system, wire
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_command, encode_entry
 from quorl.cluster.protocol.grammar import Command, Inspection, Operation, Rejection, Reply, Request
+from quorl.cluster.protocol.operations import BY_REQUEST
 from quorl.cluster.protocol.wire import Answer, Call
 
 Mishap: TypeAlias = Answer | Literal["reset before", "reset after", "hang"] | threading.Event
@@ -41,6 +42,8 @@ class StandIn:
         self.urls = [f"http://127.0.0.1:{one.getsockname()[1]}" for one in self.sockets]
         self.mishaps: list[deque[Mishap]] = [deque() for _ in range(nodes)]
         self.calls: list[tuple[str, Call]] = []
+        self.answers: dict[str, Callable[[Any], Reply | Rejection]] = {}
+        """By operation: what it answers in place of the machine."""
         self.leader: str | None = "n1"
         self.health: Literal["ok", "degraded", "no_quorum"] = "ok"
         self.arrived = threading.Event()
@@ -105,6 +108,8 @@ class StandIn:
     def _do(self, request: Request[Any], key: str | None) -> Reply | Rejection:
         if isinstance(request, Inspection):
             return self._cluster()
+        if (answer := self.answers.get(BY_REQUEST[type(request)].name)) is not None:
+            return answer(request)
         if not isinstance(request, Command):
             return self.machine.query(request)  # type: ignore[arg-type]
         if getattr(request, "wait", 0):

@@ -3,45 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import signal
-import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from quorl.client import Client
 from quorl.client.cli import cli, main, output
 from quorl.client.cli.hints import HINTS
 from quorl.client.cli.lines import LINE_BYTES_MAX
 from quorl.cluster.protocol.problems import CATALOGUE
+from tests.client.commands import Quorl, run, start
 from tests.client.scripted import problem
 from tests.client.stand_in import StandIn, closed_port
-
-Quorl = Callable[..., Result]
-
-
-@pytest.fixture
-def quorl(cluster: StandIn, monkeypatch: pytest.MonkeyPatch) -> Quorl:
-    monkeypatch.setenv("QUORL_SERVER", cluster.servers)
-
-    def run(*words: str) -> Result:
-        result = CliRunner().invoke(cli, list(words), catch_exceptions=False)
-        return result
-
-    return run
-
-
-@pytest.fixture
-def client(cluster: StandIn) -> Iterator[Client]:
-    with Client(cluster.servers) as client:
-        yield client
 
 
 # -- every command --------------------------------------------------------------------------------------------------
@@ -59,9 +39,33 @@ LEAVES = dict(leaves(cli))
 def test_these_are_the_commands() -> None:
     assert sorted(" ".join(path) for path in LEAVES) == [
         "cluster status",
+        "dead errors",
+        "dead export",
+        "dead ls",
+        "dead purge",
+        "dead retry",
         "errors",
+        "monitor",
         "node check",
         "node run",
+        "queue ls",
+        "queue pause",
+        "queue purge",
+        "queue resume",
+        "queue rm",
+        "queue seal",
+        "queue set",
+        "queue show",
+        "queue unseal",
+        "task cancel",
+        "task import",
+        "task ls",
+        "task result",
+        "task retry",
+        "task show",
+        "task submit",
+        "task wait",
+        "task why",
         "topic consume",
         "topic create",
         "topic ls",
@@ -71,6 +75,10 @@ def test_these_are_the_commands() -> None:
         "topic size",
         "topic tail",
         "version",
+        "worker ls",
+        "worker quiet",
+        "worker show",
+        "worker stop",
     ]
 
 
@@ -300,19 +308,6 @@ def test_tail(quorl: Quorl, client: Client) -> None:
 
 
 # -- produce: a process and a pipe ----------------------------------------------------------------------------------
-def start(cluster: StandIn, *words: str, **options: Any) -> subprocess.Popen[bytes]:
-    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "QUORL_SERVER": cluster.servers}
-    command = [sys.executable, "-m", "quorl.client.cli", *words]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, **{**pipes, **options})
-
-
-def run(cluster: StandIn, data: bytes, *words: str) -> tuple[int, str, str]:
-    process = start(cluster, *words)
-    out, err = process.communicate(data, timeout=60)
-    return process.returncode, out.decode(), err.decode()
-
-
 def values(client: Client, topic: str) -> list[object]:
     found: list[object] = []
     while page := client.topic(topic).browse(len(found), limit=1000):

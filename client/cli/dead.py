@@ -1,0 +1,296 @@
+"""``quorl dead``: the tasks that are FAILED, one by one and by what they died of."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import click
+
+from quorl.client.cli import output
+from quorl.client.cli.asking import confirm, each, pages
+from quorl.client.cli.common import Settings, options_beside_queue
+from quorl.client.cli.queue import purged
+from quorl.client.cli.telling import short_call, tries
+
+if TYPE_CHECKING:
+    from quorl.client.sync import Client
+    from quorl.cluster.protocol import tasks as k
+
+R = TypeVar("R")
+
+THREADS = 16
+CHUNK = 256
+_VARYING = (
+    (re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"), "<id>"),
+    (re.compile(r"'[^']*'|\"[^\"]*\""), "'…'"),
+    (re.compile(r"\b0x[0-9a-fA-F]+\b|\b(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{8,}\b"), "<hex>"),
+    (re.compile(r"\d+(?:\.\d+)?"), "N"),
+)
+"""What differs between two cases of one error."""
+
+
+@click.group()
+def dead() -> None:
+    """Work with the tasks that are FAILED."""
+
+
+def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("--error", metavar="TEXT", help="Only of this group of `dead errors`, or with this in the error."),
+        click.option("--name", metavar="NAME", help="Only tasks of this name."),
+        click.option("-q", "--queue", metavar="QUEUE", help="Only of this queue."),
+    ):
+        command = option(command)
+    return command
+
+
+class _Filter(NamedTuple):
+    """Which of the dead are meant."""
+
+    queue: str | None
+    name: str | None
+    error: str | None
+
+    def find(self, client: Client, count: int | None = None) -> Iterator[k.TaskSummary]:
+        """Yield them, the newest first."""
+        from quorl.cluster.protocol import tasks as k
+
+        request = k.ListTasks(queue=self.queue, status="FAILED", name=self.name)
+        for one in pages(client, request, count if self.error is None else None):
+            if self.error is None or self.error == group_of(one) or self.error in error_of(one):
+                yield one
+                count = None if count is None else count - 1
+                if count == 0:
+                    return
+
+
+def error_of(one: k.TaskSummary) -> str:
+    """Return what a task died of, in one line."""
+    return one.error or one.reason or "not known"
+
+
+def normalised(error: str) -> str:
+    """Return an error without what differs from case to case."""
+    for pattern, word in _VARYING:
+        error = pattern.sub(word, error)
+    return error
+
+
+def group_of(one: k.TaskSummary) -> str:
+    """Return the short name of a task's group: the same for the same error of the same task name."""
+    key = f"{one.name}\0{normalised(error_of(one))}"
+    return hashlib.blake2b(key.encode(), digest_size=4).hexdigest()
+
+
+# -- looking -------------------------------------------------------------------------------------------------------
+@dead.command()
+@_filters
+@click.option("-n", "--max", "count", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@click.option("--all", "everything", is_flag=True, help="However many there are.")
+@options_beside_queue
+def ls(
+    settings: Settings, queue: str | None, name: str | None, error: str | None, count: int, everything: bool
+) -> None:
+    """List the tasks that are FAILED, those submitted last first."""
+    with settings.client() as client:
+        found = list(_Filter(queue, name, error).find(client, None if everything else count))
+    if settings.as_json:
+        output.emit(found)
+        return
+    columns = ("ID", "TASK", "QUEUE", "TRIES", "FINISHED", "REASON", "ERROR")
+    rows = [
+        (
+            one.id,
+            short_call(one.name, one.args),
+            one.queue,
+            tries(one.attempts, one.max_attempts, one.lost),
+            one.finished_at or "–",
+            one.reason or "–",
+            one.error or "",
+        )
+        for one in found
+    ]
+    output.table(columns, rows, numbers=("TRIES",))
+    if len(found) == count and not everything:
+        settings.say(f"the newest {output.grouped(count)}; --all lists all, quorl dead errors counts them")
+    elif not found:
+        settings.say("none")
+
+
+@dead.command()
+@_filters
+@options_beside_queue
+def errors(settings: Settings, queue: str | None, name: str | None, error: str | None) -> None:
+    """Count the tasks that are FAILED by task name and error, numbers and names in its text aside."""
+    groups: dict[str, dict[str, Any]] = {}
+    with settings.client() as client:
+        for one in _Filter(queue, name, error).find(client):
+            seen = one.finished_at or one.created_at
+            group = groups.setdefault(
+                group_of(one),
+                {"group": group_of(one), "count": 0, "name": one.name, "error": normalised(error_of(one))}
+                | {"first": seen, "last": seen, "example": one.id},
+            )
+            group["count"] += 1
+            group["first"], group["last"] = min(group["first"], seen), max(group["last"], seen)
+    found = sorted(groups.values(), key=lambda group: (-group["count"], group["name"], group["error"]))
+    if settings.as_json:
+        output.emit(found)
+        return
+    columns = ("GROUP", "COUNT", "TASK", "ERROR", "FIRST", "LAST", "EXAMPLE")
+    output.table(columns, [tuple(group[word.lower()] for word in _KEYS) for group in found], numbers=("COUNT",))
+    if found:
+        settings.say("quorl dead retry --error GROUP queues one of them again")
+    else:
+        settings.say("none")
+
+
+_KEYS = ("group", "count", "name", "error", "first", "last", "example")
+
+
+@dead.command()
+@_filters
+@options_beside_queue
+def export(settings: Settings, queue: str | None, name: str | None, error: str | None) -> None:
+    """Print the tasks that are FAILED with their whole history, one JSON object per line."""
+    import msgspec
+
+    from quorl.client.errors import TaskNotFound
+
+    def read(task_id: str) -> bytes | None:
+        try:
+            return msgspec.json.encode(client.tasks.get(task_id))
+        except TaskNotFound:
+            return None  # forgotten meanwhile
+
+    printed = 0
+    with settings.client() as client:
+        found = [one.id for one in _Filter(queue, name, error).find(client)]
+        for line in in_parallel(read, found):
+            if line is not None:
+                output.write_lines([line])
+                printed += 1
+    settings.say(f"{output.counted(printed, 'task')}")
+
+
+# -- doing ---------------------------------------------------------------------------------------------------------
+def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
+    for option in (
+        click.option("-y", "--yes", is_flag=True, help="Do not ask."),
+        click.option("--all", "everything", is_flag=True, help="All of them, or all that the other options leave."),
+        _filters,
+        click.argument("ids", metavar="[ID]...", nargs=-1),
+    ):
+        command = option(command)
+    return command
+
+
+def _check(ids: Sequence[str], which: _Filter, everything: bool) -> None:
+    if ids and (everything or any(which)):
+        raise click.UsageError("say either IDs, or which tasks are meant")
+    if not ids and not everything and which.error is None:
+        raise click.UsageError("say which: IDs, --error TEXT, or --all")
+
+
+@dead.command()
+@_chosen
+@options_beside_queue
+def retry(
+    settings: Settings,
+    ids: tuple[str, ...],
+    queue: str | None,
+    name: str | None,
+    error: str | None,
+    everything: bool,
+    yes: bool,
+) -> None:
+    """Queue FAILED tasks again: those with these IDs, those with an error, or all."""
+    which = _Filter(queue, name, error)
+    _check(ids, which, everything)
+    with settings.client() as client:
+        _do(settings, client, (ids, which, yes), ("Retry", "retried"), client.tasks.retry)
+
+
+@dead.command()
+@_chosen
+@options_beside_queue
+def purge(
+    settings: Settings,
+    ids: tuple[str, ...],
+    queue: str | None,
+    name: str | None,
+    error: str | None,
+    everything: bool,
+    yes: bool,
+) -> None:
+    """Forget FAILED tasks with their history: those with these IDs, those with an error, or all."""
+    which = _Filter(queue, name, error)
+    _check(ids, which, everything)
+    with settings.client() as client:
+        if ids or name is not None or error is not None:
+            _do(settings, client, (ids, which, yes), ("Forget", "forgotten"), client.tasks.forget)
+            return
+        infos = [client.queues.get(queue)] if queue is not None else client.queues.list()
+        counts = {info.name: info.counts.failed for info in infos if info.counts.failed}
+        if counts:
+            confirm(f"Forget {output.counted(sum(counts.values()), 'task')}?", yes=yes)
+        removed = sum(purged(client, one, ("FAILED",)) for one in counts)
+    _conclude(settings, removed, 0, "forgotten")
+
+
+def _do(
+    settings: Settings,
+    client: Client,
+    chosen: tuple[Sequence[str], _Filter, bool],
+    words: tuple[str, str],
+    do: Callable[[str], object],
+) -> None:
+    """Do something to the tasks that are meant; those that are FAILED no more are counted and left alone."""
+    from quorl.client.errors import TaskNotFound, WrongState
+
+    ids, which, yes = chosen
+    if ids:
+
+        def one(task_id: str) -> None:
+            answer = do(task_id)
+            if settings.as_json:
+                output.emit(answer)
+            settings.say(f"{output.clean(task_id)} {words[1]}")
+
+        each(settings, ids, one)
+        return
+
+    def attempt(task_id: str) -> bool:
+        try:
+            do(task_id)
+        except (TaskNotFound, WrongState):
+            return False
+        return True
+
+    found = [task.id for task in which.find(client)]
+    if found:
+        confirm(f"{words[0]} {output.counted(len(found), 'task')}?", yes=yes)
+    done = sum(in_parallel(attempt, found))
+    _conclude(settings, done, len(found) - done, words[1])
+
+
+def _conclude(settings: Settings, done: int, others: int, word: str) -> None:
+    if settings.as_json:
+        output.emit({word: done, "changed_meanwhile": others})
+    left = f", {output.grouped(others)} were FAILED no more" if others else ""
+    settings.say(f"{output.counted(done, 'task')} {word}{left}")
+
+
+def in_parallel(do: Callable[[str], R], things: Sequence[str]) -> Iterator[R]:
+    """Yield what comes of doing something to each, in order, several at a time: they share entries of the log."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        try:
+            for start in range(0, len(things), CHUNK):
+                yield from pool.map(do, things[start : start + CHUNK])
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,87 @@
+"""Values on the command line that are more than a word: JSON, pairs, back-offs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+from typing_extensions import override
+
+from quorl.client.cli.times import read_duration
+
+if TYPE_CHECKING:
+    import msgspec
+
+    from quorl.cluster.protocol.queues import Backoff
+
+
+def read_json(text: str) -> msgspec.Raw:
+    """Return text as the JSON that it is, or else as a JSON string."""
+    import msgspec
+
+    try:
+        msgspec.json.decode(text)
+    except (msgspec.DecodeError, UnicodeEncodeError, RecursionError):
+        return msgspec.Raw(msgspec.json.encode(text))
+    return msgspec.Raw(text.strip().encode())
+
+
+class Pair(click.ParamType[tuple[str, str]]):
+    """A name and a value: k=v."""
+
+    name = "pair"
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        if isinstance(value, tuple):
+            return value
+        name, sign, text = str(value).partition("=")
+        if not sign or not name:
+            self.fail(f"{value!r} has no name and value: write NAME=VALUE", param, ctx)
+        return name, text
+
+
+class BackoffSpec(click.ParamType[Any]):
+    """A back-off: ``KIND[:FIRST[:MAX]]``, or the delays one after the other with commas between them."""
+
+    name = "backoff"
+    metavar = "KIND[:FIRST[:MAX]]|DELAY,…"
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Backoff:
+        from quorl.cluster.protocol import queues as q
+
+        if isinstance(value, q.Backoff):
+            return value
+        kind, *parts = str(value).split(":")
+        bounds: list[int] = []
+        delays: tuple[int, ...] = ()
+        if kind not in {"fixed", "linear", "exponential"}:
+            delays = tuple(self._ms(part, param, ctx) for part in kind.split(","))
+            kind = "list"
+        else:
+            bounds = [self._ms(part, param, ctx) for part in parts]
+        if len(parts) > 2 or (delays and parts):
+            self.fail(f"{value!r} has too many parts", param, ctx)
+        names = dict(zip(("first_ms", "max_ms"), bounds, strict=False))
+        if delays:
+            names["max_ms"] = max(delays)
+        return q.Backoff(kind=kind, delays_ms=delays, **names)  # type: ignore[arg-type]
+
+    def _ms(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        ms = read_duration(text.strip())
+        if ms is None:
+            self.fail(
+                f"{text!r}: write fixed, linear or exponential, then :FIRST:MAX, or delays as 1s,5s,1m", param, ctx
+            )
+        return ms
+
+
+def backoff_text(backoff: Backoff) -> str:
+    """Return a back-off in words."""
+    from quorl.client.cli.times import span
+
+    jitter = f", jitter {backoff.jitter:g}" if backoff.jitter else ""
+    if backoff.kind == "list":
+        return ", ".join(span(ms) for ms in backoff.delays_ms) + jitter
+    return f"{backoff.kind} from {span(backoff.first_ms)} to {span(backoff.max_ms)}{jitter}"

@@ -1,0 +1,153 @@
+"""``quorl task submit``: one task from the words of a line.
+
+The task has an id before it is sent, so that whoever does not learn what became of it can look, or repeat it safely.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+import secrets
+import time
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import click
+from typing_extensions import override
+
+from quorl.client.cli import output
+from quorl.client.cli.common import Settings, options_beside_queue
+from quorl.client.cli.options import BackoffSpec, Pair, read_json
+from quorl.client.cli.telling import new_call
+from quorl.client.cli.times import Duration, Moment
+from quorl.client.cli.waiting import conclude, wait_for
+
+if TYPE_CHECKING:
+    from quorl.client.sync import Client
+    from quorl.cluster.protocol import submitting as b
+    from quorl.cluster.protocol.queues import Backoff
+
+_NUMBER = re.compile(r"-\d")
+
+
+def new_id() -> str:
+    """Return an id that nobody else has; later ones are greater (UUID version 7)."""
+    ms = time.time_ns() // 1_000_000
+    bits = ms << 80 | 7 << 76 | secrets.randbits(12) << 64 | 2 << 62 | secrets.randbits(62)
+    return str(uuid.UUID(int=bits))
+
+
+class _TakesNumbers(click.Command):
+    """A command whose arguments may be negative numbers, which look like options."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        plain = args[args.index("--") :] if "--" in args else []
+        rest = super().parse_args(ctx, args)
+        for word in ctx.params.get("arguments", ()):
+            if word.startswith("-") and word != "-" and not _NUMBER.match(word) and word not in plain:
+                raise click.NoSuchOption(word, ctx=ctx)
+        return rest
+
+
+@click.command(cls=_TakesNumbers, context_settings={"ignore_unknown_options": True})
+@click.argument("name")
+@click.argument("arguments", metavar="[ARGS]...", nargs=-1)
+@click.option("--kwarg", "named", type=Pair(), multiple=True, metavar="NAME=VALUE", help="A named argument, likewise.")
+@click.option("-q", "--queue", default="default", show_default=True, metavar="QUEUE")
+@click.option("--id", "task_id", metavar="ID", help="An id of your own; the very same task again changes nothing.")
+@click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="Higher ones go first.")
+@click.option("--delay", type=Duration(), default=0, metavar="DURATION", help="Not before: 30s, 5m, 2h, 1d.")
+@click.option("--run-at", type=Moment(), metavar="MOMENT", help="Not before this moment: 2030-01-31T18:00.")
+@click.option("--expires", type=Duration(), metavar="DURATION", help="Never, if it has not been started by then.")
+@click.option("--attempts", type=click.IntRange(1, 100), help="Runs in all; the queue's default otherwise.")
+@click.option("--max-lost", type=click.IntRange(1, 100), help="FAILED after so many workers that died.")
+@click.option("--run-timeout", type=Duration(), metavar="DURATION", help="Bounds one attempt.")
+@click.option("--backoff", type=BackoffSpec(), metavar=BackoffSpec.metavar, help="The wait after a failed attempt.")
+@click.option("--key", help="In a queue with partitions, tasks of one key share one.")
+@click.option("--tag", "tags", multiple=True, metavar="TEXT", help="Can be repeated.")
+@click.option("--meta", "meta", type=Pair(), multiple=True, metavar="NAME=TEXT", help="Can be repeated.")
+@click.option("--wait", is_flag=True, help="Wait until it is finished and print its result.")
+@click.option("--max-wait", type=Duration(), metavar="DURATION", help="Wait, but at most so long.")
+@options_beside_queue
+def submit(settings: Settings, queue: str, *, wait: bool, max_wait: int | None, **words: Any) -> None:
+    """Submit a task and print its id. ARGS are JSON where they can be read as JSON, text otherwise.
+
+    With --wait its result is printed, and the exit code is 1 unless it is a SUCCESS.
+    """
+    task = _task(**words)
+    with settings.client() as client:
+        submitted = _submit(settings, client, queue, task)
+        (one,) = submitted.items
+        about = f"{output.clean(new_call(task))} → {output.clean(queue)}{', was there already' if one.existing else ''}"
+        if not wait and max_wait is None:
+            if settings.as_json:
+                output.emit(submitted)
+                return
+            click.echo(output.clean(one.id))
+            settings.say(f"{about}, {one.status}")
+            return
+        settings.say(f"{output.clean(one.id)} {about}")
+        info = wait_for(settings, client, one.id, max_wait)
+    conclude(settings, info)
+
+
+def _task(
+    *,
+    name: str,
+    arguments: tuple[str, ...],
+    named: tuple[tuple[str, str], ...],
+    task_id: str | None,
+    priority: int,
+    delay: int,
+    run_at: dt.datetime | None,
+    expires: int | None,
+    attempts: int | None,
+    max_lost: int | None,
+    run_timeout: int | None,
+    backoff: Backoff | None,
+    key: str | None,
+    tags: tuple[str, ...],
+    meta: tuple[tuple[str, str], ...],
+) -> b.NewTask:
+    import msgspec
+
+    from quorl.cluster.protocol import submitting as b
+
+    if delay and run_at is not None:
+        raise click.UsageError("say either --delay or --run-at")
+    return b.NewTask(
+        id=task_id or new_id(),
+        name=name,
+        args=msgspec.Raw(b"[" + b",".join(bytes(read_json(word)) for word in arguments) + b"]"),
+        kwargs=msgspec.Raw(msgspec.json.encode({key: read_json(text) for key, text in named})),
+        priority=priority,
+        key=key,
+        delay_ms=delay,
+        run_at=run_at,
+        expires_ms=expires,
+        timeout_ms=run_timeout,
+        max_attempts=attempts,
+        max_lost=max_lost,
+        backoff=backoff,
+        tags=list(tags) or None,
+        meta=dict(meta) or None,
+    )
+
+
+def _submit(settings: Settings, client: Client, queue: str, task: b.NewTask) -> b.Submitted:
+    """Submit; what is not known to have been done is done again under its key, and its id is told if that is not known."""
+    from quorl.client.errors import OutcomeUnknown
+    from quorl.cluster.protocol import submitting as b
+
+    try:
+        try:
+            return client.call(b.Submit(queue=queue, tasks=[task]))
+        except OutcomeUnknown as error:
+            settings.say(f"{error.detail}; asking again, which is safe")
+            again = client.repeat(error)
+            assert isinstance(again, b.Submitted)
+            return again
+    except OutcomeUnknown:
+        settings.say(f"quorl task show {task.id} says whether it is there; again with --id {task.id} is safe")
+        raise

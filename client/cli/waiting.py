@@ -1,0 +1,63 @@
+"""Waiting for tasks, without polling, and ending as they ended."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import click
+
+from quorl.client.cli import output
+from quorl.client.cli.common import Exit, Settings, fail
+from quorl.client.cli.telling import how_it_went, last_error, value_line
+
+if TYPE_CHECKING:
+    from quorl.client.sync import Client
+    from quorl.cluster.protocol import tasks as k
+
+FIRST_ROUND_S = 2.0
+ROUND_S = 20.0
+
+
+def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | None) -> k.TaskInfo:
+    """Return the task once it is finished, or as it is when the time is over; say why it does not run meanwhile."""
+    from quorl.cluster.protocol import tasks as k
+
+    deadline = None if max_ms is None else time.monotonic() + max_ms / 1000
+    round_s, said = FIRST_ROUND_S, ""
+    while True:
+        left_s = round_s if deadline is None else max(0.0, min(round_s, deadline - time.monotonic()))
+        info = client.tasks.get(task_id, wait_s=left_s)
+        if info.status in k.FINAL or (deadline is not None and time.monotonic() >= deadline):
+            return info
+        round_s = ROUND_S
+        if info.status != "PROCESSING" and not settings.quiet:
+            why = client.call(k.GetTaskWhy(id=task_id))
+            told = why.reasons[0].detail if why.reasons and why.status not in k.FINAL else ""
+            if told and told != said:
+                settings.say(f"{info.status}: {output.clean(told)}")
+            said = told
+
+
+def conclude(settings: Settings, info: k.TaskInfo) -> None:
+    """Print the result of a task that was waited for, or end with the exit code of what became of it."""
+    from quorl.cluster.protocol.tasks import FINAL
+
+    if settings.as_json:
+        output.emit(info)
+    else:
+        settings.say(how_it_went(info))
+        if info.status == "SUCCESS":
+            output.write_lines([value_line(info.result)])
+    if info.status == "SUCCESS":
+        return
+    if info.status not in FINAL:
+        code = Exit.UNKNOWN
+        why, hint = "it is not finished yet", f"quorl task wait {info.id} · quorl task why {info.id}"
+    else:
+        code = Exit.FAILED
+        why = last_error(info) or f"the reason is {info.reason or 'not known'}"
+        hint = f"quorl task show {info.id} · quorl task retry {info.id}"
+    if settings.as_json:
+        click.get_current_context().exit(code)
+    fail(code, f"{output.clean(info.name)} is {info.status}", why, hint)

@@ -63,12 +63,5 @@ class EntrySkipped(NamedTuple):
 
 
 Event = (
-    TopicCreated
-    | TopicDeleted
-    | Appended
-    | TaskChanged
-    | QueueReady
-    | WorkerChanged
-    | CommandSpoiled
-    | EntrySkipped
+    TopicCreated | TopicDeleted | Appended | TaskChanged | QueueReady | WorkerChanged | CommandSpoiled | EntrySkipped
 )

@@ -42,6 +42,10 @@ class Header(msgspec.Struct):
     next_topic_id: int = 1
     first_receipt: int = 1
     next_receipt: int = 1
+    next_queue_id: int = 1
+    next_ordinal: int = 1
+    next_token: int = 1
+    next_worker_id: int = 1
 
 
 assert Header.__struct_fields__ == schema.HEADER

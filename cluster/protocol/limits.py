@@ -71,6 +71,8 @@ WORKER_KEPT_MS = 24 * 3600 * 1000
 BEATS_KEPT = 120
 """Heartbeats shown of each worker: ten minutes of those that come every five seconds."""
 LEADERS_KEPT = 10_000
+HISTORY_KEPT = 1_000
+"""Leases of one task that ended without success, and as many of its other transitions: the newest of them."""
 PURGED_TASKS_PER_COMMAND = 1_000
 DUE_TASKS_PER_ENTRY = 500
 """Tasks whose moment has come, and that one entry attends to; the next entry goes on."""

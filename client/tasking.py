@@ -86,6 +86,8 @@ def new_task(
             given[ms] = None if value is None else round(value * 1000)
     if given.get("delay_ms", 0) is None:
         del given["delay_ms"]
+    if given.get("run_at") is not None:
+        given["run_at"] = given["run_at"].isoformat()
     if given.get("backoff") is not None:
         given["backoff"] = read_backoff(given["backoff"])
     if args:

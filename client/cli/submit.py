@@ -124,7 +124,7 @@ def _task(
         priority=priority,
         key=key,
         delay_ms=delay,
-        run_at=run_at,
+        run_at=None if run_at is None else run_at.isoformat(),
         expires_ms=expires,
         timeout_ms=run_timeout,
         max_attempts=attempts,

@@ -14,13 +14,13 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, assert_never
 
 import msgspec
 
-from quorl.cluster.machine import graves, moment, outcomes, queries, reading, receipts, schema, topics
+from quorl.cluster.machine import graves, outcomes, queries, reading, receipts, schema, topics
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
 from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.machine.schema import StateError
 from quorl.cluster.machine.shelf import Shelf
 from quorl.cluster.machine.state import State
-from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply

@@ -10,10 +10,10 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple, assert_never
 
-from quorl.cluster.machine import moment, pages, reading
+from quorl.cluster.machine import pages, reading
 from quorl.cluster.machine.pages import BadCursor
 from quorl.cluster.machine.reading import Decode, decode_anew
-from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
 

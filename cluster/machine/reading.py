@@ -13,8 +13,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from quorl.cluster.machine import moment
-from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
 
 _BATCHES = (

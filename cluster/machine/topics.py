@@ -7,10 +7,10 @@ exactly if it is below the next one.
 
 from __future__ import annotations
 
-from quorl.cluster.machine import appending, graves, moment
+from quorl.cluster.machine import appending, graves
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine.state import State, Topic
-from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
 
 _INSERT_TOPIC = "INSERT INTO topics VALUES (?, ?, ?, 1, 1, 0, ?)"

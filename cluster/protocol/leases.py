@@ -61,8 +61,8 @@ class Claims(Reply, frozen=True, omit_defaults=True):
 
     @override
     def http_status(self, accepted: int) -> int:
-        """204, and no body, when there is nothing."""
-        return accepted if self.tasks else 204
+        """204, and no body, when there is nothing to say."""
+        return accepted if self.tasks or self.drained else 204
 
 
 class Grant(msgspec.Struct, frozen=True, array_like=True):
@@ -263,12 +263,16 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What a worker is asked to do. ``cancel`` and ``lost`` name tasks to stop: asked for, or no longer this worker's."""
+    """What a worker is asked to do.
+
+    ``cancel`` names tasks that somebody wants stopped, ``lost`` the tokens of leases that are not the worker's any more.
+    ``drained``: all its queues are sealed, and nothing is left in them.
+    """
 
     quiet: bool = False
     terminate: bool = False
     cancel: list[str] = []
-    lost: list[str] = []
+    lost: list[int] = []
     drained: bool = False
 
 
@@ -341,4 +345,4 @@ class GetDirectives(Query[Directives], frozen=True, tag="get_directives"):
 
     worker_id: int
     tokens: tuple[int, ...] | None = None
-    """Those that it holds: which of them are not its own any more goes into ``lost``."""
+    """Those that it holds, for ``lost``. One that this node has not seen given out yet is taken for its own."""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import datetime as dt
 from typing import Annotated, ClassVar
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 from typing_extensions import override
 
-from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol.grammar import Command, Reply
 from quorl.cluster.protocol.queues import Attempts, Backoff, Defaults, Milliseconds, QueueName
 from quorl.cluster.protocol.tasks import Status, TaskId, TaskName
@@ -18,6 +17,14 @@ Arguments = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "array"})]
 NamedArguments = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
 _NO_ARGUMENTS = msgspec.Raw(b"[]")
 _NO_NAMED = msgspec.Raw(b"{}")
+Moment = Annotated[
+    str,
+    Meta(
+        max_length=40,
+        description="A time with its zone (RFC 3339), such as 2024-02-29T12:00:00Z.",
+        extra_json_schema={"format": "date-time"},
+    ),
+]
 Tag = Annotated[str, Meta(max_length=limits.TAG_CHARS_MAX)]
 
 
@@ -39,7 +46,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     priority: Annotated[int, Meta(ge=0, le=limits.PRIORITY_MAX)] = limits.PRIORITY_DEFAULT
     key: Annotated[str, Meta(max_length=limits.MESSAGE_KEY_CHARS_MAX)] | None = None
     delay_ms: Milliseconds = 0
-    run_at: Annotated[dt.datetime, Meta(tz=True)] | None = None
+    run_at: Moment | None = None
     expires_ms: Annotated[int, Meta(ge=1, le=limits.DELAY_MS_MAX)] | None = None
     timeout_ms: Annotated[int, Meta(ge=1, le=limits.DELAY_MS_MAX)] | None = None
     max_attempts: Attempts | None = None
@@ -144,17 +151,30 @@ def fault_of(task: NewTask) -> tuple[str, str] | None:
         return "name", 'a task needs a name, for example "name": "demo.add"'
     if (task.id or task.task_id or task.hyphened_id) in {".", ".."}:
         return "id", "a task id cannot be `.` or `..`: URLs drop those"
-    for name, value, opening, kind in (
-        ("args", task.args if task.task_args is UNSET else task.task_args, b"[", "an array"),
-        ("kwargs", task.kwargs, b"{", "an object"),
-    ):
+    for name, opening, kind in (("args", b"[", "a list"), ("task_args", b"[", "a list"), ("kwargs", b"{", "an object")):
+        value = getattr(task, name)
         if value is not UNSET and bytes(memoryview(value)[:1]) != opening:
-            return name, f"must be {kind}"
-    if task.delay_ms and task.run_at is not None:
-        return "run_at", "give delay_ms or run_at, not both"
+            return name, f"`{name}` must be {kind}"
+    if task.run_at is not None and (fault := _fault_of_moment(task)):
+        return "run_at", fault
     if task.backoff is not None and (fault := fault_of_backoff(task.backoff)):
         return "backoff", fault
     return None
+
+
+def _fault_of_moment(task: NewTask) -> str | None:
+    if task.delay_ms:
+        return "give delay_ms or run_at, not both"
+    try:
+        _calendar_ms(task.run_at or "")
+    except ValueError as error:
+        return f"`run_at` must be a time with its zone, such as 2024-02-29T12:00:00Z: {error}"
+    return None
+
+
+def _calendar_ms(run_at: str) -> int:
+    """A moment as calendar time; a zone may lead past the calendar's ends."""
+    return min(max(0, moment.from_text(run_at)), moment.LAST_MS)
 
 
 def fault_of_backoff(backoff: Backoff) -> str | None:
@@ -178,7 +198,6 @@ def queued(task: NewTask) -> QueuedTask:
         traceparent=task.traceparent,
         tries=task.task_tries,
     )
-    run_at_ms = None if task.run_at is None else max(0, int(task.run_at.timestamp() * 1000))
     return QueuedTask(
         id=task.id or task.task_id or task.hyphened_id,
         name=name,
@@ -186,7 +205,7 @@ def queued(task: NewTask) -> QueuedTask:
         priority=task.priority,
         key=task.key,
         delay_ms=task.delay_ms,
-        run_at_ms=run_at_ms,
+        run_at_ms=None if task.run_at is None else _calendar_ms(task.run_at),
         expires_ms=task.expires_ms,
         timeout_ms=task.timeout_ms,
         max_attempts=task.max_attempts,

@@ -143,7 +143,7 @@ def _encoded(
 def read_answer(row: Operation, answer: Answer) -> Reply:
     """Return the accepted reply; raises ``Refusal`` with the problem document otherwise."""
     try:
-        if answer.status == 204:
+        if answer.status == 204 and 204 in row.reply.also:
             return row.reply()
         if 200 <= answer.status < 300:
             return msgspec.json.decode(answer.body, type=row.reply)
@@ -165,13 +165,16 @@ def decode(call: Call) -> tuple[Operation, Request[Any], Options]:
     plan = PLANS[row.request]
     values = _from_path(plan, in_path)
     options, parameters = _from_query(row, plan, call)
+    bare = False
     if plan.takes_body:
-        values |= _from_body(row, plan, call.body or b"{}", parameters)
+        found, bare = _from_body(row, plan, call.body or b"{}", parameters)
+        values |= found
     elif call.body:
         raise ProtocolError(Problem("invalid_parameter", "A GET takes no body: put its fields into the query."))
-    values |= parameters
+    else:
+        values |= parameters
     request = row.request(**values)
-    _check(request, len(call.body))
+    _check(request, len(call.body), bare=bare)
     return row, request, options
 
 
@@ -282,32 +285,33 @@ def _from_query(row: Operation, plan: Plan, call: Call) -> tuple[Options, dict[s
     return Options(read_key(call.headers), consistency, min_sequence, read_hops(call.headers)), values
 
 
-def _from_body(row: Operation, plan: Plan, body: bytes, parameters: dict[str, Any]) -> dict[str, Any]:
+def _from_body(row: Operation, plan: Plan, body: bytes, parameters: dict[str, Any]) -> tuple[dict[str, Any], bool]:
+    """Read the body; also whether it was just one where there might have been many."""
     tree = read_object(body)
     many = _MANY.get(row.request)
     if many is not None and many.field not in tree and tree:
-        return {many.field: [read_typed(body, many.decoder, (*many.names, many.field))]}
+        return {many.field: [read_typed(body, many.decoder, (*many.names, many.field))]}, True
+    given = {field.encode_name: parameters[field.name] for field in plan.fields if field.name in parameters}
+    for name in given:
+        if name in tree:
+            raise ProtocolError(Problem("invalid_parameter", f"`{name}` stands both in the query and in the body."))
+    if given:  # put in front, so that what the body has stays as it came
+        body = _encoder.encode(given)[:-1] + (b"," if tree else b"") + body.strip()[1:]
     found = read_typed(body, plan.body, (*plan.body_names, *(many.names if many else ())))
-    for field in plan.fields:
-        if field.name in parameters and field.encode_name in tree:
-            detail = f"`{field.encode_name}` stands both in the query and in the body."
-            raise ProtocolError(Problem("invalid_parameter", detail))
-    return {field.name: getattr(found, field.name) for field in plan.fields}
+    return {field.name: getattr(found, field.name) for field in plan.fields}, False
 
 
-def _check(request: Request[Any], body_bytes: int) -> None:
+def _check(request: Request[Any], body_bytes: int, *, bare: bool) -> None:
     """What types cannot say."""
     match request:
         case t.CreateTopic() if request.name in {".", ".."}:
             raise invalid("/name", "a topic cannot be called `.` or `..`: URLs drop those")
+        case q.PutQueue(queue="." | "..") | b.Submit(queue="." | ".."):
+            raise invalid("/queue", "a queue cannot be called `.` or `..`: URLs drop those")
         case t.Append():
-            if body_bytes > limits.MESSAGE_VALUE_BYTES_MAX:
-                _check_values(request.messages)
-            for number, message in enumerate(request.messages):
-                if message.headers:
-                    _check_message_headers(f"/messages/{number}/headers", message.headers)
+            _check_messages(request.messages, body_bytes, bare=bare)
         case b.Submit():
-            _check_tasks(request.tasks, body_bytes)
+            _check_tasks(request.tasks, body_bytes, bare=bare)
         case q.PutQueue(backoff=q.Backoff() as backoff) | q.PatchQueue(backoff=q.Backoff() as backoff):
             if fault := b.fault_of_backoff(backoff):
                 raise invalid("/backoff", fault)
@@ -327,21 +331,31 @@ def _check(request: Request[Any], body_bytes: int) -> None:
         _check_reports(request)
 
 
-def _check_tasks(tasks: list[b.NewTask], body_bytes: int) -> None:
+def _check_messages(messages: list[t.Message], body_bytes: int, *, bare: bool) -> None:
+    for number, message in enumerate(messages):
+        place = "" if bare else f"/messages/{number}"
+        if body_bytes > limits.MESSAGE_VALUE_BYTES_MAX:
+            _check_size(f"{place}/value", message.value, limits.MESSAGE_VALUE_BYTES_MAX)
+        if message.headers:
+            _check_headers(f"{place}/headers", message.headers)
+
+
+def _check_tasks(tasks: list[b.NewTask], body_bytes: int, *, bare: bool) -> None:
     ids = set()
     for number, task in enumerate(tasks):
+        place = "" if bare else f"/tasks/{number}"
         if fault := b.fault_of(task):
-            raise invalid(f"/tasks/{number}/{fault[0]}", fault[1])
+            raise invalid(f"{place}/{fault[0]}", fault[1])
         if task.meta:
-            _check_message_headers(f"/tasks/{number}/meta", task.meta)
+            _check_headers(f"{place}/meta", task.meta)
         if body_bytes > limits.TASK_ARGUMENT_BYTES_MAX:
             for name in ("args", "kwargs", "task_args"):
                 if (value := getattr(task, name)) is not UNSET:
-                    _check_size(f"/tasks/{number}/{name}", value, limits.TASK_ARGUMENT_BYTES_MAX)
+                    _check_size(f"{place}/{name}", value, limits.TASK_ARGUMENT_BYTES_MAX)
         given = task.id or task.task_id or task.hyphened_id
         if given is not None:
             if given in ids:
-                raise invalid(f"/tasks/{number}/id", f"the id `{given}` stands in this request twice")
+                raise invalid(f"{place}/id", f"the id `{given}` stands in this request twice")
             ids.add(given)
 
 
@@ -371,16 +385,9 @@ def _check_reports(request: e.Sync) -> None:
             _check_size(f"/progress/{number}/checkpoint", progress.checkpoint, limits.CHECKPOINT_BYTES_MAX)
 
 
-def _check_values(messages: list[t.Message]) -> None:
-    for number, message in enumerate(messages):
-        if (size := len(memoryview(message.value))) > limits.MESSAGE_VALUE_BYTES_MAX:
-            detail = f"/messages/{number}/value has {size} bytes; {limits.MESSAGE_VALUE_BYTES_MAX} are allowed."
-            raise ProtocolError(Problem("payload_too_large", detail))
-
-
-def _check_message_headers(pointer: str, headers: dict[str, str]) -> None:
+def _check_headers(pointer: str, headers: dict[str, str]) -> None:
     if len(headers) > limits.MESSAGE_HEADERS_MAX:
-        raise invalid(pointer, f"{len(headers)} headers; {limits.MESSAGE_HEADERS_MAX} are allowed")
+        raise invalid(pointer, f"{len(headers)} names; {limits.MESSAGE_HEADERS_MAX} are allowed")
     if any(max(len(name), len(value)) > limits.MESSAGE_HEADER_CHARS_MAX for name, value in headers.items()):
         raise invalid(pointer, f"names and values may have {limits.MESSAGE_HEADER_CHARS_MAX} characters each")
 
@@ -390,12 +397,14 @@ def answer_reply(row: Operation, reply: Reply) -> Answer:
     status, headers = reply.http_status(row.status), {"content-type": "application/json"}
     if status == 204:
         return Answer(status, {}, b"")
-    if status == 202:
+    if status == 202 != row.status:
         headers["retry-after"] = "1"
     if isinstance(reply, t.TopicCreated):
         headers["location"] = "/v1/topics/" + quote(reply.name, safe="")
-    if isinstance(reply, b.Submitted) and reply.id is not None:
+    elif isinstance(reply, b.Submitted) and reply.id is not None:
         headers["location"] = "/v1/tasks/" + quote(reply.id, safe="")
+    elif isinstance(reply, w.WorkerRegistered):
+        headers["location"] = f"/v1/workers/{reply.worker_id}"
     return Answer(status, headers, _encoder.encode(reply))
 
 

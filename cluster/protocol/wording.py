@@ -13,6 +13,7 @@ import msgspec
 
 from quorl.cluster.protocol.grammar import Consistency
 from quorl.cluster.protocol.operations import OPERATIONS
+from quorl.cluster.protocol.queues import Backoff
 from quorl.cluster.protocol.routes import nearest
 
 _SHOWN_CHARS_MAX = 40
@@ -34,11 +35,21 @@ _TYPES = {
     "object": "an object",
     "str": "text",
 }
+
+
+def _choices(kind: Any) -> tuple[str, ...]:
+    """The words that a type allows, wherever in it they stand."""
+    if get_origin(kind) is Literal:
+        return get_args(kind)
+    return next(filter(None, map(_choices, get_args(kind))), ())
+
+
+_ASKED: tuple[type[msgspec.Struct], ...] = (*(row.request for row in OPERATIONS), Backoff)
 _CHOICES = {
-    field.encode_name: get_args(field.type)
-    for row in OPERATIONS
-    for field in msgspec.structs.fields(row.request)
-    if get_origin(field.type) is Literal
+    field.encode_name: choices
+    for kind in _ASKED
+    for field in msgspec.structs.fields(kind)
+    if (choices := _choices(field.type))
 } | {"consistency": get_args(Consistency)}
 
 
@@ -58,10 +69,12 @@ def worded(message: str, known: Iterable[str], sent: Any) -> Fault:
         name = field["name"]
         steps.append(name)
         unknown = what.startswith("Object contains")
-        said = f"there is no field `{name}`{nearest(name, known)}" if unknown else f"{_spoken(steps)} is missing"
+        others = [one for one in known if one != name]  # it may be known elsewhere in the request
+        said = f"there is no field `{name}`{nearest(name, others)}" if unknown else f"{_spoken(steps)} is missing"
         return Fault(_pointer(steps), said)
     inside = path.endswith("[...]")
-    phrase = _phrase(what, steps[-1] if steps else "", None if inside else _value_at(sent, steps))
+    names = [step for step in steps if not step.isdecimal()]
+    phrase = _phrase(what, names[-1] if names else "", None if inside else _value_at(sent, steps))
     subject = ("a value in " if inside else "") + _spoken(steps)
     return Fault(_pointer(steps), f"{subject} {phrase}" if phrase else f"{subject}: {what}")
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine import machine as door
-from quorl.cluster.machine import moment, topics
+from quorl.cluster.machine import topics
 from quorl.cluster.machine.digest import content_digest
 from quorl.cluster.machine.machine import Position
-from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_entry
 from quorl.cluster.protocol.problems import CommandFailed

@@ -16,6 +16,7 @@ from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Request
 from quorl.cluster.protocol.operations import BY_NAME, OPERATIONS
 from quorl.cluster.protocol.wire import Call, Options, ProtocolError, decode
+from tests.protocol.task_calls import GOOD_OF_TASKS
 
 MESSAGES = "/v1/topics/t/messages"
 
@@ -68,9 +69,9 @@ def test_a_call_means_a_request(method: str, target: str, body: bytes, request_:
 
 
 def test_every_row_of_the_table_is_reached() -> None:
-    assert {decode(call(method, target, body))[0].name for method, target, body, _ in GOOD} == {
+    assert {decode(call(method, target, body))[0].name for method, target, body, _ in GOOD + GOOD_OF_TASKS} == {
         row.name for row in OPERATIONS
-    } - {"append", "list_producers", "list_consumers"}
+    } - {"append", "list_producers", "list_consumers", "submit"}
     assert decode(call("GET", "/v1/topics/t/producers"))[0].name == "list_producers"
     assert decode(call("GET", "/v1/topics/t/consumers"))[0].name == "list_consumers"
     assert decode(call("POST", MESSAGES, b'{"value":1}'))[0].name == "append"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorl.cluster.machine import moment
+from quorl.cluster.protocol import moment
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 FIRST_MS = -62_135_596_800_000  # the first millisecond of the year 1

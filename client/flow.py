@@ -53,6 +53,7 @@ TIMEOUT_HEADER = "quorl-timeout-ms"
 BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
 
+_TOO_MANY = 429
 _NOT_APPLIED = frozenset(
     {
         "request_timeout",
@@ -245,7 +246,7 @@ class _Campaign:
             return "not applied" if 400 <= status < 500 else "doubt"
         if self._of_the_machine(problem.code) or (status < 500 and not problem.retryable):
             return "refused"
-        return "doubt"
+        return "not applied" if status == _TOO_MANY else "doubt"  # 429 never comes after the deed, whatever its code
 
     def _again(self, node: str, answer: Answer, problem: problems.ProblemDocument) -> None:
         """Plan the repeat of a call that was not applied, or of one that may have been."""

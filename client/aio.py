@@ -155,6 +155,10 @@ class AsyncClient:
         """The seconds by which it measures."""
         return self._route.clock
 
+    def make_key(self) -> str:
+        """Return an idempotency key that nobody else makes."""
+        return self._route.make_key()
+
     def topic(self, name: str) -> AsyncTopic:
         """Return a handle of a topic, which need not exist yet."""
         return AsyncTopic(self, name)

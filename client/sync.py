@@ -151,6 +151,10 @@ class Client:
         """The seconds by which it measures."""
         return self._route.clock
 
+    def make_key(self) -> str:
+        """Return an idempotency key that nobody else makes."""
+        return self._route.make_key()
+
     def topic(self, name: str) -> Topic:
         """Return a handle of a topic, which need not exist yet."""
         return Topic(self, name)

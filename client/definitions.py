@@ -1,0 +1,114 @@
+"""What ``@app.task`` makes of a function: itself, and ways to submit it with the types of its own parameters."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
+
+from typing_extensions import Unpack, override
+
+from quorl.client.handlers import Signature, handler
+from quorl.client.tasking import TaskOptions, annotations_of, new_task, shape_of
+from quorl.cluster.protocol import submitting as b
+
+if TYPE_CHECKING:
+    from quorl.client.app import App
+    from quorl.client.handle import Handle
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Called(NamedTuple):
+    queue: str
+    task: b.NewTask
+    shape: Any = None
+
+
+class Call(_Called, Generic[R]):
+    """A task to submit: what ``submit_many`` takes. ``R`` is the type of its result."""
+
+    __slots__ = ()
+
+
+class Prepared(Generic[P, R]):
+    """A task with options, ready to be submitted."""
+
+    def __init__(
+        self, app: App, name: str, queue: str, options: Mapping[str, Any], signature: Signature, shape: Any
+    ) -> None:
+        self.app = app
+        self.name = name
+        self.queue = queue
+        self._options = dict(options)
+        self._signature = signature
+        self._shape = shape
+
+    def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
+        """Return the call, to be submitted with others; raises ``TypeError`` for wrong arguments."""
+        self._signature.check(args, kwargs)
+        return Call(self.queue, new_task(self.name, args, kwargs, self._options), self._shape)
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """Submit the task; returns once it is stored on a majority of the nodes.
+
+        Raises ``TypeError`` for wrong arguments, and what ``client.tasks.submit`` raises.
+        """
+        return self.app.send(self.call(*args, **kwargs))
+
+    async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
+        """The same as ``delay``, for asyncio."""
+        return await self.app.asend(self.call(*args, **kwargs))
+
+    def options(self, *, queue: str | None = None, **options: Unpack[TaskOptions]) -> Prepared[P, R]:
+        """Return the task with other options for its next submits: ``add.options(priority=9).delay(1, 2)``."""
+        merged = {**self._options, **options}
+        if "retries" in options:
+            merged.pop("max_attempts", None)
+        elif "max_attempts" in options:
+            merged.pop("retries", None)
+        return Prepared(
+            self.app, self.name, self.queue if queue is None else queue, merged, self._signature, self._shape
+        )
+
+
+class TaskBase(Prepared[P, R]):
+    """A function that is a task."""
+
+    def __init__(self, app: App, function: Callable[P, Any], name: str, queue: str, options: Mapping[str, Any]) -> None:
+        shape = shape_of(annotations_of(function).get("return", inspect.Parameter.empty))
+        super().__init__(app, name, queue, options, handler(name, function).signature, shape)
+        functools.update_wrapper(cast("Any", self), function)
+        self.function = function
+        """The function as it was written."""
+
+    @staticmethod
+    def of(
+        app: App, function: Callable[..., Any], name: str, queue: str, options: Mapping[str, Any]
+    ) -> TaskBase[Any, Any]:
+        """Make a task of a function, plain or async."""
+        function = getattr(function, "function", function)  # of what is a task already
+        kind = AsyncTask if handler(name, function).is_async else Task
+        return kind(app, function, name, queue, options)
+
+    @override
+    def __repr__(self) -> str:
+        return f"<task {self.name} on {self.queue}>"
+
+
+class Task(TaskBase[P, R]):
+    """A plain function that is a task."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function here and now."""
+        return cast("R", self.function(*args, **kwargs))
+
+
+class AsyncTask(TaskBase[P, R]):
+    """An async function that is a task."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:
+        """Return the coroutine of the function, to be run here."""
+        return cast("Coroutine[Any, Any, R]", self.function(*args, **kwargs))

@@ -1,0 +1,239 @@
+"""Where a worker's tasks run: what is ready, what runs, and what each run comes to. All on the worker's loop.
+
+Invariants: never more than ``concurrency`` handlers run, those whose lease is gone included; every run ends in one verdict,
+which is reported if its lease still counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import functools
+import os
+import random
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+from quorl.client.handlers import Handler
+from quorl.client.worker_job import Verdict, context_of, error_verdict, run_async, run_plain, unknown_verdict
+from quorl.client.worker_ledger import Holding, Ledger, Voice
+from quorl.client.worker_lines import Lines, made_error
+from quorl.client.worker_pace import Pace
+from quorl.client.worker_pool import Processes, Threads, references_of
+from quorl.cluster.protocol import leases as e
+
+CRASH_S_MAX = 0.2
+CRASH_CODE = 1
+
+_dice = random.SystemRandom()
+
+
+class Plan(NamedTuple):
+    """How a worker is to work; see ``Worker`` for what each means."""
+
+    name: str
+    host: str
+    pid: int
+    queues: tuple[str, ...]
+    concurrency: int
+    prefetch: int | None
+    pool: Literal["thread", "process"]
+    burst: bool
+    standby: bool
+    crash_at: int | None
+    grace_s: float
+    heartbeat_ms: int | None
+    dead_after_ms: int | None
+
+
+@dataclass(slots=True)
+class _Run:
+    task: asyncio.Task[None] | None = None
+    """Of the loop, for async handlers."""
+    timer: asyncio.TimerHandle | None = None
+
+
+class Floor:
+    """The tasks of one worker."""
+
+    def __init__(
+        self, plan: Plan, handlers: Mapping[str, Handler], lines: Lines, pace: Pace, wake: Callable[[], None]
+    ) -> None:
+        self._plan = plan
+        self._handlers = handlers
+        self._lines = lines
+        self._pace = pace
+        self._wake = wake
+        """Tells the worker's loop that something is to be reported or that there is room."""
+        self._loop = asyncio.get_running_loop()
+        self._threads = Threads(plan.concurrency)
+        self._processes = Processes(references_of(handlers)) if plan.pool == "process" else None
+        self._ready: collections.deque[tuple[Ledger, Holding]] = collections.deque()
+        self._running: dict[Holding, _Run] = {}
+        self._begun = 0
+        self.open = True
+        """Whether tasks are begun; after that they are given back."""
+        self.crashing = False
+        self.done = self.failed = 0
+
+    # -- looking ------------------------------------------------------------------------------------------------------
+    @property
+    def running(self) -> int:
+        """How many handlers run."""
+        return len(self._running)
+
+    @property
+    def zombies(self) -> int:
+        """How many handlers run whose lease is gone."""
+        return sum(1 for holding in self._running if holding.lost)
+
+    # -- taking up ----------------------------------------------------------------------------------------------------
+    def holding(self, life: Ledger, task: e.ClaimedTask) -> Holding:
+        """Return what stands for a task that was claimed."""
+        voice = Voice(life, functools.partial(self.on_loop, self._wake))
+        holding = Holding(task, context_of(task, voice))
+        voice.holding = holding
+        return holding
+
+    def on_loop(self, call: Callable[..., Any], *arguments: Any) -> None:
+        """Call something on the worker's loop, from any thread."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody to tell
+            self._loop.call_soon_threadsafe(call, *arguments)
+
+    def take_up(self, life: Ledger, holding: Holding) -> None:
+        """Run a task as soon as there is room."""
+        if not self.open:
+            self.give_back(life, holding)
+            return
+        self._ready.append((life, holding))
+        self._fill()
+
+    def give_back(self, life: Ledger, holding: Holding) -> None:
+        """Release a task that is not run, or not run to its end."""
+        task = holding.task
+        if life.report(holding, e.Return(task_id=task.id, lease=task.lease.token)):
+            self._lines.released(task, "the worker stops")
+        self._wake()
+
+    def shut(self) -> None:
+        """Begin nothing more, and give back what has not begun."""
+        self.open = False
+        for life, holding in self._ready:
+            self.give_back(life, holding)
+        self._ready.clear()
+
+    def _fill(self) -> None:
+        while self._ready and len(self._running) < self._plan.concurrency:
+            life, holding = self._ready.popleft()
+            if not holding.lost:
+                self._begin(life, holding)
+
+    # -- running ------------------------------------------------------------------------------------------------------
+    def _begin(self, life: Ledger, holding: Holding) -> None:
+        task = holding.task
+        self._begun += 1
+        holding.started = self._loop.time()
+        self._lines.started(task, life.name)
+        if self._begun == self._plan.crash_at:
+            self._crash_soon()
+        run = self._running[holding] = _Run()
+        if task.timeout_ms is not None:
+            run.timer = self._loop.call_later(task.timeout_ms / 1000, self._out_of_time, holding)
+        one = self._handlers.get(task.name)
+        if holding.cancelled:
+            self._over(life, holding, Verdict())
+        elif one is None:
+            self._over(life, holding, unknown_verdict(task.name, self._handlers))
+        elif one.is_async:
+            run.task = self._loop.create_task(self._on_the_loop(life, holding, one))
+        else:
+            self._threads.run(functools.partial(self._in_a_thread, life, holding, one))
+
+    async def _on_the_loop(self, life: Ledger, holding: Holding, one: Handler) -> None:
+        try:
+            verdict = await run_async(one, holding.task, holding.context)
+        except asyncio.CancelledError as error:
+            verdict = Verdict() if holding.context.cancelled else error_verdict(error)
+        self._over(life, holding, verdict)
+
+    def _in_a_thread(self, life: Ledger, holding: Holding, one: Handler) -> None:
+        if self._processes is not None:
+            verdict = self._processes.run(holding)
+        else:
+            verdict = run_plain(one, holding.task, holding.context)
+        self.on_loop(self._over, life, holding, verdict)
+
+    def _out_of_time(self, holding: Holding) -> None:
+        if not holding.lost:
+            holding.timed_out = True
+            self.stop(holding)
+
+    def _over(self, life: Ledger, holding: Holding, verdict: Verdict) -> None:
+        """Report what a run has come to, and begin the next."""
+        run = self._running.pop(holding)
+        if run.timer is not None:
+            run.timer.cancel()
+        if self.crashing:
+            self._crash()
+        task = holding.task
+        seconds = self._loop.time() - holding.started
+        self._pace.ran(seconds)
+        if holding.timed_out and verdict.stopped:
+            verdict = Verdict(error=made_error("Timeout", f"not finished after {(task.timeout_ms or 0) / 1000:g} s"))
+        report = verdict.report(task)
+        if life.report(holding, report):
+            match report:
+                case e.Completion():
+                    self.done += 1
+                    self._lines.succeeded(task, seconds, verdict.result)
+                case e.Failure():
+                    self.failed += 1
+                    self._lines.failed(task, seconds, report)
+                case e.Return():
+                    self._lines.released(task, "cancelled" if holding.cancelled else "it was told to stop")
+        self._fill()
+        if not self._running:
+            self._pace.caught_up()
+        self._wake()
+
+    # -- stopping -----------------------------------------------------------------------------------------------------
+    def lost(self, holding: Holding, why: str) -> None:
+        """Stop a task whose lease is gone."""
+        self._lines.dropped(holding.task, why)
+        self.stop(holding)
+        self._wake()
+
+    def stop(self, holding: Holding) -> None:
+        """Tell a handler to end: a plain one sees it, an async one is cancelled."""
+        holding.stop()
+        run = self._running.get(holding)
+        if run is not None and run.task is not None:
+            run.task.cancel()
+
+    def stop_all(self) -> None:
+        """Tell every handler to end."""
+        for holding in list(self._running):
+            self.stop(holding)
+
+    def close(self) -> None:
+        """Let threads and processes go."""
+        self._threads.close()
+        if self._processes is not None:
+            self._processes.close()
+
+    # -- crashing on purpose ------------------------------------------------------------------------------------------
+    def _crash_soon(self) -> None:
+        """Crash at a random point of the task that begins: while it runs, or before its report leaves."""
+        self.crashing = True
+        timer = threading.Timer(_dice.uniform(0, CRASH_S_MAX), self._crash)
+        timer.daemon = True
+        timer.start()
+
+    def _crash(self) -> None:
+        self._lines.say(f"✸ crashing on purpose in task {self._begun}")
+        sys.stderr.flush()
+        os._exit(CRASH_CODE)

@@ -1,0 +1,115 @@
+"""Running one task: from what was claimed to a verdict that can be reported. The same in a thread, in a process, on the loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from quorl.client.context import Context, Retry, Stopped
+from quorl.client.handlers import Handler
+from quorl.client.tasking import decode, encode
+from quorl.client.worker_lines import error_of, made_error
+from quorl.cluster.protocol import leases as e
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import tasks as k
+
+
+class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """What a run came to: a result, an error, or neither because it was told to stop."""
+
+    result: msgspec.Raw | None = None
+    error: k.TaskError | None = None
+    retry: bool = True
+    delay_ms: int | None = None
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it came to nothing, because it was told to stop."""
+        return self.result is None and self.error is None
+
+    def report(self, task: e.ClaimedTask) -> e.Completion | e.Failure | e.Return:
+        """Return the report of it."""
+        token = task.lease.token
+        if self.result is not None:
+            return e.Completion(task_id=task.id, lease=token, result=self.result)
+        if self.error is not None:
+            return e.Failure(task_id=task.id, lease=token, error=self.error, retry=self.retry, delay_ms=self.delay_ms)
+        return e.Return(task_id=task.id, lease=token)
+
+
+def run_plain(one: Handler, task: e.ClaimedTask, context: Context) -> Verdict:
+    """Run a plain function. Nothing is raised, whatever it does."""
+    try:
+        args, kwargs = arguments(one, task, context)
+        return value_verdict(one.function(*args, **kwargs))
+    except BaseException as error:  # SystemExit too: a handler does not end the worker
+        return error_verdict(error)
+
+
+async def run_async(one: Handler, task: e.ClaimedTask, context: Context) -> Verdict:
+    """Run an async function. Nothing is raised but being cancelled."""
+    try:
+        args, kwargs = arguments(one, task, context)
+        return value_verdict(await one.function(*args, **kwargs))
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:  # SystemExit too: a handler does not end the worker
+        return error_verdict(error)
+
+
+def arguments(one: Handler, task: e.ClaimedTask, context: Context) -> tuple[list[Any], dict[str, Any]]:
+    """Return what to call the function with."""
+    args, kwargs = decode(task.args), decode(task.kwargs)
+    return one.signature.arguments(args, kwargs, context)
+
+
+def value_verdict(value: Any) -> Verdict:
+    """Return the verdict for a result: one without a JSON form, or too large, fails the task at once."""
+    try:
+        result = encode(value)
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        message = f"the result, a {type(value).__name__}, has no JSON form: {error}"
+        return Verdict(error=made_error("ResultNotJson", message), retry=False)
+    if len(result) > limits.RESULT_BYTES_MAX:
+        message = (
+            f"the result has {len(result)} bytes as JSON; {limits.RESULT_BYTES_MAX} are allowed: "
+            "store large data elsewhere and return where"
+        )
+        return Verdict(error=made_error("ResultTooLarge", message), retry=False)
+    return Verdict(result=msgspec.Raw(result))
+
+
+def error_verdict(error: BaseException) -> Verdict:
+    """Return the verdict for an exception."""
+    if isinstance(error, Stopped):
+        return Verdict()
+    if isinstance(error, Retry):
+        delay_ms = None if error.in_ is None else min(limits.DELAY_MS_MAX, max(0, round(1000 * error.in_)))
+        return Verdict(error=error_of(error), delay_ms=delay_ms)
+    return Verdict(error=error_of(error))
+
+
+def unknown_verdict(name: str, known: Mapping[str, Handler]) -> Verdict:
+    """Return the verdict for a task that no handler is there for. Another attempt would not help."""
+    names = ", ".join(sorted(known)) or "none"
+    return Verdict(
+        error=made_error("UnknownTask", f"no handler named {name!r}; this worker knows: {names}"), retry=False
+    )
+
+
+def context_of(task: e.ClaimedTask, reporter: Any) -> Context:
+    """Return the context in which a task runs."""
+    return Context(
+        task_id=task.id,
+        name=task.name,
+        queue=task.queue,
+        attempt=task.attempt,
+        max_attempts=task.max_attempts,
+        token=task.lease.token,
+        checkpoint=decode(task.checkpoint),
+        meta=task.meta,
+        reporter=reporter,
+    )

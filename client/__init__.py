@@ -16,8 +16,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from quorl.client.aio import AsyncClient
     from quorl.client.aio_producer import AsyncPending, AsyncProducer
+    from quorl.client.aio_tasks import AsyncQueues, AsyncTasks, AsyncWorkers
     from quorl.client.aio_topics import AsyncConsumer, AsyncFollower, AsyncTopic, AsyncTopics
-    from quorl.client.compat import MyQueue, QueueError, myQueue
+    from quorl.client.app import App
+    from quorl.client.compat import MyQueue, QueueError, TaskClient, TaskWorker, myQueue
+    from quorl.client.context import NO_CONTEXT, Context, Retry, Stopped
+    from quorl.client.definitions import AsyncTask, Call, Task
     from quorl.client.errors import (
         AlreadyExists,
         CommandFailed,
@@ -52,16 +56,51 @@ if TYPE_CHECKING:
         WorkerNotFound,
         WrongState,
     )
+    from quorl.client.handle import Handle
     from quorl.client.model import Message, MessageDetails, Placed, message
     from quorl.client.producer import Pending, Producer
     from quorl.client.sync import Client
+    from quorl.client.tasking import TaskOptions, new_task
+    from quorl.client.tasks import Queues, Tasks, Workers
     from quorl.client.topics import Consumer, Follower, Topic, Topics
+    from quorl.client.worker import Worker
 
 _HOMES = {
     "aio": ("AsyncClient",),
-    "aio_producer": ("AsyncPending", "AsyncProducer"),
-    "aio_topics": ("AsyncConsumer", "AsyncFollower", "AsyncTopic", "AsyncTopics"),
-    "compat": ("MyQueue", "QueueError", "myQueue"),
+    "aio_producer": (
+        "AsyncPending",
+        "AsyncProducer",
+    ),
+    "aio_tasks": (
+        "AsyncQueues",
+        "AsyncTasks",
+        "AsyncWorkers",
+    ),
+    "aio_topics": (
+        "AsyncConsumer",
+        "AsyncFollower",
+        "AsyncTopic",
+        "AsyncTopics",
+    ),
+    "app": ("App",),
+    "compat": (
+        "MyQueue",
+        "QueueError",
+        "TaskClient",
+        "TaskWorker",
+        "myQueue",
+    ),
+    "context": (
+        "Context",
+        "NO_CONTEXT",
+        "Retry",
+        "Stopped",
+    ),
+    "definitions": (
+        "AsyncTask",
+        "Call",
+        "Task",
+    ),
     "errors": (
         "AlreadyExists",
         "CommandFailed",
@@ -96,27 +135,60 @@ _HOMES = {
         "WorkerNotFound",
         "WrongState",
     ),
-    "model": ("Message", "MessageDetails", "Placed", "message"),
-    "producer": ("Pending", "Producer"),
+    "handle": ("Handle",),
+    "model": (
+        "Message",
+        "MessageDetails",
+        "Placed",
+        "message",
+    ),
+    "producer": (
+        "Pending",
+        "Producer",
+    ),
     "sync": ("Client",),
-    "topics": ("Consumer", "Follower", "Topic", "Topics"),
+    "tasking": (
+        "TaskOptions",
+        "new_task",
+    ),
+    "tasks": (
+        "Queues",
+        "Tasks",
+        "Workers",
+    ),
+    "topics": (
+        "Consumer",
+        "Follower",
+        "Topic",
+        "Topics",
+    ),
+    "worker": ("Worker",),
 }
 _HOME = {name: home for home, names in _HOMES.items() for name in names}
 
 __all__ = [
+    "NO_CONTEXT",
     "AlreadyExists",
+    "App",
     "AsyncClient",
     "AsyncConsumer",
     "AsyncFollower",
     "AsyncPending",
     "AsyncProducer",
+    "AsyncQueues",
+    "AsyncTask",
+    "AsyncTasks",
     "AsyncTopic",
     "AsyncTopics",
+    "AsyncWorkers",
+    "Call",
     "Client",
     "CommandFailed",
     "Consumer",
     "ConsumerNotFound",
+    "Context",
     "Follower",
+    "Handle",
     "IdempotencyKeyReused",
     "Invalid",
     "LeaseLost",
@@ -138,13 +210,21 @@ __all__ = [
     "QueueNotEmpty",
     "QueueNotFound",
     "QueueSealed",
+    "Queues",
     "QuorlError",
     "Rejected",
+    "Retry",
+    "Stopped",
+    "Task",
     "TaskCancelled",
+    "TaskClient",
     "TaskExists",
     "TaskExpired",
     "TaskFailed",
     "TaskNotFound",
+    "TaskOptions",
+    "TaskWorker",
+    "Tasks",
     "TooManyWorkers",
     "Topic",
     "TopicNotEmpty",
@@ -152,11 +232,14 @@ __all__ = [
     "Topics",
     "Try",
     "Unavailable",
+    "Worker",
     "WorkerNotAlive",
     "WorkerNotFound",
+    "Workers",
     "WrongState",
     "message",
     "myQueue",
+    "new_task",
 ]
 
 

@@ -1,4 +1,4 @@
-"""``MyQueue``: the founding interface of a distributed logging queue, on the client of this package.
+"""``MyQueue``, ``TaskClient``, ``TaskWorker``: the founding interfaces of a logging queue and of a task queue.
 
 Plain numbers and texts, blocking calls, safe to share between threads. Everything else (failing over, repeating, deadlines)
 is the client's; errors are the client's too, except that creating a topic twice says so as ``QueueError``.
@@ -6,13 +6,22 @@ is the client's; errors are the client's too, except that creating a topic twice
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
-from quorl.client.errors import AlreadyExists, ConsumerNotFound, OutcomeUnknown, ProducerNotFound, TopicNotFound
+from quorl.client.errors import (
+    AlreadyExists,
+    ConsumerNotFound,
+    OutcomeUnknown,
+    ProducerNotFound,
+    TaskNotFound,
+    TopicNotFound,
+)
 from quorl.client.model import read_value
 from quorl.client.sync import Client
+from quorl.client.tasking import QUEUE_DEFAULT, decode
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 
 
@@ -113,3 +122,76 @@ class MyQueue:
 
 
 myQueue = MyQueue  # noqa: N816 - the founding spelling
+
+
+class TaskClient:
+    """Submits tasks and asks for their results, in the words of the founding task queue: status words in lower case."""
+
+    def __init__(
+        self, servers: str | Iterable[str] | None = None, *, queue: str = QUEUE_DEFAULT, timeout_s: float = 10.0
+    ) -> None:
+        self._client = Client(servers, timeout_s=timeout_s)
+        self._queue = queue
+
+    def submit(self, name: str, /, *args: Any, **kwargs: Any) -> str:
+        """Submit a task by its name and return its id; it is stored on a majority of the nodes then."""
+        return self._client.tasks.submit(name, args, kwargs, queue=self._queue).id
+
+    def get_result(self, task_id: str) -> dict[str, Any]:
+        """Return ``{"status": …, "result": …}`` as it is now; the status of an unknown id is ``not_found``.
+
+        The result is null until the status is ``success``.
+        """
+        try:
+            return self._told(self._client.tasks.result(task_id))
+        except TaskNotFound:
+            return {"status": "not_found", "result": None}
+
+    def wait_for_result(self, task_id: str, timeout: float | None = None) -> dict[str, Any]:
+        """Wait until the task is finished, or so many seconds, and return the same; an unknown id is not waited for."""
+        try:
+            return self._told(self._client.tasks.wait(task_id, timeout_s=timeout))
+        except TaskNotFound:
+            return {"status": "not_found", "result": None}
+
+    @staticmethod
+    def _told(found: k.TaskResult) -> dict[str, Any]:
+        return {"status": found.status.lower(), "result": decode(bytes(found.result))}
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class TaskWorker:
+    """A worker from a dict of handlers: ``TaskWorker("w1", {"add": add}).start()`` works until it is stopped.
+
+    A task that names another handler ends FAILED, with a message that names it. The options are those of ``Worker``.
+    """
+
+    def __init__(
+        self,
+        worker_id: str,
+        handlers: Mapping[str, Callable[..., Any]],
+        servers: str | Iterable[str] | None = None,
+        **options: Any,
+    ) -> None:
+        from quorl.client.worker import Worker
+
+        self._worker = Worker(dict(handlers), servers=servers, name=str(worker_id), **options)
+
+    def start(self) -> None:
+        """Work until ``stop``, SIGTERM or Ctrl-C."""
+        self._worker.run()
+
+    def stop(self) -> None:
+        """End after what runs; from any thread."""
+        self._worker.stop()

@@ -89,7 +89,7 @@ class Shift:
         """Work until there is an end to it."""
         with self._signals() if signals else contextlib.nullcontext():
             try:
-                await self._enrol(first=True)
+                _ = self._start(self._enrol(first=True))
                 while not self._stopping:
                     self._wake.clear()
                     self._dispatch()
@@ -100,16 +100,16 @@ class Shift:
                 await self._client.close()
         if self._error is not None:
             raise self._error
-        self._lines.say(f"stopped: {self._floor.done} done, {self._floor.failed} failed")
+        self._lines.say(f"stopped: {self._floor.done} tasks done, {self._floor.failed} attempts failed")
 
     def stop(self, *, now: bool = False) -> None:
         """End: after what runs, or ``now``."""
         self._loop.call_soon_threadsafe(self._stop, now)
 
     def _stop(self, now: bool) -> None:
-        if not self._stopping and not now:
-            left = self._floor.running
-            self._lines.say(f"stopping: {left} running, {self._plan.grace_s:g} s for them; once more ends it at once")
+        if not self._stopping and not now and (left := self._floor.running):
+            grace = f"{self._plan.grace_s:g} s for them; once more ends it at once"
+            self._lines.say(f"stopping: {left} running, {grace}")
         self._stopping = True
         self._now |= now
         self._wake.set()

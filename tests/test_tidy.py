@@ -209,7 +209,7 @@ def test_every_module_says_what_it_is_for() -> None:
 
 # -- words ---------------------------------------------------------------------------------------------------------
 UNFINISHED = re.compile(r"\b(TODO|FIXME|XXX|HACK)\b|NotImplementedError|pragma: no cover")
-SKIPPED = re.compile(r"pytest\.(skip|xfail|importorskip)\b|mark\.(skip|skipif|xfail)\b|flaky|reruns")
+SKIPPED = re.compile(r"pytest\.(skip|xfail|importorskip)\b|mark\.(skip|skipif|xfail|flaky)\b|reruns")
 ELSEWHERE = re.compile(
     r"(?<![\w.])/(work|root)/(?!\{)|(?<!\w)\bissues? #?\d|\b(this|last|next|previous|earlier|my|our) session\b"
     r"|\bworkplace\b|\b(house|working) notes\b|\bas (an|the) (AI|assistant)\b",

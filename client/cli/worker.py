@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from quorl.client.cli.work import run
 from quorl.client.cli.workers import ls, quiet, show, stop
 
 
@@ -12,5 +13,5 @@ def worker() -> None:
     """Work with workers: the programs that run tasks."""
 
 
-for command in (ls, show, quiet, stop):
+for command in (run, ls, show, quiet, stop):
     worker.add_command(command)

@@ -1,6 +1,6 @@
 """quorl: topics and tasks on one replicated log.
 
-``from quorl import Client, AsyncClient, MyQueue`` works; the names load when they are first used.
+``from quorl import App, Client, AsyncClient, MyQueue`` works; the names load when they are first used.
 """
 
 from __future__ import annotations
@@ -8,17 +8,38 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from quorl.client import AsyncClient, Client, MyQueue, OutcomeUnknown, QuorlError, Rejected, Unavailable, myQueue
+    from quorl.client import (
+        NO_CONTEXT,
+        App,
+        AsyncClient,
+        Client,
+        Context,
+        MyQueue,
+        OutcomeUnknown,
+        QuorlError,
+        Rejected,
+        Retry,
+        TaskFailed,
+        Unavailable,
+        Worker,
+        myQueue,
+    )
 
 __version__ = "0.1.0"
 __all__ = [
+    "NO_CONTEXT",
+    "App",
     "AsyncClient",
     "Client",
+    "Context",
     "MyQueue",
     "OutcomeUnknown",
     "QuorlError",
     "Rejected",
+    "Retry",
+    "TaskFailed",
     "Unavailable",
+    "Worker",
     "__version__",
     "myQueue",
 ]

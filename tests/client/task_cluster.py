@@ -301,7 +301,8 @@ class TaskCluster:
     def _settle(self, request: e.Sync) -> e.Settled:
         rejected = []
         accepted = 0
-        for report in (*request.complete, *request.fail, *request.release, *request.progress):
+        reports: list[e.Completion | e.Failure | e.Return | e.Progress] = [*request.complete, *request.fail]
+        for report in [*reports, *request.release, *request.progress]:
             task = self.tasks[report.task_id]
             if task.token != report.lease or task.status != "PROCESSING":
                 rejected.append(e.Rejected(task_id=task.id, code="lease_lost"))

@@ -19,7 +19,7 @@ from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused,
 
 
 def test_exported_names_are_exactly_these() -> None:
-    assert quorl.client.__all__ == sorted(quorl.client.__all__, key=str)
+    assert quorl.client.__all__ == sorted(quorl.client.__all__, key=lambda name: (not name.isupper(), name))
     assert set(quorl.client.__all__) == set(quorl.client._HOME)
     for name in quorl.client.__all__:
         assert getattr(quorl.client, name).__doc__, f"{name} has no docstring"

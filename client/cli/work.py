@@ -1,0 +1,178 @@
+"""``quorl worker run``: find an app, and work for it; with ``--reload`` in a process that starts anew when files change."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quorl.client.cli.common import Exit, Settings, fail, options_beside_queue
+
+if TYPE_CHECKING:
+    from quorl.client.app import App
+
+RELOADED = "QUORL_RELOADED"
+"""Set for a worker that runs under ``--reload``, so that it does not watch by itself."""
+
+
+@click.command()
+@click.argument("target", metavar="MODULE:APP")
+@click.option(
+    "-q",
+    "--queue",
+    "queues",
+    multiple=True,
+    metavar="QUEUE",
+    help="Serve this queue; may be repeated. [those of the app's tasks]",
+)
+@click.option(
+    "--concurrency", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Tasks at the same time."
+)
+@click.option(
+    "--prefetch", type=click.IntRange(0, 10_000), help="Tasks claimed ahead. [a few, while they are very short]"
+)
+@click.option("--name", default="", help="The worker's name; who registers under it takes over from its former self.")
+@click.option(
+    "--pool",
+    type=click.Choice(["thread", "process"]),
+    default="thread",
+    show_default=True,
+    help="Where plain functions run.",
+)
+@click.option("--burst", is_flag=True, help="End when nothing waits in the queues.")
+@click.option("--reload", is_flag=True, help="Start anew when a Python file changes (takes the extra `watch`).")
+@click.option("--standby", is_flag=True, help="Work only in the place of a worker that died.")
+@click.option(
+    "--crash-between",
+    type=click.IntRange(1),
+    nargs=2,
+    metavar="M N",
+    help="Crash on purpose in one of the M-th to N-th task.",
+)
+@click.option(
+    "--grace",
+    "grace_s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="For what runs when it is told to end.",
+)
+@click.option(
+    "--heartbeat", "heartbeat_s", type=click.FloatRange(min=0.1), metavar="SECONDS", help="[as the cluster says: 5]"
+)
+@click.option(
+    "--dead-after", "dead_after_s", type=click.FloatRange(min=0.1), metavar="SECONDS", help="[as the cluster says: 15]"
+)
+@options_beside_queue
+def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int, int] | None, **options: Any) -> None:
+    """Run the tasks of MODULE:APP, an App or a dict of functions, until told to end.
+
+    \b
+    quorl worker run shop:app -q emails -q default --concurrency 8
+    quorl worker run quorl.demo:app                  the tasks of the demo
+
+    The first SIGTERM or Ctrl-C lets what runs finish, the second ends it at once.
+    """  # noqa: D301 - click's mark against rewrapping
+    if reload and not os.environ.get(RELOADED):
+        click.get_current_context().exit(_reloading())
+    from quorl.client.worker import Worker
+    from quorl.client.worker_lines import to_stderr
+
+    source = load(target)
+    queues = options.pop("queues") or None
+    try:
+        worker = Worker(
+            source,
+            queues,
+            servers=settings.server,
+            crash_between=crash_between or None,
+            write=None if settings.quiet else to_stderr,
+            **options,
+        )
+        worker.run()
+    except ValueError as error:
+        raise click.UsageError(str(error)) from None
+    except RuntimeError as error:
+        fail(Exit.FAILED, str(error), "the worker cannot go on", "quorl worker ls shows who is alive")
+
+
+def load(target: str) -> App | Mapping[str, Callable[..., Any]]:
+    """Import what ``MODULE:APP`` names; explains what is wrong with it."""
+    from quorl.client.app import App
+
+    module_name, colon, path = target.partition(":")
+    if not module_name or (colon and not path):
+        raise click.BadParameter(f"{target!r} should look like shop:app", param_hint="MODULE:APP")
+    if str(pathlib.Path.cwd()) not in sys.path and "" not in sys.path:
+        sys.path.insert(0, str(pathlib.Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise  # the module is there, and misses another one
+        here = f"no module {error.name!r} in {pathlib.Path.cwd()} nor among the installed packages"
+        raise click.BadParameter(here, param_hint="MODULE:APP") from None
+    for part in (path or "app").split("."):
+        if not hasattr(found, part):
+            apps = [name for name, value in vars(found).items() if isinstance(value, App)]
+            there = f"; it has {', '.join(apps)}" if apps else ""
+            raise click.BadParameter(f"{module_name!r} has no {part!r}{there}", param_hint="MODULE:APP")
+        found = getattr(found, part)
+    if not isinstance(found, (App, Mapping)):
+        raise click.BadParameter(
+            f"{target} is a {type(found).__name__}, and no App or dict of functions", param_hint="MODULE:APP"
+        )
+    return found
+
+
+# -- reloading -----------------------------------------------------------------------------------------------------
+def _reloading() -> int:
+    """Run the same command in a process, and anew whenever a Python file below this folder changes."""
+    try:
+        import watchfiles
+    except ImportError:
+        fail(Exit.USAGE, "--reload needs the package watchfiles", "it is not installed", "pip install 'quorl[watch]'")
+    command = [sys.executable, "-m", "quorl.client.cli", *sys.argv[1:]]
+    return supervise(command, lambda: _changes(watchfiles))
+
+
+def _changes(watchfiles: Any) -> bool:
+    """Wait for a change; False when the program is to end."""
+    only_python = watchfiles.PythonFilter()
+    for changes in watchfiles.watch(pathlib.Path.cwd(), watch_filter=only_python, raise_interrupt=False):
+        names = ", ".join(sorted({pathlib.Path(path).name for _, path in changes}))
+        click.echo(f"changed: {names}; starting anew", err=True)
+        return True
+    return False
+
+
+def supervise(command: Sequence[str], changed: Callable[[], bool]) -> int:
+    """Keep a process running: it ends and starts anew after each change, and ends with this program."""
+    environment = {**os.environ, RELOADED: "1"}
+
+    def end(_number: int, _frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    child = subprocess.Popen(command, env=environment)  # noqa: S603 - this very program
+    try:
+        while changed():
+            child.terminate()
+            child.wait()
+            child = subprocess.Popen(command, env=environment)  # noqa: S603 - this very program
+    except KeyboardInterrupt:
+        pass  # its end is what follows in any case
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        child.terminate()
+        code = child.wait()
+    return max(code, 0)

@@ -43,8 +43,8 @@ class TaskOptions(TypedDict, total=False):
     """In a queue with partitions, tasks with the same key share one."""
     delay: float
     """Seconds of cluster time before it may start."""
-    run_at: dt.datetime
-    """A moment of the calendar, with its zone, before which it does not start."""
+    run_at: dt.datetime | str
+    """A moment of the calendar, with its zone, before which it does not start; as text in the form of RFC 3339."""
     expires: float
     """Seconds: what has not been started by then never is."""
     timeout: float
@@ -88,6 +88,10 @@ def new_task(
         del given["delay_ms"]
     if given.get("run_at") is not None:
         given["run_at"] = given["run_at"].isoformat()
+    if isinstance(moment := given.get("run_at"), dt.datetime):
+        if moment.tzinfo is None:
+            raise invalid("run_at has no zone", "Say which: datetime(…, tzinfo=UTC).", "/run_at")
+        given["run_at"] = moment.isoformat()
     if given.get("backoff") is not None:
         given["backoff"] = read_backoff(given["backoff"])
     if args:

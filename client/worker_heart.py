@@ -28,7 +28,7 @@ class Body(Protocol):
     def life(self) -> Ledger | None:
         """The life that is to be kept; None between two."""
 
-    def told(self, life: Ledger, directives: e.Directives, beat: e.Beat) -> None:
+    def told(self, life: Ledger, directives: e.Directives) -> None:
         """Follow what the answer to a heartbeat says."""
 
     def died(self, life: Ledger, why: QuorlError) -> None:
@@ -75,9 +75,8 @@ class Heart:
         life = self._body.life
         if life is None:
             return True
-        beat = life.beat()
         try:
-            synced = self._client.call(e.Sync(worker_id=life.worker_id, beat=beat), timeout_s=self._timeout_s)
+            synced = self._client.call(e.Sync(worker_id=life.worker_id, beat=life.beat()), timeout_s=self._timeout_s)
         except (WorkerNotAlive, WorkerNotFound) as error:
             self._body.died(life, error)
             return True
@@ -85,5 +84,5 @@ class Heart:
             self._body.unheard(error)
             return False
         self._body.unheard(None)
-        self._body.told(life, synced.directives, beat)
+        self._body.told(life, synced.directives)
         return True

@@ -297,14 +297,11 @@ class Ledger:
         self._out -= 1 if len(batch) else 0  # an empty one carries a claim only, and was not taken from here
 
     # -- losing -------------------------------------------------------------------------------------------------------
-    def lose(self, task_ids: Iterable[str], tokens: Iterable[int]) -> list[Holding]:
-        """Drop leases that the cluster says are gone, of those that it was told of; returns them."""
-        wanted, told = set(task_ids), set(tokens)
+    def lose(self, tokens: Iterable[int]) -> list[Holding]:
+        """Drop leases that the cluster says are gone; returns them. A report on its way gets an answer of its own."""
         with self._lock:
             lost = [
-                holding
-                for token, holding in self._held.items()
-                if token in told and holding.task.id in wanted and not holding.reported
+                holding for token in tokens if (holding := self._held.get(token)) is not None and not holding.reported
             ]
             for holding in lost:
                 self._drop(holding)

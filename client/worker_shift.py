@@ -330,15 +330,15 @@ class Shift:
         for holding in life.refused(batch):
             error = made_error("ReportRefused", f"{why.code}: {why.detail}")
             if why.code == "validation_failed" and len(batch.fail):
-                life.lose([holding.task.id], [holding.task.lease.token])
+                life.lose([holding.task.lease.token])
                 continue
             report = e.Failure(task_id=holding.task.id, lease=holding.task.lease.token, error=error, retry=False)
             life.report(holding, report)
 
     # -- what the cluster says ----------------------------------------------------------------------------------------
-    def told(self, life: Ledger, directives: e.Directives, beat: e.Beat) -> None:
+    def told(self, life: Ledger, directives: e.Directives) -> None:
         """Follow the answer to a heartbeat; in the heart's thread."""
-        for holding in life.lose(directives.lost, beat.tokens or ()):
+        for holding in life.lose(directives.lost):
             holding.context.stop()  # at once, even if the loop is blocked
             self._floor.on_loop(self._floor.lost, holding, "its lease is gone")
         self._floor.on_loop(self._follow, life, directives)

@@ -67,7 +67,7 @@ class TaskCluster:
         self.calls: list[tuple[str, Request[Any], str | None]] = []
         self.mishaps: dict[str, deque[Failure | Answer]] = defaultdict(deque)
         self.quiet = self.terminate = False
-        self.lost: list[str] = []
+        self.lost: list[int] = []
         self.sealed = False
         self.beats: list[e.Beat] = []
         self.down = False

@@ -77,6 +77,7 @@ def test_these_are_the_commands() -> None:
         "version",
         "worker ls",
         "worker quiet",
+        "worker run",
         "worker show",
         "worker stop",
     ]

@@ -280,7 +280,7 @@ def _do(
 def _conclude(settings: Settings, done: int, others: int, word: str) -> None:
     if settings.as_json:
         output.emit({word: done, "changed_meanwhile": others})
-    left = f", {output.grouped(others)} were FAILED no more" if others else ""
+    left = f", {output.grouped(others)} no longer FAILED" if others else ""
     settings.say(f"{output.counted(done, 'task')} {word}{left}")
 
 

@@ -1,0 +1,291 @@
+"""``quorl task``: its output as a contract, its exit codes."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import msgspec
+import pytest
+
+from quorl.client.cli.telling import new_call
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import submitting as b
+from quorl.cluster.protocol import tasks as k
+from tests.client.commands import Quorl
+from tests.client.desk import (
+    Desk,
+    at,
+    failed,
+    info,
+    lease,
+    listed,
+    summary,
+    tasks_of,
+)
+from tests.client.scripted import problem
+from tests.client.stand_in import StandIn
+
+
+@pytest.fixture
+def desk(cluster: StandIn) -> Desk:
+    return Desk(cluster, "default")
+
+
+# -- submit ---------------------------------------------------------------------------------------------------------
+def test_submit_prints_the_id(quorl: Quorl, desk: Desk) -> None:
+    result = quorl("task", "submit", "demo.add", "4", "-5", "[1, 2]", "five", '"6"', "--kwarg", "deep=true")
+    (task_id,) = desk.tasks
+    assert result.stdout == f"{task_id}\n"
+    assert result.stderr == 'demo.add(4, -5, [1, 2], "five", "6", deep=true) → default, QUEUED\n'
+    task = desk.tasks[task_id]
+    assert new_call(task).removeprefix("demo.add") == '(4, -5, [1, 2], "five", "6", deep=true)'
+    assert json.loads(quorl("task", "submit", "demo.add", "--json").stdout)["items"][0]["status"] == "QUEUED"
+
+
+def test_submit_takes_every_option(quorl: Quorl, desk: Desk) -> None:
+    words = "--id x --priority 9 --delay 1h30m --expires 2d --attempts 5 --max-lost 2 --run-timeout 500ms --key k"
+    more = ["--tag", "a", "--tag", "b", "--meta", "by=me", "--backoff", "fixed:5s", "-q", "default"]
+    assert quorl("task", "submit", "demo.add", *words.split(), *more).exit_code == 0
+    assert desk.tasks["x"] == b.NewTask(
+        id="x",
+        name="demo.add",
+        args=msgspec.Raw(b"[]"),
+        kwargs=msgspec.Raw(b"{}"),
+        priority=9,
+        key="k",
+        delay_ms=5_400_000,
+        expires_ms=172_800_000,
+        timeout_ms=500,
+        max_attempts=5,
+        max_lost=2,
+        backoff=q.Backoff(kind="fixed", first_ms=5_000),
+        tags=["a", "b"],
+        meta={"by": "me"},
+    )
+    assert "was there already" in quorl("task", "submit", "demo.add", *words.split(), *more).stderr
+    assert quorl("task", "submit", "demo.add", "--id", "x").exit_code == 4
+    assert quorl("task", "submit", "a", "--run-at", "2030-01-31T18:00:00Z", "--id", "y").exit_code == 0
+    assert desk.tasks["y"].run_at == "2030-01-31T18:00:00+00:00"
+    assert quorl("task", "submit", "a", "--run-at", "2030-01-31T18:00", "--id", "z").exit_code == 0
+    assert re.fullmatch(r"2030-01-31T18:00:00[+-]\d\d:\d\d", desk.tasks["z"].run_at or ""), "the zone of this machine"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("--priorty", "5"),
+        ("--delay", "soon"),
+        ("--delay", "30d", "--run-at", "2030-01-01"),
+        ("--run-at", "tomorrow"),
+        ("--delay", "11000d"),
+        ("--kwarg", "x"),
+        ("--priority", "10"),
+        ("--backoff", "sometimes"),
+        ("--backoff", "fixed:1s:2s:3s"),
+        ("--backoff", "1s,2s:5s"),
+        ("-x",),
+    ],
+    ids=" ".join,
+)
+def test_submit_refuses_what_is_no_option(quorl: Quorl, desk: Desk, words: tuple[str, ...]) -> None:
+    assert quorl("task", "submit", "demo.add", *words).exit_code == 2
+    assert not desk.tasks
+
+
+def test_what_looks_like_an_option_is_an_argument_after_two_dashes(quorl: Quorl, desk: Desk) -> None:
+    assert quorl("task", "submit", "a", "--id", "x", "--", "--flag", "-").exit_code == 0
+    assert new_call(desk.tasks["x"]) == 'a("--flag", "-")'
+
+
+def test_submit_and_wait(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
+    tasks_of(cluster, info(id="x"))
+    result = quorl("task", "submit", "demo.add", "4", "5", "--id", "x", "--wait")
+    assert result.stdout == "9\n"
+    assert result.stderr.splitlines() == [
+        "x demo.add(4, 5) → default",
+        "SUCCESS in 14 ms (queue 3 ms, run 1 ms) on w1, attempt 1",
+    ]
+    assert result.exit_code == 0
+    tasks_of(cluster, info(id="y", result=msgspec.Raw('"hällo\\n"'.encode())))
+    assert quorl("task", "submit", "demo.add", "--id", "y", "--wait", "--quiet").stdout == "hällo\n\n"
+
+
+def test_waiting_for_a_task_that_fails(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
+    tasks_of(cluster, failed("x"))
+    result = quorl("task", "submit", "demo.add", "1", "ejnf", "--id", "x", "--wait")
+    assert (result.exit_code, result.stdout) == (1, "")
+    assert result.stderr.splitlines()[1:] == [
+        "FAILED after 3 of 3 attempts in 7.0 s (queue 1.0 s, run 2 ms), last on w3",
+        "error  demo.add is FAILED",
+        "why    ValueError: no number: 'ejnf'",
+        "try    quorl task show x · quorl task retry x",
+    ]
+    as_json = quorl("task", "submit", "demo.add", "1", "ejnf", "--id", "x", "--wait", "--json")
+    assert (as_json.exit_code, json.loads(as_json.stdout)["status"]) == (1, "FAILED")
+
+
+def test_waiting_says_why_it_takes_long(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
+    states = iter([info("QUEUED", id="x"), info("QUEUED", id="x"), info("PROCESSING", id="x"), info(id="x")])
+    waits: list[float] = []
+
+    def get(request: k.GetTask) -> k.TaskInfo:
+        waits.append(request.wait)
+        return next(states)
+
+    reason = k.Reason(code="no_workers", detail="no worker alive serves default", hint="start one")
+    cluster.answers["get_task"] = get
+    cluster.answers["get_task_why"] = lambda _: k.TaskWhy(id="x", status="QUEUED", reasons=[reason])
+    result = quorl("task", "submit", "demo.add", "--id", "x", "--wait")
+    assert result.stderr.count("QUEUED: no worker alive serves default") == 1
+    assert result.stdout == "9\n"
+    assert waits == [2, 20, 20, 20]
+
+
+def test_waiting_has_an_end(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
+    tasks_of(cluster, info("PROCESSING", id="x"))
+    for words in (
+        ("submit", "demo.add", "--id", "x", "--max-wait", "0"),
+        ("result", "x"),
+        ("wait", "x", "--max-wait", "0"),
+    ):
+        result = quorl("task", *words)
+        assert result.exit_code == 6
+        assert "PROCESSING" in result.stderr + result.stdout
+
+
+def test_a_submit_of_which_nothing_is_known_can_be_looked_at(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
+    for mishaps in cluster.mishaps:
+        mishaps.extend(["reset after", problem("commit_unknown")] * 40)
+    result = quorl("task", "submit", "demo.add", "--timeout", "0.4")
+    assert result.exit_code == 6
+    (task_id,) = desk.tasks
+    assert f"quorl task show {task_id} says whether it is there; again with --id {task_id} is safe" in result.stderr
+    cluster.mishaps[0].clear()
+    for mishaps in cluster.mishaps:
+        mishaps.clear()
+        mishaps.extend(["reset after"])
+    assert quorl("task", "submit", "demo.add", "--timeout", "5").exit_code == 0
+    assert len(desk.tasks) == 2
+
+
+# -- looking at tasks -----------------------------------------------------------------------------------------------
+def test_task_ls(quorl: Quorl, cluster: StandIn) -> None:
+    long = "x" * 300
+    found = [summary("t1"), summary("t2", "SUCCESS", error=None, attempts=1, lost=2), summary("t3", args=msgspec.Raw(b"null")), summary(long)]  # fmt: skip
+    asked = listed(cluster, "list_tasks", k.TaskList, *found)
+    result = quorl(
+        "task", "ls", "-q", "default", "--status", "failed", "--status", "SUCCESS", "--name", "a", "--worker", "7"
+    )
+    columns, first, second, third, last = result.stdout.splitlines()
+    assert columns.split() == ["ID", "TASK", "QUEUE", "STATUS", "TRIES", "WORKER", "CREATED", "TOOK", "ERROR"]
+    assert first.endswith(f"3/3  w1      {at(0)}  1.0 s  ValueError: no number: 'ejnf'")
+    assert 'demo.add("1", "ejnf")' in first
+    assert "1/3 +2 lost" in second
+    assert "demo.add(…)" in third
+    assert last.startswith(long)
+    assert (asked[0].queue, asked[0].status, asked[0].name, asked[0].worker_id) == ("default", "FAILED,SUCCESS", "a", 7)
+    assert len(asked) == 2
+    assert [one["id"] for one in json.loads(quorl("task", "ls", "--json", "-n", "3").stdout)] == ["t1", "t2", "t3"]
+    assert "--all lists all" in quorl("task", "ls", "-n", "4").stderr
+    assert quorl("task", "ls", "--all", "--oldest").stderr == ""
+    assert asked[-1].order == "oldest"
+    listed(cluster, "list_tasks", k.TaskList)
+    assert "no task fits" in quorl("task", "ls").stderr
+    cluster.answers.pop("list_tasks")
+    assert quorl("task", "ls", "--status", "LOST").exit_code == 2
+
+
+def test_task_show(quorl: Quorl, cluster: StandIn) -> None:
+    tasks_of(cluster, failed("t1"))
+    result = quorl("task", "show", "t1")
+    lines = result.stdout.splitlines()
+    assert lines[:4] == [
+        'demo.add("1", "ejnf")  FAILED after 3 of 3 attempts in 7.0 s (queue 1.0 s, run 2 ms), last on w3',
+        " id t1 · queue default · priority 5",
+        f" submitted {at(0)} · started {at(0.5)} · finished {at(7)}",
+        "",
+    ]
+    assert lines[4].split() == ["#", "WORKER", "STARTED", "TOOK", "OUTCOME", "ERROR"]
+    assert lines[5].split(maxsplit=5) == ["1", "w1", at(1), "2", "ms", "failed   ValueError: no number: 'ejnf'"]
+    assert [line.split()[-1] for line in lines[6:8]] == ["″", "″"]
+    assert lines[9] == "Traceback of attempt 3"
+    assert lines[-1] == "  ValueError: no number: \\x1b[31mejnf", "nothing of a task goes to the terminal as it is"
+    assert result.stderr == "→ quorl task retry t1\n"
+    assert json.loads(quorl("task", "show", "t1", "--json").stdout)["attempts"] == 3
+    missing = quorl("task", "show", "t9")
+    assert missing.exit_code == 3
+    assert "quorl task ls" in missing.stderr
+
+
+def test_task_show_of_other_states(quorl: Quorl, cluster: StandIn) -> None:
+    running = info(
+        "PROCESSING",
+        id="run",
+        partition=2,
+        key="k",
+        tags=["a", "b"],
+        meta={"by": "me"},
+        traceparent="00-4bf9",
+        timeout_ms=30_000,
+        due_at=at(1),
+        progress=40.5,
+        note="scaling",
+        cancel_requested=True,
+        lost=1,
+        history=[lease(1, "lost", 2, 3), lease(2, "running", 4, None)],
+    )
+    never = info("CANCELLED", id="never", reason="PURGED")
+    poison = info("FAILED", id="poison", lost=5, reason="POISON", history=[lease(1, "lost", 2, 3)])
+    tasks_of(cluster, running, never, poison, info("QUEUED", id="new"), info(id="good"))
+    shown = quorl("task", "show", "run").stdout
+    assert (
+        "queue default, partition 2 · priority 5 · key k · tags a, b · by me · trace 00-4bf9 · at most 30.0 s for a run"
+        in shown
+    )
+    assert "progress 40.5 % scaling" in shown
+    assert "its worker is asked to stop" in shown
+    assert "tries 0/3 +1 lost" in shown
+    assert quorl("task", "show", "never").stdout.startswith(
+        "demo.add(4, 5)  CANCELLED after 14 ms, never started, PURGED"
+    )
+    assert "1 of 3" not in quorl("task", "show", "poison").stdout
+    assert "5 workers lost, POISON" in quorl("task", "show", "poison").stdout
+    assert quorl("task", "show", "good").stdout.splitlines()[-1] == "result 9"
+    assert quorl("task", "show", "new").stderr == "→ quorl task why new · quorl task cancel new\n"
+
+
+def test_task_wait_cancel_retry(quorl: Quorl, cluster: StandIn) -> None:
+    tasks_of(cluster, info(id="a"), failed("b"))
+    result = quorl("task", "wait", "a", "b")
+    assert result.exit_code == 1
+    assert [line.split()[:2] for line in result.stdout.splitlines()] == [["a", "SUCCESS"], ["b", "FAILED"]]
+    assert quorl("task", "wait", "a").exit_code == 0
+    assert quorl("task", "result", "a").stdout == "9\n"
+    assert quorl("task", "result", "b").exit_code == 1
+
+    def cancel(request: k.CancelTask) -> Any:
+        if request.id == "done":
+            return k.WrongState(detail="done is SUCCESS")
+        return k.Cancelled(
+            id=request.id, status="PROCESSING" if request.id == "run" else "CANCELLED", cancel_requested=True
+        )
+
+    cluster.answers["cancel_task"] = cancel
+    cancelled = quorl("task", "cancel", "new", "done", "run")
+    assert cancelled.exit_code == 4
+    assert "new CANCELLED\n" in cancelled.stderr
+    assert "run PROCESSING, its worker is told to stop\n" in cancelled.stderr
+    assert "why    done is SUCCESS\n" in cancelled.stderr
+    cluster.answers["retry_task"] = lambda request: k.TaskStatus(id=request.id, status="QUEUED", attempts=3)
+    assert quorl("task", "retry", "b").stderr == "b QUEUED, after 3 attempts\n"
+    assert json.loads(quorl("task", "retry", "b", "--json").stdout)["status"] == "QUEUED"
+
+
+def test_task_why(quorl: Quorl, cluster: StandIn) -> None:
+    reason = k.Reason(code="no_workers", detail="no worker alive serves reports", hint="start one")
+    cluster.answers["get_task_why"] = lambda _: k.TaskWhy(id="t1", status="QUEUED", reasons=[reason])
+    result = quorl("task", "why", "t1")
+    assert result.stdout == "t1 QUEUED\nno workers: no worker alive serves reports\n  try start one\n"
+    assert json.loads(quorl("task", "why", "t1", "--json").stdout)["reasons"][0]["code"] == "no_workers"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 import secrets
+import sys
 import time
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol.queues import Backoff
 
 _NUMBER = re.compile(r"-\d")
+_STUCK = frozenset({"paused", "no_workers", "no_owner", "unknown_name"})
+"""Reasons to wait that only somebody can end."""
 
 
 def new_id() -> str:
@@ -86,6 +89,8 @@ def submit(settings: Settings, queue: str, *, wait: bool, max_wait: int | None, 
                 return
             click.echo(output.clean(one.id))
             settings.say(f"{about}, {one.status}")
+            if somebody_watches() and not settings.quiet:
+                _warn(settings, client, one.id)
             return
         settings.say(f"{output.clean(one.id)} {about}")
         info = wait_for(settings, client, one.id, max_wait)
@@ -151,3 +156,20 @@ def _submit(settings: Settings, client: Client, queue: str, task: b.NewTask) -> 
     except OutcomeUnknown:
         settings.say(f"quorl task show {task.id} says whether it is there; again with --id {task.id} is safe")
         raise
+
+
+def somebody_watches() -> bool:
+    """Whether what is said reaches a person, who is worth one call more."""
+    return sys.stderr.isatty()
+
+
+def _warn(settings: Settings, client: Client, task_id: str) -> None:
+    """Say at once that a task waits for something that does not come by itself."""
+    from quorl.client.errors import QuorlError
+
+    try:
+        reasons = client.tasks.why(task_id)
+    except QuorlError:
+        return  # the task is submitted, and that was all that was asked for
+    if reasons and reasons[0].code in _STUCK:
+        settings.say(f"! {output.clean(reasons[0].detail)}")

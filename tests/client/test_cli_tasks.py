@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from quorl.client.cli import submit
 from quorl.client.cli.telling import new_call
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
@@ -141,6 +142,22 @@ def test_waiting_says_why_it_takes_long(quorl: Quorl, cluster: StandIn, desk: De
     assert result.stderr.count("QUEUED: no worker alive serves default") == 1
     assert result.stdout == "9\n"
     assert waits == [2, 20, 20, 20]
+
+
+def test_whoever_watches_is_told_that_nobody_will_run_it(
+    quorl: Quorl, cluster: StandIn, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(submit, "somebody_watches", lambda: True)
+    reasons = [k.Reason(code="unknown_name", detail="no worker alive knows nosuch.task", hint="")]
+    cluster.answers["get_task_why"] = lambda _: k.TaskWhy(id="x", status="QUEUED", reasons=reasons)
+    warned = quorl("task", "submit", "nosuch.task", "1")
+    assert warned.stderr.splitlines()[1] == "! no worker alive knows nosuch.task"
+    assert warned.exit_code == 0
+    assert "!" not in quorl("task", "submit", "nosuch.task", "--quiet").stderr
+    reasons[0] = k.Reason(code="ready", detail="a worker takes it next", hint="")
+    assert "!" not in quorl("task", "submit", "nosuch.task").stderr
+    cluster.answers["get_task_why"] = lambda _: k.TaskNotFound(detail="not here yet")
+    assert quorl("task", "submit", "nosuch.task").exit_code == 0
 
 
 def test_waiting_has_an_end(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:

@@ -33,8 +33,6 @@ class Pace:
         """Until then nothing leaves that can wait."""
         self.awaited = False
         """Whether results of tasks that have just come are waited for."""
-        self.waiting_for_retries = False
-        """For a burst: whether the queues hold something that is not due yet."""
 
     @property
     def prefetch(self) -> int:

@@ -75,6 +75,10 @@ class Shift:
         self._claim_call: asyncio.Task[None] | None = None
         self._settling = False
         self._news_since: float | None = None
+        self._more_later = False
+        """For a burst: whether the queues hold something that is not due yet."""
+        self._claim_after = 0.0
+        """For a burst: while tasks run, an empty queue is asked again then."""
         self._quiet = False
         self._stopping = False
         self._now = False
@@ -128,7 +132,7 @@ class Shift:
     async def _nap(self) -> None:
         """Wait until something happens, or the next moment at which something is due by itself."""
         now = self._loop.time()
-        until = [self._pace.hold_until, self._not_before]
+        until = [self._pace.hold_until, self._not_before, self._claim_after]
         if self.life is not None and self.life.has_news:
             until.append(now + NEWS_S)
         later = [moment - now for moment in until if moment > now]
@@ -223,6 +227,8 @@ class Shift:
         if now < self._pace.hold_until and (self._claim_call is not None or self._pace.awaited):
             return
         claims = self._claim_call is None and not self._quiet and not self._stopping
+        if self._floor.running and now < self._claim_after:
+            claims = False
         room = self._pace.room(life.unfinished + self._floor.zombies) if claims else 0
         batch = life.take() if not self._settling and self._due(life, now, claims=room > 0) else None
         if batch is not None:
@@ -263,8 +269,9 @@ class Shift:
         """Claim as many tasks as there is room for, and report on the way."""
         number = life.open_claim()
         room = min(room, limits.CLAIM_TASKS_MAX)
-        burst_wait_s = BURST_WAIT_S if self._floor.running or self._pace.waiting_for_retries else 0.0
-        wait_s = burst_wait_s if self._plan.burst else CLAIM_WAIT_S
+        wait_s = CLAIM_WAIT_S
+        if self._plan.burst:
+            wait_s = BURST_WAIT_S if self._more_later else 0.0
         wish = e.Wish(queues=self._plan.queues, max=room, wait=wait_s, number=number)
         self._pace.claiming(self._loop.time())
         carried = Batch(self._client.make_key()) if batch is None else batch
@@ -285,8 +292,10 @@ class Shift:
         self._follow(life, synced.directives)
         for holding in granted:
             self._floor.take_up(life, holding)
-        if self._plan.burst and not granted and life is self.life and life.idle:
-            await self._burst(life)
+        if self._plan.burst and not granted:
+            self._claim_after = self._loop.time() + BURST_WAIT_S
+            if life.idle:
+                await self._burst(life)
 
     async def _settle(self, life: Ledger, batch: Batch) -> None:
         """Report."""
@@ -405,7 +414,7 @@ class Shift:
                 self._trouble(error)
                 return
             waiting += 0 if queue.paused else queue.counts.queued + queue.counts.retry
-        self._pace.waiting_for_retries = waiting > 0
+        self._more_later = waiting > 0
         if not waiting and life is self.life and life.idle:
             self._lines.say("the queues are empty")
             self._stop(now=False)

@@ -14,6 +14,7 @@ from quorl.client.cli.asking import confirm, each, pages
 from quorl.client.cli.common import Settings, options_beside_queue
 from quorl.client.cli.queue import purged
 from quorl.client.cli.telling import short_call, tries
+from quorl.client.cli.times import moment
 
 if TYPE_CHECKING:
     from quorl.client.sync import Client
@@ -107,7 +108,7 @@ def ls(
             short_call(one.name, one.args),
             one.queue,
             tries(one.attempts, one.max_attempts, one.lost),
-            one.finished_at or "–",
+            moment(one.finished_at),
             one.reason or "–",
             one.error or "",
         )
@@ -141,14 +142,23 @@ def errors(settings: Settings, queue: str | None, name: str | None, error: str |
         output.emit(found)
         return
     columns = ("GROUP", "COUNT", "TASK", "ERROR", "FIRST", "LAST", "EXAMPLE")
-    output.table(columns, [tuple(group[word.lower()] for word in _KEYS) for group in found], numbers=("COUNT",))
+    rows = [
+        (
+            one["group"],
+            one["count"],
+            one["name"],
+            one["error"],
+            moment(one["first"]),
+            moment(one["last"]),
+            one["example"],
+        )
+        for one in found
+    ]
+    output.table(columns, rows, numbers=("COUNT",))
     if found:
         settings.say("quorl dead retry --error GROUP queues one of them again")
     else:
         settings.say("none")
-
-
-_KEYS = ("group", "count", "name", "error", "first", "last", "example")
 
 
 @dead.command()

@@ -8,6 +8,7 @@ waited out; what is refused is refused for a single line, and the others go on.
 
 from __future__ import annotations
 
+import functools
 import os
 import time
 from collections.abc import Iterable
@@ -23,6 +24,8 @@ from quorl.client.cli.submit import new_id
 from quorl.client.cli.telling import new_call
 
 if TYPE_CHECKING:
+    import msgspec
+
     from quorl.client.sync import Client
     from quorl.cluster.protocol import submitting as b
 
@@ -271,11 +274,20 @@ def read_task(line: bytes) -> b.NewTask:
     from quorl.cluster.protocol.strictjson import read_object, read_typed
 
     read_object(line)
-    names = [one.encode_name for one in msgspec.structs.fields(b.NewTask)]
-    task = read_typed(line, msgspec.json.Decoder(b.NewTask), names)
+    decoder, names = _new_task()
+    task = read_typed(line, decoder, names)
     if fault := b.fault_of(task):
         raise invalid(*fault)
     return task if _id_of(task) else msgspec.structs.replace(task, id=new_id())
+
+
+@functools.cache
+def _new_task() -> tuple[msgspec.json.Decoder[b.NewTask], tuple[str, ...]]:
+    import msgspec
+
+    from quorl.cluster.protocol import submitting as b
+
+    return msgspec.json.Decoder(b.NewTask), tuple(one.encode_name for one in msgspec.structs.fields(b.NewTask))
 
 
 def _id_of(task: b.NewTask) -> str:

@@ -7,6 +7,7 @@ go out as they are.
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 Show: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[object]]], None]
 
 GAP = "  "
+COLUMN_CHARS = 8
+ID_CHARS = 36
+"""What stands first is copied, and stays in one piece up to this length while the terminal has room for it."""
 
 
 def is_terminal() -> bool:
@@ -60,8 +64,11 @@ def _drawn(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str
     from rich.text import Text
 
     drawn = Table(box=None, pad_edge=False, header_style="bold")
-    for name in columns:
-        drawn.add_column(name, justify="right" if name in numbers else "left", overflow="fold")
+    room = shutil.get_terminal_size().columns - COLUMN_CHARS * (len(columns) - 1)
+    for place, name in enumerate(columns):
+        longest = max((len(line[place]) for line in lines), default=0)
+        whole = place == 0 and longest <= min(ID_CHARS, room)
+        drawn.add_column(name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=whole)
     for line in lines:
         drawn.add_row(*[Text(cell) for cell in line])
     return drawn

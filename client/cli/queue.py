@@ -107,7 +107,7 @@ def _configuration(info: q.QueueInfo) -> list[tuple[str, str]]:
     return [
         ("partitions", str(info.partitions) if info.partitions else "none: any worker takes any task"),
         ("attempts", str(info.default_attempts)),
-        ("max lost", f"{info.max_lost} workers"),
+        ("max lost", output.counted(info.max_lost, "worker")),
         ("back-off", backoff_text(info.backoff)),
         ("run time-out", "none" if info.timeout_ms is None else span(info.timeout_ms)),
         ("keep finished", span(info.keep_finished_ms) if info.keep_finished_ms else "for ever"),

@@ -13,7 +13,7 @@ from quorl.client.cli.common import Exit, Settings, common_options, options_besi
 from quorl.client.cli.importing import import_
 from quorl.client.cli.submit import submit
 from quorl.client.cli.telling import call_text, how_it_went, next_steps, raw_text, short_call, tries
-from quorl.client.cli.times import Duration, ms_between, span
+from quorl.client.cli.times import Duration, moment, ms_between, span
 from quorl.client.cli.waiting import conclude, wait_for
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ def _row(one: k.TaskSummary) -> tuple[object, ...]:
         one.status,
         tries(one.attempts, one.max_attempts, one.lost),
         one.worker or "–",
-        one.created_at,
+        moment(one.created_at),
         span(ms_between(one.started_at, one.finished_at)),
         one.error or "",
     )

@@ -9,6 +9,7 @@ from typing import Any
 import click
 from typing_extensions import override
 
+from quorl.client.cli import output
 from quorl.cluster.protocol import limits
 
 _UNITS_MS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -65,6 +66,13 @@ def ms_between(earlier: str | None, later: str | None) -> int | None:
         return None
     span = dt.datetime.fromisoformat(later) - dt.datetime.fromisoformat(earlier)
     return max(0, round(span.total_seconds() * 1000))
+
+
+def moment(at: str | None) -> str:
+    """Return a moment of an answer as a table shows it: in short on a terminal, as it is elsewhere."""
+    if at is None:
+        return "–"
+    return f"{at[5:10]} {at[11:19]}Z" if output.is_terminal() else at
 
 
 def span(ms: int | None) -> str:

@@ -45,7 +45,7 @@ def conclude(settings: Settings, info: k.TaskInfo) -> None:
 
     if settings.as_json:
         output.emit(info)
-    else:
+    elif info.status in FINAL:
         settings.say(how_it_went(info))
         if info.status == "SUCCESS":
             output.write_lines([value_line(info.result)])

@@ -251,6 +251,15 @@ def test_tables_on_a_terminal_show_everything_too(capsys: pytest.CaptureFixture[
     assert "[bold]" in shown
 
 
+def test_ids_stay_in_one_piece_on_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    task_id = "01939f2d-0000-7000-8000-000000000001"
+    output._draw(("ID", "TASK", "ERROR"), [[task_id, "demo.add(1, 2)" * 5, "ValueError: no number" * 5]], ())
+    assert task_id in capsys.readouterr().out
+
+
 # -- consume and tail -----------------------------------------------------------------------------------------------
 def test_consume(quorl: Quorl, client: Client) -> None:
     client.topics.create("x")

@@ -219,3 +219,9 @@ def test_long_calls_are_cut_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) 
     assert len(short_call("demo.add", args)) > 100
     monkeypatch.setattr(output, "is_terminal", lambda: True)
     assert len(short_call("demo.add", args)) == CALL_CHARS_MAX
+
+
+def test_moments_are_short_on_a_terminal_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (times.moment(at(3)), times.moment(None)) == (at(3), "–")
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    assert times.moment(at(3)) == "01-01 13:00:03Z"

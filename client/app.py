@@ -277,7 +277,7 @@ def _name_of(function: Callable[..., Any]) -> str:
         main = sys.modules[module]
         spec = getattr(main, "__spec__", None)
         file = getattr(main, "__file__", None)
-        module = spec.name if spec else pathlib.Path(file).stem if file else "main"
+        module = spec.name if spec else pathlib.Path(file).stem if file and file[0] != "<" else "main"
     return f"{module}.{function.__qualname__.replace('<locals>.', '')}"
 
 

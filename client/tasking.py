@@ -86,8 +86,6 @@ def new_task(
             given[ms] = None if value is None else round(value * 1000)
     if given.get("delay_ms", 0) is None:
         del given["delay_ms"]
-    if given.get("run_at") is not None:
-        given["run_at"] = given["run_at"].isoformat()
     if isinstance(moment := given.get("run_at"), dt.datetime):
         if moment.tzinfo is None:
             raise invalid("run_at has no zone", "Say which: datetime(…, tzinfo=UTC).", "/run_at")

@@ -1,0 +1,363 @@
+"""Apps: tasks as functions, their submits and results, against a cluster in memory."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import datetime as dt
+import functools
+import inspect
+import pickle
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import msgspec
+import pytest
+
+from quorl.client import (
+    NO_CONTEXT,
+    App,
+    Context,
+    Handle,
+    Invalid,
+    NotFinished,
+    TaskCancelled,
+    TaskClient,
+    TaskExpired,
+    TaskFailed,
+    TaskNotFound,
+    TaskWorker,
+)
+from quorl.client import tasking as g
+from quorl.client.handle import POLLS_MAX, Waiting
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import submitting as b
+from quorl.cluster.protocol import tasks as k
+from tests.client.task_cluster import TaskCluster
+
+
+@pytest.fixture
+def cluster() -> TaskCluster:
+    return TaskCluster()
+
+
+def app_on(cluster: TaskCluster, **options: Any) -> App:
+    app = App("http://a", **options)
+    app._client = cluster.client()
+    return app
+
+
+def on_loop(app: App, cluster: TaskCluster) -> None:
+    """Give the running loop its client."""
+    client = cluster.aclient()
+    app._clients[asyncio.get_running_loop()] = (client, Waiting(client))
+
+
+def finish(cluster: TaskCluster, task_id: str, value: Any = None, status: k.Status = "SUCCESS", **options: Any) -> None:
+    task = cluster.tasks[task_id]
+    task.result, task.status = msgspec.Raw(msgspec.json.encode(value)), status
+    for name, what in options.items():
+        setattr(task, name, what)
+    cluster.touch()
+
+
+# -- definitions ---------------------------------------------------------------------------------------------------
+def test_a_task_is_still_a_function() -> None:
+    app = App()
+
+    @app.task
+    def add(x: int, y: int = 1) -> int:
+        """Add."""
+        return x + y
+
+    @app.task(queue="emails", priority=9)
+    async def send(to: str) -> str:
+        return to
+
+    assert (add(2), add.__doc__, getattr(add, "__name__", "")) == (3, "Add.", "add")
+    assert asyncio.run(send("a")) == "a"
+    assert add.name == f"{__name__}.test_a_task_is_still_a_function.add"
+    assert (add.queue, send.queue) == ("default", "emails")
+    assert app.tasks == {add.name: add, send.name: send}
+    assert inspect.signature(add) == inspect.signature(add.function)
+    assert repr(add) == f"<task {add.name} on default>"
+
+
+def test_nothing_connects_before_the_first_call() -> None:
+    code = """
+import quorl, sys
+app = quorl.App()
+@app.task
+def add(x: int) -> int: return x
+assert add.name == "main.add", add.name
+print([name for name in ("aiohttp", "urllib3") if name in sys.modules])
+"""
+    done = subprocess.run([sys.executable, "-"], input=code, capture_output=True, check=True, text=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_two_functions_of_one_name_are_a_mistake_and_a_reload_is_none() -> None:
+    app = App()
+
+    def one() -> None: ...
+
+    def two() -> None: ...
+
+    app.task(name="x")(one)
+    app.task(name="x")(one)
+    with pytest.raises(ValueError, match="two tasks named 'x'"):
+        app.task(name="x")(two)
+
+
+def test_wrong_options_are_told_where_they_stand() -> None:
+    app = App()
+    with pytest.raises(TypeError, match="no such option of a task: retrys"):
+        app.task(retrys=3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="say the same"):
+        app.task(retries=3, max_attempts=3)
+    with pytest.raises(ValueError, match="is no back-off"):
+        app.task(backoff="later")
+
+
+# -- options -------------------------------------------------------------------------------------------------------
+def test_options_in_seconds_become_milliseconds() -> None:
+    when = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    task = g.new_task("x", [1], {"a": 2}, {"timeout": 1.5, "delay": 2, "expires": 60, "retries": 4, "key": "k"})
+    assert (task.timeout_ms, task.delay_ms, task.expires_ms, task.max_attempts, task.key) == (
+        1500,
+        2000,
+        60_000,
+        5,
+        "k",
+    )
+    assert (bytes(task.args), bytes(task.kwargs)) == (b"[1]", b'{"a":2}')  # type: ignore[arg-type]
+    assert g.new_task("x", options={"run_at": when}).run_at == "2026-01-02T00:00:00+00:00"
+    assert g.new_task("x", options={"delay": None, "timeout": None}).delay_ms == 0
+    with pytest.raises(Invalid, match="no zone"):
+        g.new_task("x", options={"run_at": when.replace(tzinfo=None)})
+    with pytest.raises(Invalid, match="no JSON form"):
+        g.new_task("x", [object()])
+
+
+def test_back_offs_in_all_spellings() -> None:
+    assert g.read_backoff("linear").kind == "linear"
+    assert g.read_backoff([100, 200]) == q.Backoff(kind="list", delays_ms=(100, 200), jitter=0)
+    own = q.Backoff(first_ms=5)
+    assert g.read_backoff(own) is own
+
+
+def test_sizes_are_never_less_than_what_travels() -> None:
+    full = g.new_task(
+        "n" * 200,
+        ["x" * 1000],
+        {"k": "ü" * 100},
+        {
+            "id": "🙂" * 200,
+            "key": "\x00" * 100,
+            "tags": ["t" * 200] * 3,
+            "meta": {"m": "ü"},
+            "priority": 3,
+            "delay": 1e6,
+            "expires": 1e6,
+            "timeout": 1e6,
+            "max_attempts": 100,
+            "max_lost": 100,
+            "backoff": [315_360_000_000] * 100,
+            "traceparent": "t" * 55,
+        },
+    )
+    for task in (full, g.new_task("x")):
+        assert len(msgspec.json.encode(task)) <= g.task_bytes(task)
+
+
+# -- submitting ----------------------------------------------------------------------------------------------------
+def test_submits_carry_name_arguments_and_options(cluster: TaskCluster) -> None:
+    app = app_on(cluster, queue="mine")
+
+    @app.task(name="add", timeout=5, retries=1)
+    def add(x: int, y: int, ctx: Context = NO_CONTEXT) -> int:
+        return x + y
+
+    handle = add.delay(4, y=5)
+    assert isinstance(handle, Handle)
+    task = cluster.tasks[handle.id]
+    assert (task.queue, task.new.name, task.new.timeout_ms, task.new.max_attempts) == ("mine", "add", 5000, 2)
+    assert (bytes(task.body.args), bytes(task.body.kwargs)) == (b"[4]", b'{"y":5}')
+    special = cluster.tasks[add.options(queue="slow", delay=60, priority=9, max_attempts=7, id="mine").delay(1, 2).id]
+    assert (special.id, special.queue, special.new.delay_ms, special.new.priority) == ("mine", "slow", 60_000, 9)
+    assert (special.new.max_attempts, special.new.timeout_ms) == (7, 5000)
+    other = app.submit("other.task", 1, 2, kwargs={"z": 3}, queue="x", priority=1)
+    assert cluster.tasks[other.id].new.name == "other.task"
+    with pytest.raises(TypeError, match="missing a required argument: 'y'"):
+        add.delay(4)  # type: ignore[call-arg]
+
+
+def test_many_go_in_one_request_for_each_queue_and_answers_keep_their_order(cluster: TaskCluster) -> None:
+    app = app_on(cluster)
+
+    @app.task(name="f")
+    def f(n: int) -> int:
+        return n
+
+    calls = [f.options(queue="ab"[n % 2]).call(n) for n in range(10)]
+    handles = app.submit_many(calls)
+    assert len(cluster.named("submit")) == 2
+    assert [msgspec.json.decode(cluster.tasks[one.id].body.args) for one in handles] == [[n] for n in range(10)]
+    assert app.submit_many([]) == []
+
+
+def test_more_than_a_request_holds_takes_several(cluster: TaskCluster) -> None:
+    app = app_on(cluster)
+    app.submit_many([app.task(name="f")(print).call("x" * 200_000) for _ in range(5)])
+    sizes = [len(one.tasks) for one in cluster.named("submit") if isinstance(one, b.Submit)]
+    assert sizes == [2, 2, 1]
+    assert limits.SUBMIT_TASKS_MAX * g.TASK_OVERHEAD_BYTES < 4 * limits.REQUEST_BYTES_MAX
+
+
+async def test_coroutines_submit_together_and_wait_for_results(cluster: TaskCluster) -> None:
+    app = app_on(cluster)
+    on_loop(app, cluster)
+
+    @app.task(name="f")
+    async def f(n: int) -> int:
+        return n
+
+    handles = await asyncio.gather(*(f.adelay(n) for n in range(20)))
+    assert len(cluster.named("submit")) == 1
+    assert await handles[0].astatus() == "QUEUED"
+    results = asyncio.gather(*(one.aresult(timeout=10) for one in handles))
+    for n, one in enumerate(handles):
+        finish(cluster, one.id, n * n)
+    assert await results == [n * n for n in range(20)]
+    many = await app.asubmit_many([f.call(n) for n in range(3)])
+    single = await app.asubmit("f", 7)
+    for one in (*many, single):
+        finish(cluster, one.id, one.id)
+    assert {one.id async for one in app.as_completed([*many, single], timeout=10)} == {o.id for o in (*many, single)}
+    await app.aclose()
+
+
+async def test_as_completed_yields_what_is_done_and_gives_up_in_time(cluster: TaskCluster) -> None:
+    app = app_on(cluster)
+    async with app:
+        on_loop(app, cluster)
+        slow, fast = [await app.asubmit("f") for _ in range(2)]
+        finish(cluster, fast.id, 1)
+        done = app.as_completed([slow, fast], timeout=0.05)
+        assert (await anext(done)).id == fast.id
+        with pytest.raises(TimeoutError, match="1 tasks are not finished"):
+            await anext(done)
+        assert (await slow.acancel()).status == "CANCELLED"
+
+
+async def test_a_crowd_of_waiters_shares_a_bounded_number_of_polls(cluster: TaskCluster) -> None:
+    app = app_on(cluster)
+    on_loop(app, cluster)
+    handles = [await app.asubmit("f") for _ in range(2 * POLLS_MAX)]
+    waiting = asyncio.gather(*(one.aresult() for one in handles))
+    while len(cluster.named("get_result")) < POLLS_MAX:
+        await asyncio.sleep(0)
+    assert len(cluster._watchers) == POLLS_MAX
+    for one in reversed(handles):
+        finish(cluster, one.id, 1)
+    assert await asyncio.wait_for(waiting, 10) == [1] * len(handles)
+
+
+# -- results -------------------------------------------------------------------------------------------------------
+@dataclasses.dataclass
+class Point:
+    x: int
+    when: dt.datetime
+
+
+def test_results_come_as_annotated(cluster: TaskCluster) -> None:
+    app = app_on(cluster)
+
+    @app.task(name="point")
+    def point() -> Point: ...  # type: ignore[empty-body]
+
+    when = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)
+    handle = point.delay()
+    finish(cluster, handle.id, Point(1, when))
+    assert handle.result(timeout=5) == Point(1, when)
+    other = point.delay()
+    finish(cluster, other.id, "no point")
+    plain: Any = other.result(timeout=5)
+    assert plain == "no point"
+
+
+def test_a_result_is_really_waited_for(cluster: TaskCluster) -> None:
+    app = app_on(cluster)
+    handle = app.submit("f")
+    with pytest.raises(NotFinished, match="is QUEUED after 0.02 s") as caught:
+        handle.result(timeout=0.02)
+    assert isinstance(caught.value, TimeoutError)
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(handle.result(timeout=10)))
+    thread.start()
+    cluster.until(lambda: len(cluster.named("get_result")) > 1)
+    finish(cluster, handle.id, 9)
+    thread.join(10)
+    assert found == [9]
+    assert app.handle(handle.id).status() == "SUCCESS"
+    assert repr(handle) == f"Handle({handle.id!r})"
+
+
+def test_what_else_a_task_can_come_to(cluster: TaskCluster) -> None:
+    app = app_on(cluster)
+    handle = app.submit("f")
+    error = k.TaskError(type="ValueError", message="bad", traceback="Traceback …\nValueError: bad")
+    finish(cluster, handle.id, None, "FAILED", errors=[error], attempts=3, reason="ERROR")
+    with pytest.raises(TaskFailed) as caught:
+        handle.result(timeout=5)
+    failed = caught.value
+    assert (failed.remote_type, failed.message, failed.attempts, failed.reason) == ("ValueError", "bad", 3, "ERROR")
+    assert "Traceback …" in str(failed)
+    assert pickle.loads(pickle.dumps(failed)).traceback == failed.traceback
+    finish(cluster, handle.id, None, "FAILED", errors=[], reason="POISON")
+    with pytest.raises(TaskFailed, match="the workers that ran it died"):
+        handle.result(timeout=5)
+    finish(cluster, handle.id, None, "CANCELLED")
+    with pytest.raises(TaskCancelled):
+        handle.result(timeout=5)
+    finish(cluster, handle.id, None, "EXPIRED")
+    with pytest.raises(TaskExpired):
+        handle.result(timeout=5)
+    with pytest.raises(TaskNotFound):
+        app.handle("never").result(timeout=5)
+    again = app.submit("f")
+    assert again.cancel().status == "CANCELLED"
+
+
+def test_an_app_runs_its_tasks(cluster: TaskCluster) -> None:
+    with app_on(cluster) as app:
+
+        @app.task(name="double", queue="q2")
+        def double(n: int) -> int:
+            return 2 * n
+
+        handle = double.delay(4)
+        app.worker(burst=True, write=None, client=cluster.aclient, heart_client=cluster.client).run()
+        assert handle.result(timeout=5) == 8
+
+
+# -- the founding interface ----------------------------------------------------------------------------------------
+def test_c7_the_founding_client(cluster: TaskCluster) -> None:
+    with TaskClient("http://a") as client:
+        client._client = cluster.client()
+        task_id = client.submit("multiply", 4, 5)
+        assert client.get_result(task_id) == {"status": "queued", "result": None}
+        assert client.wait_for_result(task_id, 0.01)["status"] == "queued"
+        assert client.get_result("x") == client.wait_for_result("x", 1) == {"status": "not_found", "result": None}
+        multiply = functools.partial(lambda x, y: x * y)
+        options: Any = {"client": cluster.aclient, "heart_client": cluster.client, "burst": True, "write": None}
+        TaskWorker("w1", {"multiply": multiply}, **options).start()
+        assert cluster.workers[1].name == "w1"
+        assert client.wait_for_result(task_id, 5) == {"status": "success", "result": 20}
+        wrong = client.submit("divide")
+        TaskWorker("w1", {"multiply": multiply}, **options).start()
+        assert client.wait_for_result(wrong, 5) == {"status": "failed", "result": None}
+        assert "'divide'" in cluster.tasks[wrong].errors[0].message

@@ -26,3 +26,17 @@ HINTS = {
     "forbidden_host": "Give the server as an address of loopback or as the node's config has it: quorl --server URL",
 }
 """By code; for every other the catalogue's hint does."""
+
+REASONS = {
+    "running": "quorl task wait {id} · quorl task cancel {id}",
+    "scheduled": "Nothing: it is queued by itself when its time comes.",
+    "backoff": "Nothing: it is queued by itself when its time comes. quorl task show {id} has the error.",
+    "paused": "quorl queue resume {queue}",
+    "no_workers": "Start one: quorl worker run MODULE:APP -q {queue}",
+    "no_owner": "Start a worker more: quorl worker run MODULE:APP -q {queue}",
+    "unknown_name": "Start a worker that has it: quorl worker run MODULE:APP -q {queue}. Who has what: quorl worker show NAME",
+    "workers_busy": "Start more: quorl worker run MODULE:APP -q {queue}, or with a higher --concurrency",
+    "behind": "Start more workers, or submit with a higher --priority.",
+    "ready": "Nothing: a worker takes it next.",
+}
+"""Why a task does not run, and what to do: likewise."""

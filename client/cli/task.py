@@ -10,6 +10,7 @@ import click
 from quorl.client.cli import output
 from quorl.client.cli.asking import each, pages
 from quorl.client.cli.common import Exit, Settings, common_options, options_beside_queue
+from quorl.client.cli.hints import REASONS
 from quorl.client.cli.importing import import_
 from quorl.client.cli.submit import submit
 from quorl.client.cli.telling import call_text, how_it_went, next_steps, raw_text, short_call, tries
@@ -234,11 +235,14 @@ def why(settings: Settings, task_id: str) -> None:
 
     with settings.client() as client:
         found = client.call(k.GetTaskWhy(id=task_id))
-    if settings.as_json:
+        info = client.tasks.get(task_id) if not settings.as_json else None
+    if info is None:
         output.emit(found)
         return
     click.echo(f"{output.clean(found.id)} {found.status}")
     for reason in found.reasons:
         click.echo(f"{reason.code.replace('_', ' ')}: {output.clean(reason.detail)}")
-        if reason.hint:
-            click.echo(f"  try {output.clean(reason.hint)}")
+        hint = REASONS.get(reason.code, "").format(id=info.id, queue=info.queue)
+        if reason.code == "finished":
+            hint = " · ".join(next_steps(info))
+        click.echo(f"  try  {output.clean(hint or reason.hint)}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 import pytest
 
 from quorl.client.cli import submit
+from quorl.client.cli.hints import REASONS
 from quorl.client.cli.telling import new_call
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
@@ -301,8 +302,22 @@ def test_task_wait_cancel_retry(quorl: Quorl, cluster: StandIn) -> None:
 
 
 def test_task_why(quorl: Quorl, cluster: StandIn) -> None:
-    reason = k.Reason(code="no_workers", detail="no worker alive serves reports", hint="start one")
-    cluster.answers["get_task_why"] = lambda _: k.TaskWhy(id="t1", status="QUEUED", reasons=[reason])
+    reasons = [k.Reason(code="no_workers", detail="No worker alive serves it.", hint="in the words of HTTP")]
+    cluster.answers["get_task_why"] = lambda _: k.TaskWhy(id="t1", status="QUEUED", reasons=reasons)
+    tasks_of(cluster, info("QUEUED", id="t1", queue="reports"))
     result = quorl("task", "why", "t1")
-    assert result.stdout == "t1 QUEUED\nno workers: no worker alive serves reports\n  try start one\n"
+    assert result.stdout.splitlines() == [
+        "t1 QUEUED",
+        "no workers: No worker alive serves it.",
+        "  try  Start one: quorl worker run MODULE:APP -q reports",
+    ]
     assert json.loads(quorl("task", "why", "t1", "--json").stdout)["reasons"][0]["code"] == "no_workers"
+    reasons[0] = k.Reason(code="finished", detail="It is FAILED.", hint="in the words of HTTP")
+    tasks_of(cluster, failed("t1"))
+    assert "  try  quorl task retry t1\n" in quorl("task", "why", "t1").stdout
+
+
+def test_every_reason_to_wait_has_a_hint_in_the_words_of_the_command_line() -> None:
+    (kind,) = [one.type for one in msgspec.structs.fields(k.Reason) if one.name == "code"]
+    codes = set(get_args(kind))
+    assert codes - set(REASONS) == {"finished"}

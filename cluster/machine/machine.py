@@ -14,7 +14,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar, assert_never
 
 import msgspec
 
-from quorl.cluster.machine import graves, outcomes, queries, reading, receipts, schema, topics
+from quorl.cluster.machine import graves, outcomes, queries, reading, receipts, schema, task_queries, topics
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
 from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.machine.schema import StateError
@@ -24,6 +24,7 @@ from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
+from quorl.cluster.protocol.leases import Granted
 from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
 from quorl.cluster.protocol.system import Found, Founded
 
@@ -132,9 +133,12 @@ class Machine:
         return queries.query(self._state.connection, request, self._shelf.decode)
 
     def render(self, value: Reply | Rejection) -> Reply | Rejection:
-        """Put the messages into the outcome of a ``Consume``; any other outcome is complete as it is."""
+        """Put what was decided about into the outcome of a ``Consume`` or ``Claim``; others are complete as they are."""
         if isinstance(value, t.ConsumedSpans):
             return reading.consumed(self._state.connection, value, self._shelf.decode)
+        if isinstance(value, Granted):
+            with reading.one_moment(self._state.connection):
+                return task_queries.claims(self._state.connection, value)
         return value
 
     # -- inside the transaction ---------------------------------------------------------------------------------

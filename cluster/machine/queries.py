@@ -10,14 +10,28 @@ import sqlite3
 from collections.abc import Iterator
 from typing import Any, NamedTuple, assert_never
 
-from quorl.cluster.machine import pages, reading
+from quorl.cluster.machine import (
+    guessing,
+    pages,
+    queue_queries,
+    reading,
+    task_lists,
+    task_queries,
+    task_why,
+    worker_queries,
+)
 from quorl.cluster.machine.pages import BadCursor
 from quorl.cluster.machine.reading import Decode, decode_anew
+from quorl.cluster.machine.worker_queries import BeatLog, Heartbeats, LastBeat
+from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits, moment
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
 
-__all__ = ["BadCursor", "BadStart", "ListNames", "Names", "Read", "query", "suggest"]
+__all__ = ["BadCursor", "BadStart", "BeatLog", "Heartbeats", "LastBeat", "ListNames", "Names", "Read", "query"]
 
 
 class Names(Reply, frozen=True):
@@ -34,24 +48,16 @@ class ListNames(Query[Names], frozen=True, tag="list_names"):
     limit: int
 
 
-Read = (
-    ListNames
-    | t.ListTopics
-    | t.GetTopic
-    | t.ListProducers
-    | t.ListConsumers
-    | t.GetConsumer
-    | t.Browse
-    | t.GetMessage
-    | t.GetSize
-)
+_OfTopic = t.GetTopic | t.ListProducers | t.ListConsumers | t.GetConsumer | t.Browse | t.GetMessage | t.GetSize
+_OfTask = k.GetTask | k.GetResult | k.GetTaskEvents | k.GetTaskWhy | k.ListTasks
+_OfWorker = w.GetWorker | w.ListWorkers | e.GetDirectives | Heartbeats
+Read = ListNames | t.ListTopics | _OfTopic | q.ListQueues | q.GetQueue | _OfTask | _OfWorker
 """Every query that there is."""
 
 _TOPIC = "SELECT topic_id, name, partitions, next_producer_id, next_consumer_id, created_ms FROM topics"
 _TOPIC_BY_NAME = f"{_TOPIC} WHERE name = ?"
 _TOPICS_AFTER = f"{_TOPIC} WHERE name > ? ORDER BY name LIMIT ?"
 _TOPICS_FROM = f"{_TOPIC} WHERE name >= ? ORDER BY name LIMIT ?"
-_NAMES_BEFORE = "SELECT name FROM topics WHERE name < ? ORDER BY name DESC LIMIT ?"
 _NAMES_AFTER = "SELECT name FROM topics WHERE name > ? ORDER BY name LIMIT ?"
 _PARTITIONS = "SELECT partition, next_offset, size_bytes FROM partitions WHERE topic_id = ? ORDER BY partition"
 _PRODUCERS_AFTER = (
@@ -69,11 +75,6 @@ _READ_BY = (  # CROSS JOIN keeps the order of the loops: one look-up per consume
     " AND k.start_offset <= ?3 AND ?3 < k.next_offset ORDER BY c.consumer_id"
 )
 
-SUGGEST_CHARS_MAX = 40
-SUGGEST_CANDIDATES_MAX = 20
-"""A suggestion is looked for among so many names, of at most so many characters; the work is their product."""
-_TYPING_ERROR_CHARS = 2
-"""One character too many, one missing, one wrong, or two in the wrong order; not more."""
 _ITEM_BYTES = 256
 _DETAIL_BYTES = 100
 """Estimates of the JSON of a list's item, and of what it says of one partition."""
@@ -99,39 +100,60 @@ def query(connection: sqlite3.Connection, request: Query[Any], decode: Decode = 
         return _answer(connection, request, decode)
 
 
-def suggest(connection: sqlite3.Connection, name: str) -> str | None:
-    """The name of a topic that was perhaps meant, among those that stand nearest in the order of names."""
-    if len(name) > SUGGEST_CHARS_MAX:
-        return None
-    each_side = SUGGEST_CANDIDATES_MAX // 2
-    near = [*connection.execute(_NAMES_BEFORE, (name, each_side)), *connection.execute(_NAMES_AFTER, (name, each_side))]
-    judged = [(_differing(name, other), other) for (other,) in near if len(other) <= SUGGEST_CHARS_MAX]
-    differing, other = min(judged, default=(len(name), ""))
-    return other if differing <= _TYPING_ERROR_CHARS and 2 * differing < len(name) else None
-
-
-def _differing(name: str, other: str) -> int:
-    """How many characters lie between what two names begin with and what they end with."""
-    shorter, begin, end = min(len(name), len(other)), 0, 0
-    while begin < shorter and name[begin] == other[begin]:
-        begin += 1
-    while end < shorter - begin and name[-1 - end] == other[-1 - end]:
-        end += 1
-    return max(len(name), len(other)) - begin - end
-
-
 def _answer(connection: sqlite3.Connection, request: Read, decode: Decode) -> Reply | Rejection:
-    if isinstance(request, t.ListTopics):
-        return _list_topics(connection, request)
-    if isinstance(request, ListNames):
-        found = [found for (found,) in connection.execute(_NAMES_AFTER, (request.after, request.limit + 1))]
-        return Names(names=found[: request.limit], more=len(found) > request.limit)
+    match request:
+        case t.ListTopics():
+            return _list_topics(connection, request)
+        case ListNames():
+            found = [found for (found,) in connection.execute(_NAMES_AFTER, (request.after, request.limit + 1))]
+            return Names(names=found[: request.limit], more=len(found) > request.limit)
+        case q.ListQueues():
+            return queue_queries.list_queues(connection, request)
+        case q.GetQueue():
+            return queue_queries.get_queue(connection, request.queue)
+        case k.GetTask() | k.GetResult() | k.GetTaskEvents() | k.GetTaskWhy() | k.ListTasks():
+            return _answer_of_task(connection, request)
+        case w.GetWorker() | w.ListWorkers() | e.GetDirectives() | Heartbeats():
+            return _answer_of_worker(connection, request)
+        case _:
+            return _answer_of_topic(connection, request, decode)
+
+
+def _answer_of_task(connection: sqlite3.Connection, request: _OfTask) -> Reply | Rejection:
+    match request:
+        case k.GetTask():
+            return task_queries.get_task(connection, request)
+        case k.GetResult():
+            return task_queries.get_result(connection, request)
+        case k.GetTaskEvents():
+            return task_queries.get_events(connection, request)
+        case k.GetTaskWhy():
+            return task_why.get_why(connection, request)
+        case k.ListTasks():
+            return task_lists.list_tasks(connection, request)
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _answer_of_worker(connection: sqlite3.Connection, request: _OfWorker) -> Reply | Rejection:
+    match request:
+        case w.GetWorker():
+            return worker_queries.get_worker(connection, request.worker_id)
+        case w.ListWorkers():
+            return worker_queries.list_workers(connection, request)
+        case e.GetDirectives():
+            return worker_queries.get_directives(connection, request)
+        case Heartbeats():
+            return worker_queries.heartbeats(connection)
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _answer_of_topic(connection: sqlite3.Connection, request: _OfTopic, decode: Decode) -> Reply | Rejection:
     name = request.topic
     row = connection.execute(_TOPIC_BY_NAME, (name,)).fetchone()
     if row is None:
-        near = suggest(connection, name)
-        meant = f' Did you mean "{near}"?' if near else ""
-        return t.TopicNotFound(detail=f'There is no topic "{name}".{meant}')
+        return t.TopicNotFound(detail=f'There is no topic "{name}".{guessing.meant(connection, "topics", name)}')
     topic = _Topic(*row)
     match request:
         case t.GetTopic():

@@ -262,7 +262,7 @@ class Rejected(msgspec.Struct, frozen=True, kw_only=True):
     code: str
 
 
-class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class Directives(Reply, frozen=True, omit_defaults=True):
     """What a worker is asked to do.
 
     ``cancel`` names tasks that somebody wants stopped, ``lost`` the tokens of leases that are not the worker's any more.
@@ -271,8 +271,8 @@ class Directives(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     quiet: bool = False
     terminate: bool = False
-    cancel: list[str] = []
-    lost: list[int] = []
+    cancel: list[str] = msgspec.field(default_factory=list)
+    lost: list[int] = msgspec.field(default_factory=list)
     drained: bool = False
 
 

@@ -115,6 +115,9 @@ class TaskInfo(Reply, frozen=True):
     ``attempts`` counts the runs that came to an end of their own: a success or a failure. ``lost`` counts those whose
     worker died. ``reason`` says why a task is FAILED, CANCELLED or EXPIRED: ``ERROR`` (its last attempt failed),
     ``TIMEOUT``, ``POISON`` (it lost too many workers), ``NO_RETRY``, ``CANCELLED``, ``PURGED``, ``EXPIRED``.
+    ``history`` has every lease, and ``errors`` the error of each that failed, the oldest first; of a history that is too
+    large for one answer the oldest part is left out, as the numbers show. ``due_at``: when a task in SCHEDULED or RETRY
+    goes on, if cluster time does not stand still until then.
     """
 
     id: str
@@ -182,23 +185,26 @@ class GetResult(Query[TaskResult], frozen=True, tag="get_result"):
     wait: Wait = 0
 
 
+EventKind = Literal[
+    "submitted",
+    "due",
+    "claimed",
+    "success",
+    "failed",
+    "timeout",
+    "lost",
+    "released",
+    "cancel_requested",
+    "cancelled",
+    "expired",
+    "retried",
+]
+
+
 class TaskEvent(msgspec.Struct, frozen=True, kw_only=True):
     """One transition: when (calendar time), in which log entry, under which leader, and of which worker."""
 
-    kind: Literal[
-        "submitted",
-        "due",
-        "claimed",
-        "success",
-        "failed",
-        "timeout",
-        "lost",
-        "released",
-        "cancel_requested",
-        "cancelled",
-        "expired",
-        "retried",
-    ]
+    kind: EventKind
     status: Status
     at: str
     index: int

@@ -167,7 +167,7 @@ class WorkerInfo(Reply, frozen=True):
     """A worker as the replicated state knows it.
 
     ``state`` is BUSY while it holds leases. ``last_heartbeat`` is calendar time, ``silent_ms`` cluster time since then.
-    ``active``: a stand-by that stands in for another, or any worker that is no stand-by. ``beats`` are its last
+    ``active``: it is ALIVE, and no stand-by or one that stands in for another. ``beats`` are its last
     heartbeats, the oldest first; ``running`` lists at most 100 leases. Both are only there when one worker is asked for.
     """
 

@@ -9,11 +9,12 @@ from typing import Any
 
 import pytest
 
-from quorl.cluster.machine import pages, queries, reading
+from quorl.cluster.machine import guessing, pages, queries, reading
 from quorl.cluster.machine.queries import BadCursor, BadStart
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Query
+from quorl.cluster.protocol.leases import GetDirectives
 from quorl.cluster.protocol.operations import OPERATIONS
 from quorl.cluster.protocol.system import GetCluster
 from tests.machine.rig import START_MS, Rig, connect, message, seal, values
@@ -28,7 +29,7 @@ def rig() -> Rig:
 
 def test_the_machine_answers_every_query_of_the_table() -> None:
     asked = {row.request for row in OPERATIONS if issubclass(row.request, Query)}
-    assert asked | {queries.ListNames} == set(queries.Read.__args__)
+    assert asked | {queries.ListNames, queries.Heartbeats, GetDirectives} == set(queries.Read.__args__)
     rig = Rig()
     with pytest.raises(AssertionError):
         rig.machine.query(GetCluster())  # type: ignore[arg-type]
@@ -41,28 +42,28 @@ def test_a_misspelt_topic_is_told_what_was_perhaps_meant(rig: Rig) -> None:
     assert rig.ask(t.GetTopic(topic="zzz"), t.TopicNotFound).detail == 'There is no topic "zzz".'
     rig.do(t.CreateTopic(name="a"), t.TopicCreated)
     for typed in ("emailss", "emals", "emaisl", "enails", "eemails"):
-        assert queries.suggest(rig.connection, typed) == "emails"
+        assert guessing.suggest(rig.connection, "topics", typed) == "emails"
     for other in ("b", "e", "mails-of-mine", "emigrants"):
-        assert queries.suggest(rig.connection, other) is None
+        assert guessing.suggest(rig.connection, "topics", other) is None
 
 
 def test_the_search_for_what_was_meant_is_bounded(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     judged: list[str] = []
-    judge = queries._differing
+    judge = guessing._differing
 
     def counting(name: str, other: str) -> int:
         judged.append(other)
         return judge(name, other)
 
-    monkeypatch.setattr(queries, "_differing", counting)
-    short, long = "s" * (queries.SUGGEST_CHARS_MAX - 3), "l" * limits.TOPIC_NAME_CHARS_MAX
+    monkeypatch.setattr(guessing, "_differing", counting)
+    short, long = "s" * (guessing.SUGGEST_CHARS_MAX - 3), "l" * limits.TOPIC_NAME_CHARS_MAX
     rig.apply(*(seal(t.CreateTopic(name=f"{stem[:197]}{i:03d}")) for i in range(200) for stem in (short, long)))
-    assert queries.suggest(rig.connection, f"{short}05") is not None
-    assert 0 < len(judged) <= queries.SUGGEST_CANDIDATES_MAX
+    assert guessing.suggest(rig.connection, "topics", f"{short}05") is not None
+    assert 0 < len(judged) <= guessing.SUGGEST_CANDIDATES_MAX
     judged.clear()
-    assert queries.suggest(rig.connection, f"{long[:197]}05") is None
+    assert guessing.suggest(rig.connection, "topics", f"{long[:197]}05") is None
     assert judged == []
-    assert queries.suggest(rig.connection, "l" * queries.SUGGEST_CHARS_MAX) is None
+    assert guessing.suggest(rig.connection, "topics", "l" * guessing.SUGGEST_CHARS_MAX) is None
     assert judged == ["emails"]
 
 

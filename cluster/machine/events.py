@@ -48,7 +48,7 @@ class WorkerChanged(NamedTuple):
 
 
 class CommandSpoiled(NamedTuple):
-    """A command was answered with ``command_failed``, or what a deleted topic left could not be cleared away.
+    """A command was answered with ``command_failed``, or something that was to happen by itself could not.
 
     ``reason`` is for the log of this node only.
     """

@@ -1,7 +1,8 @@
 """The door of the machine: entries go in, outcomes and events come out.
 
-The layers of ``apply``, from the outside in: the transaction of the entry, the savepoint of the command, the receipt,
-and the one ``match`` over commands. An exception is judged at the savepoint: what is the same on every node becomes the
+An entry takes effect in this order: signs of life, what is due at its moment, the commands, and some clearing away. The
+layers of ``apply``, from the outside in: the transaction of the entry, the savepoint of the command, the receipt, and the
+one ``match`` over commands. An exception is judged at the savepoint: what is the same on every node becomes the
 command's outcome, what may differ between nodes goes up and undoes the entry.
 """
 
@@ -10,22 +11,43 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeVar, assert_never
+from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, assert_never
 
 import msgspec
 
-from quorl.cluster.machine import graves, outcomes, queries, reading, receipts, schema, task_queries, topics
+from quorl.cluster.machine import (
+    claiming,
+    due,
+    graves,
+    leaders,
+    outcomes,
+    queries,
+    queues,
+    reading,
+    receipts,
+    schema,
+    settling,
+    submitting,
+    task_queries,
+    tasks,
+    topics,
+    workers,
+)
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
 from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.machine.schema import StateError
 from quorl.cluster.machine.shelf import Shelf
 from quorl.cluster.machine.state import State
+from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits, moment
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
-from quorl.cluster.protocol.leases import Granted
 from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
+from quorl.cluster.protocol.submitting import SubmitBatch
 from quorl.cluster.protocol.system import Found, Founded
 
 __all__ = ["Applied", "Machine", "Outcome", "Position", "StateError"]
@@ -102,7 +124,34 @@ class Machine:
     @property
     def due(self) -> bool:
         """Whether work is left that any next entry, also an empty one, goes on with."""
-        return self._state.grave is not None and not self._stuck
+        if self._state.grave is not None and not self._stuck:
+            return True
+        alarm_ms, calendar_ms = self.next_alarm_ms, self.next_calendar_ms
+        return (alarm_ms is not None and alarm_ms <= self.now_ms) or (
+            calendar_ms is not None and calendar_ms <= self.wall_ms
+        )
+
+    @property
+    def next_alarm_ms(self) -> int | None:
+        """The next moment of cluster time at which something happens by itself; None: nothing will."""
+        return due.next_alarm_ms(self._state)
+
+    @property
+    def next_calendar_ms(self) -> int | None:
+        """The next moment of calendar time at which a task is due; None: there is no such task."""
+        return due.next_calendar_ms(self._state)
+
+    def claimable(self, claim: c.Claim) -> bool:
+        """Whether a claim would now be answered with anything but nothing: tasks, a refusal, that its queues are drained.
+
+        A cheap look, at memory and at the first row of each queue or partition; it changes nothing.
+        """
+        return claiming.claimable(self._state, claim)
+
+    def worker_status(self, worker_id: int) -> tuple[Literal["ALIVE", "DEAD", "LEFT"], int] | None:
+        """The status of a worker, and after how much silence it is DEAD; None if nobody has that id."""
+        found = self._state.worker(worker_id)
+        return None if found is None else (workers.STATUSES[found.status], found.dead_after_ms)
 
     def reload(self) -> None:
         """Read everything remembered anew, after somebody else has written the rows."""
@@ -114,7 +163,7 @@ class Machine:
         """Apply one committed entry, in one transaction. Total, but for what may differ between nodes."""
         state = self._state
         assert index > state.header.raft_index, f"entry {index} after entry {state.header.raft_index}"
-        state.begin()
+        state.begin(index, term)
         try:
             results = self._apply_entry(index, term, payload)
             state.commit()
@@ -136,7 +185,7 @@ class Machine:
         """Put what was decided about into the outcome of a ``Consume`` or ``Claim``; others are complete as they are."""
         if isinstance(value, t.ConsumedSpans):
             return reading.consumed(self._state.connection, value, self._shelf.decode)
-        if isinstance(value, Granted):
+        if isinstance(value, c.Granted):
             with reading.one_moment(self._state.connection):
                 return task_queries.claims(self._state.connection, value)
         return value
@@ -151,6 +200,8 @@ class Machine:
         chain = hashlib.blake2b(state.header.digest, digest_size=32)
         chain.update(len(payload).to_bytes(8, "big"))
         chain.update(payload)
+        if entry is not None:
+            self._before_commands(entry)
         results = []
         for sealed in commands:
             outcome, blob = self._apply_guarded(sealed)
@@ -163,6 +214,17 @@ class Machine:
         header.raft_term = term
         header.digest = chain.digest()
         return results
+
+    def _before_commands(self, entry: Entry) -> None:
+        """What comes before the commands: who leads, the signs of life, and whatever is due."""
+        state = self._state
+        state.seed = entry.seed
+        leaders.note(state, entry.node)
+        for sign in entry.signs:
+            self._guarded(lambda: workers.heed(state, sign))  # noqa: B023  # it is called at once
+        if entry.refresh:
+            workers.refresh(state)
+        due.attend(state, self._guarded)
 
     def _readable(self, payload: bytes) -> Entry | None:
         """The entry, or None when no node can read it or could store its times."""
@@ -225,13 +287,49 @@ class Machine:
             receipts.keep(state, op, sealed.key, sealed.digest, blob)
         return Outcome(value, replayed=False), blob
 
-    def _apply_command(self, command: AnyCommand) -> Reply | Rejection:
+    def _apply_command(self, command: AnyCommand) -> Reply | Rejection:  # one table
         state = self._state
         match command:
+            case c.Settle():
+                return settling.settle(state, command)
+            case c.Claim():
+                return claiming.claim(state, command)
+            case SubmitBatch():
+                return submitting.submit(state, command)
+            case c.Complete():
+                return settling.complete(state, command)
             case t.AppendBatch():
                 return topics.append(state, command)
             case t.Consume():
                 return topics.consume(state, command)
+            case c.FailTask():
+                return settling.fail(state, command)
+            case c.ReleaseTask():
+                return settling.release(state, command)
+            case c.Hold():
+                return settling.hold(state, command)
+            case k.CancelTask():
+                return tasks.cancel(state, command)
+            case k.RetryTask():
+                return tasks.retry(state, command)
+            case k.ForgetTask():
+                return tasks.forget(state, command)
+            case w.EnrolWorker():
+                return workers.enrol(state, command)
+            case w.RemoveWorker():
+                return workers.remove(state, command)
+            case w.QuietWorker():
+                return workers.quiet(state, command)
+            case w.TerminateWorker():
+                return workers.terminate(state, command)
+            case q.SetQueue():
+                return queues.put(state, command)
+            case q.PatchQueue():
+                return queues.patch(state, command)
+            case q.DeleteQueue():
+                return queues.delete(state, command)
+            case q.PurgeQueue():
+                return queues.purge(state, command)
             case t.CreateTopic():
                 return topics.create_topic(state, command)
             case t.DeleteTopic():

@@ -10,8 +10,13 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from quorl.cluster.protocol import leases as c
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import system as s
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Rejection, Reply
 from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
 
@@ -29,6 +34,18 @@ AnyRejection = (
     | t.ConsumerNotFound
     | t.AlreadyExists
     | t.TopicNotEmpty
+    | q.QueueNotFound
+    | q.QueueDiffers
+    | q.QueueNotEmpty
+    | q.QueueSealed
+    | q.QueueFull
+    | k.TaskNotFound
+    | k.TaskExists
+    | k.WrongState
+    | k.LeaseLost
+    | w.WorkerNotFound
+    | w.WorkerNotAlive
+    | w.TooManyWorkers
     | IdempotencyKeyReused
     | CommandFailed
 )
@@ -42,6 +59,24 @@ _REPLIES: dict[type[msgspec.Struct], type[Reply]] = {
     t.AppendBatch: t.Appended,
     t.Consume: t.ConsumedSpans,
     s.Found: s.Founded,
+    q.SetQueue: q.QueueInfo,
+    q.PatchQueue: q.QueueInfo,
+    q.DeleteQueue: q.QueueDeleted,
+    q.PurgeQueue: q.Purged,
+    b.SubmitBatch: b.Submitted,
+    k.CancelTask: k.Cancelled,
+    k.RetryTask: k.TaskStatus,
+    k.ForgetTask: k.TaskForgotten,
+    c.Complete: k.TaskStatus,
+    c.FailTask: k.TaskStatus,
+    c.ReleaseTask: k.TaskStatus,
+    c.Hold: c.TaskHeld,
+    c.Settle: c.Settled,
+    c.Claim: c.Granted,
+    w.EnrolWorker: w.WorkerRegistered,
+    w.RemoveWorker: w.WorkerGone,
+    w.QuietWorker: w.WorkerTold,
+    w.TerminateWorker: w.WorkerTold,
 }
 _encode = msgspec.msgpack.Encoder().encode
 _rejection_decoder = msgspec.msgpack.Decoder(AnyRejection)

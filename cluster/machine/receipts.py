@@ -4,9 +4,9 @@ Invariants: at most one receipt per operation and key. Ordinals are dense from `
 the oldest go first, so what is too old or too many is always at the front. A receipt is honoured until it is cleared
 away. Only a command that is about to keep one clears away others, no more than ``RECEIPT_EVICTIONS_PER_COMMAND``: a
 repeat finds its receipt also if that is the oldest of ``RECEIPTS_MAX``. No receipt is kept for a refusal that may
-pass, nor for a ``Consume`` that found nothing and will be tried again under its key because its caller waits. One that
-is the last try is kept, found or not: a copy of an earlier try may still be under way, and must not take messages for a
-caller who was told that there are none.
+pass, nor for a ``Consume`` or ``Claim`` that found nothing and will be tried again under its key because its caller waits.
+One that is the last try is kept, found or not: a copy of an earlier try may still be under way, and must not take messages
+or tasks for a caller who was told that there are none.
 """
 
 from __future__ import annotations
@@ -16,10 +16,24 @@ from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import AnyCommand
 from quorl.cluster.protocol.grammar import Rejection, Reply
+from quorl.cluster.protocol.leases import Claim, Complete, CompleteTask, Granted, Hold, HoldTask
 from quorl.cluster.protocol.problems import IdempotencyKeyReused
+from quorl.cluster.protocol.queues import PutQueue, SetQueue
+from quorl.cluster.protocol.submitting import Submit, SubmitBatch
 from quorl.cluster.protocol.topics import Append, AppendBatch, Consume, ConsumedSpans
+from quorl.cluster.protocol.workers import EnrolWorker, RegisterWorker
 
-_CALLED = {str(AppendBatch.__struct_config__.tag): str(Append.__struct_config__.tag)}
+_CALLED = {
+    str(logged.__struct_config__.tag): str(asked.__struct_config__.tag)
+    for logged, asked in (
+        (AppendBatch, Append),
+        (SetQueue, PutQueue),
+        (SubmitBatch, Submit),
+        (EnrolWorker, RegisterWorker),
+        (Complete, CompleteTask),
+        (Hold, HoldTask),
+    )
+}
 """What callers call an operation that has another name in the log."""
 _FIND = "SELECT fingerprint, outcome FROM receipts WHERE key = ? AND op = ?"
 _KEEP = "INSERT INTO receipts (ordinal, op, key, fingerprint, kept_ms, outcome) VALUES (?, ?, ?, ?, ?, ?)"
@@ -41,8 +55,14 @@ def is_kept(command: AnyCommand, value: Reply | Rejection) -> bool:
     """Whether an outcome is remembered."""
     if isinstance(value, Rejection):
         return not value.transient
-    waits = isinstance(command, Consume) and command.wait > 0
-    return not (waits and isinstance(value, ConsumedSpans) and not value.spans)
+    if isinstance(command, Consume | Claim) and command.wait > 0:
+        found = (
+            value.spans
+            if isinstance(value, ConsumedSpans)
+            else isinstance(value, Granted) and (value.grants or value.drained)
+        )
+        return bool(found)
+    return True
 
 
 def keep(state: State, op: str, key: str, fingerprint: bytes, blob: bytes) -> None:

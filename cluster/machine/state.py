@@ -2,18 +2,19 @@
 
 Invariants: whoever changes a row changes what is remembered of it in the same function, after the row. ``undo`` (of one
 command) and ``abandon`` (of a whole entry) bring both back to the same point. Topics are remembered only to save reading
-them again; the header is written once per entry, in the entry's own transaction.
+them again; the header is written once per entry, in the entry's own transaction, and so is what ``books`` says of queues
+and workers.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 import sqlite3
 
 import msgspec
 
 from quorl.cluster.machine import schema
+from quorl.cluster.machine.books import Books
 from quorl.cluster.machine.events import Event
 
 _TOPICS_REMEMBERED_MAX = 10_000
@@ -25,6 +26,7 @@ _SELECT_TOPIC = (
     " FROM topics WHERE name = ?"
 )
 _SELECT_GRAVE = "SELECT min(topic_id) FROM graves"
+_SELECT_LEADER = "SELECT max(term) FROM leaders"
 _SELECT_ENDS = "SELECT next_offset FROM partitions WHERE topic_id = ? ORDER BY partition"
 
 
@@ -64,14 +66,17 @@ class Topic(msgspec.Struct):
     ends: list[int] = msgspec.field(default_factory=list)
 
 
-class State:
-    """Rows, header and remembered topics, moving together."""
+class State(Books):
+    """Rows, header and everything remembered, moving together."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         """Read the header, creating the tables in an empty database. Raises ``StateError``."""
+        super().__init__()
         self.connection = connection
-        self.execute = connection.cursor().execute
+        cursor = connection.cursor()
+        self.execute = cursor.execute
         """For statements whose result is fetched at once or not at all: one cursor, made once."""
+        self.execute_many = cursor.executemany
         if schema.is_empty(connection):
             connection.execute("BEGIN IMMEDIATE")
             schema.create(connection)
@@ -83,6 +88,8 @@ class State:
         """When the oldest receipt was kept; None when that must be looked up."""
         self.grave: int | None = None
         """The id of the oldest topic that was deleted and has left rows behind."""
+        self.index = self.term = self.seed = 0
+        """Of the entry that is being applied."""
         self._topics: dict[str, Topic] = {}
         self.reload()
 
@@ -90,19 +97,25 @@ class State:
         """Forget everything remembered, and read the header anew."""
         self._topics.clear()
         self.oldest_receipt_ms = None
+        self.clear_books()
         self.header = Header(*self.execute(_SELECT_HEADER).fetchone())
         self.look_for_grave()
-        self._before_entry = self._before_command = copy.copy(self.header)
+        self.led_term: int | None = self.execute(_SELECT_LEADER).fetchone()[0]
+        """The last term of which it is known who led."""
+        self._before_entry = self._before_command = msgspec.structs.replace(self.header)
 
     # -- one entry ----------------------------------------------------------------------------------------------
-    def begin(self) -> None:
+    def begin(self, index: int, term: int) -> None:
         """Open the transaction of an entry."""
         self.events = []
-        self._before_entry = copy.copy(self.header)
+        self.index, self.term = index, term
+        self.bound_books()
+        self._before_entry = msgspec.structs.replace(self.header)
         self.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
-        """Write the header and end the transaction."""
+        """Write the header and the books, and end the transaction."""
+        self.write_books()
         self.execute(_UPDATE_HEADER, msgspec.structs.astuple(self.header))
         self.execute("COMMIT")
 
@@ -110,6 +123,7 @@ class State:
         """Bring rows and memory back to what they were before the entry, as far as a broken disk lets us."""
         self.events = []
         self._topics.clear()
+        self.clear_books()
         self.oldest_receipt_ms = None
         self.header = self._before_entry
         with contextlib.suppress(sqlite3.Error):
@@ -120,9 +134,10 @@ class State:
     # -- one command --------------------------------------------------------------------------------------------
     def open_command(self) -> None:
         """Remember this point, so that the next command can be undone alone."""
-        self._before_command = copy.copy(self.header)
+        self._before_command = msgspec.structs.replace(self.header)
         self._grave_before = self.grave
         self._events_before = len(self.events)
+        self.open_books()
         self.execute("SAVEPOINT command")
 
     def keep_command(self) -> None:
@@ -132,6 +147,7 @@ class State:
     def undo_command(self) -> None:
         """Bring rows and memory back to what they were before the command."""
         self._topics.clear()
+        self.undo_books()
         self.oldest_receipt_ms = None
         self.header = self._before_command
         self.grave = self._grave_before

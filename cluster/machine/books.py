@@ -1,0 +1,282 @@
+"""Queues and workers as they are remembered while entries are applied, and how they get back into their rows.
+
+Invariants: what changes with every task (counts, turns, heartbeats) is changed here at once and written once per entry,
+at its end, so that a hundred tasks of one queue cost one statement. Whoever changes one calls ``change_queue`` or
+``change_worker`` before, which keeps what it was for ``undo``. Everything else (configuration, status, who serves what)
+is written by the command itself, and remembered by the same function. Only numbers that the machine counts itself wait
+for the end of the entry: nothing that a command carries can fail there.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from quorl.cluster.machine import schema
+
+_QUEUES_REMEMBERED_MAX = 10_000
+_WORKERS_REMEMBERED_MAX = 20_000
+_COLUMNS = {table.name: table.columns for table in schema.TABLES}
+_STATES = ("scheduled", "queued", "processing", "retry", "success", "failed", "cancelled", "expired")
+_CONFIG = tuple(column for column in _COLUMNS["queues"] if column not in _STATES)
+_QUEUE = f"SELECT {', '.join(_CONFIG)}, {', '.join(_STATES)} FROM queues"
+QUEUE_BY_NAME = f"{_QUEUE} WHERE name = ? AND deleted = 0"
+"""The row that ``Queue.of`` reads."""
+_QUEUE_BY_ID = f"{_QUEUE} WHERE queue_id = ?"
+_WRITE_QUEUE = (
+    f"UPDATE queues SET next_partition = ?, submitted = ?, {', '.join(f'{state} = ?' for state in _STATES)}"
+    " WHERE queue_id = ?"
+)
+_OWNERS = "SELECT worker_id, partition FROM owners WHERE queue_id = ? AND worker_id IS NOT NULL ORDER BY partition"
+_WORKER = f"SELECT {', '.join(_COLUMNS['workers'])} FROM workers WHERE worker_id = ?"
+_WORKER_QUEUES = "SELECT queue, active FROM worker_queues WHERE worker_id = ? ORDER BY position"
+_CHANGING = (
+    "status", "filled", "quiet", "terminate", "alarm_ms", "beat_ms", "beat_wall_ms", "noted_ms", "beats", "leases",
+    "succeeded", "failed", "lost", "ended_ms",
+)  # fmt: skip
+_WRITE_WORKER = f"UPDATE workers SET {', '.join(f'{column} = ?' for column in _CHANGING)} WHERE worker_id = ?"
+_AT = tuple(_COLUMNS["workers"].index(column) for column in _CHANGING)
+
+
+class Queue(msgspec.Struct):
+    """A queue's row; ``counts`` has a number for each state, ``owned`` the partitions of each worker that has some."""
+
+    queue_id: int
+    name: str
+    deleted: int
+    paused: int
+    sealed: int
+    partitions: int
+    next_partition: int
+    default_attempts: int
+    max_lost: int
+    backoff: str
+    timeout_ms: int | None
+    keep_finished_ms: int
+    max_depth: int
+    submitted: int
+    created_ms: int
+    counts: list[int]
+    owned: dict[int, tuple[int, ...]] = {}
+
+    @classmethod
+    def of(cls, row: tuple[Any, ...]) -> Queue:
+        """The queue of a row, without owners."""
+        return cls(**dict(zip(_CONFIG, row, strict=False)), counts=list(row[len(_CONFIG) :]))
+
+    @property
+    def waiting(self) -> int:
+        """How many tasks wait: SCHEDULED, QUEUED, RETRY."""
+        return self.counts[0] + self.counts[1] + self.counts[3]
+
+    @property
+    def drained(self) -> bool:
+        """Whether nothing waits or runs, and nothing will come."""
+        return bool(self.sealed) and not self.waiting and not self.counts[2]
+
+
+class Worker(msgspec.Struct):
+    """A worker's row; ``queues`` are those it counts for, in its own order, ``active`` those of which it gets tasks."""
+
+    worker_id: int
+    name: str
+    status: int
+    standby: int
+    filled: int
+    quiet: int
+    terminate: int
+    heartbeat_ms: int
+    dead_after_ms: int
+    alarm_ms: int
+    beat_ms: int
+    beat_wall_ms: int
+    noted_ms: int
+    beats: int
+    leases: int
+    succeeded: int
+    failed: int
+    lost: int
+    registered_ms: int
+    ended_ms: int | None
+    queues: tuple[str, ...] = ()
+    active: frozenset[str] = frozenset()
+
+
+assert Queue.__struct_fields__[: len(_CONFIG)] == _CONFIG
+assert Worker.__struct_fields__[: len(_COLUMNS["workers"])] == _COLUMNS["workers"]
+
+
+class Books:
+    """Queues and workers, remembered."""
+
+    execute: Callable[..., sqlite3.Cursor]
+
+    def __init__(self) -> None:
+        """Begin with nothing remembered."""
+        self._queues: dict[int, Queue] = {}
+        self._queue_ids: dict[str, int] = {}
+        """Of those that are not deleted."""
+        self._workers: dict[int, Worker] = {}
+        self._queues_before: dict[int, Queue | None] = {}
+        """What the command has changed, as it was; None: it was not there."""
+        self._workers_before: dict[int, Worker | None] = {}
+        self._unwritten_queues: set[int] = set()
+        self._unwritten_workers: set[int] = set()
+
+    # -- looking ------------------------------------------------------------------------------------------------
+    def queue(self, name: str) -> Queue | None:
+        """The queue of that name."""
+        queue_id = self._queue_ids.get(name)
+        if queue_id is not None:
+            return self._queues[queue_id]
+        row = self.execute(QUEUE_BY_NAME, (name,)).fetchone()
+        return None if row is None else self._remember_queue(row)
+
+    def queue_by_id(self, queue_id: int) -> Queue:
+        """The queue of a task, which may be deleted."""
+        found = self._queues.get(queue_id)
+        return found or self._remember_queue(self.execute(_QUEUE_BY_ID, (queue_id,)).fetchone())
+
+    def worker(self, worker_id: int) -> Worker | None:
+        """The worker with that id."""
+        found = self._workers.get(worker_id)
+        if found is None:
+            row = self.execute(_WORKER, (worker_id,)).fetchone()
+            if row is None:
+                return None
+            found = Worker(*row)
+            served = self.execute(_WORKER_QUEUES, (worker_id,)).fetchall()
+            found.queues = tuple(queue for queue, _ in served)
+            found.active = frozenset(queue for queue, active in served if active)
+            self._workers[worker_id] = found
+        return found
+
+    def remembered_worker(self, worker_id: int) -> Worker | None:
+        """The worker, if it need not be read to be known."""
+        return self._workers.get(worker_id)
+
+    def _remember_queue(self, row: tuple[Any, ...]) -> Queue:
+        queue = Queue.of(row)
+        if queue.partitions and not queue.deleted:
+            self._read_owners(queue)
+        self._queues[queue.queue_id] = queue
+        if not queue.deleted:
+            self._queue_ids[queue.name] = queue.queue_id
+        return queue
+
+    def _read_owners(self, queue: Queue) -> None:
+        owned: dict[int, tuple[int, ...]] = {}
+        for worker_id, partition in self.execute(_OWNERS, (queue.queue_id,)).fetchall():
+            owned[worker_id] = (*owned.get(worker_id, ()), partition)
+        queue.owned = owned
+
+    # -- changing -----------------------------------------------------------------------------------------------
+    def change_queue(self, queue: Queue) -> None:
+        """Remember a queue as it is, before the command changes it."""
+        if queue.queue_id not in self._queues_before:
+            before = msgspec.structs.replace(queue)
+            before.counts = queue.counts[:]
+            self._queues_before[queue.queue_id] = before
+            self._unwritten_queues.add(queue.queue_id)
+
+    def change_worker(self, worker: Worker) -> None:
+        """Remember a worker as it is, before the command changes it."""
+        if worker.worker_id not in self._workers_before:
+            self._workers_before[worker.worker_id] = msgspec.structs.replace(worker)
+            self._unwritten_workers.add(worker.worker_id)
+
+    def add_queue(self, queue: Queue) -> None:
+        """Remember a queue whose row is new."""
+        self._queues_before[queue.queue_id] = None
+        self._unwritten_queues.add(queue.queue_id)
+        self._queues[queue.queue_id] = queue
+        self._queue_ids[queue.name] = queue.queue_id
+
+    def add_worker(self, worker: Worker) -> None:
+        """Remember a worker whose row is new."""
+        self._workers_before[worker.worker_id] = None
+        self._unwritten_workers.add(worker.worker_id)
+        self._workers[worker.worker_id] = worker
+
+    def drop_queue(self, queue: Queue) -> None:
+        """The name is free; the row stays while ``deleted`` is said there, or is gone."""
+        self.change_queue(queue)
+        self._queue_ids.pop(queue.name, None)
+
+    def forget_queue(self, queue: Queue) -> None:
+        """Remember a deleted queue no longer, because its row is gone."""
+        self.change_queue(queue)
+        del self._queues[queue.queue_id]
+
+    def forget_worker(self, worker: Worker) -> None:
+        """Remember a worker no longer, because its row is gone."""
+        self.change_worker(worker)
+        del self._workers[worker.worker_id]
+
+    def forget_workers(self) -> None:
+        """Remember no worker, because their rows are others now; all of them are written."""
+        self._workers.clear()
+
+    # -- entries and commands -----------------------------------------------------------------------------------
+    def clear_books(self) -> None:
+        """Forget everything; nothing of it is written."""
+        for remembered in (self._queues, self._queue_ids, self._workers, self._queues_before, self._workers_before):
+            remembered.clear()
+        self._unwritten_queues.clear()
+        self._unwritten_workers.clear()
+
+    def bound_books(self) -> None:
+        """Forget everything if it has become too much; all of it is written."""
+        if len(self._queues) > _QUEUES_REMEMBERED_MAX or len(self._workers) > _WORKERS_REMEMBERED_MAX:
+            self.clear_books()
+
+    def open_books(self) -> None:
+        """From here on changes can be undone."""
+        self._queues_before.clear()
+        self._workers_before.clear()
+
+    def undo_books(self) -> None:
+        """Bring back what was changed since ``open_books``; what had been unwritten before still is."""
+        for queue_id, queue in self._queues_before.items():
+            now = self._queues.pop(queue_id, None)
+            if now is not None:
+                self._queue_ids.pop(now.name, None)
+            if queue is not None:
+                self._queues[queue_id] = queue
+        self._queue_ids = {queue.name: queue_id for queue_id, queue in self._queues.items() if not queue.deleted}
+        for worker_id, worker in self._workers_before.items():
+            self._workers.pop(worker_id, None)
+            if worker is not None:
+                self._workers[worker_id] = worker
+        self.open_books()
+
+    def write_queue(self, queue: Queue) -> None:
+        """Write what is counted of a queue."""
+        self.execute(_WRITE_QUEUE, (queue.next_partition, queue.submitted, *queue.counts, queue.queue_id))
+
+    def write_worker(self, worker: Worker) -> None:
+        """Write whatever of a worker ever changes."""
+        values = msgspec.structs.astuple(worker)
+        self.execute(_WRITE_WORKER, (*[values[at] for at in _AT], worker.worker_id))
+
+    def write_workers(self) -> None:
+        """Write the workers that are not written yet, in order of their ids."""
+        for worker_id in sorted(self._unwritten_workers):
+            worker = self._workers.get(worker_id)
+            if worker is not None:
+                self.write_worker(worker)
+        self._unwritten_workers.clear()
+        self._workers_before.clear()
+
+    def write_books(self) -> None:
+        """Write everything that is not written yet."""
+        for queue_id in sorted(self._unwritten_queues):
+            queue = self._queues.get(queue_id)
+            if queue is not None:
+                self.write_queue(queue)
+        self._unwritten_queues.clear()
+        self._queues_before.clear()
+        self.write_workers()

@@ -1,0 +1,145 @@
+"""Handing tasks out: which of a queue go to a worker that asks.
+
+Invariants: a claim looks at no row that it does not hand out, but for the first of each partition that the worker owns, and
+for tasks whose time is over, which it ends. Tasks go by rank and then in the order of submission. Tokens grow with every
+lease over the whole cluster. A worker that is told to be quiet, and a stand-by where it is not needed, get nothing.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterable, Iterator
+from typing import TypeAlias
+
+from quorl.cluster.machine import events as e
+from quorl.cluster.machine import moves, workers
+from quorl.cluster.machine.books import Queue, Worker
+from quorl.cluster.machine.moves import PROCESSING, QUEUED
+from quorl.cluster.machine.state import State
+from quorl.cluster.protocol import leases as c
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.workers import WorkerNotAlive, WorkerNotFound
+
+_COLUMNS = "rank, ordinal, id, attempts, size_bytes, timeout_ms, expiry_ms"
+_READY = f"SELECT {_COLUMNS} FROM tasks INDEXED BY tasks_ready WHERE state = 1 AND queue_id = ? AND partition = ?"
+_FIRST = f"{_READY} ORDER BY rank, ordinal LIMIT ?"
+_NEXT = f"{_READY} AND (rank, ordinal) > (?, ?) ORDER BY rank, ordinal LIMIT ?"
+_LEASE = (
+    "UPDATE tasks SET state = 2, alarm_ms = ?, expiry_ms = NULL, since_ms = ?, leases = leases + 1, claim = ?, token = ?,"
+    " worker_id = ?, worker = ?, claimed_index = ?, claimed_term = ?, claimed_ms = ? WHERE ordinal = ?"
+)
+
+
+_Ready: TypeAlias = tuple[int, int, str, int, int, int | None, int | None]
+"""A row of the columns above."""
+
+
+def claim(state: State, command: c.Claim) -> c.Granted | WorkerNotFound | WorkerNotAlive:
+    """Lease tasks to a worker, queue by queue in the order in which it names them."""
+    worker = workers.alive(state, command.worker_id)
+    if not isinstance(worker, Worker):
+        return worker
+    workers.beat(state, worker)
+    names = command.queues or worker.queues
+    grants: list[c.Grant] = []
+    room_bytes = limits.CLAIM_BYTES_MAX
+    for name in names:
+        queue = state.queue(name)
+        if queue is not None and len(grants) < command.max and room_bytes > 0:
+            chosen, room_bytes = _choose(state, queue, worker, command.max - len(grants), room_bytes, bool(grants))
+            if chosen:
+                grants += _lease(state, queue, worker, command.number, chosen)
+    drained = not grants and all(_drained(state, name) for name in names)
+    return c.Granted(
+        worker_id=worker.worker_id, expires_in_ms=worker.dead_after_ms, grants=grants, drained=drained and bool(names)
+    )
+
+
+def claimable(state: State, command: c.Claim) -> bool:
+    """Whether a claim would be answered with anything but nothing; changes nothing."""
+    worker = workers.alive(state, command.worker_id)
+    if not isinstance(worker, Worker):
+        return True
+    names = command.queues or worker.queues
+    for name in names:
+        queue = state.queue(name)
+        if queue is not None:
+            for partition in _open(queue, worker):
+                if state.execute(_FIRST, (queue.queue_id, partition, 1)).fetchone() is not None:
+                    return True
+    return bool(names) and all(_drained(state, name) for name in names)
+
+
+def _drained(state: State, name: str) -> bool:
+    queue = state.queue(name)
+    return queue is not None and queue.drained
+
+
+def _open(queue: Queue, worker: Worker) -> tuple[int, ...]:
+    """The partitions from which a worker may have tasks now."""
+    if queue.paused or worker.quiet or not queue.counts[QUEUED]:
+        return ()
+    if queue.partitions:
+        return queue.owned.get(worker.worker_id, ())
+    return (-1,) if not worker.standby or queue.name in worker.active else ()
+
+
+def _choose(
+    state: State, queue: Queue, worker: Worker, wanted: int, room_bytes: int, some: bool
+) -> tuple[list[_Ready], int]:
+    """Choose at most ``wanted`` tasks that fit into the room, the first of all whatever its size; and the room left.
+
+    Tasks that should have been started by now are ended on the way, no more than an entry attends to by itself.
+    """
+    now_ms = state.header.now_ms
+    chosen: list[_Ready] = []
+    late: list[int] = []
+    for row in _ready(state, queue.queue_id, _open(queue, worker), wanted):
+        size_bytes, expiry_ms = row[4], row[6]
+        if expiry_ms is not None and expiry_ms <= now_ms:
+            late.append(row[1])
+        elif size_bytes > room_bytes and (some or chosen):
+            room_bytes = 0
+        else:
+            room_bytes -= size_bytes
+            chosen.append(row)
+        if len(chosen) == wanted or len(late) == limits.DUE_TASKS_PER_ENTRY or room_bytes <= 0:
+            break
+    for ordinal in late:
+        moves.finish(state, moves.get(state, ordinal), moves.EXPIRED, "EXPIRED")
+    return chosen, room_bytes
+
+
+def _ready(state: State, queue_id: int, partitions: tuple[int, ...], wanted: int) -> Iterable[_Ready]:
+    """What may be handed out, in order, about as much of it as is wanted at first."""
+    ahead = 1 + (wanted - 1) // (len(partitions) or 1)
+    several = [_of_partition(state, queue_id, partition, ahead) for partition in partitions]
+    return several[0] if len(several) == 1 else heapq.merge(*several)
+
+
+def _of_partition(state: State, queue_id: int, partition: int, ahead: int) -> Iterator[_Ready]:
+    rows = state.execute(_FIRST, (queue_id, partition, ahead)).fetchall()
+    while rows:
+        yield from rows
+        rows = state.execute(_NEXT, (queue_id, partition, *rows[-1][:2], ahead)).fetchall()
+
+
+def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list[_Ready]) -> list[c.Grant]:
+    header, events = state.header, state.events
+    now_ms, token = header.now_ms, header.next_token
+    whose = (worker.worker_id, worker.name, state.index, state.term, header.wall_ms)
+    rows, grants = [], []
+    for _, ordinal, task_id, attempts, _, timeout_ms, _ in chosen:
+        alarm_ms = None if timeout_ms is None else now_ms + timeout_ms
+        rows.append((alarm_ms, now_ms, number, token, *whose, ordinal))
+        grants.append(c.Grant(ordinal, token, attempts + 1))
+        events.append(e.TaskChanged(task_id))
+        token += 1
+    state.execute_many(_LEASE, rows)
+    header.next_token = token
+    state.change_queue(queue)
+    queue.counts[QUEUED] -= len(rows)
+    queue.counts[PROCESSING] += len(rows)
+    state.change_worker(worker)
+    worker.leases += len(rows)
+    return grants

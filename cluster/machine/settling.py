@@ -1,0 +1,131 @@
+"""What becomes of leases by what their workers report.
+
+Invariants: a report counts only under the token of the task's current lease; any other changes nothing and is refused.
+Every report that counts is a sign of life of the worker that holds the lease. What is reported together takes effect or is
+refused one by one.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from quorl.cluster.machine import moves, workers
+from quorl.cluster.machine.books import Worker
+from quorl.cluster.machine.moves import PROCESSING, Lease
+from quorl.cluster.machine.state import State
+from quorl.cluster.protocol import leases as c
+from quorl.cluster.protocol.tasks import STATES, LeaseLost, Status, TaskError, TaskNotFound, TaskStatus
+from quorl.cluster.protocol.workers import WorkerNotAlive, WorkerNotFound
+
+_HOLD = (
+    "INSERT INTO progress VALUES (?1, ?2, ?3, ?4) ON CONFLICT (ordinal) DO UPDATE SET percent = ifnull(?2, percent),"
+    " note = CASE ?3 WHEN '' THEN note ELSE ?3 END, checkpoint = ifnull(?4, checkpoint)"
+)
+_check_json = msgspec.json.Decoder(msgspec.Raw).decode
+_encode_error = msgspec.json.Encoder().encode
+
+
+def complete(state: State, command: c.Complete) -> TaskStatus | TaskNotFound | LeaseLost:
+    """A task is done."""
+    return _complete(state, command.id, command.lease, command.result)
+
+
+def fail(state: State, command: c.FailTask) -> TaskStatus | TaskNotFound | LeaseLost:
+    """An attempt has failed."""
+    return _fail(state, command.id, command.lease, command.error, command.retry, command.delay_ms)
+
+
+def release(state: State, command: c.ReleaseTask) -> TaskStatus | TaskNotFound | LeaseLost:
+    """A task is given back."""
+    return _release(state, command.id, command.lease)
+
+
+def hold(state: State, command: c.Hold) -> c.TaskHeld | TaskNotFound | LeaseLost:
+    """A task is still being worked on."""
+    return _hold(state, command.id, command.lease, command.progress, command.note, command.checkpoint)
+
+
+def settle(state: State, command: c.Settle) -> c.Settled | WorkerNotFound | WorkerNotAlive:
+    """All that a worker has to report."""
+    worker = workers.alive(state, command.worker_id)
+    if not isinstance(worker, Worker):
+        return worker
+    workers.beat(state, worker)
+    statuses: list[Status] = []
+    rejected: list[c.Rejected] = []
+
+    def note(task_id: str, said: TaskStatus | c.TaskHeld | TaskNotFound | LeaseLost) -> None:
+        if isinstance(said, (TaskNotFound, LeaseLost)):
+            rejected.append(c.Rejected(task_id=task_id, code=str(said.__struct_config__.tag)))
+        else:
+            statuses.append(said.status if isinstance(said, TaskStatus) else "PROCESSING")
+
+    for done in command.complete:
+        note(done.task_id, _complete(state, done.task_id, done.lease, done.result))
+    for one in command.fail:
+        note(one.task_id, _fail(state, one.task_id, one.lease, one.error, one.retry, one.delay_ms))
+    for back in command.release:
+        note(back.task_id, _release(state, back.task_id, back.lease))
+    for held in command.progress:
+        note(held.task_id, _hold(state, held.task_id, held.lease, held.progress, held.note, held.checkpoint))
+    return c.Settled(accepted=len(statuses), rejected=rejected, statuses=statuses)
+
+
+def _leased(state: State, task_id: str, token: int) -> Lease | TaskNotFound | LeaseLost:
+    """The lease, if that is the token of the task's current one."""
+    lease = moves.find_lease(state, task_id)
+    if lease is None:
+        return TaskNotFound(detail=f'There is no task "{task_id}".')
+    if lease.token != token or lease.state != PROCESSING:
+        said = STATES[lease.state]
+        return LeaseLost(detail=f'The lease {token} of the task "{task_id}" is over; the task is {said}.')
+    assert lease.worker_id is not None, "a task that runs is leased"
+    worker = state.worker(lease.worker_id)
+    assert worker is not None, "a worker is not forgotten while it holds leases"
+    if workers.is_alive(worker):
+        workers.beat(state, worker)
+    return lease
+
+
+def _complete(state: State, task_id: str, token: int, result: bytes) -> TaskStatus | TaskNotFound | LeaseLost:
+    _check_json(result)
+    lease = _leased(state, task_id, token)
+    if not isinstance(lease, Lease):
+        return lease
+    moves.complete(state, task_id, lease, result)
+    return TaskStatus(id=task_id, status="SUCCESS", attempts=lease.attempts + 1)
+
+
+def _fail(
+    state: State, task_id: str, token: int, error: TaskError, retry: bool, delay_ms: int | None
+) -> TaskStatus | TaskNotFound | LeaseLost:
+    lease = _leased(state, task_id, token)
+    if not isinstance(lease, Lease):
+        return lease
+    task = moves.get(state, lease.ordinal)
+    text = _encode_error(error).decode()
+    after = moves.end(state, task, "failed", error=text, retry=retry, delay_ms=delay_ms)
+    return TaskStatus(id=task_id, status=STATES[after], attempts=task.attempts + (not task.cancel))
+
+
+def _release(state: State, task_id: str, token: int) -> TaskStatus | TaskNotFound | LeaseLost:
+    lease = _leased(state, task_id, token)
+    if not isinstance(lease, Lease):
+        return lease
+    task = moves.get(state, lease.ordinal)
+    after = moves.end(state, task, "released")
+    return TaskStatus(id=task_id, status=STATES[after], attempts=task.attempts)
+
+
+def _hold(
+    state: State, task_id: str, token: int, progress: float | None, note: str, checkpoint: bytes | None
+) -> c.TaskHeld | TaskNotFound | LeaseLost:
+    if checkpoint is not None:
+        _check_json(checkpoint)
+    lease = _leased(state, task_id, token)
+    if not isinstance(lease, Lease):
+        return lease
+    task = moves.get(state, lease.ordinal)
+    if progress is not None or note or checkpoint is not None:
+        state.execute(_HOLD, (task.ordinal, progress, note, checkpoint))
+    return c.TaskHeld(id=task_id, cancel=bool(task.cancel))

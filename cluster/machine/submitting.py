@@ -1,0 +1,199 @@
+"""Taking tasks in: all of a submit or none.
+
+Invariants: a refusal has changed nothing, and creates no queue. A task whose id came with it is the same as another only if
+everything that was said of it is. What a task does not say itself it takes from its queue as that is now, but for the
+back-off, which is looked up when it is needed. Bodies are JSON that every reader can read: that is checked here, once,
+although it was checked before it was proposed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+
+from quorl.cluster.machine import events as e
+from quorl.cluster.machine import ids, queues
+from quorl.cluster.machine.books import Queue
+from quorl.cluster.machine.moves import QUEUED, SCHEDULED
+from quorl.cluster.machine.state import State
+from quorl.cluster.protocol import limits, moment
+from quorl.cluster.protocol import submitting as s
+from quorl.cluster.protocol.placement import partition_of
+from quorl.cluster.protocol.queues import QueueFull, QueueSealed, SetQueue
+from quorl.cluster.protocol.tasks import STATES, TaskExists
+
+_INSERT = (
+    "INSERT INTO tasks (ordinal, id, queue_id, partition, state, rank, alarm_ms, calendar_ms, due_ms, expiry_ms, since_ms,"
+    " name, size_bytes, attempts, max_attempts, lost, max_lost, timeout_ms, cancel, leases, created_index, created_term,"
+    " created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, 0, 0, ?, ?, ?)"
+)
+_PAYLOAD = "INSERT INTO payloads VALUES (?, ?, ?, ?)"
+_SAME = "SELECT t.state, p.fingerprint FROM tasks t CROSS JOIN payloads p ON p.ordinal = t.ordinal WHERE t.id = ?"
+_encode_task = msgspec.msgpack.Encoder().encode
+_encode_backoff = msgspec.json.Encoder().encode
+_check_body = msgspec.json.Decoder(s.TaskBody).decode
+
+
+def submit(state: State, command: s.SubmitBatch) -> s.Submitted | TaskExists | QueueSealed | QueueFull:
+    """Put tasks into a queue, which is created if there is none of that name."""
+    tasks = command.tasks
+    if not tasks:
+        raise ValueError("a submit has no tasks")
+    queue = state.queue(command.queue)
+    found: list[s.SubmittedTask | None] = []
+    prints: list[bytes | None] = []
+    coming: dict[str, tuple[bytes, str]] = {}
+    for task in tasks:
+        _check(task)
+        if task.id is None:
+            found.append(None)
+            prints.append(None)
+            continue
+        fingerprint = _fingerprint(command.queue, task)
+        known = _known(state, coming, task.id, fingerprint)
+        if isinstance(known, TaskExists):
+            return known
+        if known is None:
+            coming[task.id] = fingerprint, STATES[_when(state, task)[0]]
+        found.append(known)
+        prints.append(fingerprint)
+    new = found.count(None)
+    if new:
+        refusal = None if queue is None else _refusal(queue, new)
+        if refusal is not None:
+            return refusal
+        if queue is None:
+            queue = queues.create(state, SetQueue(queue=command.queue, defaults=command.defaults))
+        _store(state, queue, tasks, prints, found)
+    items = [item for item in found if item is not None]
+    if len(items) > 1:
+        return s.Submitted(items=items)
+    return s.Submitted(items=items, id=items[0].id, status=items[0].status, existing=items[0].existing)
+
+
+def _known(
+    state: State, coming: dict[str, tuple[bytes, str]], task_id: str, fingerprint: bytes
+) -> s.SubmittedTask | TaskExists | None:
+    """The task with that id, if there is one already, also in the same submit."""
+    row = state.execute(_SAME, (task_id,)).fetchone()
+    if row is not None:
+        status, other = STATES[row[0]], row[1]
+    elif task_id in coming:
+        other, status = coming[task_id]
+    else:
+        return None
+    if other != fingerprint:
+        return TaskExists(detail=f'There is another task "{task_id}".')
+    return s.SubmittedTask(id=task_id, status=status, existing=True)
+
+
+def _refusal(queue: Queue, new: int) -> QueueSealed | QueueFull | None:
+    if queue.sealed:
+        return QueueSealed(detail=f'The queue "{queue.name}" is sealed.')
+    if queue.max_depth and queue.waiting + new > queue.max_depth:
+        detail = f'In the queue "{queue.name}" {queue.waiting} task(s) wait, and {queue.max_depth} may.'
+        return QueueFull(detail=detail)
+    return None
+
+
+def _store(
+    state: State,
+    queue: Queue,
+    tasks: list[s.QueuedTask],
+    prints: list[bytes | None],
+    found: list[s.SubmittedTask | None],
+) -> None:
+    """Write those that are new, and say so in ``found``."""
+    header, events = state.header, state.events
+    now_ms, wall_ms, ordinal = header.now_ms, header.wall_ms, header.next_ordinal
+    rows, payloads = [], []
+    state.change_queue(queue)
+    queued = 0
+    for place, task in enumerate(tasks):
+        if found[place] is not None:
+            continue
+        task_id = task.id or ids.task_id(wall_ms, state.seed, ordinal)
+        number, due_ms, calendar_ms = _when(state, task)
+        expiry_ms = None if task.expires_ms is None else now_ms + task.expires_ms
+        alarm_ms = expiry_ms if due_ms is None else due_ms if expiry_ms is None else min(due_ms, expiry_ms)
+        rows.append(
+            (
+                ordinal,
+                task_id,
+                queue.queue_id,
+                _partition(queue, task.key),
+                number,
+                limits.PRIORITY_MAX - task.priority,
+                alarm_ms,
+                calendar_ms,
+                due_ms,
+                expiry_ms,
+                now_ms,
+                task.name,
+                len(task.body),
+                task.max_attempts or queue.default_attempts,
+                task.max_lost or queue.max_lost,
+                task.timeout_ms or queue.timeout_ms,
+                state.index,
+                state.term,
+                wall_ms,
+            )
+        )
+        backoff = None if task.backoff is None else _encode_backoff(task.backoff).decode()
+        payloads.append((ordinal, prints[place], backoff, task.body))
+        found[place] = s.SubmittedTask(id=task_id, status=STATES[number])
+        events.append(e.TaskChanged(task_id))
+        queue.counts[number] += 1
+        queued += number == QUEUED
+        ordinal += 1
+    state.execute_many(_INSERT, rows)
+    state.execute_many(_PAYLOAD, payloads)
+    queue.submitted += len(rows)
+    header.next_ordinal = ordinal
+    if queued:
+        events.append(e.QueueReady(queue.name))
+
+
+def _when(state: State, task: s.QueuedTask) -> tuple[int, int | None, int | None]:
+    """The state in which a task begins, and when it is due: in cluster time, or by the calendar."""
+    header = state.header
+    if task.delay_ms:
+        return SCHEDULED, header.now_ms + task.delay_ms, None
+    if task.run_at_ms is not None and task.run_at_ms > header.wall_ms:
+        return SCHEDULED, None, task.run_at_ms
+    return QUEUED, None, None
+
+
+def _partition(queue: Queue, key: str | None) -> int:
+    if not queue.partitions:
+        return -1
+    if key is not None:
+        return partition_of(key, queue.partitions)
+    partition = queue.next_partition
+    queue.next_partition = (partition + 1) % queue.partitions
+    return partition
+
+
+def _fingerprint(queue: str, task: s.QueuedTask) -> bytes:
+    """What tells a task from another with the same id: everything that was said of it, and its queue."""
+    return hashlib.blake2b(_encode_task((queue, task)), digest_size=16).digest()
+
+
+def _check(task: s.QueuedTask) -> None:
+    """Refuse what the checks before the log never let pass."""
+    _check_body(task.body)
+    within = (
+        (task.id is None or (0 < len(task.id) <= limits.TASK_ID_CHARS_MAX and task.id not in {".", ".."}))
+        and 0 < len(task.name) <= limits.TASK_NAME_CHARS_MAX
+        and 0 <= task.priority <= limits.PRIORITY_MAX
+        and 0 <= task.delay_ms <= limits.DELAY_MS_MAX
+        and (task.run_at_ms is None or 0 <= task.run_at_ms <= moment.LAST_MS)
+        and (task.expires_ms is None or 1 <= task.expires_ms <= limits.DELAY_MS_MAX)
+        and (task.timeout_ms is None or 1 <= task.timeout_ms <= limits.DELAY_MS_MAX)
+        and (task.max_attempts is None or 1 <= task.max_attempts <= limits.ATTEMPTS_MAX)
+        and (task.max_lost is None or 1 <= task.max_lost <= limits.ATTEMPTS_MAX)
+        and (task.backoff is None or not s.fault_of_backoff(task.backoff))
+    )
+    if not within:
+        raise ValueError("a task cannot be so")

@@ -161,10 +161,13 @@ class Floor:
         self._over(life, holding, verdict)
 
     def _in_a_thread(self, life: Ledger, holding: Holding, one: Handler) -> None:
-        if self._processes is not None:
-            verdict = self._processes.run(holding)
-        else:
-            verdict = run_plain(one, holding.task, holding.context)
+        try:
+            if self._processes is not None:
+                verdict = self._processes.run(holding)
+            else:
+                verdict = run_plain(one, holding.task, holding.context)
+        except Exception as error:  # whatever a process may have sent, the task must come to an end
+            verdict = error_verdict(error)
         self.on_loop(self._over, life, holding, verdict)
 
     def _out_of_time(self, holding: Holding) -> None:

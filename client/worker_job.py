@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import msgspec
+from msgspec import UNSET, UnsetType
 
 from quorl.client.context import Context, Retry, Stopped
 from quorl.client.handlers import Handler
@@ -20,7 +21,7 @@ from quorl.cluster.protocol import tasks as k
 class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What a run came to: a result, an error, or neither because it was told to stop."""
 
-    result: msgspec.Raw | None = None
+    result: msgspec.Raw | UnsetType = UNSET
     error: k.TaskError | None = None
     retry: bool = True
     delay_ms: int | None = None
@@ -28,12 +29,12 @@ class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True):
     @property
     def stopped(self) -> bool:
         """Whether it came to nothing, because it was told to stop."""
-        return self.result is None and self.error is None
+        return self.result is UNSET and self.error is None
 
     def report(self, task: e.ClaimedTask) -> e.Completion | e.Failure | e.Return:
         """Return the report of it."""
         token = task.lease.token
-        if self.result is not None:
+        if self.result is not UNSET:
             return e.Completion(task_id=task.id, lease=token, result=self.result)
         if self.error is not None:
             return e.Failure(task_id=task.id, lease=token, error=self.error, retry=self.retry, delay_ms=self.delay_ms)

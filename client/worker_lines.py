@@ -87,10 +87,10 @@ class Lines:
             again = f" · attempt {task.attempt} of {task.max_attempts}" if task.attempt > 1 else ""
             self.say(f"▶ {clean(task.name)} {short(task.id)} → {clean(worker)}{again}")
 
-    def succeeded(self, task: e.ClaimedTask, seconds: float, result: msgspec.Raw | None) -> None:
+    def succeeded(self, task: e.ClaimedTask, seconds: float, result: msgspec.Raw | msgspec.UnsetType) -> None:
         """■ 01939f2c 1 ms → 9."""
         if self._write is not None:
-            text = bytes(memoryview(result or b"null")[: 4 * RESULT_CHARS_MAX]).decode(errors="replace")
+            text = bytes(memoryview(result or b"")[: 4 * RESULT_CHARS_MAX]).decode(errors="replace")
             self.say(f"■ {short(task.id)} {took(seconds)} → {clean(text, RESULT_CHARS_MAX)}")
 
     def failed(self, task: e.ClaimedTask, seconds: float, failure: e.Failure) -> None:

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import datetime as dt
-import os
-import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -24,55 +21,12 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import workers as w
 from tests.client.scripted import problem
 from tests.client.task_cluster import AFTER, BEFORE, TaskCluster
+from tests.client.worker_kit import add, burst, statuses, worker, working
 
 
 @pytest.fixture
 def cluster() -> TaskCluster:
     return TaskCluster()
-
-
-def worker(cluster: TaskCluster, handlers: dict[str, Callable[..., Any]], **options: Any) -> tuple[Worker, list[str]]:
-    lines: list[str] = []
-    options = {"write": lines.append, "heartbeat_s": 0.1, **options}
-    made = Worker(handlers, client=cluster.aclient, heart_client=cluster.client, **options)
-    return made, lines
-
-
-def burst(cluster: TaskCluster, handlers: dict[str, Callable[..., Any]], **options: Any) -> list[str]:
-    made, lines = worker(cluster, handlers, burst=True, **options)
-    made.run()
-    return lines
-
-
-@contextlib.contextmanager
-def working(cluster: TaskCluster, handlers: dict[str, Callable[..., Any]], **options: Any) -> Iterator[list[str]]:
-    """A worker on a thread of its own, which is told to end afterwards."""
-    made, lines = worker(cluster, handlers, **options)
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            made.run()
-        except BaseException as error:
-            failed.append(error)
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield lines
-    finally:
-        made.stop()
-        thread.join(20)
-    assert not thread.is_alive(), lines
-    assert not failed, failed
-
-
-def statuses(cluster: TaskCluster) -> list[str]:
-    return [task.status for task in cluster.tasks.values()]
-
-
-def add(x: Any, y: Any) -> Any:
-    return x + y
 
 
 # -- running -------------------------------------------------------------------------------------------------------
@@ -412,105 +366,6 @@ def test_a_report_that_no_node_takes_fails_its_own_task_only(cluster: TaskCluste
     made.run()
     assert [task.status for task in tasks] == ["FAILED", "SUCCESS"]
     assert tasks[0].errors[0].type == "ReportRefused"
-
-
-# -- ending --------------------------------------------------------------------------------------------------------
-def test_told_to_end_it_lets_tasks_finish_gives_back_the_rest_and_leaves(cluster: TaskCluster) -> None:
-    go, entered = threading.Event(), threading.Event()
-
-    def work() -> str:
-        entered.set()
-        go.wait(10)
-        return "done"
-
-    running, ahead = cluster.add("work"), cluster.add("work")
-    made, lines = worker(cluster, {"work": work}, concurrency=1, prefetch=1)
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    assert entered.wait(10)
-    cluster.until(lambda: ahead.status == "PROCESSING")
-    made.stop()
-    cluster.until(lambda: ahead.status == "QUEUED")
-    assert ahead.attempts == 0
-    go.set()
-    thread.join(10)
-    assert running.status == "SUCCESS"
-    assert cluster.status[1] == "LEFT"
-    assert lines[-1] == "stopped: 1 tasks done, 0 attempts failed"
-
-
-def test_ended_at_once_it_gives_everything_back(cluster: TaskCluster) -> None:
-    entered = threading.Event()
-
-    def work(ctx: Context) -> None:
-        entered.set()
-        threading.Event().wait(3)
-
-    task = cluster.add("work")
-    made, lines = worker(cluster, {"work": work})
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    assert entered.wait(10)
-    made.stop()
-    made.stop(now=True)
-    thread.join(2.5)
-    assert not thread.is_alive(), lines
-    assert (task.status, task.attempts) == ("QUEUED", 0)
-
-
-@pytest.mark.parametrize("what", ["terminate", "sealed"])
-def test_the_cluster_can_end_a_worker(cluster: TaskCluster, what: str) -> None:
-    task = cluster.add("add", 1, 1)
-    made, lines = worker(cluster, {"add": add})
-    thread = threading.Thread(target=made.run)
-    thread.start()
-    cluster.until(lambda: task.status == "SUCCESS")
-    setattr(cluster, what, True)
-    cluster.touch()
-    thread.join(10)
-    assert not thread.is_alive(), lines
-
-
-def test_a_quiet_worker_claims_nothing_more(cluster: TaskCluster) -> None:
-    with working(cluster, {"add": add}) as lines:
-        cluster.until(lambda: cluster.named("sync"))
-        cluster.quiet = True
-        cluster.until(lambda: "told to be quiet: nothing more is claimed" in lines)
-        task = cluster.add("add", 1, 1)
-        count = len(cluster.beats)
-        cluster.until(lambda: len(cluster.beats) > count + 2)
-        assert task.status == "QUEUED"
-
-
-PROGRAM = """
-import sys
-from quorl.client import Worker
-from tests.client.task_cluster import TaskCluster
-cluster = TaskCluster()
-for n in range(10):
-    cluster.add("add", n, 1)
-options = eval(sys.argv[1])
-worker = Worker({"add": lambda x, y: x + y}, burst=True, concurrency=1, client=cluster.aclient, heart_client=cluster.client, **options)
-worker.run()
-print("SUCCESS", [task.status for task in cluster.tasks.values()].count("SUCCESS"))
-"""
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("standby", [False, True])
-def test_b12_it_crashes_in_the_third_to_fifth_task_and_a_standby_never_does(standby: bool) -> None:
-    options = repr({"crash_between": (3, 5), "standby": standby})
-    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, options], capture_output=True, check=False, text=True, env=environment
-    )
-    begun = done.stderr.count("▶")
-    if standby:
-        assert (done.returncode, done.stdout, begun) == (0, "SUCCESS 10\n", 10)
-    else:
-        assert (done.returncode, done.stdout) == (1, "")
-        assert 3 <= begun <= 5
-        assert f"crashing on purpose in task {begun}" in done.stderr
 
 
 # -- small things --------------------------------------------------------------------------------------------------

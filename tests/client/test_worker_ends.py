@@ -1,0 +1,151 @@
+"""How a worker ends: told to, by the cluster, at once, or by a crash; and where handlers run in processes of their own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+
+import msgspec
+import pytest
+
+from quorl.client import Context, worker_pool
+from tests.client.pool_tasks import app
+from tests.client.task_cluster import TaskCluster
+from tests.client.worker_kit import add, burst, statuses, worker, working
+
+
+@pytest.fixture
+def cluster() -> TaskCluster:
+    return TaskCluster()
+
+
+# -- ending --------------------------------------------------------------------------------------------------------
+def test_told_to_end_it_lets_tasks_finish_gives_back_the_rest_and_leaves(cluster: TaskCluster) -> None:
+    go, entered = threading.Event(), threading.Event()
+
+    def work() -> str:
+        entered.set()
+        go.wait(10)
+        return "done"
+
+    running, ahead = cluster.add("work"), cluster.add("work")
+    made, lines = worker(cluster, {"work": work}, concurrency=1, prefetch=1)
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    assert entered.wait(10)
+    cluster.until(lambda: ahead.status == "PROCESSING")
+    made.stop()
+    cluster.until(lambda: ahead.status == "QUEUED")
+    assert ahead.attempts == 0
+    go.set()
+    thread.join(10)
+    assert running.status == "SUCCESS"
+    assert cluster.status[1] == "LEFT"
+    assert lines[-1] == "stopped: 1 tasks done, 0 attempts failed"
+
+
+def test_ended_at_once_it_gives_everything_back(cluster: TaskCluster) -> None:
+    entered = threading.Event()
+
+    def work(ctx: Context) -> None:
+        entered.set()
+        threading.Event().wait(3)
+
+    task = cluster.add("work")
+    made, lines = worker(cluster, {"work": work})
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    assert entered.wait(10)
+    made.stop()
+    made.stop(now=True)
+    thread.join(2.5)
+    assert not thread.is_alive(), lines
+    assert (task.status, task.attempts) == ("QUEUED", 0)
+
+
+@pytest.mark.parametrize("what", ["terminate", "sealed"])
+def test_the_cluster_can_end_a_worker(cluster: TaskCluster, what: str) -> None:
+    task = cluster.add("add", 1, 1)
+    made, lines = worker(cluster, {"add": add})
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    cluster.until(lambda: task.status == "SUCCESS")
+    setattr(cluster, what, True)
+    cluster.touch()
+    thread.join(10)
+    assert not thread.is_alive(), lines
+
+
+def test_a_quiet_worker_claims_nothing_more(cluster: TaskCluster) -> None:
+    with working(cluster, {"add": add}) as lines:
+        cluster.until(lambda: cluster.named("sync"))
+        cluster.quiet = True
+        cluster.until(lambda: "told to be quiet: nothing more is claimed" in lines)
+        task = cluster.add("add", 1, 1)
+        count = len(cluster.beats)
+        cluster.until(lambda: len(cluster.beats) > count + 2)
+        assert task.status == "QUEUED"
+
+
+PROGRAM = """
+import sys
+from quorl.client import Worker
+from tests.client.pool_tasks import app
+from tests.client.task_cluster import TaskCluster
+cluster = TaskCluster()
+for n in range(10):
+    cluster.add("add", n, 1)
+options = eval(sys.argv[1])
+worker = Worker({"add": lambda x, y: x + y}, burst=True, concurrency=1, client=cluster.aclient, heart_client=cluster.client, **options)
+worker.run()
+print("SUCCESS", [task.status for task in cluster.tasks.values()].count("SUCCESS"))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("standby", [False, True])
+def test_b12_it_crashes_in_the_third_to_fifth_task_and_a_standby_never_does(standby: bool) -> None:
+    options = repr({"crash_between": (3, 5), "standby": standby})
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM, options], capture_output=True, check=False, text=True, env=environment
+    )
+    begun = done.stderr.count("▶")
+    if standby:
+        assert (done.returncode, done.stdout, begun) == (0, "SUCCESS 10\n", 10)
+    else:
+        assert (done.returncode, done.stdout) == (1, "")
+        assert 3 <= begun <= 5
+        assert f"crashing on purpose in task {begun}" in done.stderr
+
+
+# -- processes -----------------------------------------------------------------------------------------------------
+def test_plain_functions_run_in_processes_and_say_what_they_would_say_in_threads(cluster: TaskCluster) -> None:
+    tasks = {
+        name: cluster.add(name, *args, max_attempts=1)
+        for name, args in {"where": (), "bad": ("ejnf",), "again": (), "die": (), "on_loop": ()}.items()
+    }
+    burst(cluster, app.tasks, pool="process", concurrency=2)  # type: ignore[arg-type]
+    found = msgspec.json.decode(tasks["where"].result)
+    assert found["pid"] != os.getpid() == msgspec.json.decode(tasks["on_loop"].result)
+    assert (found["token"], found["task"]) == (tasks["where"].runs[0], tasks["where"].id)
+    assert tasks["bad"].errors[0].message == "invalid literal for int() with base 10: 'ejnf'"
+    assert "in bad" in tasks["bad"].errors[0].traceback
+    assert "worker_job" not in tasks["bad"].errors[0].traceback
+    assert tasks["again"].delays == [2000]
+    assert tasks["die"].errors[0].message == "the process that ran the task ended with code 7"
+
+
+def test_a_process_hears_of_a_cancellation_and_one_that_does_not_is_killed(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_pool, "KILL_AFTER_S", 0.2)
+    tasks = [cluster.add("listen"), cluster.add("deaf")]
+    with working(cluster, app.tasks, pool="process", concurrency=2):  # type: ignore[arg-type]
+        cluster.until(lambda: statuses(cluster) == ["PROCESSING"] * 2)
+        cluster.until(lambda: tasks[0].progress, 20)
+        for task in tasks:
+            task.cancel = True
+        cluster.until(lambda: statuses(cluster) == ["CANCELLED"] * 2, 20)

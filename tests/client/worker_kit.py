@@ -1,0 +1,55 @@
+"""Workers on a cluster in memory, as the tests start and stop them."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from quorl.client import Worker
+from tests.client.task_cluster import TaskCluster
+
+
+def worker(cluster: TaskCluster, handlers: dict[str, Callable[..., Any]], **options: Any) -> tuple[Worker, list[str]]:
+    lines: list[str] = []
+    options = {"write": lines.append, "heartbeat_s": 0.1, **options}
+    made = Worker(handlers, client=cluster.aclient, heart_client=cluster.client, **options)
+    return made, lines
+
+
+def burst(cluster: TaskCluster, handlers: dict[str, Callable[..., Any]], **options: Any) -> list[str]:
+    made, lines = worker(cluster, handlers, burst=True, **options)
+    made.run()
+    return lines
+
+
+@contextlib.contextmanager
+def working(cluster: TaskCluster, handlers: dict[str, Callable[..., Any]], **options: Any) -> Iterator[list[str]]:
+    """A worker on a thread of its own, which is told to end afterwards."""
+    made, lines = worker(cluster, handlers, **options)
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            made.run()
+        except BaseException as error:
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        yield lines
+    finally:
+        made.stop()
+        thread.join(20)
+    assert not thread.is_alive(), lines
+    assert not failed, failed
+
+
+def statuses(cluster: TaskCluster) -> list[str]:
+    return [task.status for task in cluster.tasks.values()]
+
+
+def add(x: Any, y: Any) -> Any:
+    return x + y

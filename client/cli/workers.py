@@ -112,7 +112,8 @@ def show(settings: Settings, worker: str) -> None:
     if settings.as_json:
         output.emit(info)
         return
-    click.echo(f"{output.clean(info.name)}  worker {info.worker_id}  {status_text(info)} · {info.state}")
+    busy = f" · {info.state}" if info.status == "ALIVE" else ""
+    click.echo(f"{output.clean(info.name)}  worker {info.worker_id}  {status_text(info)}{busy}")
     for line in _about(info):
         click.echo(f" {output.clean(line)}")
     if info.running:

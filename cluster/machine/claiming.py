@@ -20,7 +20,11 @@ from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.workers import WorkerNotAlive, WorkerNotFound
 
-_COLUMNS = "rank, ordinal, id, attempts, size_bytes, timeout_ms, expiry_ms"
+_SIZE = (  # what is handed out is the body, and what an earlier lease has left
+    "CASE leases WHEN 0 THEN size_bytes ELSE size_bytes + ifnull((SELECT length(checkpoint) FROM progress"
+    " WHERE progress.ordinal = tasks.ordinal), 0) END"
+)
+_COLUMNS = f"rank, ordinal, id, attempts, {_SIZE}, timeout_ms, expiry_ms"
 _READY = f"SELECT {_COLUMNS} FROM tasks INDEXED BY tasks_ready WHERE state = 1 AND queue_id = ? AND partition = ?"
 _FIRST = f"{_READY} ORDER BY rank, ordinal LIMIT ?"
 _NEXT = f"{_READY} AND (rank, ordinal) > (?, ?) ORDER BY rank, ordinal LIMIT ?"

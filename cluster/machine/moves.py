@@ -48,7 +48,7 @@ _ATTEMPT = (
 )
 _OLD_ATTEMPTS = "DELETE FROM attempts WHERE ordinal = ? AND number <= ?"
 _LAST_MARK = "SELECT max(number) FROM marks WHERE ordinal = ?"
-_MARK = "INSERT INTO marks VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+_MARK = "INSERT INTO marks VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 _OLD_MARK = "DELETE FROM marks WHERE ordinal = ? AND number = ?"
 _BACKOFF = "SELECT backoff FROM payloads WHERE ordinal = ?"
 _FORGET = tuple(
@@ -109,7 +109,8 @@ def mark(state: State, task: Task, kind: str, after: int) -> None:
     """Note a step that neither the task's row nor a lease tells."""
     number = (state.execute(_LAST_MARK, (task.ordinal,)).fetchone()[0] or 0) + 1
     wall_ms = state.header.wall_ms
-    state.execute(_MARK, (task.ordinal, number, kind, after, task.leases, state.index, state.term, wall_ms))
+    entry = (state.index, state.term, wall_ms)
+    state.execute(_MARK, (task.ordinal, number, kind, task.state, after, task.leases, *entry))
     if number > limits.HISTORY_KEPT:
         state.execute(_OLD_MARK, (task.ordinal, number - limits.HISTORY_KEPT))
 

@@ -172,7 +172,9 @@ TABLES = (
         ("ordinal", "number"),
     ),
     Table(
-        "marks", ("ordinal", "number", "kind", "state", "leases", "at_index", "at_term", "at_ms"), ("ordinal", "number")
+        "marks",
+        ("ordinal", "number", "kind", "before", "state", "leases", "at_index", "at_term", "at_ms"),
+        ("ordinal", "number"),
     ),
     Table(
         "workers",
@@ -329,7 +331,7 @@ _DDL_TASKS = (
         ordinal INTEGER NOT NULL,
         number INTEGER NOT NULL, -- counts the task's marks from 1; the newest HISTORY_KEPT stay
         kind TEXT NOT NULL,
-        state INTEGER NOT NULL, -- that of the task afterwards
+        before INTEGER NOT NULL, state INTEGER NOT NULL, -- that of the task before it and afterwards
         leases INTEGER NOT NULL, -- how many it has had by then
         at_index INTEGER NOT NULL, at_term INTEGER NOT NULL, at_ms INTEGER NOT NULL,
         PRIMARY KEY (ordinal, number)) WITHOUT ROWID""",

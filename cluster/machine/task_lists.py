@@ -171,10 +171,10 @@ def _summary(connection: sqlite3.Connection, ordinal: int) -> tuple[k.TaskSummar
         args = _args(connection, ordinal)
     error = None
     if row.state != SUCCESS and row.leases:
-        found = connection.execute(task_rows.LAST_ERROR, (ordinal,)).fetchone()
+        found = task_rows.last_error(connection, row)
         if found is not None:
-            size_bytes += len(found[0])
-            error = task_rows.in_one_line(task_rows.decode_error(found[0]))[:_ERROR_CHARS_SHOWN_MAX]
+            size_bytes += len(found.message) + len(found.traceback)
+            error = task_rows.in_one_line(found)[:_ERROR_CHARS_SHOWN_MAX]
     worker_id, worker = task_rows.known_worker(row)
     summary = k.TaskSummary(
         id=row.id,

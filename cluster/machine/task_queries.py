@@ -31,7 +31,7 @@ _LEASES = (
     " FROM attempts WHERE ordinal = ? ORDER BY number"
 )
 _MARKS = "SELECT number, kind, state, leases, at_index, at_term, at_ms FROM marks WHERE ordinal = ? ORDER BY number"
-_FIRST_MARK = "SELECT kind, leases FROM marks WHERE ordinal = ? ORDER BY number LIMIT 1"
+_FIRST_MARK = "SELECT before, leases FROM marks WHERE ordinal = ? ORDER BY number LIMIT 1"
 _LEADER = "SELECT node FROM leaders WHERE term = ?"
 
 _ATTEMPT_BYTES = 400
@@ -131,7 +131,7 @@ def _history(connection: sqlite3.Connection, row: TaskRow, room_bytes: int) -> l
                     started_at=moment.to_text(claimed_ms),
                     ended_at=moment.to_text(ended_ms),
                     outcome=outcome,
-                    error=None if error is None else task_rows.decode_error(error),
+                    error=task_rows.error_of(outcome, error, row.timeout_ms),
                 )
             )
     finally:
@@ -156,7 +156,7 @@ def get_result(connection: sqlite3.Connection, request: k.GetResult) -> k.TaskRe
         attempts=row.attempts,
         result=_result(connection, row),
         reason=row.reason,
-        error=task_rows.last_error(connection, row.ordinal) if row.status == "FAILED" else None,
+        error=task_rows.last_error(connection, row) if row.status == "FAILED" and row.reason != "POISON" else None,
     )
 
 
@@ -207,7 +207,7 @@ def _came_as(connection: sqlite3.Connection, row: TaskRow) -> k.Status:
     if row.state == SCHEDULED:
         return "SCHEDULED"
     first = connection.execute(_FIRST_MARK, (row.ordinal,)).fetchone()
-    return "SCHEDULED" if first == ("due", 0) else "QUEUED"
+    return "SCHEDULED" if first == (SCHEDULED, 0) else "QUEUED"
 
 
 def _told_by_attempts(connection: sqlite3.Connection, row: TaskRow, node: _Node) -> Iterator[_Told]:

@@ -32,10 +32,13 @@ _TASK = (
 TASK_BY_ID = f"{_TASK} WHERE t.id = ?"
 TASK_BY_ORDINAL = f"{_TASK} WHERE t.ordinal = ?"
 BODY = "SELECT body FROM payloads WHERE ordinal = ?"
-LAST_ERROR = "SELECT error FROM attempts WHERE ordinal = ? AND error IS NOT NULL ORDER BY number DESC LIMIT 1"
+LAST_ERROR = (
+    "SELECT outcome, error FROM attempts WHERE ordinal = ? AND (error IS NOT NULL OR outcome = 'timeout')"
+    " ORDER BY number DESC LIMIT 1"
+)
 
 decode_body = msgspec.json.Decoder(TaskBody).decode
-decode_error = msgspec.json.Decoder(k.TaskError).decode
+_decode_error = msgspec.json.Decoder(k.TaskError).decode
 
 
 class Now(NamedTuple):
@@ -126,10 +129,19 @@ def known_worker(row: TaskRow) -> tuple[int | None, str | None]:
     return (row.worker_id, row.worker) if row.has_worker else (None, None)
 
 
-def last_error(connection: sqlite3.Connection, ordinal: int) -> k.TaskError | None:
+def last_error(connection: sqlite3.Connection, row: TaskRow) -> k.TaskError | None:
     """The error of the last attempt that had one."""
-    found = connection.execute(LAST_ERROR, (ordinal,)).fetchone()
-    return None if found is None else decode_error(found[0])
+    found = connection.execute(LAST_ERROR, (row.ordinal,)).fetchone()
+    return None if found is None else error_of(found[0], found[1], row.timeout_ms)
+
+
+def error_of(outcome: str, error: str | None, timeout_ms: int | None) -> k.TaskError | None:
+    """The error of an attempt: what its worker said, or that it took too long."""
+    if error is not None:
+        return _decode_error(error)
+    if outcome != "timeout":
+        return None
+    return k.TaskError(type="Timeout", message=f"The attempt took longer than its {timeout_ms} ms.")
 
 
 def in_one_line(error: k.TaskError) -> str:

@@ -31,6 +31,7 @@ _WORKERS = (
 )
 _DEAD = "SELECT count(*) FROM worker_queues WHERE queue = ? AND alive = 0"
 _OWNER = "SELECT worker_id FROM owners WHERE queue_id = ? AND partition = ?"
+_OWNED = "SELECT partition FROM owners WHERE queue_id = ? AND worker_id = ? ORDER BY partition"
 _SILENT = "SELECT beat_ms, dead_after_ms FROM workers WHERE worker_id = ?"
 _BEFORE = (
     "SELECT count(*) FROM (SELECT 1 FROM tasks WHERE state = 1 AND queue_id = ? AND partition = ?"
@@ -94,7 +95,7 @@ def _finished(connection: sqlite3.Connection, row: TaskRow) -> k.Reason:
     if row.status == "SUCCESS":
         return k.Reason(code="finished", detail=f"{detail}.", hint="GET /v1/tasks/{id}/result has its result.")
     detail += f": {_ENDS.get(row.reason or '', row.reason or 'no reason is known')}."
-    error = task_rows.last_error(connection, row.ordinal) if row.status == "FAILED" else None
+    error = task_rows.last_error(connection, row) if row.status == "FAILED" else None
     if error is not None:
         detail += f" {in_one_line(error)}"
     return k.Reason(code="finished", detail=detail, hint="POST /v1/tasks/{id}/retry queues it again.")
@@ -126,7 +127,7 @@ def _not_yet(connection: sqlite3.Connection, row: TaskRow, now: Now) -> Iterator
         hint = "Nothing: it is queued by itself. To run it now, cancel it and submit it without delay_ms or run_at."
         yield k.Reason(code="scheduled", detail=f"It was submitted for later: it is due at {due_at}.", hint=hint)
         return
-    error = task_rows.last_error(connection, row.ordinal)
+    error = task_rows.last_error(connection, row)
     detail = f"Attempt {row.attempts} of {row.max_attempts} failed; the next one is due at {due_at}."
     if error is not None:
         detail += f" {in_one_line(error)}"
@@ -189,11 +190,14 @@ def _serving(connection: sqlite3.Connection, queue: str, owner: int | None = Non
 
 def _in_turn(connection: sqlite3.Connection, row: TaskRow, *, alone: bool) -> Iterator[k.Reason]:
     """How many go before it; if nothing at all is in its way, that it is the next."""
-    place = row.queue_id, row.partition, row.rank, row.ordinal
-    (before,) = connection.execute(_BEFORE, (*place, limits.LISTED_ROWS_MAX + 1)).fetchone()
+    partitions, before, most = _beside(connection, row), 0, limits.LISTED_ROWS_MAX
+    for partition in partitions:
+        place = row.queue_id, partition, row.rank, row.ordinal
+        (more,) = connection.execute(_BEFORE, (*place, most + 1 - before)).fetchone()
+        before += more
     if before:
-        many = f"More than {limits.LISTED_ROWS_MAX}" if before > limits.LISTED_ROWS_MAX else str(before)
-        within = "" if row.partition < 0 else f" in partition {row.partition}"
+        many = f"More than {most}" if before > most else str(before)
+        within = "" if row.partition < 0 else f" in {_counted(len(partitions), 'partition')} of the same owner"
         detail = f"{many} of the tasks that wait{within} go before it, by priority or because they came sooner."
         hint = "Wait, start more workers, or submit what is urgent with a higher priority."
         yield k.Reason(code="behind", detail=detail, hint=hint)
@@ -201,6 +205,14 @@ def _in_turn(connection: sqlite3.Connection, row: TaskRow, *, alone: bool) -> It
         detail = "Nothing is in its way: the next claim of its queue gets it."
         hint = "If this stays so, its workers claim nothing: GET /v1/workers says when each was last heard."
         yield k.Reason(code="ready", detail=detail, hint=hint)
+
+
+def _beside(connection: sqlite3.Connection, row: TaskRow) -> list[int]:
+    """The partitions whose tasks go to the same worker in one order, that of the task included."""
+    if row.partition < 0:
+        return [row.partition]
+    owner = connection.execute(_OWNER, (row.queue_id, row.partition)).fetchone()
+    return [partition for (partition,) in connection.execute(_OWNED, (row.queue_id, *owner))] or [row.partition]
 
 
 # -- in words ------------------------------------------------------------------------------------------------------

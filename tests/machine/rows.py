@@ -113,9 +113,11 @@ class Rows:
         }
         insert(self.connection, "attempts", ordinal=ordinal, number=number, outcome=outcome, **{**row, **values})
 
-    def mark(self, ordinal: int, number: int, kind: str, status: k.Status, leases: int, index: int) -> None:
-        state = k.STATES.index(status)
-        row = {"ordinal": ordinal, "number": number, "kind": kind, "state": state, "leases": leases}
+    def mark(
+        self, ordinal: int, number: int, kind: str, status: k.Status, leases: int, index: int, before: k.Status
+    ) -> None:
+        state, was = k.STATES.index(status), k.STATES.index(before)
+        row = {"ordinal": ordinal, "number": number, "kind": kind, "before": was, "state": state, "leases": leases}
         insert(self.connection, "marks", **row, at_index=index, at_term=2, at_ms=START_MS + index)
 
     def worker(self, *queues: str, handlers: tuple[str, ...] = (), concurrency: int = 2, **values: Any) -> int:

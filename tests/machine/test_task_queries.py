@@ -146,6 +146,10 @@ def test_a_result_is_what_the_task_came_to(rows: Rows) -> None:
     rows.task("RETRY", worker_id=1, attempts=1)
     rows.attempt(3, 1, "failed", error(1))
     rows.task("FAILED", worker_id=1, reason="POISON")
+    rows.attempt(4, 1, "failed", error(1))
+    rows.attempt(4, 2, "lost")
+    rows.task("FAILED", worker_id=1, attempts=1, reason="TIMEOUT", timeout_ms=70)
+    rows.attempt(5, 1, "timeout")
 
     def result(task_id: str) -> tuple[Any, ...]:
         found = rows.rig.ask(k.GetResult(id=task_id), k.TaskResult)
@@ -155,6 +159,9 @@ def test_a_result_is_what_the_task_came_to(rows: Rows) -> None:
     assert result("t2") == ("FAILED", 3, b"null", "ERROR", error(2))
     assert result("t3") == ("RETRY", 1, b"null", None, None)
     assert result("t4") == ("FAILED", 0, b"null", "POISON", None)
+    timeout = k.TaskError(type="Timeout", message="The attempt took longer than its 70 ms.")
+    assert result("t5") == ("FAILED", 1, b"null", "TIMEOUT", timeout)
+    assert [(one.attempt, one.type) for one in told(rows, "t5").errors] == [(1, "Timeout")]
 
 
 # -- transitions ---------------------------------------------------------------------------------------------------
@@ -164,13 +171,13 @@ def events(rows: Rows, task_id: str = "t1") -> list[k.TaskEvent]:
 
 def test_e5_every_transition_is_told_in_the_order_of_the_log(rows: Rows) -> None:
     rows.task("SUCCESS", worker_id=1, leases=4, claimed_index=900, claimed_term=2, finished_index=900)
-    rows.mark(1, 1, "due", "QUEUED", 0, 100)
+    rows.mark(1, 1, "due", "QUEUED", 0, 100, "SCHEDULED")
     rows.attempt(1, 1, "failed", error(1))
-    rows.mark(1, 2, "due", "QUEUED", 1, 200)
+    rows.mark(1, 2, "due", "QUEUED", 1, 200, "RETRY")
     rows.attempt(1, 2, "lost", state=k.STATES.index("QUEUED"))
-    rows.mark(1, 3, "cancel_requested", "PROCESSING", 3, 301)
+    rows.mark(1, 3, "cancel_requested", "PROCESSING", 3, 301, "PROCESSING")
     rows.attempt(1, 3, "cancelled", state=k.STATES.index("CANCELLED"))
-    rows.mark(1, 4, "retried", "QUEUED", 3, 900)
+    rows.mark(1, 4, "retried", "QUEUED", 3, 900, "CANCELLED")
     found = events(rows)
     assert [(one.kind, one.status, one.index, one.attempt) for one in found] == [
         ("submitted", "SCHEDULED", 1, None),
@@ -201,13 +208,19 @@ def test_what_a_task_was_first_is_told_also_later(rows: Rows) -> None:
     rows.task("QUEUED")
     rows.task("PROCESSING", worker_id=1)
     rows.task("CANCELLED")
-    rows.mark(4, 1, "cancelled", "CANCELLED", 0, 5)
+    rows.mark(4, 1, "cancelled", "CANCELLED", 0, 5, "QUEUED")
+    rows.task("CANCELLED")
+    rows.mark(5, 1, "cancelled", "CANCELLED", 0, 5, "SCHEDULED")
+    rows.task("CANCELLED", worker_id=1)
+    rows.mark(6, 1, "cancelled", "CANCELLED", 1, 905, "SCHEDULED")
     rows.connection.execute("DELETE FROM leaders WHERE term = 1")
-    told = [[(one.kind, one.status, one.node) for one in events(rows, f"t{n}")] for n in (1, 2, 3, 4)]
+    told = [[(one.kind, one.status, one.node) for one in events(rows, f"t{n}")] for n in range(1, 7)]
     assert told == [
         [("submitted", "SCHEDULED", "")],
         [("submitted", "QUEUED", "")],
         [("submitted", "QUEUED", ""), ("claimed", "PROCESSING", "")],
+        [("submitted", "QUEUED", ""), ("cancelled", "CANCELLED", "n2")],
+        [("submitted", "SCHEDULED", ""), ("cancelled", "CANCELLED", "n2")],
         [("submitted", "QUEUED", ""), ("cancelled", "CANCELLED", "n2")],
     ]
 

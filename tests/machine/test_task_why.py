@@ -213,15 +213,20 @@ def test_others_go_before_it(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Non
     assert codes(rows, "t2") == ["paused"]
 
 
-def test_only_its_own_partition_goes_before_it(rows: Rows) -> None:
-    queue_id = rows.queue("p", partitions=2)
-    worker_id = rows.worker("p")
-    for partition in (0, 1):
-        rows.own(queue_id, partition, worker_id)
-    for partition in (0, 1, 1):
+def test_what_the_same_owner_has_in_all_its_partitions_goes_before_it(rows: Rows) -> None:
+    queue_id = rows.queue("p", partitions=3)
+    for partition in (0, 1, 2, 1):
         rows.task(queue_id=queue_id, partition=partition)
+    assert codes(rows) == ["no_workers"]
+    assert codes(rows, "t4") == ["no_workers", "behind"]
+    for partition in (0, 1, 2):
+        rows.own(queue_id, partition, rows.worker("p"))
     assert codes(rows, "t2") == ["ready"]
-    assert told(rows, "behind", "t3").startswith("1 of the tasks that wait in partition 1 go before it")
+    assert told(rows, "behind", "t4").startswith("1 of the tasks that wait in 1 partition of the same owner go before")
+    rows.own(queue_id, 0, 2)
+    assert told(rows, "behind", "t2").startswith("1 of the tasks that wait in 2 partitions of the same owner go before")
+    assert told(rows, "behind", "t4").startswith("2 of the tasks")
+    assert codes(rows, "t3") == ["ready"]
 
 
 def test_of_very_many_workers_nothing_is_said_that_is_not_certain(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -247,7 +252,7 @@ def test_spans_are_told_in_the_unit_that_suits_them(span_ms: int, words: str) ->
     assert task_why._spoken(span_ms) == words
 
 
-@pytest.mark.parametrize("statement", ["_WORKERS", "_DEAD", "_OWNER", "_SILENT", "_BEFORE"])
+@pytest.mark.parametrize("statement", ["_WORKERS", "_DEAD", "_OWNER", "_OWNED", "_SILENT", "_BEFORE"])
 def test_reasons_are_found_without_looking_at_all_rows(rows: Rows, statement: str) -> None:
     sql = getattr(task_why, statement)
     plan = [step for step in rows.plan_of(sql, *[1] * sql.count("?")) if not step.startswith(("CO-ROUTINE", "SCAN ("))]

@@ -5,10 +5,13 @@ same digest, years later too. The machine knows no network, no clock and no log;
 index, a term and the bytes of an entry.
 
 Where things are: ``machine`` is the door (``apply``, ``query``, ``render``); ``state`` holds the connection and what is
-remembered of it in Python; ``topics`` decides about commands; ``receipts`` remembers first outcomes for repeats;
-``graves`` clears away what deleted topics have left; ``queries`` answers reads, on any connection, with ``reading`` for
-messages, ``shelf`` for those that were decoded lately and ``pages`` for lists; ``schema`` is the tables; ``digest`` and
-``dump`` are for comparing and moving whole states; ``check`` states the invariants over rows.
+remembered of it in Python, with ``books`` for queues and workers; ``topics``, ``queues``, ``submitting``, ``claiming``,
+``settling``, ``tasks`` and ``workers`` decide about commands; ``due`` does what happens by itself; ``moves`` is every step
+from one state of a task to another, ``ownership`` who serves what; ``ids`` is what the leader's dice decide, ``leaders`` who
+led; ``receipts`` remembers first outcomes for repeats; ``graves`` clears away what deleted topics have left; ``queries``
+answers reads, on any connection, with ``reading`` for messages, ``shelf`` for those that were decoded lately, ``pages`` for
+lists, and a module each for queues, tasks and workers; ``schema`` is the tables; ``digest`` and ``dump`` are for comparing
+and moving whole states; ``check`` states the invariants over rows.
 
 Invariants:
 
@@ -23,6 +26,8 @@ Invariants:
 * Time only moves forward: both the cluster's and the calendar's reading are the greatest seen so far.
 * Offsets of a partition are dense from 0, in one row per append and partition, and are never changed. Ids of producers
   and consumers are dense from 1 per topic. Ids of topics are never used twice.
+* Tokens of leases grow over the whole cluster, and of those of one task only the last counts. Ids of workers are lives.
+* An entry takes effect in this order: signs of life, what is due at its moment (a bounded number), commands.
 * Everything remembered for repeats is bounded in count and age, and each command clears away at most a few.
 * No entry takes long because of how much is stored: a topic too is deleted little by little, and nothing of it can be
   read meanwhile.

@@ -9,6 +9,178 @@ import msgspec
 _ALIVE = "topic_id NOT IN (SELECT topic_id FROM graves)"
 """Of a topic that was deleted any part may be gone already."""
 
+_LOWER = ["scheduled", "queued", "processing", "retry", "success", "failed", "cancelled", "expired"]
+_COUNTED = ", ".join(f"ifnull(sum(t.state = {number}), 0)" for number in range(len(_LOWER)))
+_OF_TASKS = ("payloads", "results", "progress", "attempts", "marks")
+
+_TASK_RULES = (
+    (
+        "a queue's counts are not those of its tasks",
+        (
+            f"SELECT q.queue_id FROM queues q WHERE ({', '.join(_LOWER)}) IS NOT (SELECT {_COUNTED} FROM tasks t"
+            " WHERE t.queue_id = q.queue_id) OR q.submitted < (SELECT count(*) FROM tasks t WHERE t.queue_id = q.queue_id)"
+            " ORDER BY 1"
+        ),
+    ),
+    (
+        "a task has no queue, or one that was deleted while it is not finished",
+        (
+            "SELECT t.ordinal FROM tasks t LEFT JOIN queues q USING (queue_id)"
+            " WHERE q.queue_id IS NULL OR (q.deleted = 1 AND t.state < 4) ORDER BY 1"
+        ),
+    ),
+    (
+        "a task's partition is none of its queue's",
+        (
+            "SELECT t.ordinal FROM tasks t JOIN queues q USING (queue_id) WHERE"
+            " NOT ((q.partitions = 0 AND t.partition = -1) OR t.partition BETWEEN 0 AND q.partitions - 1) ORDER BY 1"
+        ),
+    ),
+    (
+        "an id is not below the next one",
+        (
+            "SELECT 'task', ordinal FROM tasks, machine WHERE ordinal >= next_ordinal"
+            " UNION ALL SELECT 'queue', queue_id FROM queues, machine WHERE queue_id >= next_queue_id"
+            " UNION ALL SELECT 'token', token FROM tasks, machine WHERE token >= next_token"
+            " UNION ALL SELECT 'worker', worker_id FROM workers, machine WHERE worker_id >= next_worker_id ORDER BY 1, 2"
+        ),
+    ),
+    (
+        "two leases have one token",
+        (
+            "SELECT token FROM (SELECT token FROM tasks WHERE state IN (2, 4) UNION ALL SELECT token FROM attempts)"
+            " GROUP BY token HAVING count(*) > 1 ORDER BY 1"
+        ),
+    ),
+    (
+        "a task's alarm is not what its state says",
+        (
+            "SELECT ordinal FROM tasks WHERE NOT CASE"
+            " WHEN state = 0 THEN (due_ms IS NULL) != (calendar_ms IS NULL)"
+            " AND alarm_ms IS min(ifnull(due_ms, expiry_ms), ifnull(expiry_ms, due_ms))"
+            " WHEN calendar_ms IS NOT NULL THEN 0"
+            " WHEN state = 3 THEN due_ms IS NOT NULL AND alarm_ms = due_ms AND expiry_ms IS NULL"
+            " WHEN due_ms IS NOT NULL THEN 0"
+            " WHEN state = 1 THEN alarm_ms IS expiry_ms"
+            " WHEN state = 2 THEN expiry_ms IS NULL AND (alarm_ms IS NULL) = (timeout_ms IS NULL)"
+            " ELSE expiry_ms IS NULL END ORDER BY 1"
+        ),
+    ),
+    (
+        "a task's end is not what its state says",
+        (
+            "SELECT ordinal FROM tasks WHERE (state > 3) != (finished_ms IS NOT NULL) OR (state > 4) != (reason IS NOT NULL)"
+            " OR (cancel = 1 AND state != 2) ORDER BY 1"
+        ),
+    ),
+    (
+        "a task that waits is over its limits",
+        "SELECT ordinal FROM tasks WHERE state < 4 AND (attempts >= max_attempts OR lost >= max_lost) ORDER BY 1",
+    ),
+    (
+        "a task has not the body that its row says",
+        (
+            "SELECT t.ordinal FROM tasks t LEFT JOIN payloads p USING (ordinal)"
+            " WHERE t.size_bytes IS NOT length(p.body) ORDER BY 1"
+        ),
+    ),
+    (
+        "a row belongs to no task",
+        " UNION ALL ".join(
+            f"SELECT '{table}', ordinal FROM {table} WHERE ordinal NOT IN (SELECT ordinal FROM tasks)"
+            for table in _OF_TASKS
+        )
+        + " ORDER BY 1, 2",
+    ),
+    (
+        "a result is that of no SUCCESS",
+        "SELECT ordinal FROM results JOIN tasks USING (ordinal) WHERE state != 4 ORDER BY 1",
+    ),
+    (
+        "a task's leases are not those that it has had",
+        (
+            "SELECT t.ordinal FROM tasks t WHERE min(t.leases - (t.state IN (2, 4)), 1000) !="
+            " (SELECT count(*) FROM attempts a WHERE a.ordinal = t.ordinal AND a.number <= t.leases) ORDER BY 1"
+        ),
+    ),
+)
+_WORKER_RULES = (
+    (
+        "a worker's leases are not those of its tasks",
+        (
+            "SELECT worker_id FROM workers w WHERE leases !="
+            " (SELECT count(*) FROM tasks t WHERE t.state = 2 AND t.worker_id = w.worker_id) ORDER BY 1"
+        ),
+    ),
+    (
+        "a lease is nobody's",
+        (
+            "SELECT ordinal FROM tasks WHERE state = 2"
+            " AND (token IS NULL OR worker_id IS NULL OR worker_id NOT IN (SELECT worker_id FROM workers)) ORDER BY 1"
+        ),
+    ),
+    (
+        "two workers that are alive have one name",
+        "SELECT name FROM workers WHERE status = 0 GROUP BY name HAVING count(*) > 1 ORDER BY 1",
+    ),
+    (
+        "a worker has no profile, or not the heartbeats that it says",
+        (
+            "SELECT worker_id FROM workers w LEFT JOIN profiles p USING (worker_id) WHERE p.worker_id IS NULL OR"
+            " min(w.beats, 120) != (SELECT count(*) FROM beats b WHERE b.worker_id = w.worker_id) ORDER BY 1"
+        ),
+    ),
+    (
+        "a row belongs to no worker",
+        " UNION ALL ".join(
+            f"SELECT '{table}', worker_id FROM {table} WHERE worker_id NOT IN (SELECT worker_id FROM workers)"
+            for table in ("profiles", "worker_queues", "beats", "owners")
+        )
+        + " ORDER BY 1, 2",
+    ),
+    (
+        "a worker counts for a queue as it should not",
+        (
+            "SELECT s.queue, worker_id FROM worker_queues s JOIN workers w USING (worker_id) WHERE s.standby != w.standby"
+            " OR NOT CASE s.alive WHEN 1 THEN w.status = 0 AND w.quiet = 0 AND (s.standby = 1 OR s.active = 1)"
+            " ELSE w.status = 1 AND w.filled = 0 AND w.standby = 0 AND s.active = 0 END ORDER BY 1, 2"
+        ),
+    ),
+    (
+        "a worker that should count for its queues counts for none",
+        (
+            "SELECT worker_id FROM workers WHERE ((status = 0 AND quiet = 0) OR (status = 1 AND filled = 0))"
+            " != (worker_id IN (SELECT worker_id FROM worker_queues)) ORDER BY 1"
+        ),
+    ),
+    (
+        "not as many stand-bys are active as should be",
+        (
+            "SELECT queue FROM worker_queues GROUP BY queue HAVING sum(standby AND active) != min(sum(standby AND alive),"
+            " max(sum(NOT alive), sum(alive AND NOT standby) = 0)) ORDER BY 1"
+        ),
+    ),
+    (
+        "a queue has not an owner for each of its partitions, or one that is not active",
+        (
+            "SELECT q.queue_id FROM queues q WHERE q.partitions * (1 - q.deleted) !="
+            " (SELECT count(*) FROM owners o WHERE o.queue_id = q.queue_id AND o.partition BETWEEN 0 AND q.partitions - 1)"
+            " OR EXISTS (SELECT 1 FROM owners o WHERE o.queue_id = q.queue_id AND NOT CASE WHEN o.worker_id IS NULL"
+            " THEN NOT EXISTS (SELECT 1 FROM worker_queues s WHERE s.queue = q.name AND s.active)"
+            " ELSE EXISTS (SELECT 1 FROM worker_queues s WHERE s.queue = q.name AND s.active AND s.worker_id = o.worker_id)"
+            " END) ORDER BY 1"
+        ),
+    ),
+    (
+        "partitions are not evenly shared",
+        (
+            "SELECT queue_id FROM (SELECT q.queue_id, (SELECT count(*) FROM owners o WHERE o.queue_id = q.queue_id"
+            " AND o.worker_id = s.worker_id) AS share FROM queues q JOIN worker_queues s ON s.queue = q.name AND s.active"
+            " WHERE q.partitions > 0 AND q.deleted = 0) GROUP BY queue_id HAVING max(share) - min(share) > 1 ORDER BY 1"
+        ),
+    ),
+)
+
 _RULES = (
     (
         "a topic has not the partitions that it says",
@@ -106,7 +278,7 @@ _RULES = (
 def check(connection: sqlite3.Connection) -> list[str]:
     """What is wrong with the rows, one sentence each; nothing, if the machine keeps its promises."""
     wrong = []
-    for rule, statement in _RULES:
+    for rule, statement in (*_RULES, *_TASK_RULES, *_WORKER_RULES):
         found = connection.execute(statement).fetchmany(3)
         if found:
             wrong.append(f"{rule}: {found}")

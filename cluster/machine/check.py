@@ -133,7 +133,7 @@ _WORKER_RULES = (
     (
         "a row belongs to no worker",
         " UNION ALL ".join(
-            f"SELECT '{table}', worker_id FROM {table} WHERE worker_id NOT IN (SELECT worker_id FROM workers)"
+            f"SELECT '{table}', worker_id FROM {table} WHERE worker_id IS NOT NULL AND worker_id NOT IN (SELECT worker_id FROM workers)"
             for table in ("profiles", "worker_queues", "beats", "owners")
         )
         + " ORDER BY 1, 2",

@@ -31,6 +31,7 @@ from quorl.cluster.machine import (
     task_queries,
     tasks,
     topics,
+    worker_queries,
     workers,
 )
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
@@ -151,7 +152,7 @@ class Machine:
     def worker_status(self, worker_id: int) -> tuple[Literal["ALIVE", "DEAD", "LEFT"], int] | None:
         """The status of a worker, and after how much silence it is DEAD; None if nobody has that id."""
         found = self._state.worker(worker_id)
-        return None if found is None else (workers.STATUSES[found.status], found.dead_after_ms)
+        return None if found is None else (worker_queries.STATUSES[found.status], found.dead_after_ms)
 
     def reload(self) -> None:
         """Read everything remembered anew, after somebody else has written the rows."""

@@ -8,8 +8,6 @@ serves is decided anew (see ``ownership``) whenever one comes, goes, dies, or is
 
 from __future__ import annotations
 
-from typing import Literal
-
 import msgspec
 
 from quorl.cluster.machine import events as e
@@ -18,12 +16,10 @@ from quorl.cluster.machine.books import Worker
 from quorl.cluster.machine.moves import End
 from quorl.cluster.machine.schema import ALIVE, DEAD, LEFT
 from quorl.cluster.machine.state import State
+from quorl.cluster.machine.worker_queries import STATUSES
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.entry import SignOfLife
-
-STATUSES: tuple[Literal["ALIVE", "DEAD", "LEFT"], ...] = ("ALIVE", "DEAD", "LEFT")
-"""In the order of their numbers."""
 
 _INSERT = f"INSERT INTO workers VALUES ({', '.join('?' * 20)})"
 _INSERT_PROFILE = "INSERT INTO profiles VALUES (?, ?, ?, ?, ?, ?, ?)"

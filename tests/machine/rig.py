@@ -74,7 +74,8 @@ class Rig:
         return expect(self.machine.query(request), kind)
 
     def sound(self) -> None:
-        assert check(self.connection) == []
+        wrong = check(self.connection)
+        assert not wrong, wrong
 
 
 def expect(value: Reply | Rejection, kind: type[R]) -> R:

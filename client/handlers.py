@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
+from typing_extensions import override
 
 from quorl.client.context import Context
 from quorl.client.tasking import annotations_of, shape_of
@@ -115,9 +116,31 @@ class Handler(NamedTuple):
 
     def described(self) -> w.Handler:
         """Return it as the cluster is told."""
-        visible = self.signature.visible
         doc = (inspect.getdoc(self.function) or "").strip()
-        return w.Handler(name=self.name, signature=_clipped(str(visible) if visible else ""), doc=_clipped(doc))
+        return w.Handler(name=self.name, signature=_clipped(self.shown()), doc=_clipped(doc))
+
+    def shown(self) -> str:
+        """Return the signature as its author wrote it."""
+        visible = self.signature.visible
+        if visible is None:
+            return ""
+        parameters = [one.replace(annotation=_written(one.annotation)) for one in visible.parameters.values()]
+        return str(visible.replace(parameters=parameters, return_annotation=_written(visible.return_annotation)))
+
+
+class _Written:
+    """An annotation that is text, shown without quotes."""
+
+    def __init__(self, text: str) -> None:
+        self._text = text
+
+    @override
+    def __repr__(self) -> str:
+        return self._text
+
+
+def _written(annotation: Any) -> Any:
+    return _Written(annotation) if isinstance(annotation, str) else annotation
 
 
 def _clipped(text: str) -> str:

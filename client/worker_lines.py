@@ -79,7 +79,7 @@ class Lines:
         self.say(f"  queues   {clean(', '.join(queues), 1000)}")
         self.say(f"  servers  {clean(', '.join(servers), 1000)}")
         for name, one in sorted(handlers.items()):
-            self.say(f"  task     {clean(name)}{clean(one.signature.visible or '')}")
+            self.say(f"  task     {clean(name)}{clean(one.shown())}")
 
     def started(self, task: e.ClaimedTask, worker: str) -> None:
         """▶ demo.add 01939f2c → w-7f3a."""

@@ -378,7 +378,7 @@ def test_what_it_registers_as(cluster: TaskCluster) -> None:
     (asked,) = cluster.named("register_worker")
     assert isinstance(asked, w.RegisterWorker)
     assert (asked.name, asked.queues, asked.concurrency, asked.dead_after_ms) == ("me", ("b", "a"), 3, 4000)
-    assert asked.handlers == (w.Handler(name="d", signature="(x: 'int') -> 'int'", doc="Say what it does."),)
+    assert asked.handlers == (w.Handler(name="d", signature="(x: int) -> int", doc="Say what it does."),)
 
 
 def test_long_tracebacks_are_cut_in_the_middle() -> None:

@@ -145,7 +145,7 @@ class Worker:
             await self._shift.run(signals=signals)
         finally:
             with self._opening:
-                self._shift = None
+                self._shift = self._stop_asked = None
 
     def stop(self, *, now: bool = False) -> None:
         """Tell the worker to end, from any thread: after what runs, or ``now``."""

@@ -102,9 +102,10 @@ class Batch:
 class Ledger:
     """One life: from a registration until the worker leaves or is taken for dead."""
 
-    def __init__(self, worker_id: int, name: str, make_key: Callable[[], str]) -> None:
+    def __init__(self, worker_id: int, name: str, dead_after_s: float, make_key: Callable[[], str]) -> None:
         self.worker_id = worker_id
         self.name = name
+        self.dead_after_s = dead_after_s
         self._make_key = make_key
         self._lock = threading.Lock()
         self._held: dict[int, Holding] = {}

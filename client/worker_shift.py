@@ -36,7 +36,9 @@ if TYPE_CHECKING:
     from quorl.client.aio import AsyncClient
     from quorl.client.sync import Client
 
-CLAIM_WAIT_S = 20.0
+CLAIM_WAIT_S = 5.0
+"""How long a claim is parked at most, which is also how long a node that has gone silent can keep this worker idle, more or less."""
+CLAIM_TIMEOUT_S = 5.0
 BURST_WAIT_S = 1.0
 NEWS_S = 0.5
 """Progress and checkpoints travel so long after they were told, at the latest."""
@@ -175,7 +177,7 @@ class Shift:
             else:
                 self._well()
                 self._name = made.name
-                self.life = Ledger(made.worker_id, made.name, self._client.make_key)
+                self.life = Ledger(made.worker_id, made.name, made.dead_after_ms / 1000, self._client.make_key)
                 self._heart.start(made.heartbeat_ms / 1000, made.dead_after_ms / 1000)
                 if first:
                     self._banner()
@@ -183,6 +185,8 @@ class Shift:
                     f"registered as {made.name} (worker {made.worker_id}), heartbeat every {made.heartbeat_ms / 1000:g} s, "
                     f"dead after {made.dead_after_ms / 1000:g} s"
                 )
+                if self._plan.standby:
+                    self._lines.say("standing by: works only in the place of a worker that died, or if there is none")
                 return
             await self._pause()
 
@@ -269,7 +273,7 @@ class Shift:
         """Claim as many tasks as there is room for, and report on the way."""
         number = life.open_claim()
         room = min(room, limits.CLAIM_TASKS_MAX)
-        wait_s = CLAIM_WAIT_S
+        wait_s = min(CLAIM_WAIT_S, life.dead_after_s / 2)
         if self._plan.burst:
             wait_s = BURST_WAIT_S if self._more_later else 0.0
         wish = e.Wish(queues=self._plan.queues, max=room, wait=wait_s, number=number)
@@ -311,7 +315,11 @@ class Shift:
         batch.sent = True
         kept = False
         try:
-            synced = await self._client.call(batch.sync(life.worker_id, wish), idempotency_key=batch.key)
+            synced = await self._client.call(
+                batch.sync(life.worker_id, wish),
+                idempotency_key=batch.key,
+                timeout_s=None if wish is None else CLAIM_TIMEOUT_S,
+            )
             for holding in life.answered(batch, synced.rejected):
                 self._floor.lost(holding, "its lease is gone, so its report does not count")
             kept = True

@@ -86,6 +86,7 @@ def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int,
         click.get_current_context().exit(_reloading())
     from quorl.client.worker import Worker
     from quorl.client.worker_lines import to_stderr
+    from quorl.client.worker_shift import Superseded
 
     source = load(target)
     queues = options.pop("queues") or None
@@ -101,8 +102,9 @@ def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int,
         worker.run()
     except ValueError as error:
         raise click.UsageError(str(error)) from None
-    except RuntimeError as error:
-        fail(Exit.FAILED, str(error), "the worker cannot go on", "quorl worker ls shows who is alive")
+    except Superseded as error:
+        hint = "quorl worker ls shows who is alive; give each worker a --name of its own, or none"
+        fail(Exit.CONFLICT, "the worker was replaced", str(error), hint)
 
 
 def load(target: str) -> App | Mapping[str, Callable[..., Any]]:

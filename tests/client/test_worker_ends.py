@@ -121,6 +121,36 @@ def test_b12_it_crashes_in_the_third_to_fifth_task_and_a_standby_never_does(stan
         assert f"crashing on purpose in task {begun}" in done.stderr
 
 
+SIGNALLED = """
+import os, signal, sys, threading
+from quorl.client import Worker
+from tests.client.task_cluster import TaskCluster
+cluster = TaskCluster()
+task = cluster.add("work")
+go = threading.Event()
+def work():
+    os.kill(os.getpid(), signal.SIGTERM)
+    if sys.argv[1] == "once":
+        threading.Timer(0.2, go.set).start()
+    else:
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+    go.wait()
+    return "finished"
+Worker({"work": work}, client=cluster.aclient, heart_client=cluster.client).run()
+print(task.status)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("how", "status"), [("once", "SUCCESS"), ("twice", "QUEUED")])
+def test_the_first_signal_lets_tasks_finish_and_the_second_ends_it_at_once(how: str, status: str) -> None:
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, how], capture_output=True, check=False, text=True, env=environment, timeout=30
+    )
+    assert (done.returncode, done.stdout) == (0, f"{status}\n"), done.stderr
+
+
 # -- processes -----------------------------------------------------------------------------------------------------
 def test_plain_functions_run_in_processes_and_say_what_they_would_say_in_threads(cluster: TaskCluster) -> None:
     tasks = {

@@ -25,7 +25,7 @@ NULL = msgspec.Raw(b"null")
 @pytest.fixture
 def ledger() -> Ledger:
     numbers = itertools.count()
-    return Ledger(1, "w", lambda: f"key-{next(numbers)}")
+    return Ledger(1, "w", 15, lambda: f"key-{next(numbers)}")
 
 
 def holding(token: int, task_id: str | None = None) -> Holding:

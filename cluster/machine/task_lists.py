@@ -39,6 +39,8 @@ _RESTING = "state NOT IN (1, 2) AND queue_id = ? AND state = ? AND"
 _COUNTS = (
     "SELECT queue_id, partitions, scheduled, queued, processing, retry, success, failed, cancelled, expired FROM queues"
 )
+_COUNTS_FROM = 2
+"""Where the counts of the states begin in such a row."""
 _ALL_COUNTS = f"{_COUNTS} ORDER BY queue_id LIMIT ?"
 _COUNTS_OF = f"{_COUNTS} WHERE queue_id = ?"
 _BUSY_WORKERS = "SELECT worker_id FROM workers WHERE leases > 0 ORDER BY worker_id LIMIT ?"
@@ -124,6 +126,8 @@ def _rows(
     for condition, values in ranges:
         cursor = connection.execute(f"{_COLUMNS} {condition} {_BEHIND[request.order]}", (*values, last))
         streams.append(map(_Found._make, opened.enter_context(closing(cursor))))
+    if len(streams) == 1:
+        return streams[0]
     return heapq.merge(*streams, key=lambda found: found.ordinal, reverse=request.order == "newest")
 
 
@@ -141,7 +145,7 @@ def _ranges(connection: sqlite3.Connection, wanted: _Filter) -> list[_Range] | N
         queues = connection.execute(_COUNTS_OF, (wanted.queue_id,)).fetchall()
     states = range(len(k.STATES)) if wanted.states is None else sorted(wanted.states)
     ranges = list(_ranges_of_queues(queues, states))
-    if PROCESSING in states:
+    if PROCESSING in states and any(row[_COUNTS_FROM + PROCESSING] for row in queues):
         busy = connection.execute(_BUSY_WORKERS, (STREAMS_MAX + 1,))
         ranges += [_Range(_LEASED, worker) for worker in busy]
     return ranges
@@ -149,7 +153,7 @@ def _ranges(connection: sqlite3.Connection, wanted: _Filter) -> list[_Range] | N
 
 def _ranges_of_queues(queues: Iterable[tuple[int, ...]], states: Iterable[int]) -> Iterator[_Range]:
     """The ranges that hold tasks of some queues which are not leased."""
-    for queue_id, partitions, *counts in queues:
+    for queue_id, partitions, *counts in queues:  # as _COUNTS_FROM says
         for state in states:
             if not counts[state]:
                 continue

@@ -21,7 +21,11 @@ from quorl.cluster.protocol import tasks as k
 
 _RESULT = "SELECT body FROM results WHERE ordinal = ?"
 _PROGRESS = "SELECT percent, note FROM progress WHERE ordinal = ?"
-_CHECKPOINT = "SELECT checkpoint FROM progress WHERE ordinal = ?"
+_CLAIMED = (
+    "SELECT t.id, t.name, q.name, t.partition, t.rank, t.max_attempts, t.timeout_ms, p.body, g.checkpoint FROM tasks t"
+    " CROSS JOIN queues q ON q.queue_id = t.queue_id CROSS JOIN payloads p ON p.ordinal = t.ordinal"
+    " LEFT JOIN progress g ON g.ordinal = t.ordinal WHERE t.ordinal = ? AND t.state = 2 AND t.token = ?"
+)
 _ATTEMPTS = (
     "SELECT number, worker_id, worker, token, claimed_ms, ended_ms, outcome, error FROM attempts WHERE ordinal = ?"
     " ORDER BY number DESC"
@@ -252,25 +256,24 @@ def claims(connection: sqlite3.Connection, granted: e.Granted) -> e.Claims:
     """The tasks of a claim, now or when it is repeated; leases that have ended since are left out."""
     tasks = []
     for grant in granted.grants:
-        found = connection.execute(task_rows.TASK_BY_ORDINAL, (grant.ordinal,)).fetchone()
-        row = None if found is None else TaskRow(*found)
-        if row is None or row.state != PROCESSING or row.token != grant.token:
+        found = connection.execute(_CLAIMED, (grant.ordinal, grant.token)).fetchone()
+        if found is None:
             continue
-        body = task_rows.decode_body(connection.execute(task_rows.BODY, (row.ordinal,)).fetchone()[0])
-        (checkpoint,) = connection.execute(_CHECKPOINT, (row.ordinal,)).fetchone() or (None,)
+        task_id, name, queue, partition, rank, max_attempts, timeout_ms, stored, checkpoint = found
+        body = task_rows.decode_body(stored)
         tasks.append(
             e.ClaimedTask(
-                id=row.id,
-                name=row.name,
+                id=task_id,
+                name=name,
                 args=body.args,
                 kwargs=body.kwargs,
                 attempt=grant.attempt,
-                max_attempts=row.max_attempts,
+                max_attempts=max_attempts,
                 lease=e.Lease(token=grant.token, expires_in_ms=granted.expires_in_ms),
-                queue=row.queue,
-                partition=None if row.partition < 0 else row.partition,
-                priority=row.priority,
-                timeout_ms=row.timeout_ms,
+                queue=queue,
+                partition=None if partition < 0 else partition,
+                priority=limits.PRIORITY_MAX - rank,
+                timeout_ms=timeout_ms,
                 checkpoint=NULL if checkpoint is None else msgspec.Raw(checkpoint),
                 meta=body.meta or {},
                 traceparent=body.traceparent,

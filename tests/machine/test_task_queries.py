@@ -264,7 +264,7 @@ def test_leases_that_have_ended_since_are_left_out(rows: Rows) -> None:
         (task_rows.LAST_ERROR, (1,)),
         (task_queries._RESULT, (1,)),
         (task_queries._PROGRESS, (1,)),
-        (task_queries._CHECKPOINT, (1,)),
+        (task_queries._CLAIMED, (1, 11)),
         (task_queries._ATTEMPTS, (1,)),
         (task_queries._LEASES, (1,)),
         (task_queries._MARKS, (1,)),

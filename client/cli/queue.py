@@ -92,9 +92,13 @@ def show(settings: Settings, name: str) -> None:
     click.echo()
     for word, text in _configuration(info):
         click.echo(f"{word:<14}  {text}")
-    if workers:
+    rows = [
+        (one.worker_id, one.name, one.status, f"{one.leases}/{one.concurrency}", _role(one))
+        for one in workers
+        if one.status != "LEFT"
+    ]
+    if rows:
         click.echo()
-        rows = [(one.worker_id, one.name, one.status, f"{one.leases}/{one.concurrency}", _role(one)) for one in workers]
         output.table(("WORKER", "NAME", "STATUS", "BUSY", "ROLE"), rows, numbers=("WORKER", "BUSY"))
     _alarm(settings, info)
 

@@ -51,7 +51,12 @@ def test_queue_ls(quorl: Quorl, cluster: StandIn) -> None:
 def test_queue_set_and_show(quorl: Quorl, cluster: StandIn) -> None:
     desk = Desk(cluster)
     listed(
-        cluster, "list_workers", w.WorkerList, worker_info(1, "w1"), worker_info(2, "w2", standby=True, active=False)
+        cluster,
+        "list_workers",
+        w.WorkerList,
+        worker_info(1, "w1"),
+        worker_info(2, "w2", standby=True, active=False),
+        worker_info(3, "w3", "LEFT"),
     )
     assert quorl("queue", "show", "jobs").exit_code == 3
     assert quorl("queue", "set", "jobs", "--partitions", "6").stderr.startswith("made: jobs\npartitions      6\n")
@@ -91,6 +96,7 @@ def test_queue_set_and_show(quorl: Quorl, cluster: StandIn) -> None:
     for line in ("back-off        1.0 s, 5.0 s, 1m 0s, jitter 0.5", "keep finished   for ever", "max depth       100"):
         assert line in shown
     assert re.search(r"2  w2    ALIVE    0/4  stand-by", shown)
+    assert "w3" not in shown
     assert json.loads(quorl("queue", "show", "jobs", "--json").stdout)["partitions"] == 6
 
 

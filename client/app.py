@@ -20,6 +20,7 @@ threads and from coroutines alike. An app may be used from any number of threads
 from __future__ import annotations
 
 import asyncio
+import os
 import pathlib
 import sys
 import threading
@@ -32,6 +33,7 @@ from typing_extensions import Unpack
 
 from quorl.client.definitions import AsyncTask, Call, Task, TaskBase
 from quorl.client.handle import Handle, Waiting
+from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
 from quorl.client.tasking import QUEUE_DEFAULT, TaskOptions, new_task, task_bytes
 from quorl.cluster.protocol import limits
 
@@ -73,6 +75,7 @@ class App:
         self.timeout_s = timeout_s
         self.tasks: dict[str, TaskBase[Any, Any]] = {}
         """By name."""
+        self._route: Route | None = None
         self._client: Client | None = None
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncClient, Waiting]] = (
             weakref.WeakKeyDictionary()
@@ -148,12 +151,12 @@ class App:
     def send(self, call: Call[R]) -> Handle[R]:
         """Submit one call."""
         (made,) = self.client.submit(call.queue, [call.task])
-        return Handle(self, made.id, call.shape)
+        return Handle(self, made.id, call.shape, submitted=True)
 
     async def asend(self, call: Call[R]) -> Handle[R]:
         """The same as ``send``, for asyncio."""
         (made,) = await self.aclient.submit(call.queue, [call.task])
-        return Handle(self, made.id, call.shape)
+        return Handle(self, made.id, call.shape, submitted=True)
 
     def submit_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """Submit calls made with ``task.call(…)``, in as few requests as hold them: one for each queue and 512 KiB.
@@ -165,7 +168,7 @@ class App:
         for queue, places in _requests(batch):
             made = self.client.submit(queue, [batch[place].task for place in places])
             ids.update(zip(places, (one.id for one in made), strict=True))
-        return [Handle(self, ids[place], call.shape) for place, call in enumerate(batch)]
+        return [Handle(self, ids[place], call.shape, submitted=True) for place, call in enumerate(batch)]
 
     async def asubmit_many(self, calls: Iterable[Call[R]]) -> list[Handle[R]]:
         """The same as ``submit_many``, for asyncio."""
@@ -174,7 +177,7 @@ class App:
         for queue, places in _requests(batch):
             made = await self.aclient.submit(queue, [batch[place].task for place in places])
             ids.update(zip(places, (one.id for one in made), strict=True))
-        return [Handle(self, ids[place], call.shape) for place, call in enumerate(batch)]
+        return [Handle(self, ids[place], call.shape, submitted=True) for place, call in enumerate(batch)]
 
     # -- results ------------------------------------------------------------------------------------------------------
     def handle(self, task_id: str) -> Handle[Any]:
@@ -185,7 +188,7 @@ class App:
         self, handles: Iterable[Handle[R]], *, timeout: float | None = None
     ) -> AsyncIterator[Handle[R]]:
         """Yield handles as their tasks finish, whatever they come to; raises ``TimeoutError`` after so many seconds."""
-        waiting = {asyncio.ensure_future(self.awaiting.result(one.id, None)): one for one in handles}
+        waiting = {asyncio.ensure_future(self.awaiting.result(one.id, None, one.level)): one for one in handles}
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         try:
             while waiting:
@@ -209,7 +212,7 @@ class App:
             if self._client is None:
                 from quorl.client.sync import Client
 
-                self._client = Client(self.servers, timeout_s=self.timeout_s)
+                self._client = Client(timeout_s=self.timeout_s, route=self._one_route())
             return self._client
 
     @property
@@ -229,9 +232,15 @@ class App:
             if found is None:
                 from quorl.client.aio import AsyncClient
 
-                client = AsyncClient(self.servers, timeout_s=self.timeout_s)
+                client = AsyncClient(timeout_s=self.timeout_s, route=self._one_route())
                 found = self._clients[loop] = (client, Waiting(client))
             return found
+
+    def _one_route(self) -> Route:
+        """All clients of an app share what they know: what one has written the others read."""
+        if self._route is None:
+            self._route = Route(read_servers(self.servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT))
+        return self._route
 
     def worker(self, queues: Iterable[str] | None = None, **options: Any) -> Worker:
         """Return a worker of this app's tasks; the options are those of ``Worker``."""

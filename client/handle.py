@@ -15,6 +15,7 @@ from typing_extensions import override
 from quorl.client.errors import NotFinished
 from quorl.client.tasking import decode, outcome_of
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol.grammar import Consistency
 
 if TYPE_CHECKING:
     from quorl.client.aio import AsyncClient
@@ -32,12 +33,14 @@ CROWDED_ROUND_S = 1.0
 class Handle(Generic[R]):
     """A submitted task. Making a handle calls nobody; handles can be made from ids: ``app.handle(id)``."""
 
-    __slots__ = ("_app", "_shape", "id")
+    __slots__ = ("_app", "_level", "_shape", "id")
 
-    def __init__(self, app: App, task_id: str, shape: Any = None) -> None:
+    def __init__(self, app: App, task_id: str, shape: Any = None, *, submitted: bool = False) -> None:
         self.id = task_id
         self._app = app
         self._shape = shape
+        self._level: Consistency | None = "session" if submitted else None
+        """Of what this app has submitted, the app's route knows how new a copy of the state must be to have it."""
 
     def status(self) -> k.Status:
         """Return the state that the task is in now; raises ``TaskNotFound``."""
@@ -49,7 +52,7 @@ class Handle(Generic[R]):
         Raises ``TaskFailed`` (with the error and traceback of its last attempt), ``TaskCancelled``, ``TaskExpired``,
         ``NotFinished`` (a ``TimeoutError``) when the time is over, or ``TaskNotFound``.
         """
-        found = self._app.client.tasks.wait(self.id, timeout_s=timeout)
+        found = self._app.client.tasks.wait(self.id, timeout_s=timeout, consistency=self._level)
         return self._value(found, timeout)
 
     def cancel(self) -> k.Cancelled:
@@ -62,12 +65,17 @@ class Handle(Generic[R]):
 
     async def aresult(self, timeout: float | None = None) -> R:
         """The same as ``result``, for asyncio."""
-        found = await self._app.awaiting.result(self.id, timeout)
+        found = await self._app.awaiting.result(self.id, timeout, self._level)
         return self._value(found, timeout)
 
     async def acancel(self) -> k.Cancelled:
         """The same as ``cancel``, for asyncio."""
         return await self._app.aclient.tasks.cancel(self.id)
+
+    @property
+    def level(self) -> Consistency | None:
+        """How fresh a copy of the state must be to answer for this task."""
+        return self._level
 
     def _value(self, found: k.TaskResult, timeout: float | None) -> R:
         if found.status not in k.FINAL:
@@ -96,7 +104,7 @@ class Waiting:
         self._room = asyncio.Semaphore(POLLS_MAX)
         self._waiting = 0
 
-    async def result(self, task_id: str, timeout_s: float | None) -> k.TaskResult:
+    async def result(self, task_id: str, timeout_s: float | None, level: Consistency | None) -> k.TaskResult:
         """Return what a task has come to once it is finished, or as it is when the seconds are over."""
         clock = self._client.clock
         deadline = None if timeout_s is None else clock() + timeout_s
@@ -107,7 +115,8 @@ class Waiting:
                     wait_s = ROUND_S if self._waiting <= POLLS_MAX else CROWDED_ROUND_S
                     if deadline is not None:
                         wait_s = max(0.0, min(wait_s, deadline - clock()))
-                    found = await self._client.tasks.result(task_id, wait_s=wait_s)
+                    found = await self._client.tasks.result(task_id, wait_s=wait_s, consistency=level)
+                level = "session"  # it has been seen, and what is final stays so
                 if found.status in k.FINAL or (deadline is not None and clock() >= deadline):
                     return found
         finally:

@@ -192,23 +192,27 @@ class Tasks:
         """
         return self._client.call(k.GetTask(id=task_id, wait=wait_s))
 
-    def result(self, task_id: str, *, wait_s: float = 0) -> k.TaskResult:
+    def result(self, task_id: str, *, wait_s: float = 0, consistency: Consistency | None = None) -> k.TaskResult:
         """Return what a task has come to so far; with ``wait_s``, once it is finished or the seconds are over.
 
         Raises ``TaskNotFound``. The result is raw JSON: ``msgspec.json.decode(found.result)``.
         """
-        return self._client.call(k.GetResult(id=task_id, wait=wait_s))
+        return self._client.call(k.GetResult(id=task_id, wait=wait_s), consistency=consistency)
 
-    def wait(self, task_id: str, *, timeout_s: float | None = None) -> k.TaskResult:
+    def wait(
+        self, task_id: str, *, timeout_s: float | None = None, consistency: Consistency | None = None
+    ) -> k.TaskResult:
         """Return what a task has come to once it is finished, or as it is when the seconds are over.
 
-        Without ``timeout_s`` it is waited for as long as it takes. Raises ``TaskNotFound``.
+        Without ``timeout_s`` it is waited for as long as it takes. Raises ``TaskNotFound``. With the consistency
+        ``session`` a task that this client has submitted costs the cluster no write to look at.
         """
         clock = self._client.clock
         deadline = None if timeout_s is None else clock() + timeout_s
         while True:
             left_s = WAIT_ROUND_S if deadline is None else max(0.0, min(WAIT_ROUND_S, deadline - clock()))
-            found = self.result(task_id, wait_s=left_s)
+            found = self.result(task_id, wait_s=left_s, consistency=consistency)
+            consistency = "session"  # it has been seen, and what is final stays so
             if found.status in k.FINAL or (deadline is not None and clock() >= deadline):
                 return found
 

@@ -266,6 +266,33 @@ async def test_a_crowd_of_waiters_shares_a_bounded_number_of_polls(cluster: Task
     assert await asyncio.wait_for(waiting, 10) == [1] * len(handles)
 
 
+def test_what_the_app_has_submitted_is_waited_for_without_a_barrier(cluster: TaskCluster) -> None:
+    app = app_on(cluster)
+    mine, other = app.submit("f"), app.handle("t-2")
+    app.submit("f")
+    finish(cluster, "t-1", 1)
+    finish(cluster, "t-2", 2)
+    asked: list[str] = []
+    serve = cluster.serve
+
+    def watched(send: Any, *, patient: bool = True) -> Any:
+        asked.append(send.call.query)
+        return serve(send, patient=patient)
+
+    cluster.serve = watched  # type: ignore[method-assign]
+    assert (mine.result(timeout=5), other.result(timeout=5)) == (1, 2)
+    assert ["consistency=session" in query for query in asked] == [True, False]
+
+
+def test_all_clients_of_an_app_know_what_one_of_them_has_written() -> None:
+    app = App("http://a")
+
+    async def route() -> Any:
+        return app.aclient._route
+
+    assert asyncio.run(route()) is app.client._route
+
+
 # -- results -------------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
 class Point:

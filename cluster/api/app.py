@@ -16,6 +16,7 @@ from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import HEADER, knows
 from quorl.cluster.node.internal import PREFIX
+from quorl.cluster.protocol.limits import REQUEST_BYTES_MAX
 from quorl.cluster.protocol.openapi import document
 from quorl.cluster.protocol.problems import CATALOGUE, Problem, catalogue_text, explained
 from quorl.cluster.protocol.routes import nearest
@@ -84,7 +85,9 @@ class Skin:
             return _respond(self._node.refuse(call, Problem("unsupported_media_type", detail)))
         try:
             async with asyncio.timeout(self._body_s_max):
-                body = await self._read_body(request)
+                # What members tell each other is bounded by themselves; a setting for clients must not cut it off.
+                most = REQUEST_BYTES_MAX if path.startswith(PREFIX) else self._body_bytes_max
+                body = await self._read_body(request, most)
         except TimeoutError:
             detail = f"The body did not arrive within {self._body_s_max:g} s."
             return _respond(self._node.refuse(call, Problem("request_timeout", detail)))
@@ -105,11 +108,11 @@ class Skin:
         text = explained(CATALOGUE[code]) if code else catalogue_text()
         return Answer(200, {"content-type": "text/plain; charset=utf-8"}, text.encode())
 
-    async def _read_body(self, request: web.BaseRequest) -> bytes | None:
+    async def _read_body(self, request: web.BaseRequest, most: int) -> bytes | None:
         """The body; None if it is larger than allowed, of which no more than the limit was read."""
         if not request.body_exists:
             return b""
-        if (request.content_length or 0) > self._body_bytes_max:
+        if (request.content_length or 0) > most:
             # A little of it is read, so that the client sees the answer instead of a reset while it still sends.
             await request.content.read(_CHUNK_BYTES)
             return None
@@ -117,7 +120,7 @@ class Skin:
         while part := await request.content.readany():
             parts.append(part)
             size += len(part)
-            if size > self._body_bytes_max:
+            if size > most:
                 return None
         return b"".join(parts)
 

@@ -34,6 +34,7 @@ from quorl.cluster.consensus.tcp import TcpNetwork
 from quorl.cluster.node.config import Config, read_secret
 from quorl.cluster.node.members import Member
 from quorl.cluster.node.node import Node, Ports, Settings
+from quorl.cluster.protocol.queues import Defaults
 
 EXIT_STOPPED, EXIT_MACHINE = 0, 71
 _SHUTDOWN_S = 1.0
@@ -111,6 +112,11 @@ def settings_of(config: Config) -> Settings:
         snapshot_every=config.raft.snapshot_every,
         log_bytes_max=config.raft.log_bytes_max,
         wait_s_max=config.http.max_wait_s,
+        defaults=Defaults(
+            attempts=config.tasks.default_attempts,
+            heartbeat_ms=round(1000 * config.tasks.worker_heartbeat_s),
+            dead_after_ms=round(1000 * config.tasks.worker_dead_after_s),
+        ),
     )
 
 

@@ -2,6 +2,11 @@
 
 While an entry travels, the next one gathers. So throughput rises with load, and at rest a command waits for nobody.
 
+Three things travel along with what was asked for. *Signs of life* of workers are in the next entry that leaves, or in one
+of their own when they can wait no longer. *Companions* are claims that wait for work: where an entry brings tasks to a
+queue, claims on it are taken along behind them, so that a task is leased in the entry in which it comes. And the first
+entry of a leadership says *refresh*: no worker is to pay for the time without a leader.
+
 How far the log is committed travels to the followers with the next entry. An announcement of its own leaves only if none
 comes soon, or a follower waits for it: those who sent the commands get their answers before, and mostly instead.
 """
@@ -10,15 +15,16 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
 
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.machine import Applied, Outcome
+from quorl.cluster.node.signs import ROWS_PER_SIGN, Signs
 from quorl.cluster.node.timekeeper import Stamp
 from quorl.cluster.node.weighing import Weighing
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.entry import Entry, Sealed, encode_entry
+from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, encode_entry
 
 ANNOUNCE_AFTER_S = 0.002
 """How much later than the leader the followers apply an entry that no other follows."""
@@ -34,22 +40,74 @@ class Log(Protocol):
         """Tell the followers how far the log is committed."""
 
 
-class _Waiting(NamedTuple):
+Decided = tuple[Outcome, int]
+"""The outcome of a command, and the sequence of the entry that it stands in."""
+
+
+class Waiting(NamedTuple):
+    """A command on its way into an entry, and who is to learn what it comes to."""
+
     sealed: Sealed
+    future: asyncio.Future[Decided]
+
+
+class Room(NamedTuple):
+    """What is left of an entry for those who travel along. The last of them may exceed it."""
+
+    commands: int
+    rows: int
     size_bytes: int
-    future: asyncio.Future[tuple[Outcome, int]]
+
+
+class Company(Protocol):
+    """Who travels along with entries."""
+
+    def behind(self, supply: Mapping[str, int], room: Room) -> list[Waiting]:
+        """Return what goes behind the commands of an entry that brings so many tasks to these queues."""
+
+    def due(self, stamp: Stamp) -> Mapping[str, int]:
+        """Return how many tasks of which queues come to be claimable at that moment, by themselves."""
+
+
+class Nobody:
+    """The company of a node without workers."""
+
+    def behind(self, supply: Mapping[str, int], room: Room) -> list[Waiting]:  # noqa: ARG002
+        """See ``Company``."""
+        return []
+
+    def due(self, stamp: Stamp) -> Mapping[str, int]:  # noqa: ARG002
+        """See ``Company``."""
+        return {}
 
 
 class Committer:
-    """The one way of a command into the log."""
+    """The one way of a command into the log. ``seed`` throws the leader's dice; ``node`` is its name."""
 
-    def __init__(self, log: Log, stamp: Callable[[], Stamp], partitions: Callable[[str], int | None]) -> None:
+    def __init__(
+        self,
+        log: Log,
+        stamp: Callable[[], Stamp],
+        partitions: Callable[[str], int | None],
+        *,
+        node: str = "",
+        seed: Callable[[], int] = lambda: 0,
+        company: Company | None = None,
+    ) -> None:
         self._log = log
         self._stamp = stamp
         self._partitions = partitions
-        self._pending: deque[_Waiting] = deque()
+        self._node = node
+        self._seed = seed
+        self._company = company or Nobody()
+        self._pending: deque[Waiting] = deque()
         self._pending_bytes = 0
         self._barriers: list[asyncio.Future[int]] = []
+        self._signs = Signs()
+        self._signs_timer: asyncio.TimerHandle | None = None
+        """When signs of life that nobody waits for leave at the latest."""
+        self._signs_overdue = False
+        self._refresh = False
         self._open = False
         self._under_way = False
         self._kick_wanted = False
@@ -60,13 +118,15 @@ class Committer:
     def lead(self) -> None:
         """This node leads and has applied everything older: entries may go out."""
         self._open = True
+        self._refresh = True
         self._want_kick()
 
     def step_aside(self, reason: NotApplied) -> None:
         """This node does not lead any more: whatever was not proposed certainly did not happen."""
         self._open = False
         self._cancel_announcement()
-        pending, barriers = self._pending, self._barriers
+        self._signs_left()
+        pending, barriers = self._pending, self._barriers + self._signs.clear()
         self._pending, self._barriers, self._pending_bytes = deque(), [], 0
         for waiting in pending:
             _fail(waiting.future, reason)
@@ -76,25 +136,34 @@ class Committer:
     @property
     def idle(self) -> bool:
         """Whether nothing waits and nothing is under way."""
-        return not (self._pending or self._barriers or self._under_way)
+        return not (self._wanted or self._under_way)
+
+    @property
+    def _wanted(self) -> bool:
+        """Whether there is reason for another entry."""
+        return bool(self._pending or self._barriers or self._signs.awaited or self._signs_overdue)
 
     # -- what requests ask ------------------------------------------------------------------------------------------
-    def submit(self, sealed: Sealed) -> asyncio.Future[tuple[Outcome, int]]:
+    def submit(self, sealed: Sealed) -> asyncio.Future[Decided]:
         """Queue a command for the next entry; the future gives its outcome and the entry's sequence.
 
         Raises ``NotApplied`` when too much waits already. The future raises ``NotApplied`` or ``OutcomeUnknown``.
         """
-        size = len(sealed.command)
+        future: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
+        self.enqueue(Waiting(sealed, future))
+        return future
+
+    def enqueue(self, waiting: Waiting) -> None:
+        """See ``submit``; with a future that the caller brings. Once that is done nothing is proposed any more."""
+        size = len(waiting.sealed.command)
         if (
             len(self._pending) >= limits.COMMANDS_PENDING_MAX
             or self._pending_bytes + size > limits.COMMANDS_PENDING_BYTES_MAX
         ):
             raise NotApplied("too_many_requests", f"{len(self._pending)} commands wait for the log already")
-        future: asyncio.Future[tuple[Outcome, int]] = asyncio.get_running_loop().create_future()
-        self._pending.append(_Waiting(sealed, size, future))
+        self._pending.append(waiting)
         self._pending_bytes += size
         self._want_kick()
-        return future
 
     def barrier(self) -> asyncio.Future[int]:
         """The sequence of an entry that is proposed after this call: what it has seen was not decided later."""
@@ -102,6 +171,22 @@ class Committer:
         self._barriers.append(future)
         self._want_kick()
         return future
+
+    def sign(self, signs: Iterable[SignOfLife]) -> asyncio.Future[int]:
+        """Put signs of life into the next entry; the future gives a sequence that contains them. Raises as ``submit``."""
+        future = self._signs.tell(signs)
+        self._want_kick()
+        return future
+
+    def note(self, sign: SignOfLife, within_s: float) -> None:
+        """Put a sign of life into the next entry, or after so many seconds into one of its own."""
+        self._signs.note((sign,))
+        loop = asyncio.get_running_loop()
+        at = loop.time() + within_s
+        if self._signs_timer is None or at < self._signs_timer.when():
+            if self._signs_timer is not None:
+                self._signs_timer.cancel()
+            self._signs_timer = loop.call_at(at, self._signs_late)
 
     def announce(self) -> None:
         """A follower waits until it has applied what was committed last: tell all of them now, if that is still to do."""
@@ -118,15 +203,28 @@ class Committer:
 
     def _kick(self) -> None:
         self._kick_wanted = False
-        if not self._open or self._under_way or not (self._pending or self._barriers):
+        if not self._open or self._under_way or not self._wanted:
             return
-        batch = self._take()
-        barriers, self._barriers = self._barriers, []
         stamp = self._stamp()
-        payload = encode_entry(Entry(stamp.now_ms, stamp.wall_ms, tuple(w.sealed for w in batch)))
+        signs, told = self._signs.take()
+        batch = self._take(stamp, signs)
+        barriers, self._barriers = self._barriers + told, []
+        if not self._signs:
+            self._signs_left()
+        refresh, self._refresh = self._refresh, False
+        entry = Entry(
+            stamp.now_ms,
+            stamp.wall_ms,
+            tuple(waiting.sealed for waiting in batch),
+            self._seed(),
+            self._node,
+            tuple(signs.values()),
+            refresh,
+        )
         try:
-            applied = self._log.propose(payload)
+            applied = self._log.propose(encode_entry(entry))
         except NotApplied as reason:
+            self._refresh = refresh
             for waiting in batch:
                 _fail(waiting.future, reason)
             for barrier in barriers:
@@ -137,10 +235,14 @@ class Committer:
         self._cancel_announcement()
         applied.add_done_callback(lambda done: self._done(done, batch, barriers))
 
-    def _take(self) -> list[_Waiting]:
-        """What goes into the next entry: no more than every node applies in one turn of its loop without being missed."""
-        batch: list[_Waiting] = []
+    def _take(self, stamp: Stamp, signs: dict[int, SignOfLife]) -> list[Waiting]:
+        """What goes into the next entry: no more than every node applies in one turn of its loop without being missed.
+
+        Whoever claims or reports in it is alive: that is added to ``signs``.
+        """
+        batch: list[Waiting] = []
         size, weighing = 0, Weighing(self._partitions)
+        weighing.rows = ROWS_PER_SIGN * len(signs)
         while (
             self._pending
             and len(batch) < limits.ENTRY_COMMANDS_MAX
@@ -148,15 +250,29 @@ class Committer:
             and weighing.rows < limits.ENTRY_ROWS_TARGET
         ):
             waiting = self._pending.popleft()
-            self._pending_bytes -= waiting.size_bytes
+            self._pending_bytes -= len(waiting.sealed.command)
             if waiting.future.done():
                 continue  # whoever asked has gone: it was never proposed, and need not be
             batch.append(waiting)
-            size += waiting.size_bytes
+            size += len(waiting.sealed.command)
             weighing.add(waiting.sealed)
+        supply = dict(self._company.due(stamp))
+        for queue, count in weighing.submitted.items():
+            supply[queue] = supply.get(queue, 0) + count
+        if supply:
+            room = Room(
+                limits.ENTRY_COMMANDS_MAX - len(batch),
+                limits.ENTRY_ROWS_TARGET - weighing.rows,
+                limits.ENTRY_BYTES_TARGET - size,
+            )
+            for waiting in self._company.behind(supply, room):
+                batch.append(waiting)
+                weighing.add(waiting.sealed)
+        for worker_id in weighing.workers:
+            signs.setdefault(worker_id, SignOfLife(worker_id))
         return batch
 
-    def _done(self, done: asyncio.Future[Applied], batch: list[_Waiting], barriers: list[asyncio.Future[int]]) -> None:
+    def _done(self, done: asyncio.Future[Applied], batch: list[Waiting], barriers: list[asyncio.Future[int]]) -> None:
         self._under_way = False
         error = done.exception()
         if error is not None:
@@ -166,10 +282,23 @@ class Committer:
                 _fail(barrier, error)
         else:
             self._deliver(done.result(), batch, barriers)
-        if self._pending or self._barriers:
+        if self._wanted:
             self._kick()
         elif error is None and self._open:
             self._announcement = asyncio.get_running_loop().call_later(ANNOUNCE_AFTER_S, self.announce)
+
+    def _signs_late(self) -> None:
+        """Signs of life have waited long enough for an entry that others want."""
+        self._signs_timer = None
+        self._signs_overdue = bool(self._signs)
+        self._want_kick()
+
+    def _signs_left(self) -> None:
+        """No sign of life waits any more."""
+        self._signs_overdue = False
+        if self._signs_timer is not None:
+            self._signs_timer.cancel()
+            self._signs_timer = None
 
     def _cancel_announcement(self) -> None:
         if self._announcement is not None:
@@ -177,7 +306,7 @@ class Committer:
             self._announcement = None
 
     @staticmethod
-    def _deliver(applied: Applied, batch: list[_Waiting], barriers: list[asyncio.Future[int]]) -> None:
+    def _deliver(applied: Applied, batch: list[Waiting], barriers: list[asyncio.Future[int]]) -> None:
         for waiting, outcome in zip(batch, applied.outcomes, strict=True):
             if not waiting.future.done():
                 waiting.future.set_result((outcome, applied.sequence))
@@ -186,7 +315,7 @@ class Committer:
                 barrier.set_result(applied.sequence)
 
 
-def _fail(future: asyncio.Future[tuple[Outcome, int]] | asyncio.Future[int], error: BaseException) -> None:
+def _fail(future: asyncio.Future[Decided] | asyncio.Future[int], error: BaseException) -> None:
     if not future.done():
         future.set_exception(error)
         # Whoever asked may have gone meanwhile; an exception that nobody collects is no event worth a log line.

@@ -30,6 +30,8 @@ MEMBERS_MAX = 15
 """Beyond this many, every entry waits for more disks than it gains safety from."""
 HEARTBEATS_PER_ELECTION_MIN = 3
 """An election must not be caused by one or two late heartbeats."""
+HEARTBEATS_PER_LIMIT_MIN = 2
+"""A worker must not be given up because of one late heartbeat."""
 ANY_HOST = frozenset({"0.0.0.0", "::"})
 MISSING: Final = object()
 
@@ -109,7 +111,30 @@ class Http(Section, frozen=True):
     max_wait_s: Annotated[
         float, Meta(ge=0, le=limits.WAIT_S_MAX, description=f"a number from 0 to {limits.WAIT_S_MAX:g}")
     ] = limits.WAIT_S_MAX
-    """The longest that a request may wait for a message; a longer ``wait`` is cut to this."""
+    """The longest that a request may wait for a message or a task; a longer ``wait`` is cut to this."""
+
+
+Seconds = Annotated[
+    float,
+    Meta(
+        ge=limits.HEARTBEAT_MS_MIN / 1000,
+        le=limits.HEARTBEAT_MS_MAX / 1000,
+        description=f"a number from {limits.HEARTBEAT_MS_MIN / 1000:g} to {limits.HEARTBEAT_MS_MAX / 1000:g}",
+    ),
+]
+
+
+class Tasks(Section, frozen=True):
+    """What queues and workers get that are not told otherwise. It holds for what is made from now on."""
+
+    worker_heartbeat_s: Seconds = 5
+    """How often a worker gives a sign of life."""
+    worker_dead_after_s: Seconds = 15
+    """A worker that is silent for so long, in cluster time, is DEAD, and its tasks go to others."""
+    default_attempts: Annotated[
+        int, Meta(ge=1, le=limits.ATTEMPTS_MAX, description=f"an integer from 1 to {limits.ATTEMPTS_MAX}")
+    ] = 3
+    """How often a task is tried before it is FAILED."""
 
 
 class Auth(Section, frozen=True):
@@ -140,6 +165,8 @@ class Config(Section, frozen=True):
     """The replicated log."""
     http: Http = Http()
     """The HTTP side."""
+    tasks: Tasks = Tasks()
+    """What queues and workers get that are not told otherwise."""
     auth: Auth = Auth()
     """Who may do what."""
     log: Log = Log()
@@ -223,7 +250,7 @@ Complaint = tuple[str, str]
 
 def _contradictions(source: Source, base: Path) -> list[Complaint]:
     """Judge what could be read; what could not is None here and was complained about."""
-    return [*_membership(source), *_timing(source), *_exposure(source), *_files(source, base)]
+    return [*_membership(source), *_timing(source), *_silence(source), *_exposure(source), *_files(source, base)]
 
 
 def _membership(source: Source) -> Iterator[Complaint]:
@@ -265,6 +292,15 @@ def _timing(source: Source) -> Iterator[Complaint]:
     if patience and heartbeat and patience[0] < HEARTBEATS_PER_ELECTION_MIN * heartbeat:
         limit = f"{HEARTBEATS_PER_ELECTION_MIN} times heartbeat_ms = {heartbeat}"
         yield place, f"{place}: {patience[0]} is less than {limit}\nOne late heartbeat would depose a healthy leader."
+
+
+def _silence(source: Source) -> Iterator[Complaint]:
+    heartbeat = source.get("tasks.worker_heartbeat_s", Tasks().worker_heartbeat_s)
+    dead_after = source.get("tasks.worker_dead_after_s", Tasks().worker_dead_after_s)
+    place = "tasks.worker_dead_after_s"
+    if heartbeat and dead_after and dead_after < HEARTBEATS_PER_LIMIT_MIN * heartbeat:
+        limit = f"{HEARTBEATS_PER_LIMIT_MIN} times worker_heartbeat_s = {heartbeat:g}"
+        yield place, f"{place}: {dead_after:g} is less than {limit}\nOne late heartbeat would cost a healthy worker its tasks."
 
 
 def _exposure(source: Source) -> Iterator[Complaint]:

@@ -6,11 +6,14 @@ are moments on the core's monotonic clock; nothing here waits longer than the de
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 from quorl.cluster.machine.outcomes import Outcome
-from quorl.cluster.protocol.entry import Sealed
+from quorl.cluster.node.subjects import Subject
+from quorl.cluster.protocol.entry import Sealed, SignOfLife
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
+from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer, Call
 
@@ -52,6 +55,24 @@ class Core(Protocol):
         ``OutcomeUnknown``.
         """
 
+    async def claim(
+        self, sealed: Sealed, claim: Claim, until: float, news: GetDirectives | None = None
+    ) -> tuple[Outcome, int] | None:
+        """Commit a claim at the leader once there is something for it, a refusal included. Raises as ``submit``.
+
+        None when the time is over, when its worker has been silent for half of what it may be, or when what ``news``
+        asks for is answered differently than when the claim came.
+        """
+
+    async def sign(self, signs: Sequence[SignOfLife]) -> int:
+        """At the leader: put signs of life into the next entry; gives its sequence. Raises as ``submit``."""
+
+    def note(self, sign: SignOfLife) -> None:
+        """At the leader: put a sign of life into an entry soon; nobody waits for it."""
+
+    async def dead_after_ms(self, worker_id: int) -> int | None:
+        """Return how long a worker may stay silent; None if none with that id is alive, as far as is known here."""
+
     async def barrier(self) -> int:
         """At the leader: a sequence that contains every write acknowledged before this call. Raises as ``submit``."""
 
@@ -67,8 +88,8 @@ class Core(Protocol):
     async def render(self, value: Reply | Rejection) -> Reply | Rejection:
         """Turn what the machine decided into what is answered (messages are read from storage)."""
 
-    async def wait_topic(self, topic: str, sequence: int, deadline: float) -> bool:
-        """Wait until something happened to the topic after ``sequence``; False at the deadline."""
+    async def wait_news(self, subject: Subject, sequence: int, deadline: float) -> bool:
+        """Wait until something happened to the subject after ``sequence``; False at the deadline."""
 
     def inspect(self, request: Inspection[Any]) -> Reply:
         """Answer a question about this node."""

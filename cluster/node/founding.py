@@ -2,19 +2,27 @@
 
 Every answer is ``{"status": "success" | "failure", …}``. Wrong input is 400, an unknown topic or id 404, a second
 creation 409; that there is no new message is a failure with status 200, because nothing went wrong.
+
+Two routes have shapes of their own: ``/all_heartbeats`` answers ``{"<worker>": {"last_heartbeat": …, "status": …}}``, and
+``/results/{id}`` answers ``{"<id>": {"status": "success", "result": "20"}}``, where a result is text.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
+from urllib.parse import unquote
 
 import msgspec
+from typing_extensions import override
 
 from quorl.cluster.machine.queries import Names
+from quorl.cluster.machine.worker_queries import BeatLog
 from quorl.cluster.node.visit import Asked, Scene
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Operation, Reply, Request
 from quorl.cluster.protocol.operations import BY_REQUEST
 from quorl.cluster.protocol.plans import ReadOptions
@@ -143,6 +151,20 @@ def _size(reply: Reply) -> dict[str, Any]:
     return {"size": reply.size, "total": reply.total}
 
 
+def _heartbeats(reply: Reply) -> dict[str, Any]:
+    assert isinstance(reply, BeatLog)
+    return dict(reply.beats)
+
+
+def _result(reply: Reply) -> dict[str, Any]:
+    assert isinstance(reply, k.TaskResult)
+    text = bytes(reply.result).decode()
+    if text.startswith('"'):
+        text = msgspec.json.decode(text, type=str)
+    result = text if reply.status == "SUCCESS" else None
+    return {reply.id: {"status": reply.status.lower(), "result": result}}
+
+
 # -- the routes ----------------------------------------------------------------------------------------------------
 class _Way(NamedTuple):
     """One method of a route: what it takes, what that means as a row of the table, and what is said to the reply."""
@@ -151,6 +173,8 @@ class _Way(NamedTuple):
     row: Operation
     means: Callable[[Any], Request[Any]]
     says: Callable[[Reply], dict[str, Any]]
+    bare: bool = False
+    """Whether that is the whole answer, without a status of its own."""
 
 
 class Route:
@@ -159,7 +183,7 @@ class Route:
     def __init__(self, path: str, ways: dict[str, _Way]) -> None:
         self._path = path
         self._ways = ways
-        self._says = {way.row.name: way.says for way in ways.values()}
+        self._by_name = {way.row.name: way for way in ways.values()}
 
     def decode(self, call: Call) -> Asked:
         """Return what a call means; raises ``ProtocolError``."""
@@ -181,7 +205,8 @@ class Route:
 
     def reply(self, row: Operation, reply: Reply) -> Answer:
         """See ``Voice``."""
-        body = {"status": "success"} | self._says[row.name](reply)
+        way = self._by_name[row.name]
+        body = way.says(reply) if way.bare else {"status": "success"} | way.says(reply)
         return Answer(200, {"content-type": "application/json"}, msgspec.json.encode(body))
 
     def problem(self, problem: Problem, scene: Scene) -> Answer:
@@ -191,6 +216,27 @@ class Route:
         status = 400 if problem.code == "validation_failed" else answer.status
         body = {"status": "failure", "message": document.detail, "code": document.code, "hint": document.hint}
         return Answer(status, answer.headers | {"content-type": "application/json"}, msgspec.json.encode(body))
+
+
+class _ResultRoute(Route):
+    """The result of one task, whose id stands in the path."""
+
+    def __init__(self, in_path: str) -> None:
+        self._id = unquote(in_path, errors="replace")
+        super().__init__(
+            _RESULTS + in_path, {"GET": _Way(_Nothing, BY_REQUEST[k.GetResult], self._means, _result, True)}
+        )
+
+    def _means(self, _taken: _Nothing) -> k.GetResult:
+        return k.GetResult(id=self._id)
+
+    @override
+    def problem(self, problem: Problem, scene: Scene) -> Answer:
+        """See ``Voice``: that there is no such task is told in the shape of a result."""
+        answer = super().problem(problem, scene)
+        if problem.code != "task_not_found":
+            return answer
+        return answer._replace(body=msgspec.json.encode({self._id: {"status": "not_found", "result": None}}))
 
 
 def _from_query(way: _Way, call: Call) -> tuple[_Input, ReadOptions]:
@@ -217,13 +263,18 @@ def _ways() -> dict[str, dict[str, _Way]]:
         "/producer/produce": {"POST": _Way(_Message, row[t.Append], _append, _produced)},
         "/consumer/consume": {"GET": _Way(_Consumer, row[t.Consume], _consume, _consumed)},
         "/size": {"GET": _Way(_MaybeConsumer, row[t.GetSize], _get_size, _size)},
+        "/all_heartbeats": {"GET": _Way(_Nothing, row[w.ListWorkers], lambda _: w.ListWorkers(), _heartbeats, True)},
     }
 
 
+_RESULTS = "/results/"
 _ROUTES = {path: Route(path, ways) for path, ways in _ways().items()}
-assert tuple(_ROUTES) == FOUNDING_PATHS
+assert (*_ROUTES, _RESULTS + "{id}") == FOUNDING_PATHS
 
 
 def route_of(path: str) -> Route | None:
     """Return the founding route at a path, if there is one."""
+    in_path = path.removeprefix(_RESULTS)
+    if in_path and in_path != path and "/" not in in_path:
+        return _ResultRoute(in_path)
     return _ROUTES.get(path)

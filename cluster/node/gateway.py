@@ -7,26 +7,31 @@ the caller asked to wait; what the answer says about the outcome is true.
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Protocol
 
-import msgspec
 import structlog
 
 from quorl.cluster.node import founding
+from quorl.cluster.node.claiming import Claiming
 from quorl.cluster.node.core import Core, Peers
 from quorl.cluster.node.forwarding import Leading, gave_up, sequence_of
+from quorl.cluster.node.gathering import Gathering
 from quorl.cluster.node.polls import LongPolls
 from quorl.cluster.node.reading import Reading
+from quorl.cluster.node.sealing import Sealer, patient
+from quorl.cluster.node.syncing import Syncing
 from quorl.cluster.node.visit import Asked, Declined, PlainVoice, Scene, Visit, Voice
 from quorl.cluster.node.writing import Writing
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol.entry import Sealed, encode_command
+from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Command
+from quorl.cluster.protocol.leases import Claim, Sync
 from quorl.cluster.protocol.problems import Problem, ProtocolError
+from quorl.cluster.protocol.queues import Defaults
+from quorl.cluster.protocol.tasks import GetResult, GetTask
 from quorl.cluster.protocol.wire import Answer, Call, decode
 
 DEADLINE_S = 10.0
@@ -60,6 +65,7 @@ class Gateway:
         deadline_s: float = DEADLINE_S,
         leader_wait_s: float = LEADER_WAIT_S,
         wait_s_max: float = limits.WAIT_S_MAX,
+        defaults: Defaults | None = None,
         log: Log | None = None,
     ) -> None:
         self._core = core
@@ -70,8 +76,11 @@ class Gateway:
         self._log: Log = structlog.get_logger() if log is None else log
         self._polls = LongPolls(core)
         leading = Leading(core, peers, leader_wait_s)
-        self._writing = Writing(core, leading, self._polls)
+        self._sealer = Sealer(defaults or Defaults())
         self._reading = Reading(core, leading, self._polls)
+        claiming = Claiming(core)
+        syncing = Syncing(core, claiming, Gathering(core, leading), self._reading, self._sealer)
+        self._writing = Writing(core, leading, self._polls, claiming, syncing)
         self._voice = PlainVoice()
         self.running = 0
         """Calls that are being answered."""
@@ -124,10 +133,10 @@ class Gateway:
         row, request, options = asked
         now, key = self._core.monotonic(), options.key or self._new_key()
         wait_s, answer_s = self._patience(call, asked)
-        sealed = patient = None
-        if isinstance(request, Command):
-            sealed = _sealed(row.name, request, key)
-            patient = _patient(sealed, request) if wait_s > 0 else None
+        sealed = waiting = None
+        if isinstance(request, Command) and not isinstance(request, Sync):
+            sealed = self._sealer.seal(row.name, request, key)
+            waiting = patient(sealed, request) if isinstance(request, t.Consume) and wait_s > 0 else None
         ready_until = now + _TRYING_SHARE * answer_s
         return Visit(
             call,
@@ -138,7 +147,7 @@ class Gateway:
             scene,
             key,
             sealed,
-            patient,
+            waiting,
             ready_until,
             now + wait_s,
             ready_until + wait_s,
@@ -175,8 +184,12 @@ class Gateway:
     async def _routed(self, visit: Visit) -> Answer:
         if visit.row.writes:
             return await self._writing.write(visit)
-        if isinstance(visit.request, t.ListTopics) and isinstance(visit.voice, founding.Route):
-            return await self._reading.list_names(visit)
+        if isinstance(visit.voice, founding.Route):
+            match visit.request:
+                case t.ListTopics():
+                    return await self._reading.list_names(visit)
+                case w.ListWorkers():
+                    return await self._reading.log_of_heartbeats(visit)
         return await self._reading.read(visit)
 
     def _request_id(self, call: Call) -> str:
@@ -199,24 +212,14 @@ class Gateway:
 
 def _wait_s(call: Call, asked: Asked) -> float:
     """The seconds that the caller wants to wait, or what a forwarding node says is left of them."""
-    wait_s = asked.request.wait if isinstance(asked.request, (t.Browse, t.Consume)) else 0.0
+    match asked.request:
+        case t.Browse() | t.Consume() | GetTask() | GetResult() | Claim():
+            wait_s = asked.request.wait
+        case Sync(claim=wish):
+            wait_s = wish.wait if wish else 0.0
+        case _:
+            wait_s = 0.0
     left_ms = call.headers.get("quorl-wait-ms", "")
     if asked.options.hops and left_ms.isdecimal() and len(left_ms) < 10:
         return min(wait_s, int(left_ms) / 1000)
     return wait_s
-
-
-def _sealed(name: str, request: Command[Any], key: str) -> Sealed:
-    """The command for the log. How long a caller wants to wait is no part of it: a repeat may have less time left."""
-    if isinstance(request, t.Consume):
-        request = msgspec.structs.replace(request, wait=0)
-    command = encode_command(request)
-    digest = hashlib.blake2b(name.encode() + b"\0" + command, digest_size=16).digest()
-    return Sealed(key, digest, command)
-
-
-def _patient(sealed: Sealed, request: Command[Any]) -> Sealed | None:
-    """The same ``Consume`` for every try but the last: if it finds nothing, that is no outcome yet."""
-    if not isinstance(request, t.Consume):
-        return None
-    return msgspec.structs.replace(sealed, command=encode_command(msgspec.structs.replace(request, wait=1)))

@@ -1,16 +1,19 @@
-"""What nodes ask each other, beside forwarding: a barrier for a read, and pieces of a snapshot."""
+"""What nodes ask each other, beside forwarding: a barrier for a read, heartbeats into an entry, pieces of a snapshot."""
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
+from collections.abc import Sequence
 from typing import Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
 from quorl.cluster.consensus.port import Damaged, NotApplied, Offload, OutcomeUnknown, Snapshot, StateFiles
+from quorl.cluster.node.gathering import decode_signs
 from quorl.cluster.node.upkeep import PIECE_BYTES
+from quorl.cluster.protocol.entry import SignOfLife
 from quorl.cluster.protocol.wire import Answer, Call
 
 PREFIX = "/internal/"
@@ -28,6 +31,9 @@ class Leading(Protocol):
 
     async def barrier(self) -> int:
         """A sequence that contains every write acknowledged before this call."""
+
+    async def sign(self, signs: Sequence[SignOfLife]) -> int:
+        """Put signs of life into the next entry; gives its sequence."""
 
     def first_index(self) -> int:
         """The oldest entry that this node's log still holds."""
@@ -52,6 +58,8 @@ class Internal:
         match call.path.removeprefix(PREFIX).split("/"):
             case ["barrier"]:
                 return await self._barrier()
+            case ["beats"]:
+                return await self._beats(call.body)
             case ["snapshot"]:
                 return await self._copy()
             case ["snapshot", name]:
@@ -64,6 +72,18 @@ class Internal:
             return _json(503, {"code": "no_leader"})
         try:
             return _json(200, {"sequence": await self._node.barrier()})
+        except (NotApplied, OutcomeUnknown) as error:
+            return _json(503, {"code": "no_leader", "detail": str(error)})
+
+    async def _beats(self, body: bytes) -> Answer:
+        try:
+            signs = decode_signs(body)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            return _json(400, {"code": "invalid_parameter", "detail": str(error)})
+        if not self._node.leads():
+            return _json(503, {"code": "no_leader"})
+        try:
+            return _json(200, {"sequence": await self._node.sign(signs)})
         except (NotApplied, OutcomeUnknown) as error:
             return _json(503, {"code": "no_leader", "detail": str(error)})
 

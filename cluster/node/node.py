@@ -10,7 +10,7 @@ import asyncio
 import itertools
 import random
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from quorl.cluster.consensus.align import align
@@ -32,25 +32,28 @@ from quorl.cluster.consensus.port import (
     StateFiles,
     Status,
 )
-from quorl.cluster.consensus.replica import TICK_S, Callbacks, Identity, Replica
+from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
 from quorl.cluster.machine.schema import OtherVersion, StateError
-from quorl.cluster.node.committer import Committer
 from quorl.cluster.node.core import Logger, Peers
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
+from quorl.cluster.node.leadership import Leadership, Outside
 from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.outage import Standing, explain
-from quorl.cluster.node.timekeeper import Stamp, Timekeeper
+from quorl.cluster.node.subjects import Subject
+from quorl.cluster.node.timekeeper import Timekeeper
 from quorl.cluster.node.upkeep import CatchUp, Trimming
 from quorl.cluster.node.visit import Declined
 from quorl.cluster.node.watch import Watch
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.entry import Sealed, encode_command
+from quorl.cluster.protocol.entry import Sealed, SignOfLife
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
+from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.problems import Problem
-from quorl.cluster.protocol.system import ClusterInfo, Found
+from quorl.cluster.protocol.queues import Defaults
+from quorl.cluster.protocol.system import ClusterInfo
 from quorl.cluster.protocol.wire import Answer, Call
 
 CLUSTER_HEADER = "quorl-cluster"
@@ -70,6 +73,8 @@ class Settings(NamedTuple):
     snapshot_every: int = 50_000
     log_bytes_max: int = 64 * 1024 * 1024
     wait_s_max: float = limits.WAIT_S_MAX
+    defaults: Defaults = Defaults()
+    """What queues and workers get that are not told otherwise."""
 
 
 class Ports(NamedTuple):
@@ -112,11 +117,8 @@ class Node:
         self._watch = Watch(ports.clock.monotonic)
         self._time = Timekeeper(ports.clock)
         self._members = Members(settings.members, settings.name, ports.clock)
-        self._serving_term = 0
         self._told: tuple[str | None, int] = (None, 0)
         """The leader and the term that the log heard of last."""
-        self._cleared_s = 0.0
-        self._founding = False
         self._stopping = False
         self._left = False
         self._closed = False
@@ -127,7 +129,13 @@ class Node:
         self._incarnation = ports.new_token()
         self._peers = _SameCluster(ports.peers, self._cluster_id)
         self.gateway = Gateway(
-            self, self._peers, self._new_key, ports.new_token, log=ports.log, wait_s_max=settings.wait_s_max
+            self,
+            self._peers,
+            self._new_key,
+            ports.new_token,
+            log=ports.log,
+            wait_s_max=settings.wait_s_max,
+            defaults=settings.defaults,
         )
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -156,7 +164,17 @@ class Node:
             Callbacks(self._apply, self._snapshot_needed, self._on_changed, self._on_died),
             has_room=lambda: ports.disk.free_bytes() > limits.DISK_SPARE_BYTES,
         )
-        self._committer = Committer(self.replica, self._stamp, self._partitions)
+        outside = Outside(
+            self.name,
+            ports.clock,
+            ports.dice,
+            ports.new_token,
+            self.replica,
+            self.replica.status,
+            lambda: self.machine,
+            store.term_at,
+        )
+        self._lead = Leadership(outside, self._time)
         self._trimming = Trimming(ports.states, ports.offload, self.replica.trim, settings.snapshot_every, ports.log)
         self._catch_up = CatchUp(
             ports.states, ports.offload, self._peers, ports.disk, ports.clock, self._install, ports.log
@@ -184,9 +202,10 @@ class Node:
         """Leave gracefully: hand over, finish what runs, let go of the disk."""
         self._stopping = True
         self.gateway.drain()
+        self._lead.parking.drain()
         await self._hand_over()
         self._left = True
-        self._committer.step_aside(NotApplied("shutting_down", f"{self.name} is shutting down"))
+        self._lead.step_aside(NotApplied("shutting_down", f"{self.name} is shutting down"))
         await self._finish_calls()
         await self._catch_up.close()
         await self._trimming.close()
@@ -209,7 +228,7 @@ class Node:
         deadline = self.monotonic() + _HAND_OVER_S
         engine = self.replica.engine
         while engine.leads and len(self._members) > 1 and self.monotonic() < deadline and engine.fatal is None:
-            if self._committer.idle:
+            if self._lead.committer.idle:
                 engine.leaving = True
                 engine.hand_over()
             await self._watch.wait_changed(min(deadline, self.monotonic() + self._settings.timing.heartbeat_s))
@@ -223,6 +242,7 @@ class Node:
     def _apply(self, index: int, term: int, payload: bytes) -> Applied:
         applied = self.machine.apply(index, term, payload)
         self._watch.applied(applied.sequence, applied.events)
+        self._lead.applied(applied.events)
         for event in applied.events:
             if isinstance(event, CommandSpoiled | EntrySkipped):
                 self._ports.log.warning("entry_spoiled", index=index, reason=event.reason)
@@ -234,58 +254,15 @@ class Node:
     def _on_changed(self) -> None:
         status = self.replica.status()
         leads = status.role is Role.LEADER and self.replica.engine.fatal is None
-        self._time.look(deciding=leads and status.quorum_fresh)
         if self._told != (status.leader, status.term):
             self._told = (status.leader, status.term)
             self._ports.log.info("leader_changed", leader=status.leader, term=status.term)
-        if leads and self._serving_term != status.term:
-            if self._store.term_at(status.applied_index) == status.term:
-                self._begin_to_serve(status)
-        elif not leads and self._serving_term:
-            self._serving_term = 0
-            self._committer.step_aside(NotApplied("no_leader", f"{self.name} does not lead any more"))
-        if self.machine.due and self.leads() and self._committer.idle and not self._stopping:
-            self._clear()
+        self._lead.look(status, leads=leads, stopping=self._stopping)
         self._watch.changed()
-
-    def _clear(self) -> None:
-        """Nobody asks for anything: an empty entry per tick, and no faster, lets the machine go on with what it left."""
-        now = self.monotonic()
-        if now - self._cleared_s >= TICK_S:
-            self._cleared_s = now
-            _ = self._committer.barrier()
-
-    def _begin_to_serve(self, status: Status) -> None:
-        """Everything that older leaders committed is applied here: this node may stamp and decide."""
-        self._serving_term = status.term
-        self._time.take_over(self.machine.now_ms)
-        self._committer.lead()
-        if self.machine.cluster_id is None and not self._founding:
-            self._founding = True
-            command = encode_command(Found(cluster_id=self._ports.new_token()))
-            founded = self._committer.submit(Sealed(None, b"", command))
-            founded.add_done_callback(self._founded)
-
-    def _founded(self, done: asyncio.Future[tuple[Outcome, int]]) -> None:
-        self._founding = False
-        if not done.cancelled():
-            done.exception()
 
     def _on_died(self, reason: str) -> None:
         if not self.died.done():
             self.died.set_result(reason)
-
-    def _stamp(self) -> Stamp:
-        status = self.replica.status()
-        self._time.look(deciding=status.quorum_fresh)
-        return self._time.stamp()
-
-    def _partitions(self, topic: str) -> int | None:
-        try:
-            return self.machine.partitions(topic)
-        except sqlite3.Error:
-            # What a broken disk means is judged where the entry is applied; until then the topic counts as the largest.
-            return limits.PARTITIONS_MAX
 
     def _new_key(self) -> str:
         # In sequence, because keys that lie together cost the receipts' index one page instead of one page each.
@@ -346,7 +323,7 @@ class Node:
         door = self._internal if call.path.startswith(PREFIX) else self.gateway
         answer = await door.handle(call)
         if sender is not None:
-            self._committer.announce()  # that node waits until it has applied what this answer tells of
+            self._lead.committer.announce()  # that node waits until it has applied what this answer tells of
         return answer
 
     def _cluster_id(self) -> str:
@@ -366,7 +343,7 @@ class Node:
     def leads(self) -> bool:
         """See ``Core``. Asked several times per request, so it does without the whole ``status``."""
         engine = self.replica.engine
-        return engine.leads and self._serving_term == engine.term and not self._left
+        return engine.leads and self._lead.term == engine.term and not self._left
 
     def sequence(self) -> int:
         """See ``Core``."""
@@ -387,13 +364,35 @@ class Node:
     async def submit(self, sealed: Sealed) -> tuple[Outcome, int]:
         """See ``Core``."""
         self._check_serving()
-        # Shielded: a client that goes away must not take an entry with it that may be decided already.
-        return await asyncio.shield(self._committer.submit(sealed))
+        return await self._lead.submit(sealed)
 
     async def barrier(self) -> int:
         """See ``Core``."""
         self._check_serving()
-        return await asyncio.shield(self._committer.barrier())
+        return await self._lead.barrier()
+
+    async def claim(
+        self, sealed: Sealed, claim: Claim, until: float, news: GetDirectives | None = None
+    ) -> tuple[Outcome, int] | None:
+        """See ``Core``."""
+        self._check_serving()
+        return await self._lead.claim(sealed, claim, until, news)
+
+    async def sign(self, signs: Sequence[SignOfLife]) -> int:
+        """See ``Core``."""
+        self._check_serving()
+        return await self._lead.sign(signs)
+
+    def note(self, sign: SignOfLife) -> None:
+        """See ``Core``."""
+        if self.leads():
+            self._lead.note(sign)
+
+    async def dead_after_ms(self, worker_id: int) -> int | None:
+        """See ``Core``."""
+        await self._until_readable()
+        found = self.machine.worker(worker_id)
+        return found.dead_after_ms if found is not None and found.alive else None
 
     def _check_serving(self) -> None:
         if self._stopping:
@@ -413,9 +412,9 @@ class Node:
                 return leader
             await self._watch.wait_changed(deadline)
 
-    async def wait_topic(self, topic: str, sequence: int, deadline: float) -> bool:
+    async def wait_news(self, subject: Subject, sequence: int, deadline: float) -> bool:
         """See ``Core``."""
-        return await self._watch.wait_topic(topic, sequence, deadline)
+        return await self._watch.wait_news(subject, sequence, deadline)
 
     async def read(self, request: Query[Any]) -> Reply | Rejection:
         """See ``Core``."""

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from quorl.cluster.node.core import Core
+from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.visit import Declined
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.problems import Problem
@@ -36,11 +37,11 @@ class LongPolls:
         finally:
             self._count -= 1
 
-    async def wait_topic(self, topic: str, sequence: int, until: float) -> bool:
-        """Wait until something happened to a topic after ``sequence``; False when the time is over or the node stops."""
+    async def wait_news(self, subject: Subject, sequence: int, until: float) -> bool:
+        """Wait until something happened to a subject after ``sequence``; False when the time is over or the node stops."""
         if self.draining or self._core.monotonic() >= until:
             return False
-        task = asyncio.ensure_future(self._core.wait_topic(topic, sequence, until))
+        task = asyncio.ensure_future(self._core.wait_news(subject, sequence, until))
         self._waiting[task] = None
         try:
             await asyncio.wait([task])

@@ -7,16 +7,20 @@ gets a barrier from the leader, asked for after the read arrived, and waits for 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.machine.queries import BadCursor, BadStart, ListNames, Names
+from quorl.cluster.machine.worker_queries import BeatLog, Heartbeats
 from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
 from quorl.cluster.node.forwarding import Leading
 from quorl.cluster.node.polls import LongPolls
+from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.visit import Declined, Visit
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.problems import Problem, problem_of
@@ -44,21 +48,27 @@ class Reading:
         if isinstance(request, Inspection):
             return visit.voice.reply(visit.row, self._core.inspect(request))
         assert isinstance(request, Query)
-        await self._become_fresh(visit)
+        await self.become_fresh(visit)
         try:
-            if isinstance(request, t.Browse):
-                value = await self._browse(request, visit.poll_until)
-            else:
-                value = await self._core.read(request)
+            value = await self._value(request, visit.poll_until)
         except (BadStart, BadCursor) as error:
             raise Declined(Problem("invalid_parameter", str(error))) from error
         if isinstance(value, Rejection):
             return visit.voice.problem(problem_of(value), visit.scene)
         return visit.voice.reply(visit.row, value)
 
+    async def _value(self, request: Query[Any], poll_until: float) -> Reply | Rejection:
+        match request:
+            case t.Browse():
+                return await self._browse(request, poll_until)
+            case k.GetTask() | k.GetResult():
+                return await self._finished(request, poll_until)
+            case _:
+                return await self._core.read(request)
+
     async def list_names(self, visit: Visit) -> Answer:
         """Answer with the names of all topics at once; others have their turn between one page of them and the next."""
-        await self._become_fresh(visit)
+        await self.become_fresh(visit)
         names: list[str] = []
         while True:
             page = await self._core.read(ListNames(after=names[-1] if names else "", limit=limits.PAGE_ITEMS_MAX))
@@ -74,12 +84,30 @@ class Reading:
             value = await self._core.read(request)
             if not isinstance(value, t.MessagePage) or value.items:
                 return value
-            if not await self._polls.wait_topic(request.topic, sequence, poll_until):
+            if not await self._polls.wait_news(Subject("topic", request.topic), sequence, poll_until):
                 return value
             if request.start == "latest":  # which would by now lie behind the very message that was waited for
                 request = msgspec.structs.replace(request, start=str(value.next))
 
-    async def _become_fresh(self, visit: Visit) -> None:
+    async def log_of_heartbeats(self, visit: Visit) -> Answer:
+        """Answer with the last heartbeat of every worker."""
+        await self.become_fresh(visit)
+        log = await self._core.read(Heartbeats())
+        assert isinstance(log, BeatLog)
+        return visit.voice.reply(visit.row, log)
+
+    async def _finished(self, request: k.GetTask | k.GetResult, poll_until: float) -> Reply | Rejection:
+        """The task or its result, once it is finished or the time is over."""
+        while True:
+            sequence = self._core.sequence()
+            value = await self._core.read(request)
+            if not isinstance(value, k.TaskInfo | k.TaskResult) or value.status in k.FINAL:
+                return value
+            if not await self._polls.wait_news(Subject("task", request.id), sequence, poll_until):
+                return value
+
+    async def become_fresh(self, visit: Visit) -> None:
+        """Wait until this node's copy is as fresh as the call asks for; raises ``Declined``."""
         needed = visit.options.min_sequence
         if visit.options.consistency == "linearizable":
             needed = max(needed, await self._barrier(visit))

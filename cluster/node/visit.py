@@ -8,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
+from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.protocol.entry import Sealed
 from quorl.cluster.protocol.grammar import Operation, Reply, Request
-from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.problems import CATALOGUE, Problem
 from quorl.cluster.protocol.wire import Answer, Call, Options, answer_problem, answer_reply
 
 
@@ -73,7 +74,7 @@ class Visit:
     scene: Scene
     key: str
     sealed: Sealed | None
-    """For a write: the command with its key, the same at every try."""
+    """For a write that is one command: it, with its key, the same at every try."""
     patient: Sealed | None
     """For a ``Consume`` whose caller waits: the command as long as it is not the last try."""
     ready_until: float
@@ -86,3 +87,14 @@ class Visit:
     """When the answer leaves, whatever it is."""
     maybe_applied: bool = False
     """Whether something may have been done, of which no outcome is known."""
+
+
+_TRY_ELSEWHERE = {"no_leader", "no_quorum", "not_ready", "shutting_down"}
+
+
+def refuse_if_final(visit: Visit, reason: NotApplied) -> None:
+    """Let the visit go on only if trying elsewhere may help, or an earlier try may have done something."""
+    if reason.code in _TRY_ELSEWHERE or visit.maybe_applied:
+        return
+    assert reason.code in CATALOGUE, f"no problem is called {reason.code}"
+    raise Declined(Problem(reason.code, str(reason)))

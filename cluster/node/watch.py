@@ -1,8 +1,8 @@
 """Waking: who waits for something to be applied is woken by it, not by a timer, and in the order of asking.
 
-Invariants: at most half of those in the heap, and a few, have given up. No topic is remembered for longer than others
-come after it; a topic that is not remembered counts as changed at the floor, so that a waiter looks once too often
-rather than waits for what has happened.
+Invariants: at most half of those in the heap, and a few, have given up. No subject is remembered for longer than others
+of its kind come after it; one that is not remembered counts as changed at the floor, so that a waiter looks once too
+often rather than waits for what has happened.
 """
 
 from __future__ import annotations
@@ -12,28 +12,50 @@ import heapq
 from collections.abc import Callable
 from itertools import count
 
-from quorl.cluster.machine.events import Appended, Event, TopicCreated, TopicDeleted
+from quorl.cluster.machine.events import Event
+from quorl.cluster.node.subjects import Kind, Subject, subject_of
 
 _GIVEN_UP_MIN = 64
 """So many that have given up are not worth looking through the heap for."""
-_TOPICS_REMEMBERED_MAX = 10_000
+_SUBJECTS_REMEMBERED_MAX = 10_000
+"""Of each kind: tasks come and go by the thousand, and must not make topics forgotten."""
+
+
+class _Memory:
+    """When the subjects of one kind changed last."""
+
+    def __init__(self, floor: int) -> None:
+        self.latest: dict[str | int, int] = {}
+        """The last change of each, the longest unchanged first."""
+        self._floor = floor
+        """None that is not among the latest has changed after this."""
+
+    def note(self, name: str | int, sequence: int) -> None:
+        """Note a change; what changed the longest ago makes room for it."""
+        self.latest.pop(name, None)
+        self.latest[name] = sequence
+        if len(self.latest) > _SUBJECTS_REMEMBERED_MAX:
+            self._floor = self.latest.pop(next(iter(self.latest)))
+
+    def last(self, name: str | int) -> int:
+        """The last change of one, or a moment after which it certainly has not changed."""
+        return self.latest.get(name, self._floor)
 
 
 class Watch:
-    """The sequences and topics that requests on this node wait for."""
+    """The sequences and subjects that requests on this node wait for."""
 
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._ticket = count()
         self._sequences: list[tuple[int, int, asyncio.Future[bool]]] = []
-        self._topics: dict[str, dict[asyncio.Future[bool], None]] = {}
+        self._subjects: dict[Subject, dict[asyncio.Future[bool], None]] = {}
         self._changed: dict[asyncio.Future[bool], None] = {}
         self._sequence = 0
         self._given_up = 0
-        self._latest: dict[str, int] = {}
-        """The last change of topics, the longest unchanged first."""
+        self._memories: dict[Kind, _Memory] = {}
         self._floor = 0
-        """No topic that is not among the latest has changed after this."""
+        """Nothing is known of what happened before this."""
 
     def applied(self, sequence: int, events: list[Event]) -> None:
         """Tell what an entry did."""
@@ -43,21 +65,21 @@ class Watch:
             self._given_up -= future.done()
             _wake(future)
         for event in events:
-            match event:
-                case Appended(topic=name) | TopicCreated(topic=name) | TopicDeleted(topic=name):
-                    self._remember(name, sequence)
-                    for future in self._topics.pop(name, ()):
-                        _wake(future)
+            subject = subject_of(event)
+            if subject is not None:
+                self._memory(subject.kind).note(subject.name, sequence)
+                for future in self._subjects.pop(subject, ()):
+                    _wake(future)
 
     def replaced(self, sequence: int) -> None:
         """The whole state was replaced: anything may have happened."""
         self.applied(sequence, [])
-        self._latest.clear()
+        self._memories.clear()
         self._floor = sequence
-        for futures in self._topics.values():
+        for futures in self._subjects.values():
             for future in futures:
                 _wake(future)
-        self._topics.clear()
+        self._subjects.clear()
 
     def changed(self) -> None:
         """Leadership or connections changed."""
@@ -77,20 +99,20 @@ class Watch:
             if future.cancelled():
                 self._give_up()
 
-    async def wait_topic(self, topic: str, sequence: int, deadline: float) -> bool:
-        """Wait until something was appended to the topic, or it came or went, after that sequence."""
-        if self._latest.get(topic, self._floor) > sequence:
+    async def wait_news(self, subject: Subject, sequence: int, deadline: float) -> bool:
+        """Wait until something happened to the subject after that sequence."""
+        if self._memory(subject.kind).last(subject.name) > sequence:
             return True
         future = self._future()
-        self._topics.setdefault(topic, {})[future] = None
+        self._subjects.setdefault(subject, {})[future] = None
         try:
             return await self._until(future, deadline)
         finally:
-            waiting = self._topics.get(topic)
+            waiting = self._subjects.get(subject)
             if waiting is not None:
                 waiting.pop(future, None)
                 if not waiting:
-                    del self._topics[topic]
+                    del self._subjects[subject]
 
     async def wait_changed(self, deadline: float) -> bool:
         """Wait until leadership or connections may have changed."""
@@ -101,12 +123,11 @@ class Watch:
         finally:
             self._changed.pop(future, None)
 
-    def _remember(self, topic: str, sequence: int) -> None:
-        """Note the last change of a topic; what changed the longest ago makes room for it."""
-        self._latest.pop(topic, None)
-        self._latest[topic] = sequence
-        if len(self._latest) > _TOPICS_REMEMBERED_MAX:
-            self._floor = self._latest.pop(next(iter(self._latest)))
+    def _memory(self, kind: Kind) -> _Memory:
+        memory = self._memories.get(kind)
+        if memory is None:
+            memory = self._memories[kind] = _Memory(self._floor)
+        return memory
 
     def _give_up(self) -> None:
         """One more waiter in the heap waits no longer; take such out before they are the most."""

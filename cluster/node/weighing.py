@@ -1,7 +1,10 @@
 """How many rows the commands of an entry may write: what they cost every node, whatever their number and size.
 
+And what else a glance at the commands tells: which queues get how many tasks, and which workers speak.
+
 Invariants: the sum is never less than the rows that depend on partitions, also when a topic is created in the same entry
-in which it is used. Only the leader weighs, to decide where an entry ends; nothing of it is replicated.
+in which it is used, nor less than the tasks that are submitted, claimed or reported on. Only the leader weighs, to decide
+where an entry ends; nothing of it is replicated.
 """
 
 from __future__ import annotations
@@ -10,7 +13,10 @@ from collections.abc import Callable
 
 import msgspec
 
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed
+
+_NOTHING = msgspec.Raw(b"\x90")
 
 
 class _Glance(msgspec.Struct, frozen=True):
@@ -22,6 +28,13 @@ class _Glance(msgspec.Struct, frozen=True):
     partitions: int = 1
     max: int = 1
     count: int = 1
+    queue: str = ""
+    worker_id: int = 0
+    tasks: msgspec.Raw = _NOTHING
+    complete: msgspec.Raw = _NOTHING
+    fail: msgspec.Raw = _NOTHING
+    release: msgspec.Raw = _NOTHING
+    progress: msgspec.Raw = _NOTHING
 
 
 _glance = msgspec.msgpack.Decoder(_Glance).decode
@@ -34,6 +47,10 @@ class Weighing:
         self._partitions = partitions
         self._created: dict[str, int] = {}
         self.rows = 0
+        self.submitted: dict[str, int] = {}
+        """How many tasks each queue gets."""
+        self.workers: dict[int, None] = {}
+        """The workers that claim or report."""
 
     def add(self, sealed: Sealed) -> None:
         """One more command."""
@@ -52,9 +69,32 @@ class Weighing:
                 self.rows += min(command.count, self._of(command.topic))
             case "consume":
                 self.rows += min(command.max, self._of(command.topic))
+            case "submit_batch":
+                tasks = _length(command.tasks)
+                self.submitted[command.queue] = self.submitted.get(command.queue, 0) + tasks
+                self.rows += 1 + tasks
+            case "claim":
+                self.workers[command.worker_id] = None
+                self.rows += command.max
+            case "settle":
+                self.workers[command.worker_id] = None
+                reports = (command.complete, command.fail, command.release, command.progress)
+                self.rows += sum(_length(one) for one in reports)
+            case "purge_queue":
+                self.rows += limits.PURGED_TASKS_PER_COMMAND
             case _:
                 self.rows += 1
 
     def _of(self, topic: str) -> int:
         """The most partitions that the topic may have once the entry gets to the command."""
         return max(self._partitions(topic) or 1, self._created.get(topic, 1))
+
+
+def _length(array: msgspec.Raw) -> int:
+    """How many elements a msgpack array has, by its head alone; 1 for what is no array and will spoil itself."""
+    head = bytes(memoryview(array)[:5])
+    if head[0] & 0xF0 == 0x90:
+        return head[0] & 0x0F
+    if head[0] in (0xDC, 0xDD):
+        return int.from_bytes(head[1 : 3 if head[0] == 0xDC else 5], "big")
+    return 1

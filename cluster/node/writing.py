@@ -7,16 +7,19 @@ this node only after this node has applied what it tells of, so that the caller'
 from __future__ import annotations
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
+from quorl.cluster.node.claiming import Claiming, stamped
 from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
 from quorl.cluster.node.forwarding import Leading, forwarded, relayed, sequence_of
 from quorl.cluster.node.polls import LongPolls
-from quorl.cluster.node.visit import Declined, Visit
+from quorl.cluster.node.subjects import Subject
+from quorl.cluster.node.syncing import Syncing, is_beat
+from quorl.cluster.node.visit import Visit, refuse_if_final
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Rejection
-from quorl.cluster.protocol.problems import CATALOGUE, Problem, problem_of
+from quorl.cluster.protocol.leases import Claim, Sync
+from quorl.cluster.protocol.problems import problem_of
 from quorl.cluster.protocol.wire import Answer
 
-_TRY_ELSEWHERE = {"no_leader", "no_quorum", "not_ready", "shutting_down"}
 _STATUS_NOT_APPLIED = {429, 503, 507, 508}
 _STATUS_UNKNOWN = {502, 504}
 
@@ -24,16 +27,29 @@ _STATUS_UNKNOWN = {502, 504}
 class Writing:
     """The way of a command."""
 
-    def __init__(self, core: Core, leading: Leading, polls: LongPolls) -> None:
+    def __init__(self, core: Core, leading: Leading, polls: LongPolls, claiming: Claiming, syncing: Syncing) -> None:
         self._core = core
         self._leading = leading
         self._polls = polls
+        self._claiming = claiming
+        self._syncing = syncing
 
     async def write(self, visit: Visit) -> Answer:
         """Answer one write."""
+        if isinstance(visit.request, Sync) and is_beat(visit.request):
+            return await self._syncing.beat(visit)
         return await self._leading.at_leader(
-            visit, visit.until, lambda: self._commit(visit), lambda leader: self._forward(visit, leader)
+            visit, visit.until, lambda: self._here(visit), lambda leader: self._forward(visit, leader)
         )
+
+    async def _here(self, visit: Visit) -> Answer | None:
+        match visit.request:
+            case Claim():
+                return await self._claiming.commit(visit)
+            case Sync():
+                return await self._syncing.commit(visit)
+            case _:
+                return await self._commit(visit)
 
     async def _commit(self, visit: Visit) -> Answer | None:
         """Commit here. An empty ``Consume`` is tried again whenever something happens to its topic.
@@ -49,7 +65,7 @@ class Writing:
                 outcome, sequence = await self._core.submit(visit.sealed if last else visit.patient or visit.sealed)
             except NotApplied as reason:
                 visit.maybe_applied = before
-                _refuse_if_final(visit, reason)
+                refuse_if_final(visit, reason)
                 return None
             except OutcomeUnknown:
                 return None
@@ -59,15 +75,13 @@ class Writing:
                 break
             assert isinstance(visit.request, t.Consume)
             # An append may stand behind this very command in its entry: what came with it counts as news, too.
-            last = not await self._polls.wait_topic(visit.request.topic, sequence - 1, visit.poll_until)
+            topic = Subject("topic", visit.request.topic)
+            last = not await self._polls.wait_news(topic, sequence - 1, visit.poll_until)
         if isinstance(value, Rejection):
             answer = visit.voice.problem(problem_of(value), visit.scene)
         else:
             answer = visit.voice.reply(visit.row, value)
-        if outcome.replayed:
-            answer.headers["idempotent-replay"] = "true"
-        answer.headers["quorl-sequence"] = str(sequence)
-        return answer
+        return stamped(answer, sequence, replayed=outcome.replayed)
 
     async def _forward(self, visit: Visit, leader: str) -> Answer | None:
         core = self._core
@@ -88,11 +102,3 @@ class Writing:
         # There is an outcome. Should the time be over before it has left, "certainly not applied" would be a lie.
         await core.wait_applied(sequence_of(answer), visit.until)
         return relayed(answer)
-
-
-def _refuse_if_final(visit: Visit, reason: NotApplied) -> None:
-    """Let the visit go on only if trying elsewhere may help, or an earlier try may have done something."""
-    if reason.code in _TRY_ELSEWHERE or visit.maybe_applied:
-        return
-    assert reason.code in CATALOGUE, f"no problem is called {reason.code}"
-    raise Declined(Problem(reason.code, str(reason)))

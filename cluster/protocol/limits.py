@@ -91,6 +91,11 @@ ENTRY_BYTES_TARGET = 1024 * 1024
 ENTRY_ROWS_TARGET = 4_096
 """Group commit closes an entry once its commands may write so many rows; one command more may exceed it."""
 ENTRY_BYTES_MAX = 4 * 1024 * 1024
+ENTRY_SIGNS_MAX = 1_000
+ENTRY_SIGNS_BYTES_TARGET = 256 * 1024
+"""Signs of life that one entry carries; one more, which names all the tokens that a worker may hold, may exceed it."""
+BEATS_BYTES_TARGET = 64 * 1024
+"""Signs of life in one message from node to node; one more may exceed it."""
 LOG_BYTES_KEPT_MAX = 512 * 1024 * 1024
 """Log that is kept in memory and on disk for a connected follower that stores nothing."""
 FRAME_BYTES_MAX = 16 * 1024 * 1024

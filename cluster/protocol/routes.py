@@ -25,6 +25,8 @@ FOUNDING_PATHS = (
     "/producer/produce",
     "/consumer/consume",
     "/size",
+    "/all_heartbeats",
+    "/results/{id}",
 )
 """The founding routes, which are served beside ``/v1``."""
 

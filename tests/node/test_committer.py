@@ -12,9 +12,12 @@ from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.machine import Applied, Outcome
 from quorl.cluster.node import committer as c
 from quorl.cluster.node.timekeeper import Stamp
+from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol.entry import Sealed, decode_entry, encode_command
+from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, decode_entry, encode_command
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.system import Founded
 
@@ -24,12 +27,17 @@ class ScriptedLog:
 
     def __init__(self) -> None:
         self.entries: list[list[bytes]] = []
+        self.last: Entry
+        self.refusal: NotApplied | None = None
         self.said: list[str] = []
         self.announced = asyncio.Event()
         self.under_way: asyncio.Future[Applied]
 
     def propose(self, payload: bytes) -> asyncio.Future[Applied]:
-        self.entries.append([sealed.command for sealed in decode_entry(payload).commands])
+        if self.refusal is not None:
+            raise self.refusal
+        self.last = decode_entry(payload)
+        self.entries.append([sealed.command for sealed in self.last.commands])
         self.said.append("entry")
         self.under_way = asyncio.get_running_loop().create_future()
         return self.under_way
@@ -77,6 +85,14 @@ async def test_what_waits_while_an_entry_travels_is_one_entry(log: ScriptedLog, 
     assert log.entries == [[b"1"], [b"2", b"3"]]
 
 
+RETURN = e.Return(task_id="t", lease=1)
+FAILURE = e.Failure(task_id="t", lease=1)
+
+
+def submit(tasks: int) -> Command[Any]:
+    return b.Submit(queue="q", tasks=[b.NewTask(name="t")] * tasks)
+
+
 def register(topic: str) -> Command[Any]:
     return t.RegisterConsumer(topic=topic)
 
@@ -93,6 +109,13 @@ def register(topic: str) -> Command[Any]:
         ([t.Consume(topic="wide", consumer_id=1, max=1000)], 4),
         ([t.Consume(topic="wide", consumer_id=1)], 50),
         ([t.RegisterProducer(topic="wide")], 50),
+        ([submit(1)], 50),
+        ([submit(499)], 2),
+        ([e.Claim(worker_id=1, max=250)], 4),
+        ([e.Claim(worker_id=1)], 50),
+        ([e.Settle(worker_id=1, complete=(e.Done("t", 1, b"1"),) * 100, release=(RETURN,) * 10)], 10),
+        ([e.Settle(worker_id=1, fail=(FAILURE,) * 100, progress=(e.Held("t", 1, None, "", None),) * 100)], 5),
+        ([q.PurgeQueue(queue="q")], 1),
     ],
 )
 async def test_an_entry_ends_where_its_rows_grow_too_many(
@@ -147,3 +170,111 @@ async def test_who_does_not_lead_announces_nothing(
     committer.step_aside(NotApplied("no_leader", "n1 does not lead any more"))
     committer.announce()
     assert log.said == ["entry"]
+
+
+# -- what travels along --------------------------------------------------------------------------------------------
+async def test_an_entry_says_who_leads_and_brings_the_leaders_dice(log: ScriptedLog) -> None:
+    throws = iter([7, 8])
+    committer = c.Committer(log, lambda: Stamp(1, 2), lambda _: 1, node="n1", seed=lambda: next(throws))
+    committer.lead()
+    await committed(log, committer, b"1")
+    assert (log.last.node, log.last.seed, log.last.now_ms, log.last.wall_ms) == ("n1", 7, 1, 2)
+    await committed(log, committer, b"2")
+    assert log.last.seed == 8
+
+
+async def test_only_the_first_entry_of_a_leadership_refreshes(log: ScriptedLog, committer: c.Committer) -> None:
+    await committed(log, committer, b"1")
+    assert log.last.refresh
+    await committed(log, committer, b"2")
+    assert not log.last.refresh
+    committer.step_aside(NotApplied("no_leader", "n1 does not lead any more"))
+    committer.lead()
+    log.refusal = NotApplied("storage_full", "full")
+    with pytest.raises(NotApplied):
+        await committer.submit(command(b"3"))
+    log.refusal = None
+    await committed(log, committer, b"4")
+    assert log.last.refresh
+
+
+async def test_signs_of_life_are_told_apart_by_worker_and_awaited(log: ScriptedLog, committer: c.Committer) -> None:
+    first = committer.sign([SignOfLife(1, (5,)), SignOfLife(2)])
+    second = committer.sign([SignOfLife(1), SignOfLife(2, (6,))])
+    await asyncio.sleep(0)
+    assert log.last.signs == (SignOfLife(1, (5,)), SignOfLife(2, (6,)))
+    third = committer.sign([SignOfLife(1)])
+    log.apply()
+    assert (await first, await second) == (1, 1)
+    log.apply()
+    assert await third == 2
+    assert committer.idle
+
+
+async def test_more_signs_than_an_entry_carries_are_all_waited_for(
+    log: ScriptedLog, committer: c.Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "ENTRY_SIGNS_MAX", 2)
+    told = committer.sign([SignOfLife(number) for number in range(1, 6)])
+    await asyncio.sleep(0)
+    log.apply()
+    await asyncio.sleep(0)
+    log.apply()
+    assert not told.done()
+    await asyncio.sleep(0)
+    log.apply()
+    assert await told == 3
+    monkeypatch.setattr(limits, "ENTRY_SIGNS_BYTES_TARGET", 1)
+    told = committer.sign([SignOfLife(1), SignOfLife(2)])
+    await asyncio.sleep(0)
+    assert log.last.signs == (SignOfLife(1),)
+    log.apply()
+    await asyncio.sleep(0)
+    log.apply()
+    assert await told == 5
+
+
+async def test_a_sign_that_nobody_waits_for_rides_along_or_leaves_in_the_end(
+    log: ScriptedLog, committer: c.Committer
+) -> None:
+    committer.note(SignOfLife(1), 3600.0)
+    assert committer.idle
+    await committed(log, committer, b"1")
+    assert log.last.signs == (SignOfLife(1),)
+    committer.note(SignOfLife(1), 3600.0)
+    committer.note(SignOfLife(2), 0.01)
+    committer.note(SignOfLife(3), 3600.0)
+    await asyncio.sleep(0.02)
+    assert log.last.signs == (SignOfLife(1), SignOfLife(2), SignOfLife(3))
+    log.apply()
+    await asyncio.sleep(0.02)
+    assert len(log.entries) == 2
+
+
+async def test_who_does_not_lead_any_more_carries_no_signs(log: ScriptedLog, committer: c.Committer) -> None:
+    committer.note(SignOfLife(1), 0.01)
+    told = committer.sign([SignOfLife(2)])
+    committer.step_aside(NotApplied("no_leader", "n1 does not lead any more"))
+    with pytest.raises(NotApplied):
+        await told
+    committer.lead()
+    await asyncio.sleep(0.02)
+    assert log.entries == []
+
+
+async def test_whoever_claims_or_reports_is_alive(log: ScriptedLog, committer: c.Committer) -> None:
+    claim, settle = e.Claim(worker_id=3), e.Settle(worker_id=4, release=(RETURN,))
+    done = [committer.submit(Sealed(None, b"", encode_command(one))) for one in (claim, settle, claim)]
+    committer.note(SignOfLife(4, (1,)), 3600.0)
+    await asyncio.sleep(0)
+    assert log.last.signs == (SignOfLife(4, (1,)), SignOfLife(3))
+    log.apply()
+    await asyncio.gather(*done)
+
+
+async def test_a_command_that_is_no_array_where_one_should_be_spoils_nothing(
+    log: ScriptedLog, committer: c.Committer
+) -> None:
+    blob = msgspec.msgpack.encode({"op": "submit_batch", "queue": "q", "tasks": 5})
+    await committed(log, committer, blob)
+    assert log.entries == [[blob]]

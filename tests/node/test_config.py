@@ -13,7 +13,7 @@ import pytest
 
 from quorl.cluster.node import config as module
 from quorl.cluster.node import configfile
-from quorl.cluster.node.config import Address, Config, ConfigError, cautions, load, read_secret
+from quorl.cluster.node.config import Address, Config, ConfigError, Tasks, cautions, load, read_secret
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED = sorted((ROOT / "configs").glob("*.toml"))
@@ -118,6 +118,9 @@ def test_the_environment_lies_over_the_file(tmp_path: Path) -> None:
         "QUORL_RAFT__SNAPSHOT_EVERY": "1000",
         "QUORL_RAFT__ELECTION_TIMEOUT_MS": "[300, 900]",
         "QUORL_HTTP__MAX_WAIT_S": "2.5",
+        "QUORL_TASKS__WORKER_HEARTBEAT_S": "0.5",
+        "QUORL_TASKS__WORKER_DEAD_AFTER_S": "1",
+        "QUORL_TASKS__DEFAULT_ATTEMPTS": "7",
         "QUORL_LOG__FORMAT": "json",
         "QUORL_NODE__DATA_DIR": "state",
         "QUORL_SERVER": "http://elsewhere:1",  # the client's: not a key of this file
@@ -127,6 +130,7 @@ def test_the_environment_lies_over_the_file(tmp_path: Path) -> None:
     assert (config.node.name, config.me.http) == ("n2", "127.0.0.1:7102")
     assert (config.raft.snapshot_every, config.raft.election_timeout_ms) == (1000, (300, 900))
     assert (config.http.max_wait_s, config.log.format) == (2.5, "json")
+    assert config.tasks == Tasks(worker_heartbeat_s=0.5, worker_dead_after_s=1, default_attempts=7)
     assert config.node.data_dir == tmp_path / "state"
 
 
@@ -200,6 +204,11 @@ def test_every_mistake_is_reported_at_once_at_its_line(tmp_path: Path) -> None:
         ("HTTP__MAX_WAIT_S", "1e999", "http.max_wait_s: expected a number from 0 to 60, got Infinity"),
         ("HTTP__MAX_WAIT_S", "NaN", "http.max_wait_s: expected a number from 0 to 60, got NaN"),
         ("HTTP__MAX_PAYLOAD_BYTES", "1" * 40, "http.max_payload_bytes: expected an integer from 1024 to 1048576"),
+        ("TASKS__WORKER_HEARTBEAT_S", "0", "tasks.worker_heartbeat_s: expected a number from 0.1 to 3600, got 0"),
+        ("TASKS__WORKER_HEARTBEAT_S", "8", "15 is less than 2 times worker_heartbeat_s = 8"),
+        ("TASKS__WORKER_DEAD_AFTER_S", "9", "tasks.worker_dead_after_s: 9 is less than 2 times worker_heartbeat_s = 5"),
+        ("TASKS__WORKER_DEAD_AFTER_S", "1h", 'tasks.worker_dead_after_s: expected a number from 0.1 to 3600, got "1h"'),
+        ("TASKS__DEFAULT_ATTEMPTS", "101", "tasks.default_attempts: expected an integer from 1 to 100, got 101"),
         ("AUTH__MODE", "insecur", 'expected "none" or "insecure", got "insecur"; did you mean `insecure`?'),
         ("NODE__NAME", "n 1", 'node.name: expected 1 to 63 letters, digits, `.`, `_` and `-`, got "n 1"'),
         ("NODE__NAME", "n11", 'node.name: "n11" is not one of [[cluster.members]]: n1, n2; did you mean `n1`?'),

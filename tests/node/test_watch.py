@@ -6,8 +6,18 @@ import asyncio
 
 import pytest
 
-from quorl.cluster.machine.events import Appended, TopicCreated, TopicDeleted
+from quorl.cluster.machine.events import (
+    Appended,
+    CommandSpoiled,
+    Event,
+    QueueReady,
+    TaskChanged,
+    TopicCreated,
+    TopicDeleted,
+    WorkerChanged,
+)
 from quorl.cluster.node import watch as w
+from quorl.cluster.node.subjects import Subject
 from quorl.cluster.protocol import limits
 
 NEVER = 1e9
@@ -59,41 +69,63 @@ async def test_what_has_given_up_and_is_passed_by_is_not_counted_twice(watch: w.
     assert (watch._sequences, watch._given_up) == ([], 0)
 
 
-@pytest.mark.parametrize("event", [TopicCreated("t"), Appended("t", 0, 1), TopicDeleted("t")])
-async def test_what_happens_to_a_topic_wakes_who_waits_for_it(
-    watch: w.Watch, event: TopicCreated | Appended | TopicDeleted
+TOPIC, OTHER = Subject("topic", "t"), Subject("topic", "u")
+
+
+@pytest.mark.parametrize(
+    ("event", "subject", "other"),
+    [
+        (TopicCreated("t"), TOPIC, OTHER),
+        (Appended("t", 0, 1), TOPIC, OTHER),
+        (TopicDeleted("t"), TOPIC, OTHER),
+        (TaskChanged("t"), Subject("task", "t"), TOPIC),
+        (QueueReady("t"), Subject("queue", "t"), Subject("task", "t")),
+        (WorkerChanged(1), Subject("worker", 1), Subject("worker", 2)),
+    ],
+)
+async def test_what_happens_to_a_subject_wakes_who_waits_for_it(
+    watch: w.Watch, event: Event, subject: Subject, other: Subject
 ) -> None:
-    task = asyncio.ensure_future(watch.wait_topic("t", 0, NEVER))
-    other = asyncio.ensure_future(watch.wait_topic("u", 0, NEVER))
-    await begun(task, other)
-    watch.applied(1, [event])
+    task = asyncio.ensure_future(watch.wait_news(subject, 0, NEVER))
+    bystander = asyncio.ensure_future(watch.wait_news(other, 0, NEVER))
+    await begun(task, bystander)
+    watch.applied(1, [CommandSpoiled("nobody waits for this"), event])
     assert await task
-    await begun(other)
-    assert await watch.wait_topic("t", 0, NEVER)  # it has happened already
-    assert not await watch.wait_topic("t", 1, 0.0)
-    other.cancel()
+    await begun(bystander)
+    assert await watch.wait_news(subject, 0, NEVER)  # it has happened already
+    assert not await watch.wait_news(subject, 1, 0.0)
+    bystander.cancel()
 
 
-async def test_topics_are_forgotten_and_nothing_that_happened_is_missed(
+async def test_subjects_are_forgotten_and_nothing_that_happened_is_missed(
     watch: w.Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(w, "_TOPICS_REMEMBERED_MAX", 3)
+    monkeypatch.setattr(w, "_SUBJECTS_REMEMBERED_MAX", 3)
+    old, busy = Subject("topic", "old"), Subject("topic", "busy")
     watch.applied(1, [TopicCreated("old")])
     for sequence in range(2, 10):
         watch.applied(sequence, [TopicCreated(f"t{sequence}"), Appended("busy", 0, sequence)])
-        assert len(watch._latest) <= 3
-    assert await watch.wait_topic("old", 0, NEVER)
-    assert await watch.wait_topic("busy", 8, NEVER)
-    assert not await watch.wait_topic("busy", 9, 0.0)
-    assert not await watch.wait_topic("old", 9, 0.0)
-    assert not await watch.wait_topic("old", 7, 0.0)
+        assert all(len(memory.latest) <= 3 for memory in watch._memories.values())
+    assert await watch.wait_news(old, 0, NEVER)
+    assert await watch.wait_news(busy, 8, NEVER)
+    assert not await watch.wait_news(busy, 9, 0.0)
+    assert not await watch.wait_news(old, 9, 0.0)
+    assert not await watch.wait_news(old, 7, 0.0)
+
+
+async def test_tasks_by_the_thousand_make_no_topic_forgotten(watch: w.Watch, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(w, "_SUBJECTS_REMEMBERED_MAX", 3)
+    for sequence in range(1, 10):
+        watch.applied(sequence, [TaskChanged(f"k{sequence}")])
+    assert not await watch.wait_news(TOPIC, 0, 0.0)
+    assert await watch.wait_news(Subject("task", "k1"), 1, 0.0)
 
 
 async def test_after_the_state_was_replaced_anything_may_have_happened(watch: w.Watch) -> None:
     watch.applied(5, [Appended("t", 0, 1)])
-    task = asyncio.ensure_future(watch.wait_topic("t", 5, NEVER))
+    task = asyncio.ensure_future(watch.wait_news(TOPIC, 5, NEVER))
     await begun(task)
     watch.replaced(50)
     assert await task
-    assert await watch.wait_topic("t", 5, NEVER)
-    assert not await watch.wait_topic("t", 50, 0.0)
+    assert await watch.wait_news(TOPIC, 5, NEVER)
+    assert not await watch.wait_news(TOPIC, 50, 0.0)

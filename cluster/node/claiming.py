@@ -1,0 +1,80 @@
+"""Claims at the leader: parked until there is a task, and answered with what the worker has to know to run it.
+
+Invariants: an answer without tasks comes from a node that led after the claim had come. What is answered is read when the
+answer leaves, so a repeat gets the tokens that are still its worker's, and no others.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
+from quorl.cluster.node.core import Core
+from quorl.cluster.node.visit import Visit, refuse_if_final
+from quorl.cluster.protocol.entry import Sealed
+from quorl.cluster.protocol.grammar import Rejection
+from quorl.cluster.protocol.leases import Claim, Claims, GetDirectives
+from quorl.cluster.protocol.problems import problem_of
+from quorl.cluster.protocol.wire import Answer
+
+_LONG_S = 2.0
+"""Who led all this time without stepping down had a majority meanwhile, and need not ask for it."""
+
+
+class Came(NamedTuple):
+    """What a command came to, in the form in which it is answered."""
+
+    value: Claims | Rejection
+    sequence: int
+    replayed: bool
+
+
+class Claiming:
+    """The way of a claim at the leader."""
+
+    def __init__(self, core: Core) -> None:
+        self._core = core
+
+    async def commit(self, visit: Visit) -> Answer | None:
+        """Answer a ``Claim``; None to try again."""
+        assert isinstance(visit.request, Claim)
+        assert visit.sealed is not None
+        came = await self.claim(visit, visit.sealed, visit.request)
+        if came is None:
+            return None
+        if isinstance(came.value, Rejection):
+            answer = visit.voice.problem(problem_of(came.value), visit.scene)
+        else:
+            answer = visit.voice.reply(visit.row, came.value)
+        return stamped(answer, came.sequence, replayed=came.replayed)
+
+    async def claim(self, visit: Visit, sealed: Sealed, claim: Claim, news: GetDirectives | None = None) -> Came | None:
+        """Claim; None to try again. Raises ``Declined`` when that would be in vain."""
+        core = self._core
+        began = core.monotonic()
+        before, visit.maybe_applied = visit.maybe_applied, True
+        try:
+            decided = await core.claim(sealed, claim, visit.poll_until, news)
+            if decided is None:
+                visit.maybe_applied = before
+                sequence = core.sequence() if core.monotonic() - began >= _LONG_S else await core.barrier()
+                return Came(Claims(), sequence, replayed=False)
+        except NotApplied as reason:
+            visit.maybe_applied = before
+            refuse_if_final(visit, reason)
+            return None
+        except OutcomeUnknown:
+            return None
+        outcome, sequence = decided
+        value = await core.render(outcome.value)
+        visit.maybe_applied = False
+        assert isinstance(value, Claims | Rejection), f"a claim came to {type(value).__name__}"
+        return Came(value, sequence, outcome.replayed)
+
+
+def stamped(answer: Answer, sequence: int, *, replayed: bool) -> Answer:
+    """Say in an answer which entry it tells of, and whether a receipt gave it."""
+    answer.headers["quorl-sequence"] = str(sequence)
+    if replayed:
+        answer.headers["idempotent-replay"] = "true"
+    return answer

@@ -1,0 +1,175 @@
+"""What a node does while it leads: it stamps and proposes entries, parks claims, and sees to what is due.
+
+Invariants: nothing is stamped or decided here before everything that older leaders committed was applied here. Nothing
+stays behind when the lead is lost: what was not proposed fails with ``NotApplied``, and goes to the next leader. An entry
+for its own sake (something is due, something is left to clear away) leaves when nobody asks for one, and no faster than
+once a tick.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from quorl.cluster.consensus.port import Clock, NotApplied, Status
+from quorl.cluster.consensus.replica import TICK_S
+from quorl.cluster.machine.events import Event
+from quorl.cluster.machine.machine import Machine
+from quorl.cluster.node.committer import Committer, Decided, Log
+from quorl.cluster.node.parking import Parking, gather_s
+from quorl.cluster.node.sight import StateSight
+from quorl.cluster.node.subjects import subject_of
+from quorl.cluster.node.timekeeper import Stamp, Timekeeper
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.entry import Sealed, SignOfLife, encode_command
+from quorl.cluster.protocol.leases import Claim, GetDirectives
+from quorl.cluster.protocol.system import Found
+
+_SEED_BITS = 63
+
+
+class Outside(NamedTuple):
+    """What a leadership needs of its node."""
+
+    name: str
+    clock: Clock
+    dice: random.Random
+    new_token: Callable[[], str]
+    log: Log
+    status: Callable[[], Status]
+    machine: Callable[[], Machine]
+    """The state as it is now; another object after a snapshot was put in place."""
+    term_at: Callable[[int], int | None]
+    """The term of the log's entry at an index."""
+
+
+class Leadership:
+    """One node's lead, while it has it."""
+
+    def __init__(self, outside: Outside, time: Timekeeper) -> None:
+        self._outside = outside
+        self._machine = outside.machine
+        self._time = time
+        self.term = 0
+        """The term in which this node serves as the leader, else 0."""
+        self._pulsed_s = 0.0
+        self._founding = False
+        self._sight = StateSight(outside.machine)
+        self.parking = Parking(self._sight, lambda: self.committer, outside.clock.monotonic)
+        self.committer = Committer(
+            outside.log,
+            self._stamp,
+            self._partitions,
+            node=outside.name,
+            seed=lambda: outside.dice.getrandbits(_SEED_BITS),
+            company=self.parking,
+        )
+
+    # -- what the node says ----------------------------------------------------------------------------------------
+    def look(self, status: Status, *, leads: bool, stopping: bool) -> None:
+        """Something in the status may have changed, or a tick went by."""
+        self._time.look(deciding=leads and status.quorum_fresh)
+        if leads and self.term != status.term:
+            if self._outside.term_at(status.applied_index) == status.term:
+                self._begin(status.term)
+        elif not leads and self.term:
+            self.term = 0
+            self.step_aside(NotApplied("no_leader", f"{self._outside.name} does not lead any more"))
+        if leads and self.term == status.term and not stopping and self.committer.idle:
+            self._pulse()
+
+    def applied(self, events: Sequence[Event]) -> None:
+        """An entry was applied here."""
+        if self.term:
+            for event in events:
+                subject = subject_of(event)
+                if subject is not None:
+                    self.parking.news(subject)
+
+    def step_aside(self, reason: NotApplied) -> None:
+        """This node leads no longer, or is about to leave."""
+        self.parking.step_aside(reason)
+        self.committer.step_aside(reason)
+
+    # -- what requests ask ------------------------------------------------------------------------------------------
+    async def submit(self, sealed: Sealed) -> Decided:
+        """See ``Core``. Shielded: a client that goes away must not take an entry with it that may be decided already."""
+        return await asyncio.shield(self.committer.submit(sealed))
+
+    async def barrier(self) -> int:
+        """See ``Core``."""
+        return await asyncio.shield(self.committer.barrier())
+
+    async def claim(self, sealed: Sealed, claim: Claim, until: float, news: GetDirectives | None) -> Decided | None:
+        """See ``Core``. Not shielded: who goes away before the claim was proposed is granted nothing."""
+        return await self.parking.claim(sealed, claim, until, news)
+
+    async def sign(self, signs: Sequence[SignOfLife]) -> int:
+        """See ``Core``."""
+        return await asyncio.shield(self.committer.sign([one for one in signs if self._alive(one.worker_id)]))
+
+    def note(self, sign: SignOfLife) -> None:
+        """See ``Core``."""
+        worker = self._sight.worker(sign.worker_id)
+        if worker is not None and worker.alive:
+            self.committer.note(sign, gather_s(worker.dead_after_ms))
+
+    def _alive(self, worker_id: int) -> bool:
+        worker = self._sight.worker(worker_id)
+        return worker is not None and worker.alive
+
+    # -- its own doing ---------------------------------------------------------------------------------------------
+    def _begin(self, term: int) -> None:
+        """Everything that older leaders committed is applied here: this node may stamp and decide."""
+        machine = self._machine()
+        self.term = term
+        self._time.take_over(machine.now_ms)
+        self.committer.lead()
+        if machine.cluster_id is None and not self._founding:
+            self._founding = True
+            command = encode_command(Found(cluster_id=self._outside.new_token()))
+            founded = self.committer.submit(Sealed(None, b"", command))
+            founded.add_done_callback(self._founded)
+        elif machine.next_alarm_ms is not None:
+            self._own_entry()  # so that workers are refreshed now, and silence counts from here on
+
+    def _founded(self, done: asyncio.Future[Decided]) -> None:
+        self._founding = False
+        if not done.cancelled():
+            done.exception()
+
+    def _pulse(self) -> None:
+        """Nobody asks for anything: an empty entry lets the machine go on with what is due or left to clear away."""
+        now = self._outside.clock.monotonic()
+        if now - self._pulsed_s < TICK_S:
+            return
+        self._pulsed_s = now
+        machine, stamp = self._machine(), self._time.stamp()
+        if (
+            machine.due
+            or _reached(machine.next_alarm_ms, stamp.now_ms)
+            or _reached(machine.next_calendar_ms, stamp.wall_ms)
+        ):
+            self._own_entry()
+
+    def _own_entry(self) -> None:
+        self.committer.barrier().add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def _stamp(self) -> Stamp:
+        status = self._outside.status()
+        self._time.look(deciding=status.quorum_fresh)
+        return self._time.stamp()
+
+    def _partitions(self, topic: str) -> int | None:
+        try:
+            return self._machine().partitions(topic)
+        except sqlite3.Error:
+            # What a broken disk means is judged where the entry is applied; until then the topic counts as the largest.
+            return limits.PARTITIONS_MAX
+
+
+def _reached(moment_ms: int | None, now_ms: int) -> bool:
+    return moment_ms is not None and moment_ms <= now_ms

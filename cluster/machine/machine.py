@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import sqlite3
 from collections.abc import Callable
-from typing import Any, ClassVar, Literal, NamedTuple, TypeVar, assert_never
+from typing import Any, ClassVar, NamedTuple, TypeVar, assert_never
 
 import msgspec
 
@@ -21,6 +21,7 @@ from quorl.cluster.machine import (
     graves,
     leaders,
     outcomes,
+    outlook,
     queries,
     queues,
     reading,
@@ -31,7 +32,6 @@ from quorl.cluster.machine import (
     task_queries,
     tasks,
     topics,
-    worker_queries,
     workers,
 )
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
@@ -149,10 +149,21 @@ class Machine:
         """
         return claiming.claimable(self._state, claim)
 
-    def worker_status(self, worker_id: int) -> tuple[Literal["ALIVE", "DEAD", "LEFT"], int] | None:
-        """The status of a worker, and after how much silence it is DEAD; None if nobody has that id."""
-        found = self._state.worker(worker_id)
-        return None if found is None else (worker_queries.STATUSES[found.status], found.dead_after_ms)
+    def worker(self, worker_id: int) -> outlook.WorkerState | None:
+        """What is known of a worker, as far as its claims depend on it; None if nobody has that id."""
+        return outlook.worker(self._state, worker_id)
+
+    def outlook(self, queue: str) -> outlook.Outlook:
+        """What a queue has to give."""
+        return outlook.outlook(self._state, queue)
+
+    def coming(self, now_ms: int, wall_ms: int) -> dict[str, int]:
+        """How many tasks of which queues an entry of that moment would make claimable by itself."""
+        return outlook.coming(self._state, now_ms, wall_ms)
+
+    def remembers(self, op: str, key: str) -> bool:
+        """Whether there is a receipt of an operation, by its tag in the log, under that key."""
+        return outlook.remembers(self._state, op, key)
 
     def reload(self) -> None:
         """Read everything remembered anew, after somebody else has written the rows."""

@@ -300,7 +300,10 @@ def _silence(source: Source) -> Iterator[Complaint]:
     place = "tasks.worker_dead_after_s"
     if heartbeat and dead_after and dead_after < HEARTBEATS_PER_LIMIT_MIN * heartbeat:
         limit = f"{HEARTBEATS_PER_LIMIT_MIN} times worker_heartbeat_s = {heartbeat:g}"
-        yield place, f"{place}: {dead_after:g} is less than {limit}\nOne late heartbeat would cost a healthy worker its tasks."
+        yield (
+            place,
+            f"{place}: {dead_after:g} is less than {limit}\nOne late heartbeat would cost a healthy worker its tasks.",
+        )
 
 
 def _exposure(source: Source) -> Iterator[Complaint]:

@@ -16,11 +16,12 @@ import asyncio
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import count, islice
-from typing import NamedTuple, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import msgspec
 
 from quorl.cluster.consensus.port import NotApplied
+from quorl.cluster.machine.outlook import Outlook, WorkerState
 from quorl.cluster.node.committer import Decided, Room, Waiting
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Stamp
@@ -39,22 +40,6 @@ _LOOKS_AT_LEAST = 32
 """Among so many that have waited longest the least loaded is looked for."""
 _FRUITLESS_MAX = 3
 """After so many tries that found nothing where something seemed to be, only news of the queue lead to another."""
-
-
-class Outlook(NamedTuple):
-    """What a queue has to give: so many tasks that can be claimed at most, or nothing any more for ever."""
-
-    claimable: int
-    drained: bool
-
-
-class WorkerState(NamedTuple):
-    """What the state says of a worker, as far as its claims depend on it."""
-
-    alive: bool
-    dead_after_ms: int
-    queues: tuple[str, ...]
-    leases: int
 
 
 class Sight(Protocol):

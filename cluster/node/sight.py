@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Callable, Mapping
 
 from quorl.cluster.machine.machine import Machine
-from quorl.cluster.node.parking import Outlook, WorkerState
+from quorl.cluster.machine.outlook import Outlook, WorkerState
 from quorl.cluster.protocol.leases import Claim, Directives, GetDirectives
 
 
@@ -37,15 +37,14 @@ class StateSight:
     def worker(self, worker_id: int) -> WorkerState | None:
         """See ``Sight``."""
         try:
-            found = self._machine().worker(worker_id)
+            return self._machine().worker(worker_id)
         except sqlite3.Error:
             return None
-        return None if found is None else WorkerState(*found)
 
     def outlook(self, queue: str) -> Outlook:
         """See ``Sight``."""
         try:
-            return Outlook(*self._machine().outlook(queue))
+            return self._machine().outlook(queue)
         except sqlite3.Error:
             return Outlook(0, drained=False)
 

@@ -1,25 +1,32 @@
 """Nodes without consensus for tests of the gateway: a real machine behind a scripted log, and scripted peers.
 
-``Group`` is one replicated log: every ``FakeCore`` of it applies the same entries, followers as soon as they are let.
+``Group`` is one replicated log: every ``FakeCore`` of it applies the same entries, followers as soon as they are let. What
+leads is real from the committer on; only the log beneath commits at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any, cast
 
 import msgspec
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
-from quorl.cluster.machine.events import Appended, TopicDeleted
-from quorl.cluster.machine.machine import Machine
+from quorl.cluster.machine.machine import Applied, Machine
 from quorl.cluster.machine.outcomes import Outcome
+from quorl.cluster.node.committer import Committer
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.node.gateway import Gateway
-from quorl.cluster.protocol.entry import Entry, Sealed, encode_entry
+from quorl.cluster.node.internal import PREFIX, Internal
+from quorl.cluster.node.parking import Parking, gather_s
+from quorl.cluster.node.sight import StateSight
+from quorl.cluster.node.subjects import Subject, subject_of
+from quorl.cluster.node.timekeeper import Stamp
+from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, decode_entry
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
+from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.system import ClusterInfo
 from quorl.cluster.protocol.wire import Answer, Call
@@ -32,10 +39,16 @@ class Group:
         self.leader: str | None = names[0]
         self.entries: list[bytes] = []
         self.changed: asyncio.Event = asyncio.Event()
+        self.passed_ms = 0
         self.cores = {name: FakeCore(name, self) for name in names}
+        self.cores[names[0]].committer.lead()
 
     def lead(self, name: str | None) -> None:
-        self.leader = name
+        former, self.leader = self.leader, name
+        if former is not None and former != name:
+            self.cores[former].step_aside()
+        if name is not None and former != name:
+            self.cores[name].committer.lead()
         self.wake()
 
     def wake(self) -> None:
@@ -43,9 +56,14 @@ class Group:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    def commit(self, *sealed: Sealed) -> None:
-        now_ms = 1_700_000_000_000 + len(self.entries)
-        self.entries.append(encode_entry(Entry(now_ms=now_ms, wall_ms=now_ms, commands=sealed)))
+    def stamp(self) -> Stamp:
+        """A millisecond an entry, and whatever a test has let go by."""
+        now_ms = 1_700_000_000_000 + len(self.entries) + self.passed_ms
+        return Stamp(now_ms, now_ms)
+
+    def said(self) -> list[Entry]:
+        """The entries, read back."""
+        return [decode_entry(payload) for payload in self.entries]
 
 
 class FakeCore:
@@ -55,7 +73,7 @@ class FakeCore:
         self.name = name
         self.group = group
         self.machine = Machine(sqlite3.connect(":memory:", isolation_level=None))
-        self.appended: dict[str, int] = {}
+        self.news: dict[Subject, int] = {}
         self.script: list[Exception] = []
         self.held = False
         """Whether this node keeps back what it should apply."""
@@ -64,6 +82,11 @@ class FakeCore:
         """Commands that travel in the same entry as the next submission, behind it."""
         self.barriers = 0
         self.reading: Awaitable[None] | None = None
+        sight = StateSight(lambda: self.machine)
+        self.parking = Parking(sight, lambda: self.committer, self.monotonic)
+        self.committer = Committer(
+            self, group.stamp, self.machine.partitions, node=name, seed=lambda: 42, company=self.parking
+        )
 
     def leader(self) -> str | None:
         return self.group.leader
@@ -80,34 +103,82 @@ class FakeCore:
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
-    def catch_up(self) -> list[Outcome]:
-        outcomes: list[Outcome] = []
+    def step_aside(self) -> None:
+        """Lead no longer."""
+        reason = NotApplied("no_leader", f"{self.name} does not lead any more")
+        self.parking.step_aside(reason)
+        self.committer.step_aside(reason)
+
+    def catch_up(self) -> Applied | None:
+        applied = None
         while self.sequence() < len(self.group.entries):
             index = self.sequence() + 1
             applied = self.machine.apply(index, 1, self.group.entries[index - 1])
-            outcomes = applied.outcomes
             for event in applied.events:
-                if isinstance(event, (Appended, TopicDeleted)):
-                    self.appended[event.topic] = applied.sequence
-        return outcomes
+                subject = subject_of(event)
+                if subject is not None:
+                    self.news[subject] = applied.sequence
+                    if self.leads():
+                        self.parking.news(subject)
+        return applied
+
+    # -- the log that the committer stands on ----------------------------------------------------------------------
+    def propose(self, payload: bytes) -> asyncio.Future[Applied]:
+        self.group.entries.append(payload)
+        future: asyncio.Future[Applied] = asyncio.get_running_loop().create_future()
+        applied = self.catch_up()
+        assert applied is not None
+        future.set_result(applied)
+        for core in self.group.cores.values():
+            if not core.held:
+                core.catch_up()
+        self.group.wake()
+        return future
+
+    def announce(self) -> None:
+        """Everybody knows."""
+
+    # -- Core ------------------------------------------------------------------------------------------------------
+    def _check_serving(self) -> None:
+        if not self.leads():
+            raise NotApplied("no_leader", f"{self.name} does not lead")
 
     async def submit(self, sealed: Sealed) -> tuple[Outcome, int]:
         self.submitted.append(sealed)
         error = self.script.pop(0) if self.script else None
         if error is not None and not isinstance(error, OutcomeUnknown):
             raise error
-        if not self.leads():
-            raise NotApplied("no_leader", f"{self.name} does not lead")
-        self.group.commit(sealed, *self.behind)
+        self._check_serving()
+        done = self.committer.submit(sealed)
+        for other in self.behind:
+            _ = self.committer.submit(other)
         self.behind = []
-        outcome, *_ = self.catch_up()
-        for core in self.group.cores.values():
-            if not core.held:
-                core.catch_up()
-        self.group.wake()
+        decided = await asyncio.shield(done)
         if error is not None:
             raise error
-        return outcome, self.sequence()
+        return decided
+
+    async def claim(
+        self, sealed: Sealed, claim: Claim, until: float, news: GetDirectives | None = None
+    ) -> tuple[Outcome, int] | None:
+        self._check_serving()
+        return await self.parking.claim(sealed, claim, until, news)
+
+    async def sign(self, signs: Sequence[SignOfLife]) -> int:
+        self._check_serving()
+        return await self.committer.sign(signs)
+
+    def note(self, sign: SignOfLife) -> None:
+        found = self.machine.worker(sign.worker_id)
+        if found is not None and found.alive:
+            self.committer.note(sign, gather_s(found.dead_after_ms))
+
+    async def dead_after_ms(self, worker_id: int) -> int | None:
+        found = self.machine.worker(worker_id)
+        return found.dead_after_ms if found is not None and found.alive else None
+
+    def first_index(self) -> int:
+        return 1
 
     async def barrier(self) -> int:
         self.barriers += 1
@@ -131,8 +202,8 @@ class FakeCore:
         await self._until(lambda: self.leader() is not None and self.leader() != other_than, deadline)
         return self.leader()
 
-    async def wait_topic(self, topic: str, sequence: int, deadline: float) -> bool:
-        return await self._until(lambda: self.appended.get(topic, 0) > sequence, deadline)
+    async def wait_news(self, subject: Subject, sequence: int, deadline: float) -> bool:
+        return await self._until(lambda: self.news.get(subject, 0) > sequence, deadline)
 
     async def read(self, request: Query[Any]) -> Reply | Rejection:
         if self.reading is not None:
@@ -193,11 +264,8 @@ class FakePeers:
     async def deliver(self, peer: str, call: Call) -> Answer:
         if peer not in self.gateways:
             raise PeerUnreachable(f"{peer}: refused")
-        if call.path == "/internal/barrier":
-            core = self.group.cores[peer]
-            if not core.leads():
-                return Answer(503, {}, b"{}")
-            return Answer(200, {}, msgspec.json.encode({"sequence": await core.barrier()}))
+        if call.path.startswith(PREFIX):
+            return await Internal(self.group.cores[peer], cast("Any", None), cast("Any", None)).handle(call)
         return await self.gateways[peer].handle(call)
 
 

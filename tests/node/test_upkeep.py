@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -13,7 +13,7 @@ from quorl.cluster.machine.machine import Machine
 from quorl.cluster.node.internal import Internal
 from quorl.cluster.node.upkeep import CatchUp
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.entry import Entry, encode_entry
+from quorl.cluster.protocol.entry import Entry, SignOfLife, encode_entry
 from quorl.cluster.protocol.wire import Answer, Call
 from tests.simulation.states import SimStates
 
@@ -42,6 +42,9 @@ class Leader:
         self._copy = self.states.copy
         self.states.copy = self.counted  # type: ignore[method-assign]
         self.internal = Internal(self, self.states, AtOnce())
+
+    async def sign(self, signs: Sequence[SignOfLife]) -> int:
+        raise AssertionError(signs)
 
     def write(self, index: int) -> None:
         self.machine.apply(index, 1, encode_entry(Entry(1, 1, ())))

@@ -14,8 +14,9 @@ import msgspec
 
 from quorl.cluster.machine.events import Event, QueueReady, WorkerChanged
 from quorl.cluster.machine.machine import Applied, Outcome
+from quorl.cluster.machine.outlook import Outlook, WorkerState
 from quorl.cluster.node.committer import Committer
-from quorl.cluster.node.parking import Outlook, Parking, WorkerState
+from quorl.cluster.node.parking import Parking
 from quorl.cluster.node.subjects import subject_of
 from quorl.cluster.node.timekeeper import Stamp
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry, encode_command
@@ -190,3 +191,8 @@ async def turns(number: int = 9) -> None:
     """Let everything that is ready go on."""
     for _ in range(number):
         await asyncio.sleep(0)
+
+
+async def passing(seconds: float) -> None:
+    """Let so much time go by; only where time jumps."""
+    await asyncio.wait([asyncio.get_running_loop().create_future()], timeout=seconds)

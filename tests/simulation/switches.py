@@ -21,7 +21,7 @@ from quorl.cluster.machine import outcomes, receipts, topics
 from quorl.cluster.machine.events import Event
 from quorl.cluster.machine.machine import Applied, Machine
 from quorl.cluster.machine.state import State
-from quorl.cluster.node import forwarding, gateway
+from quorl.cluster.node import forwarding, gateway, sealing
 from quorl.cluster.node.committer import Committer
 from quorl.cluster.node.core import Core
 from quorl.cluster.node.timekeeper import Stamp, Timekeeper
@@ -29,6 +29,7 @@ from quorl.cluster.node.visit import Declined, Visit
 from quorl.cluster.node.watch import Watch
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Sealed
+from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.problems import Problem
 from tests.consensus.repairs.switches import SWITCHES as CONSENSUS_SWITCHES
 from tests.consensus.repairs.switches import Setter, Switch
@@ -132,13 +133,13 @@ def producer_ids(setter: Setter) -> None:
 # -- the node ----------------------------------------------------------------------------------------------------------
 def consume_key(setter: Setter) -> None:
     """Taking messages is not done under the key of the request."""
-    careful = gateway._sealed
+    careful = sealing.Sealer.seal
 
-    def sealed(name: str, request: Any, key: str) -> Sealed:
-        made = careful(name, request, key)
+    def seal(sealer: sealing.Sealer, name: str, request: Command[Any], key: str) -> Sealed:
+        made = careful(sealer, name, request, key)
         return msgspec.structs.replace(made, key=None) if isinstance(request, t.Consume) else made
 
-    setter(gateway, "_sealed", sealed)
+    setter(sealing.Sealer, "seal", seal)
 
 
 def unknown_is_unknown(setter: Setter) -> None:

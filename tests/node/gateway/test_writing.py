@@ -153,8 +153,8 @@ async def test_d7_a_leader_that_was_replaced_while_it_kept_silent_is_given_up() 
     silent = asyncio.Event()
 
     async def hang(peer: str, call: Call) -> Answer:
-        silent.set()
         await cluster.peers.deliver(peer, call)
+        silent.set()
         await asyncio.Event().wait()
         raise AssertionError
 
@@ -290,7 +290,8 @@ async def test_d7_a_leader_that_lost_its_place_tells_the_forwarding_node_that_th
     async def commit_and_step_down(peer: str, call: Call) -> Answer:
         cluster.core("n1").script = [OutcomeUnknown()]
         deposed = asyncio.ensure_future(cluster.peers.deliver(peer, call))
-        await asyncio.sleep(0)
+        while len(cluster.group.entries) < 3:
+            await asyncio.sleep(0)
         cluster.group.lead(None)
         answer = await deposed
         assert (answer.status, msgspec.json.decode(answer.body)["code"]) == (504, "commit_unknown")

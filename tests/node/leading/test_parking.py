@@ -13,7 +13,7 @@ from quorl.cluster.node import parking as p
 from quorl.cluster.protocol.entry import SignOfLife
 from quorl.cluster.protocol.leases import Directives, Granted
 from quorl.cluster.protocol.workers import WorkerNotAlive
-from tests.node.toystate import Leader, Toy, turns
+from tests.node.toystate import Leader, Toy, passing, turns
 
 
 def now() -> float:
@@ -82,7 +82,7 @@ async def test_the_sign_of_a_claim_that_waits_leaves_four_times_in_the_limit() -
     began = now()
     claim = leader.claim(1, wait_s=30)
     while not leader.entries:
-        await asyncio.sleep(0.01)
+        await passing(0.01)
     assert now() - began == pytest.approx(0.5, abs=0.02)
     assert await claim is None
     assert now() - began == pytest.approx(1.0, abs=0.02)  # half of what the worker may be silent
@@ -168,7 +168,7 @@ async def test_what_was_dealt_wrongly_finds_its_worker() -> None:
 
 async def test_a_claim_that_finds_nothing_where_something_seems_to_be_is_not_tried_for_ever() -> None:
     toy = Toy(a=0)
-    toy.claimable = lambda _: True  # type: ignore[method-assign]
+    toy.claimable = lambda claim: True  # type: ignore[method-assign]
     leader = Leader(toy)
     assert await leader.claim(1) is None
     assert len([commands for commands in leader.said() if commands]) == p._FRUITLESS_MAX
@@ -199,7 +199,7 @@ async def test_a_caller_who_has_gone_is_never_granted_a_task() -> None:
     await leader.submit(2)
     assert tokens(await there) == [1, 2]
     assert leader.toy.leases == {1: 0, 2: 2}
-    assert leader.parking._queues == leader.parking._workers == leader.parking._keys == {}
+    assert (leader.parking._queues, leader.parking._workers, leader.parking._keys) == ({}, {}, {})
 
 
 async def test_what_was_dealt_to_a_caller_who_goes_is_dealt_again() -> None:

@@ -158,7 +158,7 @@ def _heartbeats(reply: Reply) -> dict[str, Any]:
 
 def _result(reply: Reply) -> dict[str, Any]:
     assert isinstance(reply, k.TaskResult)
-    text = bytes(reply.result).decode()
+    text = msgspec.json.format(reply.result, indent=-1).decode()
     if text.startswith('"'):
         text = msgspec.json.decode(text, type=str)
     result = text if reply.status == "SUCCESS" else None

@@ -2,8 +2,9 @@
 
 The leader looks before it proposes. A claim that would find nothing is parked, and is proposed when its queue has news,
 or taken along behind the very tasks that it waits for. Work is dealt task by task, each to the worker that holds the
-fewest leases by then, and among those to the one that has waited longest; a claim gets into the log with as much as was
-dealt to it, so no more claims are proposed than there may be tasks.
+fewest leases by then, among those to the one that was granted the fewest lately, and among those to the one that has
+waited longest; a claim gets into the log with as much as was dealt to it, so no more claims are proposed than there may
+be tasks.
 
 Invariants: a parked claim whose caller has gone is never proposed, and what had been dealt to it is dealt again. No claim
 waits longer than half the silence that its worker may keep: nothing is known of a worker that only waits. Of several
@@ -38,6 +39,8 @@ _TOLD_S = 1.0
 """A worker that is asked to do something when it comes does not wait longer for work before it is told."""
 _LOOKS_AT_LEAST = 32
 """Among so many that have waited longest the least loaded is looked for."""
+_GRANTS_BEHIND_MAX = 100
+"""So much of what a worker was granted less than another is made up for; then it counts as forgotten."""
 _FRUITLESS_MAX = 3
 """After so many tries that found nothing where something seemed to be, only news of the queue lead to another."""
 
@@ -109,6 +112,8 @@ class Parking:
         self._queues: dict[str, dict[int, _Place]] = {}
         self._workers: dict[int, dict[int, _Place]] = {}
         self._keys: dict[str, dict[int, _Place]] = {}
+        self._grants: dict[int, int] = {}
+        """How many tasks each worker was granted; who is new begins like the one that was granted the fewest."""
         self._looks: dict[str, None] = {}
         """The queues that are to be looked at."""
         self._look_wanted = False
@@ -186,8 +191,11 @@ class Parking:
         """A claim has its outcome: other tries of it get the same, and what it left is dealt again."""
         for twin in list(self._keys.get(place.sealed.key or "", {}).values()):
             self._propose(twin, twin.claim.max)
-        if isinstance(value, Granted) and len(value.grants) < place.share:
-            self._look_again(place.queues)
+        if isinstance(value, Granted):
+            worker_id = place.claim.worker_id
+            self._grants[worker_id] = self._grants.get(worker_id, 0) + len(value.grants)
+            if len(value.grants) < place.share:
+                self._look_again(place.queues)
 
     # -- the places ------------------------------------------------------------------------------------------------
     def _park(self, place: _Place) -> None:
@@ -247,19 +255,30 @@ class Parking:
             if worker_id not in loads:
                 worker = self._sight.worker(worker_id)
                 loads[worker_id] = worker.leases if worker else 0
+        self._level(loads)
         shares = [0] * len(chosen)
-        heap = [(loads[place.claim.worker_id], place.ticket, number) for number, place in enumerate(chosen)]
+        heap = [
+            (loads[place.claim.worker_id], self._grants[place.claim.worker_id], place.ticket, number)
+            for number, place in enumerate(chosen)
+        ]
         heapq.heapify(heap)
         while tasks and heap:
-            load, ticket, number = heapq.heappop(heap)
+            load, grants, ticket, number = heapq.heappop(heap)
             claim = chosen[number].claim
             if load == loads[claim.worker_id]:
                 tasks -= 1
                 shares[number] += 1
                 loads[claim.worker_id] += 1
             if shares[number] < claim.max:  # a worker may have got something through another of its claims
-                heapq.heappush(heap, (loads[claim.worker_id], ticket, number))
+                heapq.heappush(heap, (loads[claim.worker_id], grants, ticket, number))
         return ((place, share) for place, share in zip(chosen, shares, strict=True) if share)
+
+    def _level(self, workers: Iterable[int]) -> None:
+        """Bring what these workers were granted near to each other, so that nobody makes up for long times gone by."""
+        known = [self._grants[worker_id] for worker_id in workers if worker_id in self._grants]
+        least = max(min(known), max(known) - _GRANTS_BEHIND_MAX) if known else 0
+        for worker_id in workers:
+            self._grants[worker_id] = max(least, self._grants.get(worker_id, 0))
 
     # -- news ------------------------------------------------------------------------------------------------------
     def news(self, subject: Subject) -> None:
@@ -269,16 +288,21 @@ class Parking:
         elif subject.kind == "worker" and isinstance(subject.name, int):
             for place in list(self._workers.get(subject.name, {}).values()):
                 self._reconsider(place)
+            if subject.name in self._grants and not self._alive(subject.name):
+                del self._grants[subject.name]
 
     def _reconsider(self, place: _Place) -> None:
-        worker = self._sight.worker(place.claim.worker_id)
-        if worker is None or not worker.alive:
+        if not self._alive(place.claim.worker_id):
             self._propose(place, place.claim.max)  # to be refused
         elif place.news is not None and self._sight.directives(place.news) != place.told:
             self._leave(place)
             _end(place, _TimeIsUp())
         else:
             self._look_again(place.queues)
+
+    def _alive(self, worker_id: int) -> bool:
+        worker = self._sight.worker(worker_id)
+        return worker is not None and worker.alive
 
     def _look_again(self, queues: Iterable[str]) -> None:
         for queue in queues:
@@ -307,6 +331,7 @@ class Parking:
     # -- the end ---------------------------------------------------------------------------------------------------
     def step_aside(self, reason: NotApplied) -> None:
         """This node does not lead any more: its parked claims go to whoever does."""
+        self._grants.clear()
         self._end_all(reason)
 
     def drain(self) -> None:

@@ -98,4 +98,5 @@ def _filled(template: str, parts: list[str]) -> str:
     wanted = template.split("/")[1:]
     if len(wanted) != len(parts):
         return template
-    return "/" + "/".join(part if want.startswith("{") else want for want, part in zip(wanted, parts, strict=True))
+    filled = (part if want.startswith("{") and part else want for want, part in zip(wanted, parts, strict=True))
+    return "/" + "/".join(filled)

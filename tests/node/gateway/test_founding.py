@@ -198,3 +198,86 @@ async def test_garbage_never_raises_and_never_is_the_servers_fault(
     assert answer.status < 500
     assert msgspec.json.decode(answer.body) is not None
     assert cluster.log.told == []
+
+
+# -- tasks ---------------------------------------------------------------------------------------------------------
+async def one_task(cluster: Cluster, result: bytes | None) -> str:
+    """Run one task to its end, or, without a result, to its failure; gives its id."""
+    task = {"task-id": "12345 abc", "task": "multiply", "args": [4, 5], "max_attempts": 1}
+    assert (await cluster.call("n2", "POST", "/v1/queues/q/tasks", task))[0] == 201
+    _, worker, _ = await cluster.call("n3", "POST", "/v1/workers", {"name": "w", "queues": ["q"]})
+    status, body, _ = await cluster.call("n1", "POST", "/v1/claims", {"worker_id": worker["worker_id"]})
+    assert status == 200
+    lease = body["tasks"][0]["lease"]["token"]
+    if result is None:
+        done = await cluster.call("n2", "POST", "/v1/tasks/12345%20abc/fail", {"lease": lease})
+    else:
+        report = b'{"lease":' + str(lease).encode() + b',"result":' + result + b"}"
+        done = await cluster.call("n2", "POST", "/v1/tasks/12345%20abc/complete", report)
+    assert done[0] == 200
+    return "12345 abc"
+
+
+@pytest.mark.parametrize(
+    ("result", "text"),
+    [
+        (b"20", "20"),
+        (b'"20"', "20"),
+        (b'"\\u00e9\\""', 'é"'),
+        (b'{"a": [1, 2.50, null]}', '{"a":[1,2.50,null]}'),
+        (b"null", "null"),
+    ],
+)
+async def test_c6_a_result_is_told_in_its_old_shape_at_every_node(result: bytes, text: str) -> None:
+    cluster = Cluster()
+    task_id = await one_task(cluster, result)
+    for node in ("n1", "n2", "n3"):
+        status, answer, headers = await cluster.call(node, "GET", "/results/12345%20abc")
+        assert (status, answer) == (200, {task_id: {"status": "success", "result": text}})
+        assert headers["content-type"] == "application/json"
+
+
+async def test_c6_what_has_no_result_is_told_in_the_same_shape() -> None:
+    cluster = Cluster()
+    status, answer, _ = await cluster.call("n2", "GET", "/results/12345%20abc")
+    assert (status, answer) == (404, {"12345 abc": {"status": "not_found", "result": None}})
+    task = {"task_id": "t", "task_type": "add", "task_args": ["1", "ejnf"]}
+    assert (await cluster.call("n2", "POST", "/v1/queues/other/tasks", task))[0] == 201
+    assert (await cluster.call("n3", "GET", "/results/t"))[1] == {"t": {"status": "queued", "result": None}}
+    task_id = await one_task(cluster, None)
+    assert (await cluster.call("n3", "GET", "/results/12345%20abc"))[1] == {
+        task_id: {"status": "failed", "result": None}
+    }
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "status", "word"),
+    [
+        ("POST", "/results/t", 405, "GET"),
+        ("GET", "/results/t?wait=1", 400, "no parameter"),
+        ("GET", "/results/t?consistency=never", 400, "consistency"),
+        ("GET", "/results/", 404, "/results/{id}"),
+        ("GET", "/results/a/b", 404, "route_not_found"),
+        ("POST", "/all_heartbeats", 405, "GET"),
+    ],
+)
+async def test_c6_what_is_asked_wrongly_is_explained(method: str, target: str, status: int, word: str) -> None:
+    cluster = Cluster()
+    found, answer, _ = await cluster.call("n2", method, target)
+    assert (found, word in str(answer)) == (status, True), answer
+
+
+async def test_b17_the_log_of_heartbeats_is_the_same_at_every_node() -> None:
+    cluster = Cluster()
+    for name in ("worker b", "worker a"):
+        limit = {"heartbeat_ms": 100, "dead_after_ms": 1_000} if name == "worker b" else {}
+        await cluster.call("n2", "POST", "/v1/workers", {"name": name, "queues": ["q"], **limit})
+    cluster.group.passed_ms += 2_000
+    await cluster.call("n2", "POST", "/v1/queues/q/tasks", {"name": "x"})
+    logs = [await cluster.call(node, "GET", "/all_heartbeats") for node in ("n1", "n2", "n3")]
+    assert [status for status, _, _ in logs] == [200] * 3
+    first = logs[0][1]
+    assert [log for _, log, _ in logs] == [first] * 3
+    assert {name: told["status"] for name, told in first.items()} == {"worker a": "ALIVE", "worker b": "DEAD"}
+    assert list(first["worker a"]) == ["last_heartbeat", "status"]
+    assert first["worker a"]["last_heartbeat"].startswith("2023-11-14T22:13:20.")

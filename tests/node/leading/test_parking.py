@@ -125,6 +125,58 @@ async def test_the_worker_with_the_fewest_leases_is_served_first() -> None:
     assert len(tokens(await busy)) == 1
 
 
+async def test_among_workers_without_leases_the_one_that_was_granted_the_fewest_is_served_first() -> None:
+    """A worker that is quicker back to ask than others gets no more than they do."""
+    leader = Leader(Toy(quick=0, slow=0))
+    both = [leader.claim(number, f"first-{number}") for number in (1, 2)]
+    await turns()
+    await leader.submit(2)
+    assert [len(tokens(await one)) for one in both] == [1, 1]
+    leader.toy.tasks["q"] = 3
+    assert len(tokens(await leader.claim(1, "k1", most=3))) == 3
+    leader.toy.leases = {1: 0, 2: 0}
+    quick, slow = leader.claim(1, "k2", most=9), leader.claim(2, "k3", most=9)
+    for number in range(1, 4):
+        await turns()
+        await leader.submit()
+        assert len(tokens(await slow)) == 1
+        leader.toy.leases[2] = 0
+        slow = leader.claim(2, f"slow-{number}", most=9)
+    assert not quick.done()
+    await turns()
+    await leader.submit()
+    assert len(tokens(await quick)) == 1
+    slow.cancel()
+
+
+async def test_nobody_makes_up_for_long_times_gone_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(p, "_GRANTS_BEHIND_MAX", 1)
+    leader = Leader(Toy(old=0, new=0))
+    leader.toy.tasks["q"] = 50
+    await leader.claim(1, "k1", most=50)
+    leader.toy.leases[1] = 0
+    old, new = leader.claim(1, "k2"), leader.claim(2, "k3")
+    leader.parking._grants[2] = 0
+    served = []
+    for number in range(3):
+        await turns()
+        await leader.submit()
+        await turns()
+        if old.done():
+            served.append("old")
+            old = leader.claim(1, f"old-{number}")
+        else:
+            served.append("new")
+            new = leader.claim(2, f"new-{number}")
+        leader.toy.leases = {1: 0, 2: 0}
+    assert served == ["new", "old", "new"]
+    leader.toy.dead = {2}
+    leader.change(2)
+    assert isinstance((await new)[0].value, WorkerNotAlive)
+    assert list(leader.parking._grants) == [1]
+    old.cancel()
+
+
 async def test_two_claims_of_one_worker_count_together() -> None:
     leader = Leader(Toy(a=0, b=0))
     claims = [leader.claim(1, "k1"), leader.claim(1, "k2"), leader.claim(2, "k3")]

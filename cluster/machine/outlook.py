@@ -6,11 +6,11 @@ comes from memory or from the first rows of an index, because it is asked for ev
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from quorl.cluster.machine.moves import QUEUED
-from quorl.cluster.machine.schema import ALIVE
 from quorl.cluster.machine.state import State
+from quorl.cluster.machine.worker_queries import STATUSES
 from quorl.cluster.protocol import limits
 
 _DUE = (
@@ -34,10 +34,15 @@ class Outlook(NamedTuple):
 class WorkerState(NamedTuple):
     """What is known of a worker, as far as its claims depend on it."""
 
-    alive: bool
+    status: Literal["ALIVE", "DEAD", "LEFT"]
     dead_after_ms: int
     queues: tuple[str, ...]
     leases: int
+
+    @property
+    def alive(self) -> bool:
+        """Whether its claims are heard."""
+        return self.status == "ALIVE"
 
 
 def worker(state: State, worker_id: int) -> WorkerState | None:
@@ -45,7 +50,7 @@ def worker(state: State, worker_id: int) -> WorkerState | None:
     found = state.worker(worker_id)
     if found is None:
         return None
-    return WorkerState(found.status == ALIVE, found.dead_after_ms, found.queues, found.leases)
+    return WorkerState(STATUSES[found.status], found.dead_after_ms, found.queues, found.leases)
 
 
 def outlook(state: State, queue: str) -> Outlook:

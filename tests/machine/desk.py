@@ -140,8 +140,8 @@ class Desk(Rig):
         return {state: count for state, count in counts.items() if count}
 
     def life(self, worker_id: int) -> str:
-        found = self.machine.worker_status(worker_id)
-        return "gone" if found is None else found[0]
+        found = self.machine.worker(worker_id)
+        return "gone" if found is None else found.status
 
     def active(self, queue: str = "q") -> list[int]:
         rows = self.sql("SELECT worker_id FROM worker_queues WHERE queue = ? AND active = 1 ORDER BY 1", queue)

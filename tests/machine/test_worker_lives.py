@@ -8,6 +8,7 @@ import msgspec
 import pytest
 
 from quorl.cluster.machine import events as e
+from quorl.cluster.machine.outlook import WorkerState
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import queues as q
@@ -40,16 +41,16 @@ def test_b16_who_is_silent_for_too_long_is_dead_and_its_tasks_go_back_at_once() 
     lease = desk.run(1)
     assert desk.machine.next_alarm_ms == LIMIT_MS
     silence(desk, 2, ms=LIMIT_MS - 1)
-    assert desk.machine.worker_status(1) == ("ALIVE", LIMIT_MS)
+    assert desk.machine.worker(1) == WorkerState("ALIVE", LIMIT_MS, ("q",), 1)
     assert not desk.machine.due
     events = silence(desk, 2, ms=1)
-    assert desk.machine.worker_status(1) == ("DEAD", LIMIT_MS)
+    assert desk.life(1) == "DEAD"
     assert {e.WorkerChanged(1), e.TaskChanged(lease.id), e.QueueReady("q")} <= set(events)
     assert desk.story(lease.id) == ["submitted", "claimed", "lost"]
     (again,) = desk.claim(2)
     assert again.id == lease.id
     assert desk.refused(c.Claim(worker_id=1)) == "worker_not_alive"
-    assert desk.machine.worker_status(3) is None
+    assert desk.machine.worker(3) is None
     desk.sound()
 
 

@@ -59,7 +59,7 @@ class Toy:
         leases = self.leases.get(worker_id)
         if leases is None:
             return None
-        return WorkerState(worker_id not in self.dead, self.dead_after_ms, ("q",), leases)
+        return WorkerState("DEAD" if worker_id in self.dead else "ALIVE", self.dead_after_ms, ("q",), leases)
 
     def outlook(self, queue: str) -> Outlook:
         return Outlook(self.tasks.get(queue, 0), drained=self.sealed and not self.tasks.get(queue))

@@ -394,6 +394,8 @@ class Shift:
         if life is not self.life:
             return
         self.life = None
+        if self._claim_call is not None and self._claim_call is not asyncio.current_task():
+            self._claim_call.cancel()  # it may be parked, and nobody waits for it any more
         held = life.end()
         for holding in held:
             self._floor.lost(holding, "the worker was taken for dead")

@@ -17,7 +17,7 @@ SHIPPED = ("LICENSE", "README.md", "pyproject.toml", "client", "cluster", "src")
 
 def modules() -> set[str]:
     """Every file that belongs into the wheel, as it is named there."""
-    found = {"quorl/__init__.py", "quorl/py.typed"}
+    found = {"quorl/__init__.py", "quorl/demo.py", "quorl/py.typed"}
     for room in ("client", "cluster"):
         found |= {f"quorl/{path.relative_to(ROOT)}" for path in (ROOT / room).rglob("*.py")}
     return found
@@ -100,4 +100,4 @@ def run(program: str, python: Path, folder: Path) -> None:
 def test_the_library_is_pinned_and_the_extras_are_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "pysyncobj==0.3.17" in project["dependencies"]
-    assert set(project["optional-dependencies"]) == {"all", "dev"}
+    assert set(project["optional-dependencies"]) == {"all", "dev", "watch"}

@@ -176,8 +176,9 @@ READS = [claiming._FIRST, claiming._NEXT]
 @pytest.mark.parametrize("statement", READS)
 def test_a_claim_goes_by_an_index_that_holds_nothing_else(desk: Desk, statement: str) -> None:
     marks = statement.count("?")
-    (plan,) = [row[3] for row in desk.connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * marks)]
+    plan, *beside = [row[3] for row in desk.connection.execute(f"EXPLAIN QUERY PLAN {statement}", (1,) * marks)]
     assert "USING INDEX tasks_ready (queue_id=? AND partition=?" in plan
+    assert beside[1:] == ["SEARCH progress USING INTEGER PRIMARY KEY (rowid=?)"]  # only of those leased before
 
 
 def test_a_claim_looks_at_no_row_that_it_does_not_hand_out(desk: Desk) -> None:

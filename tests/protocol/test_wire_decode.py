@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 from urllib.parse import quote
 
@@ -290,17 +291,29 @@ PIECES = st.sampled_from(
         b"\xff",
     ]
 )
-BODIES = st.binary(max_size=60) | st.lists(PIECES, max_size=25).map(b"".join)
+WORDS = ["id", "task-id", "task", "name", "args", "task_args", "kwargs", "run_at", "backoff", "kind", "tasks", "lease", "result",
+         "error", "queues", "claim", "beat", "complete", "worker_id", "states", "paused", "delays_ms"]  # fmt: skip
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 3) | st.sampled_from(["", "list", "2024-02-29T12:00:00Z", "FAILED"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(WORDS), inner, max_size=4),
+    max_leaves=8,
+)
+BODIES = (
+    st.binary(max_size=60)
+    | st.lists(PIECES, max_size=25).map(b"".join)
+    | st.dictionaries(st.sampled_from(WORDS), VALUES, max_size=5).map(msgspec.json.encode)
+)
 TARGETS = (
     st.text(max_size=40).map(lambda text: "/v1/topics/" + text)
     | st.text(max_size=40)
     | st.sampled_from([row.path for row in OPERATIONS])
+    | st.sampled_from([re.sub(r"{.*?}", "1", row.path) for row in OPERATIONS])
 )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=500, deadline=None)
 @given(
-    st.sampled_from(["GET", "POST", "DELETE", "PUT", "É"]),
+    st.sampled_from(["GET", "POST", "POST", "DELETE", "PUT", "PATCH", "É"]),
     TARGETS,
     BODIES,
     st.dictionaries(st.sampled_from(["accept", "content-type", "idempotency-key", "quorl-hops"]), st.text(max_size=20)),

@@ -1,14 +1,16 @@
 """How eagerly a worker claims, and how long it waits for company: numbers only, no calls.
 
 Prefetching pays for tasks that take less than a round trip and harms all others, for what one worker has claimed no other
-one can begin. So it begins with nothing, grows by one with each claim that came back full of such short tasks, and ends
-with the first sign of longer ones or of an empty queue.
+one can begin. So it begins with nothing, grows by one with each claim that comes back full of such short tasks after many
+that did, and ends with the first sign of longer ones or of an empty queue: a few hundred tasks are shared evenly.
 """
 
 from __future__ import annotations
 
 SHORT_S = 0.005
 LONG_S = 0.010
+STREAK = 16
+"""So many full claims, one after the other, speak of a backlog."""
 PREFETCH_SHARE = 4
 """At most so many times the concurrency."""
 BREATH_S = 0.002
@@ -26,7 +28,7 @@ class Pace:
         self._fixed = prefetch
         self._prefetch = 0
         self._mean_s: float | None = None
-        self._full = False
+        self._streak = 0
         self._sent = 0.0
         self._round_s = 0.0
         self.hold_until = 0.0
@@ -53,16 +55,17 @@ class Pace:
         """A claim leaves."""
         self._sent = now
         self.awaited = False
-        self.hold_until = now + min(LINGER_S_MAX, 2 * self._round_s) if self._full else 0.0
+        self.hold_until = now + min(LINGER_S_MAX, 2 * self._round_s) if self._streak else 0.0
 
     def claimed(self, now: float, asked: int, granted: int) -> None:
         """A claim came back."""
-        self._full = granted == asked
-        if self._full:
+        if granted == asked:
+            self._streak += 1
             self._round_s = now - self._sent
-            if self._mean_s is not None and self._mean_s < SHORT_S:
+            if self._streak > STREAK and self._mean_s is not None and self._mean_s < SHORT_S:
                 self._prefetch = min(self._prefetch + 1, PREFETCH_SHARE * self._concurrency)
         else:
+            self._streak = 0
             self._prefetch //= 2
         self.awaited = granted > 0
         self.hold_until = now + BREATH_S if granted else 0.0

@@ -14,7 +14,7 @@ from quorl.client import App, demo
 from quorl.client.cli.work import load, supervise
 from quorl.client.context import Context, Stopped
 from quorl.client.worker_ledger import Holding, Ledger
-from quorl.client.worker_pace import Pace
+from quorl.client.worker_pace import STREAK, Pace
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import tasks as k
@@ -183,6 +183,9 @@ def test_prefetching_begins_with_short_tasks_and_ends_with_long_ones() -> None:
     pace.claimed(0.003, 4, 4)
     assert pace.prefetch == 0, "nothing is known of the tasks yet"
     pace.ran(0.001)
+    for _ in range(STREAK - 1):
+        pace.claimed(0.003, 4, 4)
+    assert pace.prefetch == 0, "a few hundred tasks are shared evenly"
     for _ in range(100):
         pace.claimed(0.003, 4, 4)
     assert pace.prefetch == 16

@@ -133,9 +133,14 @@ def error_of(error: BaseException) -> k.TaskError:
 
 def _from_handler(trace: TracebackType | None) -> TracebackType | None:
     """Leave out the frames of the worker itself."""
-    while trace is not None and pathlib.Path(trace.tb_frame.f_code.co_filename).resolve().parent == _HOME:
+    while trace is not None and _is_own(pathlib.Path(trace.tb_frame.f_code.co_filename).resolve()):
         trace = trace.tb_next
     return trace
+
+
+def _is_own(file: pathlib.Path) -> bool:
+    """Whether a file is the worker's; the tasks of the demo live beside it, and are tasks like any other."""
+    return file.parent == _HOME and file.name != "demo.py"
 
 
 def _text(text: str, chars_max: int) -> str:

@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from typing_extensions import override
 
-from quorl.client import NO_CONTEXT, App, Context, Retry, Worker
+from quorl.client import NO_CONTEXT, App, Context, Retry, Worker, demo
 from quorl.client.worker_lines import CUT, error_of
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
@@ -379,6 +379,13 @@ def test_what_it_registers_as(cluster: TaskCluster) -> None:
     assert isinstance(asked, w.RegisterWorker)
     assert (asked.name, asked.queues, asked.concurrency, asked.dead_after_ms) == ("me", ("b", "a"), 3, 4000)
     assert asked.handlers == (w.Handler(name="d", signature="(x: int) -> int", doc="Say what it does."),)
+
+
+def test_b9_the_demos_tasks_have_tracebacks_like_any_other() -> None:
+    with pytest.raises(ValueError, match="ejnf") as caught:
+        demo.add("1", "ejnf")
+    assert error_of(caught.value).traceback.startswith("Traceback")
+    assert "in number" in error_of(caught.value).traceback
 
 
 def test_long_tracebacks_are_cut_in_the_middle() -> None:

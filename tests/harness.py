@@ -32,7 +32,8 @@ running: list[LocalCluster] = []
 """The clusters of the tests that run now."""
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
+    """Between fork and exec: the kernel ends this process when its parent ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
@@ -77,7 +78,7 @@ def write_configs(
 def node_of(config: Path) -> LocalNode:
     """A node that dies with this process. Start it from the main thread: its life hangs on the thread that did."""
     quiet = {name: text for name, text in os.environ.items() if not name.startswith("QUORL_")}
-    return LocalNode(config, log=config.with_suffix(".log"), environment=quiet, before_exec=_die_with_parent)
+    return LocalNode(config, log=config.with_suffix(".log"), environment=quiet, before_exec=die_with_parent)
 
 
 @contextmanager
@@ -175,6 +176,7 @@ __all__ = [
     "cluster_in",
     "converge",
     "data_dir",
+    "die_with_parent",
     "free_ports",
     "log_begins_at",
     "node_of",

@@ -1,7 +1,8 @@
 """``make demo``: three real nodes, the leader killed half way, and everything counted.
 
 Starts the nodes of ``configs/`` with fresh data in ``data/demo``, plays the founding scenario while the leader is killed with
--9, then pipes a real log file through the command line and reads it back at every node. The cluster stays up afterwards;
+-9, lets workers run a file of tasks while one of them and the leader are killed, then pipes a real log file through the
+command line and reads it back at every node. The cluster stays up afterwards;
 ``python -m examples.demo --stop`` stops it. Every figure is computed; the exit code is 1 if anything was lost or doubled.
 """
 
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import cycle, islice
 from pathlib import Path
@@ -31,6 +33,8 @@ PROCESSES = DATA / "processes.json"
 LINES = 50_000
 TOPIC = "log lines"
 LOG_FILES = ("dpkg.log", "apt/history.log", "syslog", "messages", "pacman.log", "dnf.log", "system.log", "install.log")
+SOON_DEAD = {"QUORL_TASKS__WORKER_HEARTBEAT_S": "1", "QUORL_TASKS__WORKER_DEAD_AFTER_S": "3"}
+"""For the nodes: so that nobody has to watch the usual 15 seconds of a dead worker's silence."""
 SMALL_LINES = 500
 """A log shorter than this is taken only if there is no other."""
 
@@ -53,7 +57,11 @@ def start() -> LocalCluster:
         LocalNode(
             config,
             log=DATA / f"{config.stem}.log",
-            environment={"QUORL_NODE__DATA_DIR": str(DATA / config.stem), "QUORL_LOG__FORMAT": "json"},
+            environment={
+                "QUORL_NODE__DATA_DIR": str(DATA / config.stem),
+                "QUORL_LOG__FORMAT": "json",
+                **SOON_DEAD,
+            },
         )
         for config in CONFIGS
     ]
@@ -124,10 +132,11 @@ def is_ours(pid: int) -> bool:
 
 
 class LeaderKill:
-    """Kills the leader with -9 once, and starts it again as soon as another one leads."""
+    """Kills the leader with -9 once, and starts it again as soon as another one leads; ``after`` is called at the end."""
 
-    def __init__(self, cluster: LocalCluster) -> None:
+    def __init__(self, cluster: LocalCluster, after: Callable[[LocalCluster], None] = remember) -> None:
         self._cluster = cluster
+        self._after = after
         self._thread = threading.Thread(target=self._kill)
         self.killed = ""
         self.followed_by = ""
@@ -147,7 +156,7 @@ class LeaderKill:
         except NodeFailed as error:
             self.error = error
         finally:
-            remember(self._cluster)
+            self._after(self._cluster)
 
     def finish(self) -> None:
         """Wait until the killed node, if any, serves again."""
@@ -190,6 +199,13 @@ def play(cluster: LocalCluster) -> bool:
     say(founding.report(verdict))
     say(f"  {'state of the three nodes':<44}{'the same' if digest else 'DIFFERENT':>10}")
     return verdict.good and digest is not None
+
+
+def work(cluster: LocalCluster) -> bool:
+    """The founding tasks, with a worker that crashes and the leader killed half way."""
+    from examples import tasks
+
+    return tasks.play(cluster, DATA / "workers", LeaderKill(cluster))
 
 
 # -- a real log file -----------------------------------------------------------------------------------------------
@@ -303,7 +319,7 @@ def main() -> int:
         return 1
     say(f"Three nodes are up after {time.monotonic() - started_s:.1f} s: {' '.join(cluster.urls)}")
     try:
-        kept = [play(cluster), pipe(cluster)]
+        kept = [play(cluster), work(cluster), pipe(cluster)]
     except BaseException as error:
         cluster.stop()
         if isinstance(error, NodeFailed):

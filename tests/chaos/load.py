@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from itertools import count, pairwise
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple, Self, TypeVar, cast
+from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
 from examples.cluster import until
 from quorl.client import AsyncClient, OutcomeUnknown, QuorlError, Unavailable, message
@@ -40,6 +40,12 @@ class Acknowledged(NamedTuple):
     partition: int
     offset: int
     at_s: float
+
+
+class Counting(Protocol):
+    """Whoever counts how often a call was repeated."""
+
+    repeats: int
 
 
 class Load:
@@ -173,7 +179,7 @@ class Load:
         self._history.write(json.dumps(line) + "\n")
 
 
-async def settle(client: AsyncClient, request: Request[R], load: Load) -> R:
+async def settle(client: AsyncClient, request: Request[R], load: Counting) -> R:
     """Make a call and repeat it under its key until its outcome is known; ``Unavailable`` means it had no effect."""
     deadline_s = time.monotonic() + 3 * DRAIN_S
     try:

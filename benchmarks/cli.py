@@ -13,13 +13,14 @@ from typing import Any
 
 from benchmarks import machine, report
 from benchmarks.cluster import Cluster, file_system, place_for_data
-from benchmarks.compare import SYSTEMS, Peers, compare
+from benchmarks.compare import SYSTEMS, TASK_SYSTEMS, Peers, compare
 from benchmarks.profiles import print_profiles, profiled
 from benchmarks.workloads import WORKLOADS, Scene
 
 COLUMNS = (
-    "workload", "msgs_s", "p50_ms", "p99_ms", "decoded_msgs_s", "consume_msgs_s", "consume_p50_ms", "median_s", "min_s",
-    "max_s", "acked", "stored", "others_cpu_cores", "stolen_cores", "client_cores", "server_cores",
+    "workload", "msgs_s", "p50_ms", "p99_ms", "decoded_msgs_s", "consume_msgs_s", "consume_p50_ms", "tasks_s", "submit_s",
+    "idle_p50_ms", "idle_p99_ms", "news_p50_ms", "news_p99_ms", "median_s", "min_s", "max_s", "acked", "stored", "others_cpu_cores", "stolen_cores", "client_cores", "server_cores",
+    "worker_cores",
 )  # fmt: skip
 
 
@@ -105,7 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--peers", type=Path, help="for compare: the directory of the harness for other systems")
     parser.add_argument("--peers-python", type=Path, help="for compare: the Python that has the harness's clients")
     parser.add_argument(
-        "--systems", nargs="*", default=list(SYSTEMS), help=f"for compare (default {' '.join(SYSTEMS)})"
+        "--systems",
+        nargs="*",
+        help=f"for compare (default {' '.join(SYSTEMS)}; for tasks {' '.join(TASK_SYSTEMS)})",
     )
     parser.add_argument("--out", type=Path, help="for compare: write the table to this file, too")
     return parser

@@ -20,9 +20,15 @@ from benchmarks.cluster import file_system
 from examples.cluster import ROOT
 
 SYSTEMS = ("nats", "rabbit")
+TASK_SYSTEMS = ("nats", "celery")
+"""For workloads about tasks, unless others are asked for."""
 OURS = "quorl"
 DEFAULT = ("append-sync", "append-64", "append-batch", "read", "failover")
+KNOWN = frozenset({*DEFAULT, "task-cycle"})
+"""What the harness can measure."""
 _RUN_WAIT_S = 900.0
+_NAMES = {"submit_to_start_p50_ms": "idle_p50_ms", "submit_to_start_p99_ms": "idle_p99_ms"}
+"""Frameworks say these of a handler in their worker's process, servers of one in the client's."""
 _SHARES = ("others_cpu_cores", "stolen_cores", "client_cores", "server_cores")
 
 
@@ -49,9 +55,9 @@ class Turn(NamedTuple):
 
 
 def compare(
-    workloads: Sequence[str], peers: Peers, systems: Sequence[str], bounds: tuple[float, int | None], place: Path
+    workloads: Sequence[str], peers: Peers, systems: Sequence[str] | None, bounds: tuple[float, int | None], place: Path
 ) -> str:
-    """Measure and return the tables as Markdown."""
+    """Measure and return the tables as Markdown. Without ``systems``, beside those that are usual for a workload."""
     if peers.directory is None or not (peers.directory / "run.py").exists():
         raise SystemExit("compare needs --peers DIRECTORY with the harness of the other systems: benchmarks/README.md")
     seconds, runs = bounds
@@ -59,17 +65,22 @@ def compare(
     for workload in workloads or DEFAULT:
         once = workload == "failover"
         for number in range(1 if once else runs or 3):
-            for system in (OURS, *systems):
+            for system in (OURS, *(usual(workload) if systems is None else systems)):
                 print(f"{workload}, round {number + 1}: {system}", file=sys.stderr, flush=True)
                 count = (runs or 5) if once else 1
                 if system == OURS:
                     figures = _ours(workload, seconds, count, place)
-                elif workload in DEFAULT:
+                elif workload in KNOWN:
                     figures = _theirs(peers.command(system, workload), seconds, place)
                 else:
                     continue
                 turns.append(Turn(system, workload, figures))
     return _document(turns, place)
+
+
+def usual(workload: str) -> Sequence[str]:
+    """The systems that a workload is measured beside."""
+    return TASK_SYSTEMS if workload.startswith("task") else SYSTEMS
 
 
 def _ours(workload: str, seconds: float, count: int, place: Path) -> dict[str, Any]:
@@ -81,7 +92,8 @@ def _theirs(command: list[str], seconds: float, place: Path) -> dict[str, Any]:
     settings = {"PEERS_SECS": f"{seconds:g}", "PEERS_RUNS": "1", "PEERS_TMP": str(place)}
     found = _last_line(command, settings)
     # Of one run the harness gives median, min and max, which are the same.
-    return {name: value["median"] if isinstance(value, dict) else value for name, value in found.items()}
+    flat = {name: value["median"] if isinstance(value, dict) else value for name, value in found.items()}
+    return {_NAMES.get(name, name): value for name, value in flat.items()}
 
 
 def _last_line(command: list[str], settings: dict[str, str]) -> dict[str, Any]:
@@ -146,7 +158,9 @@ def _add_ratios(rows: list[dict[str, Any]]) -> None:
 def _score(row: dict[str, Any]) -> float:
     if row.get("median_s"):
         return float(1 / row["median_s"])
-    rates = [value for name, value in row.items() if name.endswith("msgs_s") and isinstance(value, int | float)]
+    rates = [
+        value for name, value in row.items() if name.endswith(("msgs_s", "tasks_s")) and isinstance(value, int | float)
+    ]
     return max(rates, default=0.0)
 
 

@@ -21,7 +21,11 @@ from examples.cluster import ROOT
 RATES = {"msgs_s", "p50_ms", "p99_ms"}
 SHARES = {"others_cpu_cores", "stolen_cores", "client_cores", "server_cores"}
 ABOUT = {"workload", "at", "load1", "commit", "cores", "file_system", "system", "versions", "runs", "secs"}
+CYCLE = {"tasks_s", "submit_s", "submit_p50_ms", "submit_p99_ms", "idle_p50_ms", "idle_p99_ms", "idle_n"}
 MORE = {
+    "task-cycle": CYCLE | {"news_p50_ms", "news_p99_ms", "news_max_ms"},
+    "task-cycle-32": CYCLE,
+    "task-cycle-app": CYCLE | {"result_p50_ms", "result_p99_ms", "worker_cores"},
     "read": {"decoded_msgs_s", "consume_msgs_s", "consume_p50_ms", "consume_p99_ms", "stored"},
     "failover": {"median_s", "min_s", "max_s", "gaps_s", "steady_gap_s", "rejoin_gaps_s", "acked", "stored"},
 }
@@ -42,13 +46,17 @@ def test_every_workload_gives_one_line_with_its_figures(name: str, cluster: Clus
     line = report.as_json(report.line(name, figures, machine.description("ext4")))
     assert "\n" not in line
     row: dict[str, Any] = json.loads(line)
-    wanted = ABOUT | SHARES | MORE.get(name, set()) | (RATES if name != "failover" else set())
+    message_rates = name != "failover" and not name.startswith("task")
+    wanted = ABOUT | SHARES | MORE.get(name, set()) | (RATES if message_rates else set())
     assert wanted <= set(row)
     assert row["workload"] == name
     if name == "failover":
         assert (row["missing"], row["doubled"], row["unacked"]) == (0, 0, 0)
         assert row["stored"] == row["acked"] > 0
         assert len(row["gaps_s"]) == 1
+    elif name.startswith("task"):
+        assert 0 < row["tasks_s"] <= row["submit_s"]
+        assert 0 < row["idle_p50_ms"] <= row["idle_p99_ms"]
     else:
         assert row["msgs_s"] > 0
         assert 0 < row["p50_ms"] <= row["p99_ms"]
@@ -96,6 +104,23 @@ def test_compare_measures_in_turn_and_gives_ratios(monkeypatch: pytest.MonkeyPat
     (row,) = [line for line in text.splitlines() if line.startswith("| nats")]
     assert "3.00 x" in row
     assert "exit code 1" in text
+
+
+def test_compare_measures_tasks_beside_those_that_run_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "run.py").touch()
+
+    def run(command: list[str], _settings: dict[str, str]) -> dict[str, Any]:
+        if command[-2:] == ["celery", "task-cycle"]:
+            return {"tasks_s": {"median": 500}, "submit_to_start_p50_ms": {"median": 3.0}}
+        return {"tasks_s": 2000, "idle_p50_ms": 1.5}
+
+    monkeypatch.setattr(compare, "_last_line", run)
+    text = compare.compare(["task-cycle"], compare.Peers(tmp_path, Path("python")), None, (0.1, 1), tmp_path)
+    rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("| ")}
+    assert rows["system"] == "| system | quorl is | tasks_s | idle_p50_ms |"
+    assert rows["quorl"] == "| quorl |  | 2,000 | 1.5 |"
+    assert rows["nats"] == "| nats | 1.00 x | 2,000 | 1.5 |"
+    assert rows["celery"] == "| celery | 4.00 x | 500 | 3 |"
 
 
 def test_compare_says_what_it_needs(tmp_path: Path) -> None:

@@ -1,0 +1,188 @@
+"""What a leader does by itself: it begins, refreshes, sees to what is due, and leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+from typing import Any
+
+import pytest
+
+from quorl.cluster.consensus.port import NotApplied, Role, Status
+from quorl.cluster.consensus.replica import TICK_S
+from quorl.cluster.machine.machine import Applied, Machine
+from quorl.cluster.node.leadership import Leadership, Outside
+from quorl.cluster.node.timekeeper import Timekeeper
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, decode_entry, encode_command
+from quorl.cluster.protocol.grammar import Command
+from quorl.cluster.protocol.leases import Claim
+from quorl.cluster.protocol.submitting import NewTask, Submit
+from quorl.cluster.protocol.workers import RegisterWorker
+from tests.node.toystate import passing, turns
+
+WALL_MS = 1_700_000_000_000
+
+
+class Member:
+    """One node over a log that commits at once; ``leads`` and ``term`` are what the test says."""
+
+    def __init__(self) -> None:
+        self.machine = Machine(sqlite3.connect(":memory:", isolation_level=None))
+        self.loop = asyncio.get_running_loop()
+        self.began = self.loop.time()
+        self.entries: list[Entry] = []
+        self.term, self.leads, self.quorum = 1, True, True
+        outside = Outside(
+            "n1", self, random.Random(1), lambda: "made", self, self.status, lambda: self.machine, lambda _: self.term
+        )
+        self.lead = Leadership(outside, Timekeeper(self))
+
+    def monotonic(self) -> float:
+        return self.loop.time()
+
+    def wall_ms(self) -> int:
+        return WALL_MS + int(1000 * (self.loop.time() - self.began))
+
+    def status(self) -> Status:
+        role = Role.LEADER if self.leads else Role.FOLLOWER
+        index = self.machine.position.index
+        return Status(role, self.term, "n1", self.quorum, 1, index, index, index, {}, frozenset(), blank=False)
+
+    def propose(self, payload: bytes) -> asyncio.Future[Applied]:
+        self.entries.append(decode_entry(payload))
+        applied = self.machine.apply(self.machine.position.index + 1, self.term, payload)
+        self.lead.applied(applied.events)
+        future: asyncio.Future[Applied] = self.loop.create_future()
+        future.set_result(applied)
+        return future
+
+    def announce(self) -> None:
+        """Nobody listens."""
+
+    async def live(self, seconds: float, *, stopping: bool = False) -> None:
+        """Tick as a replica does, for so long."""
+        for _ in range(max(1, round(seconds / TICK_S))):
+            self.lead.look(self.status(), leads=self.leads, stopping=stopping)
+            await turns()
+            await passing(TICK_S)
+
+    async def do(self, command: Command[Any]) -> Any:
+        return (await self.lead.submit(Sealed(None, b"", encode_command(command))))[0].value
+
+
+async def test_a_new_cluster_is_founded_and_then_at_rest() -> None:
+    member = Member()
+    await member.live(5.0)
+    assert member.machine.cluster_id == "made"
+    assert len(member.entries) == 1
+    assert (member.entries[0].node, member.entries[0].refresh) == ("n1", True)
+    assert 0 < member.entries[0].seed < 2**63
+
+
+async def test_a_new_leader_refreshes_every_worker_at_once_and_silence_counts_from_there() -> None:
+    member = Member()
+    await member.live(0.1)
+    await member.do(RegisterWorker(name="w", heartbeat_ms=500, dead_after_ms=1_000))
+    await member.live(0.9)
+    member.leads = False
+    await member.live(60.0)  # time in which nobody leads is no silence
+    entries = len(member.entries)
+    member.leads, member.term = True, 2
+    await member.live(0.1)
+    assert [entry.refresh for entry in member.entries[entries:]] == [True]
+    await member.live(0.8)
+    assert member.lead.parking._sight.worker(1).alive  # type: ignore[union-attr]
+    await member.live(0.3)
+    assert not member.lead.parking._sight.worker(1).alive  # type: ignore[union-attr]
+
+
+async def test_what_is_due_gets_an_entry_when_its_moment_has_come() -> None:
+    member = Member()
+    await member.live(0.1)
+    await member.do(Submit(queue="q", tasks=[NewTask(name="x", delay_ms=2_000)]))
+    run_at = "2023-11-14T22:13:25.000Z"  # five seconds after the beginning
+    await member.do(Submit(queue="q", tasks=[NewTask(name="x", run_at=run_at)]))
+    entries = len(member.entries)
+    await member.live(1.8)
+    assert (len(member.entries) - entries, member.machine.outlook("q").claimable) == (0, 0)
+    await member.live(0.3)
+    assert (len(member.entries) - entries, member.machine.outlook("q").claimable) == (1, 1)
+    await member.live(4.0)
+    assert (len(member.entries) - entries, member.machine.outlook("q").claimable) == (2, 2)
+
+
+async def test_nothing_is_due_while_the_majority_does_not_answer() -> None:
+    """Cluster time stands still then: a worker whose heartbeats cannot get through is not silent."""
+    member = Member()
+    await member.live(0.1)
+    await member.do(RegisterWorker(name="w", heartbeat_ms=500, dead_after_ms=1_000))
+    entries = len(member.entries)
+    member.quorum = False
+    await member.live(30.0)
+    assert len(member.entries) == entries
+    member.quorum = True
+    await member.live(1.2)
+    assert len(member.entries) == entries + 1
+
+
+async def test_what_deleted_topics_leave_is_cleared_away_and_no_faster_than_a_tick() -> None:
+    member = Member()
+    await member.live(0.1)
+    await member.do(t.CreateTopic(name="t"))
+    for _ in range(600):
+        await member.do(t.RegisterConsumer(topic="t"))
+    await member.do(t.DeleteTopic(topic="t"))
+    assert member.machine.due
+    await passing(2 * TICK_S)
+    entries = len(member.entries)
+    for stopping in (True, False, False):
+        member.lead.look(member.status(), leads=True, stopping=stopping)
+        await turns()
+    assert len(member.entries) == entries + 1
+    await member.live(10.0)
+    assert not member.machine.due
+
+
+async def test_who_loses_the_lead_takes_nothing_along() -> None:
+    member = Member()
+    await member.live(0.1)
+    await member.do(RegisterWorker(name="w", queues=("q",)))
+    claim = Claim(worker_id=1, wait=5)
+    sealed = Sealed("k", b"", encode_command(claim))
+    waiting = asyncio.ensure_future(member.lead.claim(sealed, claim, member.monotonic() + 5, None))
+    await turns()
+    member.leads = False
+    await member.live(0.1)
+    with pytest.raises(NotApplied):
+        await waiting
+    assert member.lead.term == 0
+
+
+async def test_signs_of_those_who_are_not_alive_are_not_carried() -> None:
+    member = Member()
+    await member.live(0.1)
+    await member.do(RegisterWorker(name="w"))
+    member.lead.note(SignOfLife(9))
+    await member.lead.sign([SignOfLife(1), SignOfLife(9)])
+    assert member.entries[-1].signs == (SignOfLife(1),)
+    member.lead.note(SignOfLife(1))
+    await member.live(1.1)
+    assert member.entries[-1].signs == (SignOfLife(1),)
+
+
+async def test_a_disk_that_cannot_be_read_is_judged_where_entries_are_applied() -> None:
+    member = Member()
+    await member.live(0.1)
+
+    def broken(*_: Any) -> Any:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    for name in ("claimable", "remembers", "worker", "outlook", "coming", "query", "partitions"):
+        setattr(member.machine, name, broken)
+    sight = member.lead.parking._sight
+    claim = Claim(worker_id=1)
+    assert (sight.claimable(claim), sight.remembers("k"), sight.worker(1)) == (True, True, None)
+    assert (sight.outlook("q").claimable, sight.due(1, 1)) == (0, {})
+    assert await member.do(t.RegisterConsumer(topic="t"))

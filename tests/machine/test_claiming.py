@@ -191,10 +191,10 @@ def steps_of_a_claim(others: int) -> list[int]:
     desk = Desk()
     desk.enrol("a")
     desk.put("paused")
-    for queue, options in (("q", {"delay_ms": 9}), ("paused", {}), ("q", {})):
+    for queue, delay_ms in (("q", 9), ("paused", 0), ("q", 0)):
         for start in range(0, others, 1_000):
             count = min(1_000, others - start)
-            desk.do(s.Submit(queue=queue, tasks=[new(**options)] * count), s.Submitted)
+            desk.do(s.Submit(queue=queue, tasks=[new(delay_ms=delay_ms)] * count), s.Submitted)
     for start in range(0, others, 1_000):
         leases = desk.claim(1, min(1_000, others - start))
         reports = tuple(c.Done(lease.id, lease.token, b"1") for lease in leases)

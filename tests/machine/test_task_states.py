@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
@@ -26,7 +27,7 @@ def desk() -> Desk:
     return desk
 
 
-def fail_all(desk: Desk, lease: Lease, **options: object) -> Lease:
+def fail_all(desk: Desk, lease: Lease, **options: Any) -> Lease:
     """Fail until there are no attempts left."""
     while desk.fail(lease, **options).status == "RETRY":
         desk.after(1_000)
@@ -136,7 +137,7 @@ def test_what_becomes_of_a_task_that_runs(
     desk.sound()
 
 
-WAITING: list[tuple[dict[str, object], int, str, list[str]]] = [
+WAITING: list[tuple[dict[str, Any], int, str, list[str]]] = [
     ({}, 10**6, "QUEUED", []),
     ({"delay_ms": 500}, 499, "SCHEDULED", []),
     ({"delay_ms": 500}, 500, "QUEUED", ["due"]),
@@ -149,7 +150,7 @@ WAITING: list[tuple[dict[str, object], int, str, list[str]]] = [
 
 
 @pytest.mark.parametrize(("options", "ms", "state", "story"), WAITING)
-def test_what_becomes_of_a_task_that_waits(options: dict[str, object], ms: int, state: str, story: list[str]) -> None:
+def test_what_becomes_of_a_task_that_waits(options: dict[str, Any], ms: int, state: str, story: list[str]) -> None:
     desk = Desk()
     task_id = desk.submit(**options)
     desk.sound()
@@ -226,7 +227,7 @@ def test_what_can_be_asked_of_a_task_in_each_state(state: str, cancel: str, retr
         desk.put(backoff=FIXED)
         desk.enrol("a")
         task_id = brought_to(desk, state)
-        value = desk.outcome(command(id=task_id)).value
+        value: Any = desk.outcome(command(id=task_id)).value
         if isinstance(value, k.Cancelled):
             assert (value.status, value.cancel_requested) == (expected, state == "PROCESSING")
         elif isinstance(value, k.TaskStatus):

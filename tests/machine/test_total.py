@@ -19,9 +19,13 @@ from quorl.cluster.machine import machine as door
 from quorl.cluster.machine import topics
 from quorl.cluster.machine.digest import content_digest
 from quorl.cluster.machine.machine import Position
+from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits, moment
+from quorl.cluster.protocol import submitting as s
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol.entry import Entry, Sealed, encode_entry
+from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, encode_entry
+from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.problems import CommandFailed
 from tests.machine.rig import Rig, expect, message, seal
 
@@ -46,6 +50,62 @@ def shape(op: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[s
     return st.fixed_dictionaries({"op": st.just(op)}, optional=odd)
 
 
+backoffs = st.fixed_dictionaries(
+    {},
+    optional={
+        "kind": st.sampled_from(["fixed", "list", "x"]),
+        "first_ms": numbers,
+        "delays_ms": st.lists(numbers, max_size=2),
+    },
+)
+queued = st.tuples(
+    st.one_of(st.none(), texts),
+    texts,
+    st.sampled_from([b"{}", b'{"args":[1]}', b"[", b'{"args":1,"key":2}', b""]),
+    st.one_of(st.just(5), numbers),
+    st.one_of(st.none(), texts),
+    *[st.one_of(st.sampled_from([None, 0, 5]), numbers)] * 6,
+    st.one_of(st.none(), backoffs),
+).map(list)
+defaults = st.one_of(st.just([3, 5, 9]), st.lists(numbers, max_size=4))
+names = st.lists(texts, max_size=3)
+leases = st.integers(-1, 9)
+jsons = st.sampled_from([b"1", b"null", b"", b"[", b"\xff"])
+report = {"task_id": texts, "lease": leases}
+error = st.one_of(st.just({}), st.fixed_dictionaries({"type": texts}))
+task_shapes = [
+    shape("set_queue", queue=texts, defaults=defaults, partitions=numbers, max_lost=numbers, backoff=backoffs, max_depth=numbers),
+    shape("patch_queue", queue=texts, paused=st.booleans(), sealed=st.booleans(), timeout_ms=numbers, keep_finished_ms=numbers),
+    shape("delete_queue", queue=texts),
+    shape("purge_queue", queue=texts, states=st.lists(st.sampled_from(["QUEUED", "SUCCESS", "x"])), dry_run=st.booleans()),
+    *[shape("submit_batch", queue=texts, tasks=st.lists(queued, max_size=3), defaults=defaults)] * 2,
+    shape("cancel_task", id=texts),
+    shape("retry_task", id=texts),
+    shape("forget_task", id=texts),
+    shape("complete", id=texts, lease=leases, result=jsons),
+    shape("fail_task", id=texts, lease=leases, error=error, retry=st.booleans(), delay_ms=numbers),
+    shape("release_task", id=texts, lease=leases),
+    shape("hold", id=texts, lease=leases, progress=st.floats(), note=texts, checkpoint=jsons),
+    *[
+        shape(
+            "enrol_worker", name=texts, host=texts, pid=numbers, version=texts, queues=names, concurrency=numbers,
+            handlers=st.lists(st.fixed_dictionaries({"name": texts}), max_size=1), standby=st.booleans(),
+            heartbeat_ms=st.one_of(st.none(), numbers), dead_after_ms=st.one_of(st.none(), numbers), defaults=defaults,
+        )
+    ] * 2,
+    shape("remove_worker", worker_id=numbers),
+    shape("quiet_worker", worker_id=numbers),
+    shape("terminate_worker", worker_id=numbers),
+    shape(
+        "settle",
+        worker_id=numbers,
+        complete=st.lists(st.tuples(texts, leases, jsons).map(list), max_size=2),
+        fail=st.lists(st.fixed_dictionaries(report), max_size=2),
+        release=st.lists(st.fixed_dictionaries(report), max_size=2),
+        progress=st.lists(st.tuples(texts, leases, st.floats(), texts, st.one_of(st.none(), jsons)).map(list), max_size=2),
+    ),
+    *[shape("claim", worker_id=numbers, queues=names, max=numbers, wait=st.floats(), number=numbers)] * 2,
+]  # fmt: skip
 ids = st.lists(numbers, max_size=2)
 shapes = st.one_of(
     shape("create_topic", name=texts, partitions=numbers, if_absent=st.booleans()),
@@ -55,11 +115,31 @@ shapes = st.one_of(
     shape("append_batch", topic=texts, count=numbers, size_bytes=numbers, producers=ids, body=bodies),
     shape("consume", topic=texts, consumer_id=numbers, max=numbers, wait=st.floats()),
     shape("found", cluster_id=texts),
+    *task_shapes,
     shape("no_such_command"),
 )
 commands = st.one_of(shapes.map(msgspec.msgpack.encode), anything.map(msgspec.msgpack.encode), st.binary(max_size=30))
 sealed = st.builds(Sealed, st.one_of(st.none(), texts), st.binary(max_size=3), commands)
-entries = st.builds(Entry, numbers, numbers, st.lists(sealed, max_size=5).map(tuple))
+signs = st.builds(SignOfLife, numbers, st.one_of(st.none(), ids.map(tuple)), ids.map(tuple), numbers)
+entries = st.builds(
+    Entry,
+    numbers,
+    numbers,
+    st.lists(sealed, max_size=5).map(tuple),
+    seed=numbers,
+    node=st.one_of(st.just("n1"), texts),
+    signs=st.lists(signs, max_size=3).map(tuple),
+    refresh=st.booleans(),
+)
+
+
+ALIVE_AND_BUSY: list[Command[Any]] = [
+    t.CreateTopic(name="t"),
+    w.RegisterWorker(name="t", queues=("t",)),
+    s.Submit(queue="t", tasks=[s.NewTask(id=task_id, name="add", timeout_ms=2) for task_id in ("t", "u", "v")]),
+    c.Claim(worker_id=1, max=2),
+]
+"""What an arbitrary command may meet."""
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -67,7 +147,7 @@ entries = st.builds(Entry, numbers, numbers, st.lists(sealed, max_size=5).map(tu
 def test_apply_never_raises(payloads: list[bytes]) -> None:
     one, other = Rig(), Rig()
     for rig in (one, other):
-        rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+        rig.apply(*map(seal, ALIVE_AND_BUSY))
     for number, payload in enumerate(payloads, 2):
         applied = one.apply_raw(payload)
         assert applied == other.apply_raw(payload)
@@ -240,16 +320,31 @@ def test_the_match_covers_every_command() -> None:
 
 
 SCRIPT = """
+from tests.machine.desk import Desk, new
 from tests.machine.rig import Rig, message, seal
 from quorl.cluster.machine.digest import content_digest
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.submitting import Submit
 rig = Rig()
 rig.apply(*(seal(t.CreateTopic(name=name, partitions=3), name) for name in "dcba"))
 for i in range(20):
     rig.now_ms += 1
     messages = [message(j, key="k%d" % (i * j % 7), z="1", a="2") for j in range(9)]
     rig.apply(*(seal(t.Append(topic=name, messages=messages), "%s%d" % (name, i)) for name in "abcd"))
-print(rig.machine.digest, content_digest(rig.connection))
+desk = Desk()
+desk.put(partitions=5)
+for name in "dcba":
+    desk.enrol(name, "q", "r", dead_after_ms=60_000)
+desk.enrol("s", standby=True)
+for i in range(20):
+    desk.entry(*(Submit(queue=name, tasks=[new(key="k%d" % (i * j % 7)) for j in range(9)]) for name in "qqr"))
+    leases = desk.claim(1 + i % 4, 9)
+    for lease in leases[:3]:
+        desk.fail(lease)
+    for lease in leases[3:6]:
+        desk.complete(lease)
+    desk.after(1_000 * i)
+print(rig.machine.digest, content_digest(rig.connection), desk.machine.digest, content_digest(desk.connection))
 """
 
 

@@ -1,0 +1,33 @@
+"""Shares of partitions: even, and no more of them move than that takes."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorl.cluster.machine.ownership import shares
+
+workers = st.lists(st.integers(1, 12), unique=True, max_size=8).map(sorted)
+owners: st.SearchStrategy[list[int | None]] = st.lists(st.one_of(st.none(), st.integers(1, 12)), max_size=20)
+
+
+@given(owners, workers)
+def test_shares_are_even_and_as_little_moves_as_can_be(before: list[int | None], active: list[int]) -> None:
+    after = shares(before, active)
+    assert len(after) == len(before)
+    if not active:
+        assert after == [None] * len(before)
+        return
+    counts = [after.count(worker) for worker in active]
+    assert sum(counts) == len(before)
+    assert max(counts) - min(counts) <= 1
+    share, larger = divmod(len(before), len(active))
+    held = sorted((before.count(worker) for worker in active), reverse=True)
+    staying = sum(min(count, share + (place < larger)) for place, count in enumerate(held))
+    assert sum(old == new for old, new in zip(before, after, strict=True)) == staying
+    assert shares(after, active) == after
+
+
+def test_ties_go_to_the_lower_id() -> None:
+    assert shares([None] * 5, [3, 7]) == [3, 3, 3, 7, 7]
+    assert shares([7, 7, 7, 7, 7], [3, 7]) == [7, 7, 7, 3, 3]

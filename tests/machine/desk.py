@@ -139,6 +139,9 @@ class Desk(Rig):
         counts = msgspec.structs.asdict(self.queue(name).counts)
         return {state: count for state, count in counts.items() if count}
 
+    def due(self) -> bool:
+        return self.machine.due
+
     def life(self, worker_id: int) -> str:
         found = self.machine.worker(worker_id)
         return "gone" if found is None else found.status

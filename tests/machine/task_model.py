@@ -188,7 +188,7 @@ class TaskModel:
         if isinstance(worker, str):
             return worker
         worker.beat = self.now
-        got = []
+        got: list[tuple[int, int, int]] = []
         for name in () if worker.quiet else worker.queues:
             queue = self.queues.get(name)
             if queue is None or queue.paused:

@@ -26,9 +26,9 @@ def desk() -> Desk:
 
 
 def test_an_idle_state_has_no_alarm(desk: Desk) -> None:
-    assert (desk.machine.next_alarm_ms, desk.machine.next_calendar_ms, desk.machine.due) == (None, None, False)
+    assert (desk.machine.next_alarm_ms, desk.machine.next_calendar_ms, desk.due()) == (None, None, False)
     desk.submit()
-    assert (desk.machine.next_alarm_ms, desk.machine.due) == (None, False)
+    assert (desk.machine.next_alarm_ms, desk.due()) == (None, False)
 
 
 def test_the_next_alarm_is_the_first_of_tasks_and_workers(desk: Desk) -> None:
@@ -51,22 +51,22 @@ def test_an_entry_attends_to_a_bounded_number_and_the_next_goes_on(desk: Desk, m
     ids += [desk.submit(run_at="2023-11-14T22:13:20.001Z") for _ in range(3)]
     desk.after(10)
     assert [desk.status(one) for one in ids] == ["SCHEDULED"] * 2 + ["QUEUED"] * 3 + ["SCHEDULED"] * 3
-    assert desk.machine.due
+    assert desk.due()
     desk.entry()
     assert desk.counts() == {"queued": 6, "scheduled": 2}
-    assert desk.machine.due
+    assert desk.due()
     desk.entry()
     assert desk.counts() == {"queued": 8}
-    assert not desk.machine.due
+    assert not desk.due()
     desk.sound()
 
 
 def test_by_the_calendar_alone_there_is_work_too(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "DUE_TASKS_PER_ENTRY", 0)
     desk.submit(run_at="2023-11-14T22:13:20.001Z")
-    assert not desk.machine.due
+    assert not desk.due()
     desk.after(1)
-    assert desk.machine.due
+    assert desk.due()
 
 
 def test_what_cannot_be_attended_to_is_put_off_and_in_nobodys_way(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -89,7 +89,7 @@ def test_what_cannot_be_attended_to_is_put_off_and_in_nobodys_way(desk: Desk, mo
     assert e.TaskChanged("delayed") not in applied.events
     assert [desk.status(one) for one in sorted(broken)] == ["SCHEDULED"] * 2
     assert [desk.status(one) for one in good] == ["QUEUED"] * 2
-    assert not desk.machine.due
+    assert not desk.due()
     monkeypatch.setattr(moves, "queue_up", real)
     desk.after(60_000)
     assert desk.counts() == {"queued": 4}
@@ -112,7 +112,7 @@ def test_a_worker_that_cannot_be_retired_is_put_off(desk: Desk, monkeypatch: pyt
     desk.after(15_000)
     assert [desk.life(1), desk.life(2), desk.status(lease.id)] == ["ALIVE", "DEAD", "PROCESSING"]
     desk.sound()
-    assert not desk.machine.due
+    assert not desk.due()
     monkeypatch.setattr(workers, "retire", real)
     desk.after(60_000)
     assert [desk.life(1), desk.status(lease.id)] == ["DEAD", "QUEUED"]

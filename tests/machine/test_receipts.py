@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import submitting as s
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
@@ -90,6 +91,13 @@ def test_what_failed_or_may_pass_leaves_no_receipt(rig: Rig, monkeypatch: pytest
     monkeypatch.setattr(t.TopicNotFound, "transient", True)
     missing = rig.outcome(t.RegisterProducer(topic="no"), "k")
     assert (kept(rig), missing.replayed) == ([], False)
+
+
+def test_a_reused_key_is_told_in_the_words_of_the_caller(rig: Rig) -> None:
+    tasks = [s.NewTask(name="add")]
+    rig.outcome(s.Submit(queue="q", tasks=tasks), "k")
+    again = rig.outcome(s.Submit(queue="q", tasks=tasks * 2), "k")
+    assert expect(again.value, IdempotencyKeyReused).detail == 'The key "k" came before with another submit request.'
 
 
 def test_receipts_are_bounded_in_number(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,9 @@ from quorl.cluster.machine.digest import content_digest
 from quorl.cluster.machine.dump import dump, load
 from quorl.cluster.machine.machine import Machine, StateError
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.entry import SignOfLife
+from tests.machine.desk import Desk
 from tests.machine.rig import Rig, connect, message, seal
 
 
@@ -131,6 +134,71 @@ def test_a_dump_of_an_empty_database_is_refused(monkeypatch: pytest.MonkeyPatch)
     with pytest.raises(StateError, match="one row"):
         load(connect(), dump(rig.connection))
     assert dumping._RECORD_BYTES_MAX > 16 * 1024 * 1024
+
+
+@pytest.fixture
+def desk() -> Desk:
+    """Tasks in every state, and workers of every kind."""
+    desk = Desk()
+    desk.put(partitions=3)
+    for name, standby in (("a", False), ("b", False), ("s", True), ("t", True), ("z", False)):
+        desk.enrol(name, "q", "r", standby=standby)
+    desk.do(w.RemoveWorker(worker_id=5), w.WorkerGone)
+    leases = [desk.run(1, queue="r") for _ in range(4)]
+    desk.complete(leases[0])
+    desk.fail(leases[1])
+    desk.fail(leases[2], retry=False)
+    desk.submit("r", delay_ms=10**6, expires_ms=10**5)
+    desk.submit("r")
+    desk.cancel(desk.submit("r"))
+    desk.now_ms += 15_000
+    desk.signs = tuple(SignOfLife(worker_id) for worker_id in (1, 3, 4))
+    desk.entry()
+    desk.sound()
+    return desk
+
+
+@pytest.mark.parametrize(
+    ("statement", "rule"),
+    [
+        ("UPDATE queues SET queued = queued + 1", "a queue's counts"),
+        ("UPDATE queues SET submitted = 1 WHERE name = 'r'", "a queue's counts"),
+        ("UPDATE queues SET deleted = 1 WHERE name = 'r'", "a task has no queue"),
+        ("UPDATE tasks SET partition = 0", "a task's partition"),
+        ("UPDATE machine SET next_token = 1", "an id is not below"),
+        ("UPDATE tasks SET token = 1", "two leases"),
+        ("UPDATE tasks SET alarm_ms = 5 WHERE state = 0", "a task's alarm"),
+        ("UPDATE tasks SET calendar_ms = 5", "a task's alarm"),
+        ("UPDATE tasks SET due_ms = 5 WHERE state = 1", "a task's alarm"),
+        ("UPDATE tasks SET expiry_ms = 5 WHERE state > 0", "a task's alarm"),
+        ("UPDATE tasks SET alarm_ms = 5 WHERE state = 2", "a task's alarm"),
+        ("UPDATE tasks SET reason = NULL", "a task's end"),
+        ("UPDATE tasks SET cancel = 1", "a task's end"),
+        ("UPDATE tasks SET max_attempts = attempts", "a task that waits"),
+        ("UPDATE tasks SET size_bytes = 99", "a task has not the body"),
+        ("DELETE FROM payloads", "a task has not the body"),
+        ("DELETE FROM tasks", "a row belongs to no task"),
+        ("UPDATE results SET ordinal = 2", "a result is that of no SUCCESS"),
+        ("DELETE FROM attempts", "a task's leases"),
+        ("UPDATE workers SET leases = 3", "a worker's leases"),
+        ("UPDATE tasks SET worker_id = 99 WHERE state = 2", "a lease is nobody's"),
+        ("UPDATE workers SET name = 'a'", "two workers"),
+        ("DELETE FROM profiles", "a worker has no profile"),
+        ("DELETE FROM beats", "a worker has no profile"),
+        ("DELETE FROM workers", "a row belongs to no worker"),
+        ("UPDATE workers SET quiet = 1", "a worker counts for a queue"),
+        ("UPDATE worker_queues SET alive = 1", "a worker counts for a queue"),
+        ("DELETE FROM worker_queues", "a worker that should count"),
+        ("UPDATE worker_queues SET active = 0 WHERE standby", "not as many stand-bys"),
+        ("UPDATE owners SET worker_id = NULL", "a queue has not an owner"),
+        ("UPDATE owners SET worker_id = 2", "a queue has not an owner"),
+        ("DELETE FROM owners WHERE partition = 2", "a queue has not an owner"),
+        ("UPDATE owners SET worker_id = 1", "partitions are not evenly shared"),
+    ],
+)
+def test_the_checker_finds_what_is_wrong_with_tasks_and_workers(desk: Desk, statement: str, rule: str) -> None:
+    desk.connection.execute(statement)
+    assert any(sentence.startswith(rule) for sentence in check(desk.connection))
 
 
 @pytest.mark.parametrize(

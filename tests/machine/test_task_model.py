@@ -118,7 +118,7 @@ class Pair:
                 expected = model.submit(*given_)
             case "claim":
                 command = c.Claim(worker_id=given_[0], max=given_[1], number=number)
-                expected = model.claim(*given_, claim=number)
+                expected = model.claim(given_[0], given_[1], number)
             case "enrol":
                 name, queues, standby = given_
                 command = w.RegisterWorker(name=name, queues=queues, standby=standby, dead_after_ms=m.DEAD_MS)
@@ -196,7 +196,7 @@ class Pair:
         expected = [
             (
                 f"t{task.number}",
-                k.STATES.index(task.state),  # type: ignore[arg-type]
+                k.STATES.index(task.state),
                 task.attempts,
                 task.lost,
                 task.max_attempts,

@@ -72,7 +72,7 @@ names = st.lists(texts, max_size=3)
 leases = st.integers(-1, 9)
 jsons = st.sampled_from([b"1", b"null", b"", b"[", b"\xff"])
 report = {"task_id": texts, "lease": leases}
-error = st.one_of(st.just({}), st.fixed_dictionaries({"type": texts}))
+error: st.SearchStrategy[dict[str, str]] = st.one_of(st.just({}), st.fixed_dictionaries({"type": texts}))
 task_shapes = [
     shape("set_queue", queue=texts, defaults=defaults, partitions=numbers, max_lost=numbers, backoff=backoffs, max_depth=numbers),
     shape("patch_queue", queue=texts, paused=st.booleans(), sealed=st.booleans(), timeout_ms=numbers, keep_finished_ms=numbers),
@@ -343,7 +343,7 @@ for i in range(20):
         desk.fail(lease)
     for lease in leases[3:6]:
         desk.complete(lease)
-    desk.after(1_000 * i)
+    desk.after(500 * i)
 print(rig.machine.digest, content_digest(rig.connection), desk.machine.digest, content_digest(desk.connection))
 """
 

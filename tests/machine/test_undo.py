@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -11,11 +12,18 @@ import pytest
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine.dump import dump
 from quorl.cluster.machine.machine import Applied
+from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import submitting as s
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.entry import SignOfLife
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.problems import CommandFailed
 from quorl.cluster.protocol.system import Found
+from tests.machine.desk import Desk, new
 from tests.machine.rig import Rig, expect, message, seal
 
 VICTIMS: list[Command[Any]] = [
@@ -52,22 +60,125 @@ def prepared() -> Rig:
 def break_statement(rig: Rig, victim: int, at: int) -> list[str]:
     """Make the ``at``-th statement of the ``victim``-th command of the next entry fail; what had run by then."""
     state = rig.machine._state
-    real = state.execute
     seen: list[str] = []
     command = -1
 
-    def execute(statement: str, *values: Any) -> sqlite3.Cursor:
-        nonlocal command
-        if statement.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK", "BEGIN", "COMMIT")):
-            command += statement.startswith("SAVEPOINT")
-        elif command == victim and len(seen) <= at:
-            seen.append(statement)
-            if len(seen) == at + 1:
-                raise ValueError("the same on every node")
-        return real(statement, *values)
+    def breaking(real: Callable[..., sqlite3.Cursor]) -> Callable[..., sqlite3.Cursor]:
+        def execute(statement: str, *values: Any) -> sqlite3.Cursor:
+            nonlocal command
+            if statement.startswith(("SAVEPOINT", "RELEASE", "ROLLBACK", "BEGIN", "COMMIT")):
+                command += statement.startswith("SAVEPOINT")
+            elif command == victim and len(seen) <= at:
+                seen.append(statement)
+                if len(seen) == at + 1:
+                    raise ValueError("the same on every node")
+            return real(statement, *values)
 
-    state.execute = execute
+        return execute
+
+    state.execute, state.execute_many = breaking(state.execute), breaking(state.execute_many)
     return seen
+
+
+TASK_VICTIMS: list[Command[Any]] = [
+    q.PutQueue(queue="new", partitions=2),
+    q.PutQueue(queue="q", partitions=2, max_depth=5),
+    q.PatchQueue(queue="q", paused=True),
+    q.DeleteQueue(queue="empty"),
+    q.DeleteQueue(queue="done"),
+    q.PurgeQueue(queue="q", states=("QUEUED", "FAILED")),
+    s.Submit(queue="q", tasks=[new(id="x"), new(), new(key="k")]),
+    s.Submit(queue="new", tasks=[new(), new()]),
+    k.CancelTask(id="held"),
+    k.CancelTask(id="waits"),
+    k.RetryTask(id="failed"),
+    k.ForgetTask(id="failed"),
+    k.ForgetTask(id="last"),
+    c.Claim(worker_id=1, queues=("q", "r"), max=9),
+    c.CompleteTask(id="held", lease=2),
+    c.FailTask(id="held", lease=2),
+    c.ReleaseTask(id="held", lease=2),
+    c.HoldTask(id="held", lease=2, note="n"),
+    c.Settle(worker_id=1, complete=(c.Done("held", 2, b"1"),), release=(c.Return(task_id="held too", lease=3),)),
+    w.RegisterWorker(name="new", queues=("q", "new")),
+    w.RegisterWorker(name="one", queues=("q", "r")),
+    w.RemoveWorker(worker_id=1),
+    w.RemoveWorker(worker_id=3),
+    w.QuietWorker(worker_id=1),
+]
+TASK_WITNESSES: list[Command[Any]] = [
+    w.RegisterWorker(name="witness", queues=("q", "r", "new")),
+    q.PutQueue(queue="more"),
+    s.Submit(queue="q", tasks=[new(), new(key="k")]),
+    s.Submit(queue="new", tasks=[new(id="x")]),
+    c.Claim(worker_id=1, queues=("q",)),
+    c.CompleteTask(id="held too", lease=3),
+    k.CancelTask(id="waits"),
+    k.CancelTask(id="held"),
+    c.Claim(worker_id=5, max=9),
+    q.PatchQueue(queue="q", max_lost=9),
+]
+"""What comes after, and would give any trace away."""
+
+
+def busy() -> Rig:
+    """Tasks in many states, a worker that died, and one that stands by for it."""
+    desk = Desk()
+    for name, config in (
+        ("q", {"partitions": 2}),
+        ("r", {}),
+        ("empty", {}),
+        ("done", {"keep_finished_ms": 0}),
+        ("gone", {}),
+    ):
+        desk.put(name, **config)
+    for name, standby in (("one", False), ("two", True), ("three", False)):
+        desk.enrol(name, "q", "r", "done", "gone", standby=standby)
+    desk.fail(desk.run(1, queue="r", id="failed"), retry=False)
+    desk.patch("gone", keep_finished_ms=0)
+    for queue, task_id in (("done", "done"), ("gone", "last")):
+        desk.submit(queue, id=task_id)
+        desk.cancel(task_id)
+    desk.do(q.DeleteQueue(queue="gone"), q.QueueDeleted)
+    desk.submit("r", id="held")
+    desk.submit("r", id="held too")
+    assert [lease.token for lease in desk.claim(1, 2, "r")] == [2, 3]
+    desk.do(c.HoldTask(id="held", lease=2, checkpoint=msgspec.Raw(b"1")), c.TaskHeld)
+    for task_id in ("waits", "waits too"):
+        desk.submit("q", id=task_id)
+    desk.now_ms += 15_000
+    desk.signs = (SignOfLife(1), SignOfLife(2))
+    desk.entry()
+    assert [desk.life(worker_id) for worker_id in (1, 2, 3)] == ["ALIVE", "ALIVE", "DEAD"]
+    desk.now_ms += 1
+    desk.sound()
+    return desk
+
+
+@pytest.mark.parametrize("victim", TASK_VICTIMS, ids=lambda victim: type(victim).__name__)
+def test_a_failed_statement_of_a_task_command_undoes_it_without_a_trace(victim: Command[Any]) -> None:
+    at = 0
+    while undone_without_a_trace(victim, at):
+        at += 1
+    assert at >= 1
+
+
+def undone_without_a_trace(victim: Command[Any], at: int) -> bool:
+    """Whether the command has a statement ``at`` that can fail; if so, it was undone without a trace."""
+    rig, twin = busy(), busy()
+    rest = [seal(witness) for witness in TASK_WITNESSES]
+    first = seal(s.Submit(queue="r", tasks=[new(), new()]))
+    seen = break_statement(rig, 1, at)
+    broken = rig.apply(first, seal(victim), *rest)
+    if len(seen) <= at:
+        return False
+    clean = twin.apply(first, seal(t.CreateTopic(name="..")), *rest)
+    expect(broken.outcomes[1].value, CommandFailed)
+    assert broken.outcomes[2:] == clean.outcomes[2:]
+    assert told(broken) == told(clean)
+    assert content(rig) == content(twin)
+    rig.sound()
+    return True
 
 
 def told(applied: Applied) -> list[Any]:

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LOOPS = 16
 MANY = 32
 CLAIM_WAIT_S = 5.0
-WARM_UP_TASKS = 20
+WARM_UP_CALLS = 20
 IDLE_S = 3.0
 IDLE_PAUSE_S = 0.002
 DRAIN_LOOK_S = 0.02
@@ -128,15 +128,15 @@ async def crew(
 
 
 # -- what is measured ----------------------------------------------------------------------------------------------
-async def busy(submit: Submit, tally: Tally, seconds: float) -> Figures:
-    """Submit for some seconds from 16 loops, and wait until everything is settled."""
-    for _ in range(WARM_UP_TASKS):
+async def busy(submit: Submit, tally: Tally, seconds: float, each: int = 1) -> Figures:
+    """Submit for some seconds from 16 loops, so many tasks in each call, and wait until everything is settled."""
+    for _ in range(WARM_UP_CALLS):
         await submit()
-    await tally.reach(WARM_UP_TASKS)
+    await tally.reach(WARM_UP_CALLS * each)
     before = tally.done
     timed = await load.in_flight(submit, LOOPS, seconds)
     started = time.perf_counter() - timed.seconds
-    count = len(timed.took_s)
+    count = len(timed.took_s) * each
     await tally.reach(before + count)
     took_s = time.perf_counter() - started
     return {
@@ -209,16 +209,17 @@ async def task_cycle(scene: Scene) -> Figures:
 
 
 async def task_cycle_32(scene: Scene) -> Figures:
-    """16 loops whose submits travel together, 16 workers that settle and claim up to 32 in one call."""
+    """16 loops that submit 32 tasks per request, 16 workers that settle and claim up to 32 in one call."""
     async with _clients(scene) as (client, _):
         queue, tally = scene.topic, Tally()
 
-        async def submit() -> str:
-            task = b.NewTask(name="nothing", args=ARGS)
-            return (await client.tasks.submit_many([task], queue=queue))[0].id
+        async def submit(count: int = 1) -> str:
+            tasks = [b.NewTask(name="nothing", args=ARGS) for _ in range(count)]
+            return (await client.call(b.Submit(queue=queue, tasks=tasks))).items[0].id
 
         async with crew(client, queue, tally, work_many, LOOPS):
-            return await busy(submit, tally, scene.seconds) | await idle(submit, tally, scene.seconds)
+            figures = await busy(lambda: submit(MANY), tally, scene.seconds, MANY)
+            return figures | await idle(submit, tally, scene.seconds)
 
 
 @contextlib.asynccontextmanager
@@ -240,7 +241,7 @@ async def task_cycle_app(scene: Scene) -> Figures:
     client = app.aclient
     began, used_s = time.perf_counter(), _ended_children_s()
     async with _shipped_worker(scene):
-        for _ in range(WARM_UP_TASKS):
+        for _ in range(WARM_UP_CALLS):
             await (await prepared.adelay(payload)).aresult(DRAIN_S)
         before = (await client.queues.get(scene.topic)).counts.success
         timed = await load.in_flight(lambda: prepared.adelay(payload), LOOPS, scene.seconds)

@@ -155,7 +155,7 @@ WORKLOADS: dict[str, Workload] = {
     "append-batch": Workload(append_batch, "500 messages per call, four calls in flight"),
     "read": Workload(read, "100 000 stored messages, 500 at a time: browsed, browsed and decoded, consumed"),
     "task-cycle": Workload(task_cycle, "16 loops submit, 16 workers claim and complete, one task per call"),
-    "task-cycle-32": Workload(task_cycle_32, "the same, with workers that settle and claim up to 32 per call"),
+    "task-cycle-32": Workload(task_cycle_32, "the same, 32 tasks per call"),
     "task-cycle-app": Workload(task_cycle_app, "the same through an App and `quorl worker run`, four threads"),
     "failover": Workload(
         _failover, "a write every 10 ms while the leader is killed; a run is one kill", runs=5, once=True

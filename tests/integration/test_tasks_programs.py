@@ -10,7 +10,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -124,6 +124,31 @@ def test_b6_b9_workers_of_a_drained_topic_exit_and_results_stay(cluster: LocalCl
         assert error["type"] == "ValueError"
         assert "Traceback" in error["traceback"]
         assert "'ejnf'" in error["message"]
+
+
+def test_c1_workers_that_ship_share_three_hundred_equal_tasks_evenly(cluster: LocalCluster, tmp_path: Path) -> None:
+    queue = kit.fresh("c1")
+    names = [kit.fresh("equal") for _ in range(3)]
+    with ExitStack() as stack:
+        for name, url in zip(names, cluster.urls, strict=True):
+            command = worker(url, queue, name, "--concurrency", "4")
+            stack.enter_context(running(command, tmp_path / f"{name}.log"))
+        until(lambda: _serving(cluster.urls[0], queue) == set(names), "the workers to register")
+        kit.submit(cluster.urls[0], queue, *({"name": "sleep", "args": [0.15]} for _ in range(300)))
+        until(lambda: _counts(cluster.urls[1], queue)["success"] == 300, "300 tasks to be done")
+    shares = Counter(task["worker"] for task in kit.all_tasks(cluster.urls[2], queue))
+    assert set(shares) == set(names)
+    assert all(90 <= share <= 110 for share in shares.values()), shares
+
+
+def _serving(url: str, queue: str) -> set[str]:
+    items = kit.ok(call(url, "GET", f"/v1/workers?status=ALIVE&queue={queue.replace(' ', '%20')}"))["items"]
+    return {item["name"] for item in items}
+
+
+def _counts(url: str, queue: str) -> dict[str, int]:
+    counts: dict[str, int] = kit.ok(call(url, "GET", kit.queue_path(queue)))["counts"]
+    return counts
 
 
 def test_b12_a_failure_prone_worker_dies_over_its_third_to_fifth_task(cluster: LocalCluster, tmp_path: Path) -> None:

@@ -234,9 +234,7 @@ def test_c4_a_wait_that_is_over_answers_what_it_knows(cluster: LocalCluster) -> 
     assert (reply.status, reply.json["status"]) == (202, "QUEUED")
 
 
-@pytest.mark.parametrize(
-    ("result", "text"), [(3, "3"), ("3", "3"), ("äh", "äh"), ([7], "[7]"), (None, "null")]
-)
+@pytest.mark.parametrize(("result", "text"), [(3, "3"), ("3", "3"), ("äh", "äh"), ([7], "[7]"), (None, "null")])
 def test_c6_the_compatible_result_route(cluster: LocalCluster, result: Any, text: str) -> None:
     n1, n2, n3 = cluster.urls
     queue = kit.fresh("c6")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -299,16 +300,35 @@ def test_tail(quorl: Quorl, client: Client) -> None:
 
 
 # -- produce: a process and a pipe ----------------------------------------------------------------------------------
-def start(cluster: StandIn, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """What starts in here ends by Ctrl-C. A shell's background jobs ignore it, and so does whatever these start in turn."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def start(cluster: StandIn, *words: str) -> Iterator[subprocess.Popen[bytes]]:
+    """A command as a terminal starts it; a test that fails does not wait for its end."""
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "QUORL_SERVER": cluster.servers}
     command = [sys.executable, "-m", "quorl.client.cli", *words]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, **{**pipes, **options})
+    pipe = subprocess.PIPE
+    with heeding_interrupts():
+        started = subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=pipe)
+    with started as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def run(cluster: StandIn, data: bytes, *words: str) -> tuple[int, str, str]:
-    process = start(cluster, *words)
-    out, err = process.communicate(data, timeout=60)
+    with start(cluster, *words) as process:
+        out, err = process.communicate(data, timeout=60)
     return process.returncode, out.decode(), err.decode()
 
 
@@ -415,6 +435,15 @@ def test_whoever_has_had_enough_is_no_failure(cluster: StandIn, client: Client) 
         assert process.wait(20) == 0
 
 
+@pytest.fixture(params=[signal.default_int_handler, signal.SIG_IGN], ids=["in_front", "in_the_background"])
+def shell(request: pytest.FixtureRequest) -> Iterator[None]:
+    """As a shell starts the tests: with their own Ctrl-C, or without."""
+    before = signal.signal(signal.SIGINT, request.param)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("shell")
 def test_following_sees_what_comes(cluster: StandIn, client: Client) -> None:
     client.topics.create("x")
     client.topic("x").append("old")

@@ -132,15 +132,9 @@ class Election:
             self._granted.add(str(member.id))
             self._count()
 
-    def on_request_vote(self, member: library.Member, asked: RequestVote) -> bool:
+    def on_request_vote(self, asked: RequestVote) -> bool:
         """Whether the library may look at this request: not while a leader lives, and not from an empty disk."""
-        engine = self._engine
-        if not self._votes() or (not asked.transfer and self.protects_leader()):
-            return False
-        if asked.term == engine.term and engine.voted_for == member.id:
-            engine.say(member, Vote(asked.term))  # the answer was lost: the same vote again is no second vote
-            return False
-        return True
+        return self._votes() and (asked.transfer or not self.protects_leader())
 
     def on_vote(self, member: library.Member, vote: Vote) -> bool:
         """Whether this vote counts: once per member and term."""

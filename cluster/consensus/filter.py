@@ -53,7 +53,7 @@ class Filter:
             case Acknowledge():
                 self._acknowledge(member, message)
             case RequestVote():
-                if engine.election.on_request_vote(member, message):
+                if engine.election.on_request_vote(message):
                     engine.receive_as_library(member, _request_vote(message))
             case Vote():
                 if engine.election.on_vote(member, message):

@@ -42,12 +42,6 @@ class Named(library.SyncObj):  # type: ignore[misc]
         return int(self._SyncObj__raftCurrentTerm)
 
     @property
-    def voted_for(self) -> str | None:
-        """Whom this member voted for in its current term."""
-        vote: str | None = self._SyncObj__votedForNodeId
-        return vote
-
-    @property
     def known_leader(self) -> str | None:
         """The leader of the current term, as far as heard of."""
         node = self._SyncObj__raftLeader

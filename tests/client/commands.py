@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from click.testing import Result
@@ -15,14 +17,33 @@ from tests.client.stand_in import StandIn
 Quorl = Callable[..., Result]
 
 
-def start(cluster: StandIn, *words: str, **options: Any) -> subprocess.Popen[bytes]:
+@contextmanager
+def heeding_interrupts() -> Iterator[None]:
+    """What starts in here ends by Ctrl-C. A shell's background jobs ignore it, and so does whatever these start in turn."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextmanager
+def start(cluster: StandIn, *words: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
+    """A command as a terminal starts it; a test that fails does not wait for its end."""
     environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "QUORL_SERVER": cluster.servers}
     command = [sys.executable, "-m", "quorl.client.cli", *words]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    return subprocess.Popen(command, env=environment, **{**pipes, **options})
+    with heeding_interrupts():
+        started: subprocess.Popen[bytes] = subprocess.Popen(command, env=environment, **{**pipes, **options})
+    with started as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def run(cluster: StandIn, data: bytes, *words: str) -> tuple[int, str, str]:
-    process = start(cluster, *words)
-    out, err = process.communicate(data, timeout=60)
+    with start(cluster, *words) as process:
+        out, err = process.communicate(data, timeout=60)
     return process.returncode, out.decode(), err.decode()

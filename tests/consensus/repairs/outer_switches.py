@@ -11,6 +11,7 @@ from quorl.cluster.consensus import handshake, library, statefile
 from quorl.cluster.consensus.connection import Connection
 from quorl.cluster.consensus.engine import Engine
 from quorl.cluster.consensus.port import NotApplied
+from quorl.cluster.consensus.tcp import TcpNetwork
 from quorl.cluster.machine import machine as machine_module
 from quorl.cluster.machine import receipts
 from quorl.cluster.node import writing
@@ -47,6 +48,16 @@ def early_frames(setter: Setter) -> None:
 def proof(setter: Setter) -> None:
     """Nobody has to prove the secret."""
     setter(handshake, "_check_proof", lambda *_: None)
+
+
+def fence(setter: Setter) -> None:
+    """A connection that was replaced goes on being read."""
+
+    def replace(network: TcpNetwork, peer: Any, _old: Connection, _new: Connection) -> None:
+        peer.connection = None
+        network._events.on_disconnected(peer.name)
+
+    setter(TcpNetwork, "_replace", replace)
 
 
 # -- outcomes and reads ----------------------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from quorl.cluster.consensus.filter import Filter
 from quorl.cluster.consensus.library import Member
 from quorl.cluster.consensus.link import Link
 from quorl.cluster.consensus.logstore import LogStore
-from quorl.cluster.consensus.messages import Acknowledge, AppendEntries, RequestVote
+from quorl.cluster.consensus.messages import Acknowledge, AppendEntries, LogEntry, RequestVote
 from quorl.cluster.consensus.replica import Replica
 from quorl.cluster.consensus.replication import Replication
 from quorl.cluster.protocol import limits
@@ -233,9 +233,9 @@ def vote_once(setter: Setter) -> None:
     def set_term(ballot: Ballot, term: int, vote: str | None, floor: int = 0) -> None:
         ballot._write(term=max(term, ballot.term), vote=vote, floor=max(ballot.floor, floor))
 
-    def on_request_vote(election: Election, member: Member, asked: RequestVote) -> bool:
+    def on_request_vote(election: Election, asked: RequestVote) -> bool:
         election._engine._SyncObj__votedForNodeId = None
-        return careful(election, member, asked)
+        return careful(election, asked)
 
     setter(Ballot, "set_term", set_term)
     setter(Election, "on_request_vote", on_request_vote)
@@ -244,11 +244,6 @@ def vote_once(setter: Setter) -> None:
 def distinct_votes(setter: Setter) -> None:
     """A vote that arrives twice counts twice."""
     setter(Election, "on_vote", lambda election, member, vote: True)
-
-
-def vote_again(setter: Setter) -> None:
-    """A candidate whose vote was lost on the way does not get it again."""
-    setter(Engine, "voted_for", property(lambda engine: None))
 
 
 def pre_vote(setter: Setter) -> None:
@@ -350,7 +345,13 @@ def one_process(setter: Setter) -> None:
 # -- sending and snapshots -------------------------------------------------------------------------------------------
 def big_window(setter: Setter) -> None:
     """There is no bound on what is under way to one follower."""
-    setter(limits, "REPLICATION_WINDOW_BYTES", 1 << 40)
+
+    def next_entries(replication: Replication, member: Member, next_index: int) -> list[LogEntry]:
+        log = replication._engine.log
+        probing = member in replication._probes and replication._under_way.get(member)
+        return [] if probing or next_index > log.last_index else log.entries_from(next_index, limits.APPEND_BYTES_MAX)
+
+    setter(Replication, "_next_entries", next_entries)
 
 
 def one_hint(setter: Setter) -> None:
@@ -396,7 +397,6 @@ _TABLE: list[Switch] = [
     members_only,
     vote_once,
     distinct_votes,
-    vote_again,
     pre_vote,
     sticky_leader,
     step_down,
@@ -419,6 +419,7 @@ _TABLE: list[Switch] = [
     outer_switches.handshake_deadline,
     outer_switches.early_frames,
     outer_switches.proof,
+    outer_switches.fence,
     outer_switches.queueing,
     outer_switches.library_forwards,
     outer_switches.poison,

@@ -15,10 +15,11 @@ import pytest
 from pysyncobj import pickle
 
 from quorl.cluster.consensus import library
+from quorl.cluster.consensus.connection import DATA
 from quorl.cluster.consensus.framing import HEADER_BYTES
 from quorl.cluster.protocol import limits
 from tests.consensus.engines import Group, HandClock, acknowledged
-from tests.consensus.network_kit import Node, Stranger, addresses, becomes, running
+from tests.consensus.network_kit import SECRET, Node, Stranger, addresses, becomes, hello, running
 from tests.consensus.repairs.biting import bites
 from tests.node.fakecore import Cluster
 
@@ -136,6 +137,25 @@ async def test_s6_who_cannot_prove_the_secret_is_not_heard(repaired: bool) -> No
             assert not a.network.connected
         else:
             await a.until_connected("b")
+
+
+@bites("fence")
+async def test_c10_a_connection_that_was_replaced_is_not_heard(repaired: bool) -> None:
+    two = Node("n2", addresses("n1", "n2"))
+    async with running(two):
+        before, after = await Stranger.visit(two), await Stranger.visit(two)
+        await before.get_in(hello("n1", incarnation="before"), SECRET, "n2")
+        await two.recorder.until(lambda: two.recorder.count("connected", "n1") == 1)
+        await after.get_in(hello("n1", incarnation="after"), SECRET, "n2")
+        await two.recorder.until(lambda: two.recorder.count("connected", "n1") == 2)
+        await before.say(bytes([DATA]) + b"late")
+        if repaired:
+            await before.hear_the_end()
+            assert two.recorder.frames == []
+        else:
+            await two.recorder.until(lambda: two.recorder.frames == [("n1", b"late")])
+        for stranger in (before, after):
+            await stranger.leave()
 
 
 # -- reads and relayed answers ---------------------------------------------------------------------------------------

@@ -239,18 +239,14 @@ class Books:
         self._workers_before.clear()
 
     def undo_books(self) -> None:
-        """Bring back what was changed since ``open_books``; what had been unwritten before still is."""
-        for queue_id, queue in self._queues_before.items():
-            now = self._queues.pop(queue_id, None)
-            if now is not None:
-                self._queue_ids.pop(now.name, None)
-            if queue is not None:
-                self._queues[queue_id] = queue
+        """Bring back what was changed since ``open_books``; what had been unwritten before still is.
+
+        Everything else is forgotten, for it may have been read from rows that are undone.
+        """
+        queues, workers = self._queues | self._queues_before, self._workers | self._workers_before
+        self._queues = {key: one for key, one in queues.items() if one is not None and key in self._unwritten_queues}
         self._queue_ids = {queue.name: queue_id for queue_id, queue in self._queues.items() if not queue.deleted}
-        for worker_id, worker in self._workers_before.items():
-            self._workers.pop(worker_id, None)
-            if worker is not None:
-                self._workers[worker_id] = worker
+        self._workers = {key: one for key, one in workers.items() if one is not None and key in self._unwritten_workers}
         self.open_books()
 
     def write_queue(self, queue: Queue) -> None:

@@ -33,7 +33,7 @@ def delay_ms(backoff: str, failed: int, seed: int, ordinal: int) -> int:
             base = plan.first_ms * failed
         case "exponential":
             base = plan.first_ms << min(failed - 1, _DOUBLINGS_MAX)
-        case "list":
+        case _:
             base = plan.delays_ms[min(failed, len(plan.delays_ms)) - 1]
     base = min(base, plan.max_ms)
     permille = round(plan.jitter * 1000)

@@ -79,7 +79,8 @@ class Gateway:
         self._sealer = Sealer(defaults or Defaults())
         self._reading = Reading(core, leading, self._polls)
         claiming = Claiming(core)
-        syncing = Syncing(core, claiming, Gathering(core, leading), self._reading, self._sealer)
+        self._gathering = Gathering(core, leading)
+        syncing = Syncing(core, claiming, self._gathering, self._reading, self._sealer)
         self._writing = Writing(core, leading, self._polls, claiming, syncing)
         self._voice = PlainVoice()
         self.running = 0
@@ -88,6 +89,11 @@ class Gateway:
     def drain(self) -> None:
         """Refuse new calls and end long polls now; what runs otherwise goes on to its end."""
         self._polls.drain()
+        self._gathering.hurry()
+
+    async def close(self) -> None:
+        """Give up what this node does for calls that have ended."""
+        await self._gathering.close()
 
     async def handle(self, call: Call) -> Answer:
         """Answer one call."""

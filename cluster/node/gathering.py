@@ -94,6 +94,19 @@ class Gathering:
         self._under_way.add(task)
         task.add_done_callback(self._under_way.discard)
 
+    def hurry(self) -> None:
+        """Let what is gathered leave now: this node is about to stop."""
+        if self._batch is not None and self._batch.timer is not None:
+            self._batch.timer.cancel()
+            self._leave()
+
+    async def close(self) -> None:
+        """Give up what is under way."""
+        under_way = list(self._under_way)
+        for task in under_way:
+            task.cancel()
+        await asyncio.gather(*under_way, return_exceptions=True)
+
     async def _bring(self, batch: _Batch) -> None:
         sequence = 0
         for signs in _pieces(batch.signs):

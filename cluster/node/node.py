@@ -207,6 +207,7 @@ class Node:
         self._left = True
         self._lead.step_aside(NotApplied("shutting_down", f"{self.name} is shutting down"))
         await self._finish_calls()
+        await self.gateway.close()
         await self._catch_up.close()
         await self._trimming.close()
         await self.replica.close()

@@ -40,20 +40,23 @@ class Route(NamedTuple):
     rows: dict[str, Operation]
 
 
-def _routes() -> dict[int, list[Route]]:
+def _routes() -> dict[tuple[int, str, str], list[Route]]:
     routes: dict[str, Route] = {}
     for row in OPERATIONS:
         segments = tuple("" if part.startswith("{") else part for part in row.path.split("/")[1:])
         route = routes.setdefault(row.path, Route(segments, row.placeholders, {}))
         assert row.method not in route.rows, f"two rows share {row.method} {row.path}"
         route.rows[row.method] = row
-    by_length: dict[int, list[Route]] = {}
+    found: dict[tuple[int, str, str], list[Route]] = {}
     for route in sorted(routes.values(), key=lambda route: route.segments, reverse=True):
-        by_length.setdefault(len(route.segments), []).append(route)
-    return by_length
+        version, kind, *_ = route.segments
+        assert all((version, kind)), "a path begins with two literal segments, by which it is found"
+        found.setdefault((len(route.segments), version, kind), []).append(route)
+    return found
 
 
 _ROUTES = _routes()
+"""By the number of segments and the first two of them."""
 _TEMPLATES = (*dict.fromkeys(row.path for row in OPERATIONS), *FOUNDING_PATHS)
 
 
@@ -68,7 +71,8 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
 def match(method: str, path: str) -> tuple[Operation, dict[str, str]]:
     """Return the row and the decoded values of its placeholders; raises route_not_found or method_not_allowed."""
     parts = path.split("/")[1:] if path.startswith("/") else []
-    for route in _ROUTES.get(len(parts), ()):
+    candidates = _ROUTES.get((len(parts), parts[0], parts[1]), ()) if len(parts) > 1 else ()
+    for route in candidates:
         if all(want in ("", part) for want, part in zip(route.segments, parts, strict=True)):
             row = route.rows.get(method)
             if row is None:

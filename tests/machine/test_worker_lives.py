@@ -45,6 +45,7 @@ def test_b16_who_is_silent_for_too_long_is_dead_and_its_tasks_go_back_at_once() 
     assert not desk.due()
     events = silence(desk, 2, ms=1)
     assert desk.life(1) == "DEAD"
+    assert [desk.machine.worker(number).alive for number in (1, 2)] == [False, True]  # type: ignore[union-attr]
     assert {e.WorkerChanged(1), e.TaskChanged(lease.id), e.QueueReady("q")} <= set(events)
     assert desk.story(lease.id) == ["submitted", "claimed", "lost"]
     (again,) = desk.claim(2)

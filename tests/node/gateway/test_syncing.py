@@ -178,6 +178,25 @@ async def test_a_caller_who_goes_away_leaves_the_others_heartbeats_alone() -> No
     assert (await there)[0] == 200
 
 
+async def test_a_node_that_stops_lets_its_heartbeats_leave_at_once_and_gives_up_what_does_not() -> None:
+    cluster = await started(deadline_s=10.0)
+    gateway = cluster.peers.gateways["n2"]
+    began = now()
+    beat = sync(cluster, "n2", {"beat": {}})
+    await turns()
+    gateway.drain()
+    assert (await beat)[0] == 200
+    assert now() == began
+    gateway.drain()
+    gateway = cluster.peers.gateways["n3"]
+    beat = sync(cluster, "n3", {"beat": {}})
+    cluster.group.lead(None)
+    await passing(2.0)
+    await gateway.close()
+    assert gateway._gathering._under_way == set()
+    beat.cancel()
+
+
 async def test_heartbeats_from_node_to_node_are_read_with_care() -> None:
     cluster = await started()
     door = Internal(cluster.core("n1"), None, None)  # type: ignore[arg-type]

@@ -208,7 +208,8 @@ class Committer:
         stamp = self._stamp()
         signs, told = self._signs.take()
         batch = self._take(stamp, signs)
-        barriers, self._barriers = self._barriers + told, []
+        barriers, self._barriers = self._barriers, []
+        barriers += told
         if not self._signs:
             self._signs_left()
         refresh, self._refresh = self._refresh, False

@@ -157,6 +157,10 @@ class Machine:
         """What a queue has to give."""
         return outlook.outlook(self._state, queue)
 
+    def serves(self, worker_id: int, queue: str) -> bool:
+        """Whether a task that comes to a queue now may go to that worker."""
+        return outlook.serves(self._state, worker_id, queue)
+
     def coming(self, now_ms: int, wall_ms: int) -> dict[str, int]:
         """How many tasks of which queues an entry of that moment would make claimable by itself."""
         return outlook.coming(self._state, now_ms, wall_ms)

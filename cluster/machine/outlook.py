@@ -61,6 +61,16 @@ def outlook(state: State, queue: str) -> Outlook:
     return Outlook(found.counts[QUEUED], found.drained)
 
 
+def serves(state: State, worker_id: int, queue: str) -> bool:
+    """Whether a task that comes to a queue now may go to that worker."""
+    asking, found = state.worker(worker_id), state.queue(queue)
+    if asking is None or asking.quiet or (found is not None and found.paused):
+        return False
+    if found is not None and found.partitions:
+        return worker_id in found.owned
+    return not asking.standby or queue in asking.active
+
+
 def coming(state: State, now_ms: int, wall_ms: int) -> dict[str, int]:
     """How many tasks of which queues an entry of that moment would make claimable by itself; about, not exactly."""
     found: dict[str, int] = {}

@@ -60,6 +60,9 @@ class Sight(Protocol):
     def outlook(self, queue: str) -> Outlook:
         """Say what a queue has to give."""
 
+    def serves(self, worker_id: int, queue: str) -> bool:
+        """Return whether a task that comes to a queue now may go to that worker."""
+
     def due(self, now_ms: int, wall_ms: int) -> Mapping[str, int]:
         """Return how many tasks of which queues will be claimable at that moment and are not yet."""
 
@@ -233,7 +236,11 @@ class Parking:
             parked = self._queues.get(queue)
             if not parked or commands <= 0 or rows <= 0:
                 continue
-            eager = (place for place in parked.values() if not place.doubtful)
+            eager = (
+                place
+                for place in parked.values()
+                if not place.doubtful and self._sight.serves(place.claim.worker_id, queue)
+            )
             for place, share in self._dealt(eager, min(tasks, rows)):
                 if commands <= 0 or size <= 0:
                     break

@@ -48,6 +48,13 @@ class StateSight:
         except sqlite3.Error:
             return Outlook(0, drained=False)
 
+    def serves(self, worker_id: int, queue: str) -> bool:
+        """See ``Sight``."""
+        try:
+            return self._machine().serves(worker_id, queue)
+        except sqlite3.Error:
+            return False
+
     def due(self, now_ms: int, wall_ms: int) -> Mapping[str, int]:
         """See ``Sight``."""
         try:

@@ -7,6 +7,7 @@ import pytest
 from quorl.cluster.machine.outlook import Outlook
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import moment
+from quorl.cluster.protocol import workers as w
 from tests.machine.desk import Desk, seal
 
 
@@ -57,3 +58,19 @@ def test_whether_a_claim_has_a_receipt(desk: Desk) -> None:
     assert desk.machine.remembers("claim", "k")
     assert not desk.machine.remembers("claim", "other")
     assert not desk.machine.remembers("consume", "k")
+
+
+def test_whom_a_task_that_comes_may_go_to(desk: Desk) -> None:
+    one, two = desk.enrol("one", "q", "p"), desk.enrol("two", "q", standby=True)
+    desk.put("p", partitions=1)
+    assert [desk.machine.serves(worker, "q") for worker in (one, two, 9)] == [True, False, False]
+    desk.submit()
+    assert [desk.machine.serves(worker, "q") for worker in (one, two)] == [True, False]
+    assert [desk.machine.serves(worker, "p") for worker in (one, two)] == [True, False]
+    desk.patch(paused=True)
+    assert not desk.machine.serves(one, "q")
+    desk.patch(paused=False)
+    desk.do(w.QuietWorker(worker_id=one), w.WorkerTold)
+    assert not desk.machine.serves(one, "q")
+    desk.do(w.RemoveWorker(worker_id=one), w.WorkerGone)
+    assert desk.machine.serves(two, "q")

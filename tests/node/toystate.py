@@ -37,6 +37,8 @@ class Toy:
         self.dead: set[int] = set()
         self.barred: set[int] = set()
         """Workers to which nothing is handed out."""
+        self.resting: set[int] = set()
+        """Workers that are known to get nothing."""
         self.sealed = False
         self.told = Directives()
         self.receipts: dict[str, Granted] = {}
@@ -63,6 +65,9 @@ class Toy:
 
     def outlook(self, queue: str) -> Outlook:
         return Outlook(self.tasks.get(queue, 0), drained=self.sealed and not self.tasks.get(queue))
+
+    def serves(self, worker_id: int, queue: str) -> bool:
+        return worker_id not in self.resting
 
     def due(self, now_ms: int, wall_ms: int) -> Mapping[str, int]:
         return self.soon

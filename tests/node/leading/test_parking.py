@@ -218,6 +218,19 @@ async def test_what_was_dealt_wrongly_finds_its_worker() -> None:
     assert tokens(await wrong) == [2]
 
 
+async def test_who_gets_nothing_anyway_is_not_taken_along() -> None:
+    """A stand-by that is not needed, whatever little it was granted so far."""
+    toy = Toy(standby=0, active=2)
+    toy.resting = {1}
+    leader = Leader(toy)
+    standby, active = leader.claim(1), leader.claim(2)
+    await turns()
+    await leader.submit()
+    assert tokens(await active) == [1]
+    assert leader.said() == [["submit 1", "claim 2 x1"]]
+    standby.cancel()
+
+
 async def test_a_claim_that_finds_nothing_where_something_seems_to_be_is_not_tried_for_ever() -> None:
     toy = Toy(a=0)
     toy.claimable = lambda claim: True  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""Tasks and workers while both workers and nodes are killed and frozen: B9, B10, B13, C9, D6, D8."""
+"""Tasks and workers while both workers and nodes are killed and frozen: B9, B10, B13, C9, D6, D8, E2."""
 
 from __future__ import annotations
 
@@ -160,7 +160,7 @@ BUSY_S, LIMIT_S = (60.0, 4.0) if ROUNDS > 1 else (12.0, 2.0)
 
 
 @pytest.mark.timeout(300)
-def test_c4_a_handler_that_needs_all_of_the_processor_keeps_its_lease(tmp_path: Path) -> None:
+def test_e2_a_handler_that_needs_all_of_the_processor_keeps_its_lease(tmp_path: Path) -> None:
     """Three times as many of them as there are cores, in threads of one worker and in processes of another."""
     with (
         cluster_in(tmp_path / "cluster", sections=RELAXED) as cluster,

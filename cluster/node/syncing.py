@@ -118,10 +118,19 @@ def is_beat(request: Sync) -> bool:
 
 
 def _sign(request: Sync) -> SignOfLife:
+    """The heartbeat for the log. A lease that is reported on is held until then, whether the heartbeat names it or not.
+
+    Signs of life come before all commands: otherwise the lease would go back before its own report.
+    """
     beat = request.beat
     if beat is None:
         return SignOfLife(request.worker_id)
-    return SignOfLife(request.worker_id, beat.tokens, beat.claims, beat.claimed)
+    if beat.tokens is None:
+        return SignOfLife(request.worker_id, None, beat.claims, beat.claimed)
+    reported = (
+        one.lease for some in (request.complete, request.fail, request.release, request.progress) for one in some
+    )
+    return SignOfLife(request.worker_id, (*beat.tokens, *reported), beat.claims, beat.claimed)
 
 
 def _directives(request: Sync) -> GetDirectives:

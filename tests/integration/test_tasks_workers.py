@@ -298,6 +298,21 @@ def test_d8_reports_of_a_sync_are_refused_one_by_one(cluster: LocalCluster) -> N
     assert kit.task_of(n1, bad["id"])["reason"] == "NO_RETRY"
 
 
+def test_d8_a_report_beside_a_heartbeat_that_does_not_name_its_lease_counts(cluster: LocalCluster) -> None:
+    """As the protocol's own example has it: what is reported on is not among the tokens that are held any more."""
+    n1, n2, _ = cluster.urls
+    queue = kit.fresh("d8")
+    for number, (said, after) in enumerate(
+        (("complete", "SUCCESS"), ("fail", "FAILED"), ("release", "QUEUED"), ("progress", "PROCESSING")), 1
+    ):
+        task_id = kit.submit_one(n1, queue, name="add", max_attempts=1, priority=number)
+        hand = Hand(n2, queue, **PATIENT)
+        (task,) = kit.ok(hand.sync(claim={"number": 1}))["tasks"]
+        answer = kit.ok(hand.sync(beat={"tokens": [], "claims": [], "claimed": 1}, **{said: [_report(task)]}))
+        assert (answer["accepted"], answer["rejected"]) == (1, [])
+        assert kit.task_of(n1, task_id)["status"] == after
+
+
 def _report(task: kit.Task, **more: Any) -> dict[str, Any]:
     return {"task_id": task["id"], "lease": task["lease"]["token"], **more}
 

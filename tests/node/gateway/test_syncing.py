@@ -61,6 +61,16 @@ async def test_a_heartbeat_at_the_leader_is_gathered_too() -> None:
     assert [entry.signs for entry in cluster.group.said()[1:]] == [(SignOfLife(1),)] * 2
 
 
+async def test_what_a_call_reports_on_is_held_until_then() -> None:
+    cluster = await started()
+    four = await leased(cluster, 4)
+    reports = [{"task_id": task_id, "lease": token} for task_id, token in four]
+    said = dict(zip(("complete", "fail", "release", "progress"), ([one] for one in reports), strict=True))
+    status, body, _ = await sync(cluster, "n2", {"beat": {"tokens": [99], "claimed": 1}, **said})
+    assert (status, body["accepted"], body["rejected"]) == (200, 4, [])
+    assert cluster.group.said()[-1].signs == (SignOfLife(1, (99, *(token for _, token in four)), (), 1),)
+
+
 async def test_a_heartbeat_leaves_at_least_four_times_in_the_limit_of_its_worker() -> None:
     cluster = Cluster()
     await cluster.call("n1", "POST", "/v1/workers", {"name": "w", "heartbeat_ms": 100, "dead_after_ms": 400})

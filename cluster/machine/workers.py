@@ -98,7 +98,7 @@ def heed(state: State, sign: SignOfLife) -> None:
         return
     tokens, claims = frozenset(sign.tokens), frozenset(sign.claims)
     for ordinal, token, claim in state.execute(_LEASES, (worker.worker_id, -1)).fetchall():
-        if claim <= sign.claimed and token not in tokens and claim not in claims:
+        if 0 < claim <= sign.claimed and token not in tokens and claim not in claims:
             moves.end(state, moves.get(state, ordinal), "released")
 
 

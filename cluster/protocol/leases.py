@@ -187,6 +187,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     ``claimed`` is the number of the last claim that it has sent. A lease that was granted to a claim up to that number,
     and that is neither held nor waited for, goes back at once: its answer was lost. Without ``tokens`` nothing goes back.
     What the same call reports on counts as held; a lease whose report has not been answered yet belongs among the tokens.
+    Claims without a number are not judged.
     """
 
     tokens: Annotated[tuple[Token, ...], Meta(max_length=limits.WORKER_CONCURRENCY_MAX)] | None = None

@@ -250,7 +250,7 @@ class TaskModel:
     def lost_answers(self, number: int, tokens: tuple[int, ...], claims: tuple[int, ...], claimed: int) -> None:
         for task in self.tasks:
             mine = task.state == "PROCESSING" and task.worker == number
-            if mine and task.claim <= claimed and task.token not in tokens and task.claim not in claims:
+            if mine and 0 < task.claim <= claimed and task.token not in tokens and task.claim not in claims:
                 self._end(task, "released")
 
     def counts(self, queue: str) -> dict[str, int]:

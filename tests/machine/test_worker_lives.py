@@ -218,6 +218,17 @@ def test_a_lease_that_was_granted_to_a_lost_answer_goes_back_at_once() -> None:
     desk.sound()
 
 
+def test_a_lease_of_a_claim_without_a_number_is_never_taken_for_lost() -> None:
+    desk = Desk()
+    desk.enrol("a")
+    desk.submit()
+    lease = desk.claim(1)[0]
+    desk.signs = (SignOfLife(1, (), (), 9), SignOfLife(1, ()))
+    desk.entry()
+    assert desk.status(lease.id) == "PROCESSING"
+    desk.sound()
+
+
 # -- stand-bys ----------------------------------------------------------------------------------------------------
 def test_b14_a_stand_by_works_only_in_the_place_of_one_that_died() -> None:
     desk = Desk()

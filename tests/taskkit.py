@@ -201,7 +201,7 @@ class Crew:
         self._work = work
         self._stops: dict[str, threading.Event] = {}
         self._hands: dict[str, Hand] = {}
-        self._threads = ThreadPoolExecutor(32)
+        self._threads = ThreadPoolExecutor(128)
         self._working: dict[str, list[Future[None]]] = {}
         self._slots = slots
 

@@ -131,10 +131,10 @@ def test_c1_workers_that_ship_share_three_hundred_equal_tasks_evenly(cluster: Lo
     names = [kit.fresh("equal") for _ in range(3)]
     with ExitStack() as stack:
         for name, url in zip(names, cluster.urls, strict=True):
-            command = worker(url, queue, name, "--concurrency", "4")
+            command = worker(url, queue, name, "--concurrency", "25")
             stack.enter_context(running(command, tmp_path / f"{name}.log"))
         until(lambda: _serving(cluster.urls[0], queue) == set(names), "the workers to register")
-        kit.submit(cluster.urls[0], queue, *({"name": "sleep", "args": [0.15]} for _ in range(300)))
+        kit.submit(cluster.urls[0], queue, *({"name": "sleep", "args": [1.0]} for _ in range(300)))
         until(lambda: _counts(cluster.urls[1], queue)["success"] == 300, "300 tasks to be done")
     shares = Counter(task["worker"] for task in kit.all_tasks(cluster.urls[2], queue))
     assert set(shares) == set(names)

@@ -23,14 +23,14 @@ from quorl.cluster.protocol.entry import SignOfLife
 
 _INSERT = f"INSERT INTO workers VALUES ({', '.join('?' * 20)})"
 _INSERT_PROFILE = "INSERT INTO profiles VALUES (?, ?, ?, ?, ?, ?, ?)"
-_INSERT_QUEUE = "INSERT INTO worker_queues VALUES (?, ?, ?, ?, 1, 0)"
+_INSERT_QUEUE = "INSERT INTO worker_queues VALUES (?1, ?2, ?3, ?4, 1, NOT ?4)"
 _DIE = "UPDATE worker_queues SET alive = 0, active = 0 WHERE worker_id = ?"
 _LEAVE = "DELETE FROM worker_queues WHERE worker_id = ?"
 _COUNT_ALIVE = "SELECT count(*) FROM workers INDEXED BY workers_alive WHERE status = 0"
 _OF_NAME = (
     "SELECT worker_id FROM workers WHERE name = ? AND (status = 0 OR (status = 1 AND filled = 0)) ORDER BY worker_id"
 )
-_UNFILLED = "SELECT min(worker_id) FROM worker_queues WHERE queue = ? AND alive = 0"
+_UNFILLED = "SELECT min(worker_id) FROM worker_queues INDEXED BY worker_queues_missed WHERE queue = ? AND alive = 0"
 _LEASES = (
     "SELECT ordinal, token, claim FROM tasks INDEXED BY tasks_leased WHERE state = 2 AND worker_id = ?"
     " ORDER BY ordinal LIMIT ?"
@@ -153,6 +153,7 @@ def _born(state: State, command: w.EnrolWorker, queues: tuple[str, ...]) -> Work
         registered_ms=header.wall_ms,
         ended_ms=None,
         queues=queues,
+        active=frozenset() if command.standby else frozenset(queues),
     )
     state.execute(_INSERT, msgspec.structs.astuple(worker)[:-2])
     names, handlers = _encode(queues).decode(), _encode(command.handlers).decode()

@@ -10,6 +10,7 @@ chance comes from the given ``Random``, so a failing seed replays.
   The caller then chooses ``kill()`` or ``power_cut()``.
 * ``full``, ``free``, ``fail_sync``: ENOSPC and EIO. A sync that failed has lost its data for good, whatever later
   syncs say, although the running process goes on seeing it.
+* ``reorders``: a power cut takes the oldest unsynced operation of each file and leaves the later ones whole.
 * ``lying``: sync returns without making anything durable; a test that does not notice tests nothing.
 """
 
@@ -63,19 +64,20 @@ class _Content:
         if not self.doomed:
             self.pending.clear()
 
-    def fall(self, random: Random) -> None:
+    def fall(self, random: Random, *, reorders: bool = False) -> None:
         """Become what a power cut leaves."""
         for operation in reversed(self.pending):
             if isinstance(operation, _Write):
                 del self.cache[operation.offset :]
             else:
                 self.cache += operation.lost
-        survivors = self._survivors(random)
+        survivors = self.pending[1:] if reorders else self._survivors(random)
         for number, operation in enumerate(survivors):
             if isinstance(operation, _Cut):
                 del self.cache[operation.size :]
             else:
-                data = _torn(random, operation.data) if number == len(survivors) - 1 else operation.data
+                torn = number == len(survivors) - 1 and not reorders
+                data = _torn(random, operation.data) if torn else operation.data
                 self.cache += bytes(max(0, operation.offset - len(self.cache)))
                 self.cache[operation.offset : operation.offset + len(data)] = data
         self.pending.clear()
@@ -117,6 +119,7 @@ class FakeDisk:
         self.full = False
         self.fail_sync = False
         self.lying = lying
+        self.reorders = False
         self.dies_in: int | None = None
         self.operations = 0
         """How many operations there were that change something."""
@@ -149,7 +152,7 @@ class FakeDisk:
                 self._settle(name)
         self._names = dict(sorted(self._durable_names.items()))
         for content in self._names.values():
-            content.fall(self._random)
+            content.fall(self._random, reorders=self.reorders)
 
     # -- space ----------------------------------------------------------------------------------------------------
     @property

@@ -1,6 +1,7 @@
 """``python -m tests.simulation.mutants [NAME…]``: take one repair away, and see the simulation go red.
 
-A simulation that cannot fail proves nothing. Each mutant throws switches, plays seeds until one fails, and is *caught*
+A simulation that cannot fail proves nothing. Every repair has a mutant; those of real sockets and directories, which a
+simulated world does without, are tried on scenes of their own (``scenes_real``). Each mutant throws switches, plays seeds until one fails, and is *caught*
 by it; one that outlives all its seeds shows that a fault, a check or a seed is missing here. Exit code 1 then.
 """
 
@@ -15,9 +16,10 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.simulation import scenes
+from tests.simulation import scenes, scenes_disk, scenes_real, scenes_words
 from tests.simulation.scenario import play
 from tests.simulation.scenes import Scene
+from tests.simulation.scenes_words import NeverStaged
 from tests.simulation.switches import SWITCHES
 from tests.simulation.world import World
 
@@ -78,7 +80,7 @@ MUTANTS: dict[str, Mutant] = {
         _scene("snapshot_commit_clamp", scenes.orphan_and_snapshot),
         _one("truncation_guard", 23),
         _one("conflict_hint", 75),
-        Mutant("pre_vote", ("pre_vote", "sticky_leader"), (1,)),
+        _one("pre_vote", 1),
         _scene("sticky_leader", scenes.half_seen_leader),
         _one("step_down", 2),
         _one("crc", 4),
@@ -92,7 +94,8 @@ MUTANTS: dict[str, Mutant] = {
         _one("reset_note", 6),
         _one("trim_note"),
         _one("trim_below_checkpoint", 42),
-        Mutant("apply_once", ("apply_once", "applied_twice")),
+        _one("apply_once"),
+        Mutant("applied_twice", ("apply_once", "applied_twice")),
         _one("receipts_kept"),
         _one("receipt_digest"),
         _one("unknown_is_unknown", 28),
@@ -108,6 +111,33 @@ MUTANTS: dict[str, Mutant] = {
         _one("one_probe", 35),
         _one("apply_budget"),
         _one("watch_wake"),
+        _scene("cut_sync", scenes_disk.power_in_a_cut),
+        _scene("fsync_fatal", scenes_disk.failing_sync),
+        _scene("fail_stop", scenes_disk.state_fails),
+        _scene("poison", scenes_disk.poisoned_command),
+        _scene("floor", scenes_disk.rotten_end),
+        _scene("resigns", scenes_disk.full_at_the_election),
+        _scene("append_undone", scenes.full_partner),
+        _scene("stale_ack", scenes_words.late_acknowledgement),
+        _scene("snapshot_ack", scenes_words.orphans_trimmed),
+        _scene("term_hint", scenes_words.old_leader_told),
+        _scene("members_only", scenes_words.stranger),
+        _scene("distinct_votes", scenes_words.votes_twice),
+        _scene("big_window", scenes_words.slow_reader),
+        _scene("keep_for_followers", scenes_words.slow_follower),
+        _scene("applied_before_told", scenes_words.caller_gone),
+        _one("ask_back"),
+        _one("one_hint", 20),
+        _one("library_apply"),
+        _one("library_forwards"),
+        _one("queueing"),
+        _scene("one_process", scenes_real.two_processes),
+        _scene("copy_checked", scenes_real.damaged_copy),
+        _scene("accept_retried", scenes_real.lack_of_descriptors),
+        _scene("handshake_deadline", scenes_real.silent_strangers),
+        _scene("early_frames", scenes_real.endless_stranger),
+        _scene("proof", scenes_real.wrong_secret),
+        _scene("fence", scenes_real.late_frames),
     )
 }
 
@@ -130,6 +160,8 @@ def strike(mutant: Mutant, seed: int) -> str | None:
             SWITCHES[name](patch.setattr)
         try:
             problems = mutant.play(seed)
+        except NeverStaged:
+            return None
         except Exception as error:
             return f"ended by {error!r}"
     return problems[0] if problems else None

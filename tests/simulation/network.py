@@ -37,6 +37,8 @@ class Wires:
         self.cut: set[tuple[str, str]] = set()
         self.slow: dict[tuple[str, str], float] = {}
         """Seconds that one direction takes on top of the others."""
+        self.twice = False
+        """Whether everything arrives a second time: no connection does that, but a peer may say a thing again."""
         self.latency_s = 0.002
         self.jitter = 0.5
         self.spikes = 0.0
@@ -60,6 +62,7 @@ class Wires:
     def heal(self) -> None:
         self.cut.clear()
         self.slow.clear()
+        self.twice = False
 
     @property
     def delay_s_max(self) -> float:
@@ -145,7 +148,8 @@ class SimNetwork:
             _, kind, data = end.outbox.popleft()
             self.world.count_frame()
             if target is not None and there is not None and there.serial == end.serial:
-                target._loop.call_soon(target._take, there, kind, data)
+                for _ in range(2 if self.world.wires.twice else 1):
+                    target._loop.call_soon(target._take, there, kind, data)
         if end.outbox:
             self.world.later(end.outbox[0][0] - self.world.clock.now, lambda: self._move(end))
 

@@ -188,18 +188,3 @@ def full_partner(seed: int = 1) -> list[str]:
         world.run(4.0)
         stage.process(leader).boot()
         return stage.problems()
-
-
-SCENES: dict[str, Scene] = {
-    scene.__name__: scene
-    for scene in (
-        late_barrier,
-        birth,
-        half_born,
-        half_known_tail,
-        orphan_and_snapshot,
-        half_seen_leader,
-        power_after_yes,
-        full_partner,
-    )
-}

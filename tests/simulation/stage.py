@@ -5,6 +5,8 @@ Where seeds meet faults by chance, a scene sets up the one order of events that 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import Any, Self
 
 import msgspec
@@ -14,7 +16,7 @@ from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.operations import BY_REQUEST
 from quorl.cluster.protocol.problems import Refusal
-from quorl.cluster.protocol.wire import encode, read_answer
+from quorl.cluster.protocol.wire import Call, encode, read_answer
 from tests.simulation.scenario import converge, limited, stored_by
 from tests.simulation.workload import TOPIC, Actor, History, Look, Write, judge, set_up
 from tests.simulation.world import Knobs, Process, WatchedNode, World
@@ -83,11 +85,17 @@ class Stage:
 
         assert self.world.run(10.0, leads), f"{name} does not come to lead"
 
+    def on(self, name: str, work: Callable[[], object]) -> None:
+        """Do something in a member's own process."""
+        loop = self.process(name).loop
+        assert loop is not None, f"{name} does not run"
+        loop.call_soon(work)
+
     # -- what clients do -----------------------------------------------------------------------------------------------
-    def write(self, name: str, timeout_s: float = 5.0) -> Write:
-        """Begin to append one value at this member; the result fills itself in."""
+    def write(self, name: str, timeout_s: float = 5.0, *, size: int = 0) -> Write:
+        """Begin to append one value, of that many characters at least, at this member; the result fills itself in."""
         self._number += 1
-        done = Write(f"hand{self._number}", [f"v{self._number}"], self.world.clock.now)
+        done = Write(f"hand{self._number}", [f"v{self._number}".ljust(size, ".")], self.world.clock.now)
         self.history.writes.append(done)
         self.world.send_off(self._write(done, name, timeout_s))
         return done
@@ -110,15 +118,24 @@ class Stage:
             done.places = [(appended.ranges[0].partition, appended.ranges[0].first_offset)]
         done.ended = self.world.clock.now
 
-    def written(self, name: str, count: int = 1) -> list[Write]:
+    def written(self, name: str, count: int = 1, *, size: int = 0) -> list[Write]:
         """Append values one after the other, all of which must be acknowledged."""
         done = []
         for _ in range(count):
-            write = self.write(name)
+            write = self.write(name, size=size)
             self.world.run(10.0, lambda w=write: w.ended > 0)  # type: ignore[misc]
             assert write.outcome == "ok", f"{name} did not take a value: {write}"
             done.append(write)
         return done
+
+    def create(self, name: str, topic: str) -> None:
+        """Begin to create another topic at this member, whatever becomes of it."""
+        call = encode(t.CreateTopic(name=topic), self._actor.route.make_key())
+        self.world.send_off(self._ask(name, call))
+
+    async def _ask(self, name: str, call: Call) -> None:
+        with contextlib.suppress(PeerUnreachable, PeerLost):
+            await self._actor.ask(name, call)
 
     def look(self, name: str, timeout_s: float = 5.0) -> None:
         """Begin to ask this member for the exact size."""

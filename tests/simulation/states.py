@@ -49,6 +49,11 @@ class SimStates:
         if self.connection is not None and len(self._since) < 8:
             self._since.append(self.connection.serialize())
 
+    def fill(self) -> None:
+        """The running process finds no room for another page."""
+        assert self.connection is not None
+        self.connection.execute("PRAGMA max_page_count = 1").fetchall()  # SQLite keeps to what there is already
+
     def power_cut(self) -> None:
         current = self.connection.serialize() if self.connection is not None else self.image
         choices: list[bytes | None] = [self._checkpoint, *self._since, current]

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.consensus.repairs.switches import SWITCHES as CONSENSUS_SWITCHES
-from tests.simulation.mutants import MUTANTS, hunt
+from tests.simulation.mutants import MUTANTS, Mutant, hunt, strike
+from tests.simulation.scenes_words import NeverStaged
 from tests.simulation.switches import SWITCHES
 
 QUICK = (
@@ -24,6 +25,9 @@ QUICK = (
     "birth_votes",
     "receipt_digest",
     "watch_wake",
+    "stale_ack",
+    "fsync_fatal",
+    "fence",
 )
 STOCK_FIRST, STOCK_SEEDS = 7, 11
 
@@ -31,6 +35,20 @@ STOCK_FIRST, STOCK_SEEDS = 7, 11
 @pytest.mark.parametrize("name", QUICK)
 def test_a_mutant_is_caught(name: str) -> None:
     assert hunt(name, 20).seed is not None
+
+
+def test_every_repair_has_a_mutant_of_its_own() -> None:
+    alone = {mutant.switches[0] for mutant in MUTANTS.values() if len(mutant.switches) == 1}
+    assert set(CONSENSUS_SWITCHES) <= alone
+    assert {name for mutant in MUTANTS.values() for name in mutant.switches} == set(SWITCHES)
+
+
+def test_a_scene_that_does_not_come_to_its_point_catches_nothing() -> None:
+    def never(seed: int) -> list[str]:
+        raise NeverStaged
+
+    assert strike(Mutant("never", (), (), never), 0) is None
+    assert strike(Mutant("broken", (), (), lambda seed: ["BROKEN"]), 0) == "BROKEN"
 
 
 def test_no_switch_of_two_tables_has_the_same_name() -> None:

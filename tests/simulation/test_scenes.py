@@ -4,9 +4,45 @@ from __future__ import annotations
 
 import pytest
 
-from tests.simulation.scenes import SCENES
+from tests.simulation import scenes, scenes_disk, scenes_real, scenes_words
+from tests.simulation.scenes import Scene
 from tests.simulation.stage import Stage
 from tests.simulation.workload import Write
+
+SCENES: dict[str, Scene] = {
+    scene.__name__: scene
+    for scene in (
+        scenes.late_barrier,
+        scenes.birth,
+        scenes.half_born,
+        scenes.half_known_tail,
+        scenes.orphan_and_snapshot,
+        scenes.half_seen_leader,
+        scenes.power_after_yes,
+        scenes.full_partner,
+        scenes_words.late_acknowledgement,
+        scenes_words.orphans_trimmed,
+        scenes_words.old_leader_told,
+        scenes_words.stranger,
+        scenes_words.votes_twice,
+        scenes_words.slow_reader,
+        scenes_words.slow_follower,
+        scenes_words.caller_gone,
+        scenes_disk.failing_sync,
+        scenes_disk.power_in_a_cut,
+        scenes_disk.rotten_end,
+        scenes_disk.full_at_the_election,
+        scenes_disk.state_fails,
+        scenes_disk.poisoned_command,
+        scenes_real.lack_of_descriptors,
+        scenes_real.silent_strangers,
+        scenes_real.endless_stranger,
+        scenes_real.wrong_secret,
+        scenes_real.late_frames,
+        scenes_real.two_processes,
+        scenes_real.damaged_copy,
+    )
+}
 
 
 @pytest.mark.parametrize("name", SCENES)

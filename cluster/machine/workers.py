@@ -88,18 +88,26 @@ def refresh(state: State) -> None:
     state.forget_workers()
 
 
-def heed(state: State, sign: SignOfLife) -> None:
-    """Hear a sign of life, and take back what was leased to claims whose answers were lost."""
+def heed(state: State, sign: SignOfLife, most: int) -> int:
+    """Hear a sign of life, and take back what was leased to claims whose answers were lost.
+
+    At most so many leases go back, and the next sign goes on; returns how many did.
+    """
     worker = alive(state, sign.worker_id)
     if not isinstance(worker, Worker):
-        return
+        return 0
     beat(state, worker)
-    if sign.tokens is None or not worker.leases:
-        return
+    if sign.tokens is None or not worker.leases or not most:
+        return 0
     tokens, claims = frozenset(sign.tokens), frozenset(sign.claims)
-    for ordinal, token, claim in state.execute(_LEASES, (worker.worker_id, -1)).fetchall():
-        if 0 < claim <= sign.claimed and token not in tokens and claim not in claims:
-            moves.end(state, moves.get(state, ordinal), "released")
+    lost = [
+        ordinal
+        for ordinal, token, claim in state.execute(_LEASES, (worker.worker_id, -1)).fetchall()
+        if 0 < claim <= sign.claimed and token not in tokens and claim not in claims
+    ]
+    for ordinal in lost[:most]:
+        moves.end(state, moves.get(state, ordinal), "released")
+    return min(len(lost), most)
 
 
 # -- commands -----------------------------------------------------------------------------------------------------
@@ -180,7 +188,7 @@ def _new_name(state: State, worker_id: int) -> str:
 
 
 def remove(state: State, command: w.RemoveWorker) -> w.WorkerGone | w.WorkerNotFound:
-    """Let a worker leave, or forget one that is not ALIVE."""
+    """Let a worker leave, or forget one that is not ALIVE, unless it has very many leases left to give back."""
     worker = _found(state, command.worker_id)
     if not isinstance(worker, Worker):
         return worker
@@ -188,8 +196,9 @@ def remove(state: State, command: w.RemoveWorker) -> w.WorkerGone | w.WorkerNotF
     if worker.status == ALIVE:
         ownership.settle(state, retire(state, worker, LEFT, limits.DUE_TASKS_PER_ENTRY))
     else:
-        give_back(state, worker, -1)
-        forget(state, worker)
+        give_back(state, worker, limits.DUE_TASKS_PER_ENTRY)
+        if not worker.leases:
+            forget(state, worker)
     return w.WorkerGone(worker_id=worker.worker_id, released=held)
 
 

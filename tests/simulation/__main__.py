@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import sys
 import time
+from collections import Counter
 from concurrent.futures import ProcessPoolExecutor
 
-from tests.simulation.scenario import Verdict, play
+from tests.simulation.scenario import Verdict, load_of, play_drawn
 
 
 def main(argv: list[str]) -> int:
@@ -15,7 +16,7 @@ def main(argv: list[str]) -> int:
     count = int(argv[1]) if len(argv) > 1 else 20
     started = time.perf_counter()
     with ProcessPoolExecutor() as pool:
-        verdicts = list(pool.map(play, range(first, first + count), chunksize=4))
+        verdicts = list(pool.map(play_drawn, range(first, first + count), chunksize=4))
     failed = [v for v in verdicts if v.problems]
     for verdict in failed:
         tell(verdict, with_faults=count == 1)
@@ -26,12 +27,14 @@ def main(argv: list[str]) -> int:
         f"acknowledged, {sum(v.looks for v in verdicts)} exact reads, {sum(v.consumed for v in verdicts)} consumed, "
         f"{sum(v.leaders for v in verdicts)} leaderships, {sum(v.snapshots for v in verdicts)} snapshots installed"
     )
+    tally = sum((Counter(v.tally) for v in verdicts), Counter())
+    print("tasks: " + ", ".join(f"{number} {what}" for what, number in sorted(tally.items())))
     return 1 if failed else 0
 
 
 def tell(verdict: Verdict, *, with_faults: bool) -> None:
     """Say what a seed broke."""
-    print(f"seed {verdict.seed} failed; replay it with: make sim SEED={verdict.seed} SEEDS=1")
+    print(f"seed {verdict.seed} ({load_of(verdict.seed)}) failed; replay it with: make sim SEED={verdict.seed} SEEDS=1")
     for fault in verdict.faults if with_faults else []:
         print(f"    {fault}")
     for problem in verdict.problems[:8]:

@@ -75,6 +75,9 @@ class SimLoop(asyncio.BaseEventLoop):
 
     def run_due(self) -> None:
         """Run everything that is due now."""
+        due = self.due()
+        if due is None or due > self._clock.now + self._clock_resolution:
+            return
         events._set_running_loop(self)
         try:
             turns = 0

@@ -268,7 +268,8 @@ class SimPeers:
         """Implements ``core.Peers``."""
         world, loop = self._world, asyncio.get_running_loop()
         answered: asyncio.Future[Answer] = loop.create_future()
-        self._go(peer, call, answered, loop)
+        served: list[Callable[[], None]] = []
+        self._go(peer, call, answered, loop, served)
         try:
             async with asyncio.timeout(timeout_s):
                 return await answered
@@ -277,8 +278,24 @@ class SimPeers:
             raise PeerLost(why) from error
         finally:
             world.calls += 1
+            if world.hang_ups and served and (not answered.done() or answered.cancelled()):
+                world.later(world.wires.delay(self._caller, peer), lambda: self._hang_up(peer, served[0]))
 
-    def _go(self, peer: str, call: Call, answered: asyncio.Future[Answer], loop: asyncio.AbstractEventLoop) -> None:
+    def _hang_up(self, peer: str, end: Callable[[], None]) -> None:
+        """The caller has closed its connection; that arrives once the wire is open."""
+        if self._world.wires.open(self._caller, peer):
+            end()
+        else:
+            self._world.later(STALL_S, lambda: self._hang_up(peer, end))
+
+    def _go(
+        self,
+        peer: str,
+        call: Call,
+        answered: asyncio.Future[Answer],
+        loop: asyncio.AbstractEventLoop,
+        served: list[Callable[[], None]],
+    ) -> None:
         world = self._world
 
         def settle(value: Answer | Exception) -> None:
@@ -305,7 +322,7 @@ class SimPeers:
                 return
             if answered.done() and world.dice.random() < 0.5:
                 return  # the caller hung up before its request left
-            process.serve(call, reply, lambda: travel(peer, self._caller, lost))
+            served.append(process.serve(call, reply, lambda: travel(peer, self._caller, lost)))
 
         def lost() -> None:
             loop.call_soon_threadsafe(settle, PeerLost(f"{peer} closed the connection"))

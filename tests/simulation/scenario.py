@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import random
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 import pytest
@@ -17,11 +17,14 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from tests.simulation.faults import Faults
 from tests.simulation.network import Storm
+from tests.simulation.task_scenario import TaskLoad
 from tests.simulation.workload import TOPIC, Actor, History, Place, consume, judge, read, set_up, trust, write
 from tests.simulation.world import Knobs, World
 
 HEAL_S = 60.0
 SUPERVISED_S = 0.5
+Load = Literal["topics", "tasks", "both"]
+"""What the clients of a seed use."""
 
 
 class Verdict(NamedTuple):
@@ -39,6 +42,8 @@ class Verdict(NamedTuple):
     snapshots: int
     digest: str
     """Equal for two plays of one seed, or the world is not deterministic."""
+    tally: dict[str, int]
+    """What the clients of tasks did, and what became of it."""
 
 
 def knobs_of(seed: int) -> tuple[Knobs, int, float]:
@@ -56,7 +61,18 @@ def knobs_of(seed: int) -> tuple[Knobs, int, float]:
     return knobs, dice.choice([1, 1, 3]), dice.choice([8.0, 15.0, 25.0])
 
 
-def play(seed: int, prepare: Callable[[World], None] | None = None) -> Verdict:
+def load_of(seed: int) -> Load:
+    """What the clients of a seed use."""
+    draw = random.Random(seed * 17 + 3).random()
+    return "topics" if draw < 0.45 else "tasks" if draw < 0.9 else "both"
+
+
+def play_drawn(seed: int) -> Verdict:
+    """Run one seed with the load that it draws."""
+    return play(seed, load=load_of(seed))
+
+
+def play(seed: int, prepare: Callable[[World], None] | None = None, load: Load = "topics") -> Verdict:
     """Run one seed. ``prepare`` may change the world before anything starts."""
     knobs, partitions, fault_s = knobs_of(seed)
     world = World(seed, knobs)
@@ -64,10 +80,10 @@ def play(seed: int, prepare: Callable[[World], None] | None = None) -> Verdict:
         prepare(world)
     try:
         with limited(knobs):
-            return _play(world, partitions, fault_s)
+            return _play(world, load, partitions, fault_s)
     except (AssertionError, Storm) as error:
         problems = [*world.problems, f"BROKEN-OFF at {world.clock.now - 1000:.2f}: {error!r}"]
-        return Verdict(seed, problems, [], world.clock.now - 1000, 0, 0, 0, 0, 0, 0, "")
+        return Verdict(seed, problems, [], world.clock.now - 1000, 0, 0, 0, 0, 0, 0, "", {})
     finally:
         world.close()
 
@@ -82,20 +98,19 @@ def limited(knobs: Knobs) -> Iterator[None]:
         yield
 
 
-def _play(world: World, partitions: int, fault_s: float) -> Verdict:
+def _play(world: World, load: Load, partitions: int, fault_s: float) -> Verdict:
     history = History()
     world.boot_all()
     born = world.run(30.0, lambda: world.leader() is not None)
     if not born:
         world.problem("NEVER-BORN: no leader within 30 s of a quiet start")
+    tasks = TaskLoad(world) if load != "topics" else None
     setup = world.actor(set_up(Actor(world, "setup"), partitions))
     world.run(30.0, setup.done)
-    for i in range(3):
-        world.send_off(write(Actor(world, f"w{i}"), history))
-    for i in range(2):
-        world.send_off(read(Actor(world, f"r{i}"), history, partitions))
-        world.send_off(consume(Actor(world, f"c{i}"), history))
-    world.send_off(trust(Actor(world, "t0"), history))
+    if load != "tasks":
+        _begin(world, history, partitions)
+    if tasks is not None:
+        tasks.begin()
     faults = Faults(world, random.Random(world.dice.random()))
     end = world.clock.now + fault_s
     while world.clock.now < end and not world.problems:
@@ -103,7 +118,10 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
         faults.step()
     faults.heal()
     _check_liveness(world)
-    _check_long_polls(world, partitions)
+    if load != "tasks":
+        _check_long_polls(world, partitions)
+    if tasks is not None and not world.problems:
+        tasks.calm_down(lambda until, seconds: run_supervised(world, until, seconds))
     world.run(3.0)
     world.dismiss_actors()
     converge(world)
@@ -113,6 +131,8 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
     if len(set(contents.values())) > 1:
         world.problem(f"CONTENT-DIFFERS {contents}")
     problems = world.problems + judge(history, stored)
+    if tasks is not None:
+        problems += tasks.judge()
     return Verdict(
         seed=world.seed,
         problems=problems,
@@ -125,10 +145,21 @@ def _play(world: World, partitions: int, fault_s: float) -> Verdict:
         leaders=len(world.leaders),
         snapshots=sum(p.states.installs for p in world.processes.values()),
         digest=hashlib.sha256(repr((sorted(contents.items()), faults.done, world.calls)).encode()).hexdigest(),
+        tally=tasks.tally() if tasks is not None else {},
     )
 
 
-def _run_supervised(world: World, until: Callable[[], bool], seconds: float = HEAL_S) -> bool:
+def _begin(world: World, history: History, partitions: int) -> None:
+    """Let the clients of topics begin."""
+    for i in range(3):
+        world.send_off(write(Actor(world, f"w{i}"), history))
+    for i in range(2):
+        world.send_off(read(Actor(world, f"r{i}"), history, partitions))
+        world.send_off(consume(Actor(world, f"c{i}"), history))
+    world.send_off(trust(Actor(world, "t0"), history))
+
+
+def run_supervised(world: World, until: Callable[[], bool], seconds: float = HEAL_S) -> bool:
     """Let the world go on, and start again what ended by itself."""
 
     looked_at = 0.0
@@ -147,7 +178,7 @@ def _check_liveness(world: World) -> None:
     """After healing: a write is accepted, and every member catches up with it."""
     probe = Actor(world, "probe")
     written = world.actor(probe.surely(t.RegisterProducer(topic=TOPIC)))
-    if not _run_supervised(world, written.done):
+    if not run_supervised(world, written.done):
         world.problem(f"NOT-LIVE: no write within {HEAL_S:.0f} s of healing")
     elif written.exception() is not None:
         world.problem(f"NOT-LIVE: {written.exception()!r}")
@@ -155,14 +186,14 @@ def _check_liveness(world: World) -> None:
 
 def _check_long_polls(world: World, partitions: int) -> None:
     """Who waits for a message at any node is woken by the next one."""
-    _run_supervised(world, lambda: len(world.nodes()) == len(world.names))
+    run_supervised(world, lambda: len(world.nodes()) == len(world.names))
     sleeper = Actor(world, "sleeper")
     polls = []
     for name in world.names:
         for partition in range(partitions):
             browse = t.Browse(topic=TOPIC, partition=partition, start="latest", wait=40.0)
             polls.append(world.actor(sleeper.wait_at(name, browse)))
-    if not _run_supervised(world, lambda: all(poll.done() for poll in polls), 10.0):
+    if not run_supervised(world, lambda: all(poll.done() for poll in polls), 10.0):
         world.problem(f"ASLEEP: {sum(not poll.done() for poll in polls)} of {len(polls)} long polls were not woken")
 
 
@@ -173,7 +204,7 @@ def stored_by(world: World, partitions: int) -> dict[str, dict[Place, str]]:
 
 def converge(world: World) -> None:
     """All members run and hold the same, in time."""
-    if not _run_supervised(world, world.agreed):
+    if not run_supervised(world, world.agreed):
         where = {p.name: p.node.sequence() if p.node else p.refusal or "down" for p in world.processes.values()}
         world.problem(f"STUCK: members do not converge: {where}")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.simulation.scenario import play
+from tests.simulation.scenario import Load, load_of, play, play_drawn
 
-FRESH_FIRST, FRESH_CHUNKS, FRESH_PER_CHUNK = 10_000, 10, 25
+FRESH_FIRST, FRESH_CHUNKS, FRESH_PER_CHUNK = 10_000, 17, 15
 
 ONCE_FAILED = {
     0: "an emptied disk could not fetch a snapshot: the call named the cluster of a state that it did not have",
@@ -33,12 +34,22 @@ ONCE_FAILED = {
 @pytest.mark.parametrize("chunk", range(FRESH_CHUNKS))
 def test_no_promise_is_broken_under_faults(chunk: int) -> None:
     first = FRESH_FIRST + chunk * FRESH_PER_CHUNK
-    verdicts = [play(seed) for seed in range(first, first + FRESH_PER_CHUNK)]
+    verdicts = [play_drawn(seed) for seed in range(first, first + FRESH_PER_CHUNK)]
     assert {v.seed: v.problems for v in verdicts if v.problems} == {}
     # A simulation in which nothing happens breaks no promise either.
-    assert sum(v.acknowledged for v in verdicts) > 100 * FRESH_PER_CHUNK
-    assert sum(v.looks for v in verdicts) > 10 * FRESH_PER_CHUNK
-    assert sum(v.consumed for v in verdicts) > 100 * FRESH_PER_CHUNK
+    topics = sum(load_of(v.seed) != "tasks" for v in verdicts)
+    assert sum(v.acknowledged for v in verdicts) > 100 * topics
+    assert sum(v.looks for v in verdicts) > 10 * topics
+    assert sum(v.consumed for v in verdicts) > 100 * topics
+    tasks = sum(load_of(v.seed) != "topics" for v in verdicts)
+    tally = sum((Counter(v.tally) for v in verdicts), Counter())
+    assert min(topics, tasks) > FRESH_PER_CHUNK // 4
+    assert tally["created tasks"] > 15 * tasks
+    assert tally["leases"] > 20 * tasks
+    assert tally["success"] > 5 * tasks
+    assert tally["looks at tasks"] > 20 * tasks
+    for rare in ("failed", "dead workers", "lost leases", "freezes", "crashes"):
+        assert tally[rare] > 0, rare
     assert sum(v.leaders for v in verdicts) > 2 * FRESH_PER_CHUNK
     assert sum(v.snapshots for v in verdicts) > FRESH_PER_CHUNK // 5
 
@@ -48,11 +59,11 @@ def test_what_failed_once_does_not_fail_again(seed: int) -> None:
     assert play(seed).problems == []
 
 
-@pytest.mark.parametrize("seed", [1, 8, 2367])
-def test_a_seed_replays_exactly_also_in_another_process(seed: int) -> None:
-    here = play(seed)
-    assert play(seed) == here
-    code = f"from tests.simulation.scenario import play; print(play({seed}).digest)"
+@pytest.mark.parametrize(("seed", "load"), [(1, "topics"), (8, "both"), (2367, "topics"), (4, "tasks")])
+def test_a_seed_replays_exactly_also_in_another_process(seed: int, load: Load) -> None:
+    here = play(seed, load=load)
+    assert play(seed, load=load) == here
+    code = f"from tests.simulation.scenario import play; print(play({seed}, load={load!r}).digest)"
     root = Path(__file__).resolve().parents[2]
     environment = os.environ | {"PYTHONHASHSEED": "4711", "PYTHONPATH": f"{root / 'src'}{os.pathsep}{root}"}
     there = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)

@@ -30,6 +30,7 @@ from tests.simulation.fakedisk import Died, FakeDisk
 from tests.simulation.loop import Clock, SimLoop
 from tests.simulation.network import FRAMES_PER_S_MAX, SimNetwork, SimPeers, Storm, Wires
 from tests.simulation.states import SimStates
+from tests.simulation.task_checks import TaskChecks
 
 
 class Log:
@@ -105,12 +106,16 @@ class WatchedNode(Node):
         applied = super()._apply(index, term, payload)
         self.world.applied(self.name, applied.sequence, self.machine.digest)
         self.world.checks.applied(self, payload)
+        if self.world.task_checks is not None:
+            self.world.task_checks.applied(self, index, term, payload, applied)
         return applied
 
     @override
     def _on_changed(self) -> None:
         super()._on_changed()
         self.world.checks.ticked(self)
+        if self.world.task_checks is not None:
+            self.world.task_checks.ticked(self)
 
 
 class Process:
@@ -181,18 +186,25 @@ class Process:
             self.node = node
             node.died.add_done_callback(lambda died: world.node_died(self, died.result()))
 
-    def serve(self, call: Call, reply: Callable[[Answer], None], lost: Callable[[], None]) -> None:
-        """Take in a call, if the process is there to take it."""
+    def serve(self, call: Call, reply: Callable[[Answer], None], lost: Callable[[], None]) -> Callable[[], None]:
+        """Take in a call, if the process is there to take it; gives what ends it when its caller hangs up."""
         node, loop = self.node, self.loop
         assert node is not None
         assert loop is not None
         self._calls[lost] = None
 
+        tasks: list[asyncio.Task[None]] = []
+
         async def answer() -> None:
             reply(await node.handle(call))
             self._calls.pop(lost, None)
 
-        loop.call_soon(lambda: loop.create_task(answer()))
+        def hang_up() -> None:
+            if self._calls.pop(lost, self) is None:
+                loop.call_soon(lambda: tasks[0].cancel())  # noqa: PLW0108  # it may not have begun
+
+        loop.call_soon(lambda: tasks.append(loop.create_task(answer())))
+        return hang_up
 
     def leave(self) -> None:
         """Ask the process to end, as a service manager would, and give it a few seconds."""
@@ -278,6 +290,11 @@ class World:
         self.processes = {name: Process(self, name) for name in self.names}
         self.loops: list[SimLoop] = []
         self._actors: list[asyncio.Task[Any]] = []
+        self._frozen: dict[SimLoop, None] = {}
+        self.hang_ups = False
+        """Whether a node learns that the caller of a call has gone."""
+        self.task_checks: TaskChecks | None = None
+        """Those of tasks, in a world that has some."""
         self.checks = Checks(self)
         self.checks.start()
 
@@ -314,7 +331,7 @@ class World:
 
     def _running(self) -> list[SimLoop]:
         running = [p.loop for p in self.processes.values() if p.loop is not None and not p.paused]
-        return running + self.loops
+        return running + [loop for loop in self.loops if loop not in self._frozen]
 
     def _run_due(self) -> None:
         while self._heap and self._heap[0][0] <= self.clock.now:
@@ -326,7 +343,8 @@ class World:
                 except Died:
                     process.kill(power=self.dice.random() < 0.5)
         for loop in self.loops:
-            loop.run_due()
+            if loop not in self._frozen:
+                loop.run_due()
         self._note_leaders()
 
     def actor(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
@@ -340,6 +358,17 @@ class World:
     def send_off(self, work: Coroutine[Any, Any, Any]) -> None:
         """The same, and nobody waits for it."""
         _ = self.actor(work)
+
+    def freeze(self, loop: SimLoop, seconds: float) -> None:
+        """Let nothing of an actor's loop move for a while."""
+        self._frozen[loop] = None
+        self.later(seconds, lambda: self._frozen.pop(loop, None))
+
+    def drop(self, loop: SimLoop) -> None:
+        """End an actor where it stands."""
+        if loop in self.loops:
+            self.loops.remove(loop)
+            self.bury(loop)
 
     def dismiss_actors(self) -> None:
         """End every client where it stands; none may have ended by an error of its own."""

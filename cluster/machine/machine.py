@@ -236,10 +236,8 @@ class Machine:
         state = self._state
         state.seed = entry.seed
         leaders.note(state, entry.node)
-        room = limits.DUE_TASKS_PER_ENTRY
         for sign in entry.signs:
-            given = self._guarded(lambda: workers.heed(state, sign, room))  # noqa: B023  # it is called at once
-            room -= given if isinstance(given, int) else 0
+            self._guarded(lambda: workers.heed(state, sign))  # noqa: B023  # it is called at once
         if entry.refresh:
             workers.refresh(state)
         due.attend(state, self._guarded)

@@ -10,36 +10,22 @@ from __future__ import annotations
 import itertools
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from typing import NamedTuple
 
 import pytest
 
 from tests.simulation import scenes, scenes_disk, scenes_real, scenes_words
+from tests.simulation.mutant import Mutant
 from tests.simulation.scenario import play
 from tests.simulation.scenes import Scene
 from tests.simulation.scenes_words import NeverStaged
 from tests.simulation.switches import SWITCHES
+from tests.simulation.task_mutants import TASK_MUTANTS
 from tests.simulation.world import World
 
 SEEDS_MAX = 400
 WORKERS = 2
-
-
-class Mutant(NamedTuple):
-    """What is switched off, and the seeds that are tried before all others."""
-
-    name: str
-    switches: tuple[str, ...]
-    seeds: tuple[int, ...] = ()
-    play: Callable[[int], list[str]] = lambda seed: play(seed).problems
-    """What to play a seed of, and what is reported."""
-    what: str = ""
-
-    def describe(self) -> str:
-        """What is off, in the words of the switches."""
-        return self.what or " ".join((SWITCHES[name].__doc__ or name).strip().splitlines()[0] for name in self.switches)
 
 
 class Caught(NamedTuple):
@@ -80,7 +66,7 @@ MUTANTS: dict[str, Mutant] = {
         _scene("snapshot_commit_clamp", scenes.orphan_and_snapshot),
         _one("truncation_guard", 23),
         _one("conflict_hint", 75),
-        _one("pre_vote", 24),
+        _one("pre_vote", 1),
         _scene("sticky_leader", scenes.half_seen_leader),
         _one("step_down", 2),
         _one("crc", 4),
@@ -139,7 +125,7 @@ MUTANTS: dict[str, Mutant] = {
         _scene("proof", scenes_real.wrong_secret),
         _scene("fence", scenes_real.late_frames),
     )
-}
+} | TASK_MUTANTS
 
 
 def hunt(name: str, seeds_max: int = SEEDS_MAX) -> Caught:

@@ -33,6 +33,7 @@ from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.problems import Problem
 from tests.consensus.repairs.switches import SWITCHES as CONSENSUS_SWITCHES
 from tests.consensus.repairs.switches import Setter, Switch
+from tests.simulation.task_switches import TASK_SWITCHES
 
 
 # -- the log at its edges ----------------------------------------------------------------------------------------------
@@ -245,5 +246,5 @@ _TABLE: list[Switch] = [
     apply_budget,
     watch_wake,
 ]
-SWITCHES: dict[str, Switch] = CONSENSUS_SWITCHES | {switch.__name__: switch for switch in _TABLE}
+SWITCHES: dict[str, Switch] = CONSENSUS_SWITCHES | {switch.__name__: switch for switch in _TABLE} | TASK_SWITCHES
 """All of them, by name."""

@@ -10,9 +10,11 @@ from pathlib import Path
 import pytest
 
 from tests.consensus.repairs.switches import SWITCHES as CONSENSUS_SWITCHES
-from tests.simulation.mutants import MUTANTS, Mutant, hunt, strike
+from tests.simulation.mutant import Mutant
+from tests.simulation.mutants import MUTANTS, hunt, strike
 from tests.simulation.scenes_words import NeverStaged
 from tests.simulation.switches import SWITCHES
+from tests.simulation.task_switches import TASK_SWITCHES
 
 QUICK = (
     "lying_disk",
@@ -28,6 +30,12 @@ QUICK = (
     "stale_ack",
     "fsync_fatal",
     "fence",
+    "lease_token",
+    "sign_claimed",
+    "caller_gone",
+    "beats_replicated",
+    "signs_first",
+    "owners",
 )
 STOCK_FIRST, STOCK_SEEDS = 7, 11
 
@@ -52,7 +60,8 @@ def test_a_scene_that_does_not_come_to_its_point_catches_nothing() -> None:
 
 
 def test_no_switch_of_two_tables_has_the_same_name() -> None:
-    assert len(SWITCHES) > len(CONSENSUS_SWITCHES)
+    assert len(SWITCHES) > len(CONSENSUS_SWITCHES) + len(TASK_SWITCHES)
+    assert all(SWITCHES[name] is switch for name, switch in TASK_SWITCHES.items())
     assert all(SWITCHES[name] is switch for name, switch in CONSENSUS_SWITCHES.items())
 
 

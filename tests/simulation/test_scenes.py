@@ -7,6 +7,7 @@ import pytest
 from tests.simulation import scenes, scenes_disk, scenes_real, scenes_words
 from tests.simulation.scenes import Scene
 from tests.simulation.stage import Stage
+from tests.simulation.task_scenes import TASK_SCENES
 from tests.simulation.workload import Write
 
 SCENES: dict[str, Scene] = {
@@ -45,9 +46,9 @@ SCENES: dict[str, Scene] = {
 }
 
 
-@pytest.mark.parametrize("name", SCENES)
+@pytest.mark.parametrize("name", [*SCENES, *TASK_SCENES])
 def test_every_promise_holds_in_the_scene(name: str) -> None:
-    assert SCENES[name](1) == []
+    assert (SCENES | TASK_SCENES)[name](1) == []
 
 
 @pytest.mark.parametrize("seed", range(1, 6))

@@ -122,7 +122,7 @@ class Ledger:
         """Return a heartbeat that is true at this moment."""
         with self._lock:
             return e.Beat(
-                tokens=tuple(self._held)[: limits.WORKER_CONCURRENCY_MAX],
+                tokens=tuple(self._held)[: limits.WORKER_LEASES_MAX],
                 claims=tuple(sorted(self._open_claims)),
                 claimed=self._claimed,
             )

@@ -2,7 +2,8 @@
 
 Invariants: a claim looks at no row that it does not hand out, but for the first of each partition that the worker owns, and
 for tasks whose time is over, which it ends. Tasks go by rank and then in the order of submission. Tokens grow with every
-lease over the whole cluster. A worker that is told to be quiet, and a stand-by where it is not needed, get nothing.
+lease over the whole cluster. A worker that is told to be quiet, a stand-by where it is not needed, and a worker that
+holds as many leases as its heartbeats can name, get nothing.
 """
 
 from __future__ import annotations
@@ -46,11 +47,11 @@ def claim(state: State, command: c.Claim) -> c.Granted | WorkerNotFound | Worker
     workers.beat(state, worker)
     names = command.queues or worker.queues
     grants: list[c.Grant] = []
-    room_bytes = limits.CLAIM_BYTES_MAX
+    most, room_bytes = min(command.max, limits.WORKER_LEASES_MAX - worker.leases), limits.CLAIM_BYTES_MAX
     for name in names:
         queue = state.queue(name)
-        if queue is not None and len(grants) < command.max and room_bytes > 0:
-            chosen, room_bytes = _choose(state, queue, worker, command.max - len(grants), room_bytes, bool(grants))
+        if queue is not None and len(grants) < most and room_bytes > 0:
+            chosen, room_bytes = _choose(state, queue, worker, most - len(grants), room_bytes, bool(grants))
             if chosen:
                 grants += _lease(state, queue, worker, command.number, chosen)
     drained = not grants and all(_drained(state, name) for name in names)
@@ -81,7 +82,7 @@ def _drained(state: State, name: str) -> bool:
 
 def _open(queue: Queue, worker: Worker) -> tuple[int, ...]:
     """The partitions from which a worker may have tasks now."""
-    if queue.paused or worker.quiet or not queue.counts[QUEUED]:
+    if queue.paused or worker.quiet or not queue.counts[QUEUED] or worker.leases >= limits.WORKER_LEASES_MAX:
         return ()
     if queue.partitions:
         return queue.owned.get(worker.worker_id, ())

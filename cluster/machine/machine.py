@@ -236,8 +236,10 @@ class Machine:
         state = self._state
         state.seed = entry.seed
         leaders.note(state, entry.node)
+        room = limits.DUE_TASKS_PER_ENTRY
         for sign in entry.signs:
-            self._guarded(lambda: workers.heed(state, sign))  # noqa: B023  # it is called at once
+            given = self._guarded(lambda: workers.heed(state, sign, room))  # noqa: B023  # it is called at once
+            room -= given if isinstance(given, int) else 0
         if entry.refresh:
             workers.refresh(state)
         due.attend(state, self._guarded)

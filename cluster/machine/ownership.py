@@ -15,7 +15,12 @@ from quorl.cluster.machine import events as e
 from quorl.cluster.machine.books import Queue
 from quorl.cluster.machine.state import State
 
-_SERVING = "SELECT worker_id, standby, alive, active FROM worker_queues WHERE queue = ? ORDER BY worker_id"
+_MISSED = "SELECT count(*) FROM worker_queues INDEXED BY worker_queues_missed WHERE queue = ? AND alive = 0"
+_SERVED = "SELECT 1 FROM worker_queues WHERE queue = ? AND alive = 1 AND standby = 0 LIMIT 1"
+_STANDING_BY = (
+    "SELECT worker_id, active FROM worker_queues INDEXED BY worker_queues_standby WHERE queue = ? AND standby = 1"
+    " ORDER BY worker_id"
+)
 _SET_ACTIVE = "UPDATE worker_queues SET active = ? WHERE queue = ? AND worker_id = ?"
 _ACTIVE = "SELECT worker_id FROM worker_queues WHERE queue = ? AND active = 1 ORDER BY worker_id"
 _OWNERS = "SELECT worker_id FROM owners WHERE queue_id = ? ORDER BY partition"
@@ -26,11 +31,14 @@ _DISSOLVE = "DELETE FROM owners WHERE queue_id = ?"
 
 def found(state: State, queue: Queue) -> None:
     """Deal out the partitions of a new queue."""
-    active = [worker_id for (worker_id,) in state.execute(_ACTIVE, (queue.name,)).fetchall()]
-    owners = shares([None] * queue.partitions, active)
+    owners = shares([None] * queue.partitions, _active(state, queue.name))
     for partition, owner in enumerate(owners):
         state.execute(_ADD_OWNER, (queue.queue_id, partition, owner, int(owner is not None)))
     queue.owned = _owned(owners)
+
+
+def _active(state: State, name: str) -> list[int]:
+    return [worker_id for (worker_id,) in state.execute(_ACTIVE, (name,)).fetchall()]
 
 
 def dissolve(state: State, queue: Queue) -> None:
@@ -42,31 +50,26 @@ def dissolve(state: State, queue: Queue) -> None:
 def settle(state: State, names: Iterable[str]) -> None:
     """Decide anew about queues whose workers are others now."""
     for name in names:
-        active = _activate(state, name)
+        _activate(state, name)
         queue = state.queue(name)
         if queue is not None and queue.partitions:
-            _deal(state, queue, active)
+            _deal(state, queue)
         state.events.append(e.QueueReady(name))
 
 
-def _activate(state: State, name: str) -> list[int]:
-    """Decide which workers of a queue are active, and return their ids."""
-    rows = state.execute(_SERVING, (name,)).fetchall()
-    missing = sum(not alive for _, _, alive, _ in rows)
-    if not any(alive and not standby for _, standby, alive, _ in rows):
-        missing = max(1, missing)
-    active = []
-    for worker_id, standby, alive, was in rows:
-        now = alive and not standby
-        if alive and standby and missing:
-            missing -= 1
-            now = 1
-        if now:
-            active.append(worker_id)
+def _activate(state: State, name: str) -> None:
+    """Decide which stand-bys of a queue are active. No row of another worker is read: there may be very many."""
+    standing_by = state.execute(_STANDING_BY, (name,)).fetchall()
+    if not standing_by:
+        return
+    (wanted,) = state.execute(_MISSED, (name,)).fetchone()
+    if not wanted and state.execute(_SERVED, (name,)).fetchone() is None:
+        wanted = 1
+    for place, (worker_id, was) in enumerate(standing_by):
+        now = int(place < wanted)
         if now != was:
             state.execute(_SET_ACTIVE, (now, name, worker_id))
             _remember(state, worker_id, name, active=bool(now))
-    return active
 
 
 def _remember(state: State, worker_id: int, name: str, *, active: bool) -> None:
@@ -77,7 +80,8 @@ def _remember(state: State, worker_id: int, name: str, *, active: bool) -> None:
     state.events.append(e.WorkerChanged(worker_id))
 
 
-def _deal(state: State, queue: Queue, active: list[int]) -> None:
+def _deal(state: State, queue: Queue) -> None:
+    active = _active(state, queue.name)
     owners = [worker_id for (worker_id,) in state.execute(_OWNERS, (queue.queue_id,)).fetchall()]
     after = shares(owners, active)
     for partition, (old, new) in enumerate(zip(owners, after, strict=True)):

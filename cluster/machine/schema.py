@@ -370,6 +370,9 @@ _DDL_WORKERS = (
         active INTEGER NOT NULL, -- 1: ALIVE, and gets tasks of this queue
         PRIMARY KEY (queue, worker_id)) WITHOUT ROWID""",
     "CREATE INDEX worker_queues_worker ON worker_queues (worker_id, position)",
+    # Those that are few among very many: who is missed, and who stands by.
+    "CREATE INDEX worker_queues_missed ON worker_queues (queue, worker_id) WHERE alive = 0",
+    "CREATE INDEX worker_queues_standby ON worker_queues (queue, worker_id) WHERE standby = 1",
     # The last BEATS_KEPT heartbeats of a worker, in calendar time; those closer together than half of heartbeat_ms are
     # left out. The n-th, from 0, is in slot n % BEATS_KEPT.
     """CREATE TABLE beats (

@@ -23,14 +23,14 @@ from quorl.cluster.protocol.entry import SignOfLife
 
 _INSERT = f"INSERT INTO workers VALUES ({', '.join('?' * 20)})"
 _INSERT_PROFILE = "INSERT INTO profiles VALUES (?, ?, ?, ?, ?, ?, ?)"
-_INSERT_QUEUE = "INSERT INTO worker_queues VALUES (?, ?, ?, ?, 1, 0)"
+_INSERT_QUEUE = "INSERT INTO worker_queues VALUES (?1, ?2, ?3, ?4, 1, NOT ?4)"
 _DIE = "UPDATE worker_queues SET alive = 0, active = 0 WHERE worker_id = ?"
 _LEAVE = "DELETE FROM worker_queues WHERE worker_id = ?"
 _COUNT_ALIVE = "SELECT count(*) FROM workers INDEXED BY workers_alive WHERE status = 0"
 _OF_NAME = (
     "SELECT worker_id FROM workers WHERE name = ? AND (status = 0 OR (status = 1 AND filled = 0)) ORDER BY worker_id"
 )
-_UNFILLED = "SELECT min(worker_id) FROM worker_queues WHERE queue = ? AND alive = 0"
+_UNFILLED = "SELECT min(worker_id) FROM worker_queues INDEXED BY worker_queues_missed WHERE queue = ? AND alive = 0"
 _LEASES = (
     "SELECT ordinal, token, claim FROM tasks INDEXED BY tasks_leased WHERE state = 2 AND worker_id = ?"
     " ORDER BY ordinal LIMIT ?"
@@ -88,18 +88,26 @@ def refresh(state: State) -> None:
     state.forget_workers()
 
 
-def heed(state: State, sign: SignOfLife) -> None:
-    """Hear a sign of life, and take back what was leased to claims whose answers were lost."""
+def heed(state: State, sign: SignOfLife, most: int) -> int:
+    """Hear a sign of life, and take back what was leased to claims whose answers were lost.
+
+    At most so many leases go back, and the next sign goes on; returns how many did.
+    """
     worker = alive(state, sign.worker_id)
     if not isinstance(worker, Worker):
-        return
+        return 0
     beat(state, worker)
-    if sign.tokens is None or not worker.leases:
-        return
+    if sign.tokens is None or not worker.leases or not most:
+        return 0
     tokens, claims = frozenset(sign.tokens), frozenset(sign.claims)
-    for ordinal, token, claim in state.execute(_LEASES, (worker.worker_id, -1)).fetchall():
-        if 0 < claim <= sign.claimed and token not in tokens and claim not in claims:
-            moves.end(state, moves.get(state, ordinal), "released")
+    lost = [
+        ordinal
+        for ordinal, token, claim in state.execute(_LEASES, (worker.worker_id, -1)).fetchall()
+        if 0 < claim <= sign.claimed and token not in tokens and claim not in claims
+    ]
+    for ordinal in lost[:most]:
+        moves.end(state, moves.get(state, ordinal), "released")
+    return min(len(lost), most)
 
 
 # -- commands -----------------------------------------------------------------------------------------------------
@@ -153,6 +161,7 @@ def _born(state: State, command: w.EnrolWorker, queues: tuple[str, ...]) -> Work
         registered_ms=header.wall_ms,
         ended_ms=None,
         queues=queues,
+        active=frozenset() if command.standby else frozenset(queues),
     )
     state.execute(_INSERT, msgspec.structs.astuple(worker)[:-2])
     names, handlers = _encode(queues).decode(), _encode(command.handlers).decode()
@@ -179,7 +188,7 @@ def _new_name(state: State, worker_id: int) -> str:
 
 
 def remove(state: State, command: w.RemoveWorker) -> w.WorkerGone | w.WorkerNotFound:
-    """Let a worker leave, or forget one that is not ALIVE."""
+    """Let a worker leave, or forget one that is not ALIVE, unless it has very many leases left to give back."""
     worker = _found(state, command.worker_id)
     if not isinstance(worker, Worker):
         return worker
@@ -187,8 +196,9 @@ def remove(state: State, command: w.RemoveWorker) -> w.WorkerGone | w.WorkerNotF
     if worker.status == ALIVE:
         ownership.settle(state, retire(state, worker, LEFT, limits.DUE_TASKS_PER_ENTRY))
     else:
-        give_back(state, worker, -1)
-        forget(state, worker)
+        give_back(state, worker, limits.DUE_TASKS_PER_ENTRY)
+        if not worker.leases:
+            forget(state, worker)
     return w.WorkerGone(worker_id=worker.worker_id, released=held)
 
 

@@ -86,7 +86,8 @@ class Claim(Command[Claims], frozen=True, tag="claim"):
     """Claim up to ``max`` tasks of ``queues`` (without them: of those that the worker registered for).
 
     With ``wait`` the answer is held back until there is a task or the seconds are over, or half of the worker's
-    ``dead_after_ms``, because nothing is known of a worker that only waits. ``number``: the worker's own count of its
+    ``dead_after_ms``, because nothing is known of a worker that only waits. A worker that holds ``WORKER_LEASES_MAX``
+    leases gets nothing. ``number``: the worker's own count of its
     claims, which its heartbeats refer to.
     """
 
@@ -190,7 +191,7 @@ class Beat(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     Claims without a number are not judged.
     """
 
-    tokens: Annotated[tuple[Token, ...], Meta(max_length=limits.WORKER_CONCURRENCY_MAX)] | None = None
+    tokens: Annotated[tuple[Token, ...], Meta(max_length=limits.WORKER_LEASES_MAX)] | None = None
     claims: Annotated[tuple[ClaimNumber, ...], Meta(max_length=limits.CLAIM_TASKS_MAX)] = ()
     claimed: ClaimNumber = 0
 

@@ -66,6 +66,8 @@ PURGED_ROWS_PER_COMMAND = 2
 
 WORKERS_MAX = 10_000
 """Alive at the same time."""
+WORKER_LEASES_MAX = 10_000
+"""Held by one worker: as many as a heartbeat can name."""
 WORKER_KEPT_MS = 24 * 3600 * 1000
 """A worker that is DEAD or LEFT is shown for so long."""
 BEATS_KEPT = 120

@@ -128,7 +128,7 @@ class WorkerGone(Reply, frozen=True):
 
 
 class RemoveWorker(Command[WorkerGone], frozen=True, tag="remove_worker"):
-    """Let a worker leave: its leases go back at once, without counting. One that is DEAD is forgotten."""
+    """Let a worker leave: its leases go back, without counting. One that is DEAD is forgotten, once it has given back all."""
 
     worker_id: WorkerId
 

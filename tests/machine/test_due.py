@@ -120,9 +120,11 @@ def test_a_worker_that_cannot_be_retired_is_put_off(desk: Desk, monkeypatch: pyt
 
 
 def test_a_sign_that_cannot_be_heeded_spoils_nothing_else(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    leases = []
     for name in "ab":
-        desk.enrol(name)
-    leases = [desk.run(worker_id) for worker_id in (1, 2)]
+        worker_id = desk.enrol(name)
+        desk.submit()
+        leases += desk.claim(worker_id, number=1)
     real = moves.end
 
     def end(state: Any, task: moves.Task, *rest: Any, **options: Any) -> int:

@@ -354,6 +354,54 @@ def test_very_many_leases_go_back_with_the_entries_that_follow(monkeypatch: pyte
     assert desk.sql("SELECT lost FROM workers") == [(5,), (5,)]
 
 
+def test_a_heartbeat_gives_very_many_leases_back_little_by_little(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    for worker_id in (1, 2):
+        desk.enrol()
+        desk.do(s.Submit(queue="q", tasks=[new()] * 4), s.Submitted)
+        assert len(desk.claim(worker_id, 4, number=1)) == 4
+    monkeypatch.setattr(limits, "DUE_TASKS_PER_ENTRY", 3)
+    left = []
+    while desk.counts().get("processing"):
+        desk.signs = (SignOfLife(1, (), (), 1), SignOfLife(2, (), (), 1))
+        desk.entry()
+        left.append(desk.sql("SELECT leases FROM workers"))
+        desk.sound()
+    assert left == [[(1,), (4,)], [(0,), (2,)], [(0,), (0,)]]
+
+
+def test_who_has_very_many_leases_left_is_not_forgotten_yet(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    desk.enrol()
+    desk.do(s.Submit(queue="q", tasks=[new()] * 8), s.Submitted)
+    assert len(desk.claim(1, 8)) == 8
+    monkeypatch.setattr(limits, "DUE_TASKS_PER_ENTRY", 3)
+    removal = w.RemoveWorker(worker_id=1)
+    desk.entry(removal, removal)
+    assert (desk.life(1), desk.counts()) == ("LEFT", {"queued": 6, "processing": 2})
+    desk.sound()
+    desk.entry()  # gives back the rest
+    desk.entry(removal)
+    assert (desk.refused(removal), desk.counts()) == ("worker_not_found", {"queued": 8})
+    desk.sound()
+
+
+def test_nobody_holds_more_than_a_heartbeat_can_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    desk.enrol()
+    monkeypatch.setattr(limits, "WORKER_LEASES_MAX", 3)
+    desk.do(s.Submit(queue="q", tasks=[new()] * 5), s.Submitted)
+    held = [*desk.claim(1, 2), *desk.claim(1, 2)]
+    assert len(held) == 3
+    claim = c.Claim(worker_id=1)
+    assert not desk.machine.claimable(claim)
+    assert desk.claim(1) == []
+    desk.complete(held[0])
+    assert desk.machine.claimable(claim)
+    assert len(desk.claim(1, 2)) == 1
+    desk.sound()
+
+
 def test_who_is_forgotten_gives_everything_back_before(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
     desk.enrol("a")

@@ -66,7 +66,7 @@ MUTANTS: dict[str, Mutant] = {
         _scene("snapshot_commit_clamp", scenes.orphan_and_snapshot),
         _one("truncation_guard", 23),
         _one("conflict_hint", 75),
-        _one("pre_vote", 1),
+        _one("pre_vote", 24),
         _scene("sticky_leader", scenes.half_seen_leader),
         _one("step_down", 2),
         _one("crc", 4),

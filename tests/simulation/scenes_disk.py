@@ -108,11 +108,12 @@ def full_at_the_election(seed: int = 1) -> list[str]:
 
 
 def state_fails(seed: int = 1) -> list[str]:
-    """A follower's database cannot store an entry: that node has to begin again from its log."""
+    """A follower's database has no room for an entry: that node has to begin again from its log."""
     with Stage(seed) as stage:
         name = stage.followers()[0]
         stage.written(stage.leader())
-        stage.process(name).states.fails = 1
+        stage.process(name).states.fill()
+        stage.written(stage.leader(), size=40_000)
         stage.written(stage.leader(), 3)
         stage.world.run(0.5)
         return stage.problems()

@@ -10,7 +10,6 @@ import contextlib
 import hashlib
 import random
 import sqlite3
-from typing import Any, Self
 
 from typing_extensions import override
 
@@ -18,31 +17,10 @@ from quorl.cluster.consensus.port import Damaged, Snapshot
 from quorl.cluster.machine.machine import Machine
 
 
-class _Fallible(sqlite3.Cursor):
-    """A cursor whose writes may fail as those of a broken disk do."""
-
-    states: SimStates
-
-    @override
-    def execute(self, sql: str, *parameters: Any) -> Self:
-        if self.states.fails and sql.startswith(("INSERT", "UPDATE")):
-            self.states.fails -= 1
-            error = sqlite3.OperationalError("disk I/O error")
-            error.sqlite_errorcode = sqlite3.SQLITE_IOERR
-            raise error
-        return super().execute(sql, *parameters)
-
-
 class _Kept(sqlite3.Connection):
     """A connection whose content outlives it."""
 
     states: SimStates
-
-    @override
-    def cursor(self, *_: Any) -> sqlite3.Cursor:  # type: ignore[override]  # there is one factory, and it is this
-        made = super().cursor(_Fallible)
-        made.states = self.states
-        return made
 
     @override
     def close(self) -> None:
@@ -64,14 +42,17 @@ class SimStates:
         self._copy: bytes = b""
         self._incoming = bytearray()
         self.installs = 0
-        self.fails = 0
-        """How many of the next writes the disk refuses."""
 
     # -- what may go wrong -------------------------------------------------------------------------------------------
     def remember(self) -> None:
         """A moment to which a power cut may roll back."""
         if self.connection is not None and len(self._since) < 8:
             self._since.append(self.connection.serialize())
+
+    def fill(self) -> None:
+        """The running process finds no room for another page."""
+        assert self.connection is not None
+        self.connection.execute("PRAGMA max_page_count = 1").fetchall()  # SQLite keeps to what there is already
 
     def power_cut(self) -> None:
         current = self.connection.serialize() if self.connection is not None else self.image

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 from quorl.cluster.node.core import Core
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.visit import Declined
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.problems import Problem
+
+T = TypeVar("T")
 
 
 class LongPolls:
@@ -19,7 +22,7 @@ class LongPolls:
     def __init__(self, core: Core) -> None:
         self._core = core
         self._count = 0
-        self._waiting: dict[asyncio.Task[bool], None] = {}
+        self._waiting: dict[asyncio.Task[Any], None] = {}
         self.draining = False
 
     @contextmanager
@@ -41,11 +44,15 @@ class LongPolls:
         """Wait until something happened to a subject after ``sequence``; False when the time is over or the node stops."""
         if self.draining or self._core.monotonic() >= until:
             return False
-        task = asyncio.ensure_future(self._core.wait_news(subject, sequence, until))
+        return await self.unless_draining(self._core.wait_news(subject, sequence, until)) or False
+
+    async def unless_draining(self, wait: Coroutine[Any, Any, T]) -> T | None:
+        """What somebody waits for; None if it is broken off because the node is about to stop."""
+        task = asyncio.ensure_future(wait)
         self._waiting[task] = None
         try:
             await asyncio.wait([task])
-            return not task.cancelled() and task.result()
+            return None if task.cancelled() else task.result()
         finally:
             task.cancel()
             del self._waiting[task]

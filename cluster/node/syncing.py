@@ -130,7 +130,7 @@ def _sign(request: Sync) -> SignOfLife:
     reported = (
         one.lease for some in (request.complete, request.fail, request.release, request.progress) for one in some
     )
-    return SignOfLife(request.worker_id, (*beat.tokens, *reported), beat.claims, beat.claimed)
+    return SignOfLife(request.worker_id, tuple(dict.fromkeys((*beat.tokens, *reported))), beat.claims, beat.claimed)
 
 
 def _directives(request: Sync) -> GetDirectives:

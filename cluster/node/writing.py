@@ -87,7 +87,9 @@ class Writing:
         core = self._core
         before, visit.maybe_applied = visit.maybe_applied, True
         try:
-            answer = await self._leading.ask(leader, forwarded(visit, core.monotonic()), visit.until)
+            answer = await self._ask(visit, leader)
+            if answer is None:
+                return None
         except PeerUnreachable:
             visit.maybe_applied = before
             return None
@@ -102,3 +104,14 @@ class Writing:
         # There is an outcome. Should the time be over before it has left, "certainly not applied" would be a lie.
         await core.wait_applied(sequence_of(answer), visit.until)
         return relayed(answer)
+
+    async def _ask(self, visit: Visit, leader: str) -> Answer | None:
+        """Ask the leader. What waits there is broken off when this node is about to stop, and asked for at once.
+
+        That is the same call under the same key: should it have come to something meanwhile, that is the answer.
+        """
+        now = self._core.monotonic()
+        if self._polls.draining:
+            visit.poll_until = min(visit.poll_until, now)
+        asking = self._leading.ask(leader, forwarded(visit, now), visit.until)
+        return await (self._polls.unless_draining(asking) if visit.poll_until > now else asking)

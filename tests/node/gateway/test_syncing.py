@@ -27,7 +27,7 @@ def sync(cluster: Cluster, node: str, body: object, worker_id: int = 1, **header
 async def leased(cluster: Cluster, count: int = 1) -> list[tuple[str, int]]:
     """Submit tasks and have the first worker claim them: ids and tokens."""
     await cluster.call("n1", "POST", "/v1/queues/q/tasks", {"tasks": [{"name": "x"}] * count})
-    _, body, _ = await cluster.call("n1", "POST", "/v1/claims", {"worker_id": 1, "max": count})
+    _, body, _ = await cluster.call("n1", "POST", "/v1/claims", {"worker_id": 1, "max": count, "number": 1})
     return [(task["id"], task["lease"]["token"]) for task in body["tasks"]]
 
 
@@ -240,7 +240,7 @@ async def test_reports_take_effect_at_once_and_only_the_claim_is_waited_for(node
     assert [task["id"] for task in answer["tasks"]] == [task_id]
     assert headers["quorl-sequence"] == str(len(cluster.group.entries))
     assert tags(cluster)[-2:] == [["settle"], ["submit_batch", "claim"]]
-    assert cluster.group.said()[-2].signs == (SignOfLife(1, (token, other, last), (4,), 4),)
+    assert cluster.group.said()[-2].signs == (SignOfLife(1, (token, other, last, 99), (4,), 4),)
 
 
 async def test_reports_alone_are_answered_at_once() -> None:

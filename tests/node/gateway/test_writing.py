@@ -446,6 +446,20 @@ async def test_draining_ends_long_polls_refuses_new_calls_and_lets_running_ones_
     gateway.drain()
 
 
+async def test_draining_breaks_off_what_waits_at_the_leader_and_asks_what_came_of_it() -> None:
+    cluster = await with_topic()
+    gateway = cluster.peers.gateways["n2"]
+    consume = asyncio.ensure_future(cluster.call("n2", "POST", CONSUME, {"wait": 30}))
+    while len(cluster.core("n1").submitted) < 3:
+        await asyncio.sleep(0)
+    began = cluster.core("n2").monotonic()
+    gateway.drain()
+    assert (await consume)[:2] == (200, {"items": [], "remaining": 0})
+    assert cluster.core("n2").monotonic() - began < 1
+    waits = [call.headers["quorl-wait-ms"] for _, call in cluster.peers.calls]
+    assert (len(waits), waits[-1], gateway.running) == (2, "0", 0)
+
+
 async def test_a_wait_that_has_no_time_left_when_the_node_drains_does_not_begin() -> None:
     cluster = await with_topic()
     core, gateway = cluster.core("n1"), cluster.peers.gateways["n1"]

@@ -355,7 +355,8 @@ _DDL_WORKERS = (
         succeeded INTEGER NOT NULL, failed INTEGER NOT NULL, lost INTEGER NOT NULL, -- how its leases ended
         registered_ms INTEGER NOT NULL,
         ended_ms INTEGER)""",  # calendar time at which it died or left
-    "CREATE INDEX workers_name ON workers (name, worker_id)",
+    # Those whose place the next life under their name takes: very many others may have had it.
+    "CREATE INDEX workers_name ON workers (name, worker_id) WHERE status = 0 OR (status = 1 AND filled = 0)",
     "CREATE INDEX workers_alive ON workers (worker_id) WHERE status = 0",
     "CREATE INDEX workers_alarm ON workers (alarm_ms, worker_id)",
     # What is large, and never changes: queues is a JSON list of names, handlers one of Handler.

@@ -28,7 +28,8 @@ _DIE = "UPDATE worker_queues SET alive = 0, active = 0 WHERE worker_id = ?"
 _LEAVE = "DELETE FROM worker_queues WHERE worker_id = ?"
 _COUNT_ALIVE = "SELECT count(*) FROM workers INDEXED BY workers_alive WHERE status = 0"
 _OF_NAME = (
-    "SELECT worker_id FROM workers WHERE name = ? AND (status = 0 OR (status = 1 AND filled = 0)) ORDER BY worker_id"
+    "SELECT worker_id FROM workers INDEXED BY workers_name"
+    " WHERE name = ? AND (status = 0 OR (status = 1 AND filled = 0)) ORDER BY worker_id"
 )
 _UNFILLED = "SELECT min(worker_id) FROM worker_queues INDEXED BY worker_queues_missed WHERE queue = ? AND alive = 0"
 _LEASES = (

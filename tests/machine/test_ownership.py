@@ -50,6 +50,15 @@ def test_who_comes_or_goes_among_very_many_costs_no_look_at_the_others() -> None
     desk.sound()
 
 
+def test_a_name_that_very_many_have_had_costs_no_look_at_them() -> None:
+    desk = Desk()
+    desk.enrol("a")
+    few = _steps(desk, lambda: desk.enrol("a"))
+    for _ in range(300):
+        desk.enrol("a")
+    assert _steps(desk, lambda: desk.enrol("a")) < few + 100
+
+
 def _steps(desk: Desk, work: Callable[[], object]) -> int:
     """How many steps of SQLite's machine something takes."""
     steps = 0

@@ -23,6 +23,7 @@ from quorl.cluster.node.parking import Parking
 from quorl.cluster.node.syncing import Syncing
 from quorl.cluster.node.watch import Watch
 from quorl.cluster.protocol import leases as c
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol.entry import Entry, SignOfLife
 from tests.consensus.repairs.switches import Setter, Switch
@@ -80,8 +81,8 @@ def sign_claimed(setter: Setter) -> None:
     """A heartbeat gives back what was leased to claims that were sent after it."""
     careful = workers.heed
 
-    def careless(state: State, sign: SignOfLife) -> None:
-        careful(state, msgspec.structs.replace(sign, claimed=1 << 40))
+    def careless(state: State, sign: SignOfLife, most: int) -> int:
+        return careful(state, msgspec.structs.replace(sign, claimed=1 << 40), most)
 
     setter(workers, "heed", careless)
 
@@ -90,8 +91,8 @@ def sign_waiting(setter: Setter) -> None:
     """A heartbeat gives back what was leased to claims that are still waited for."""
     careful = workers.heed
 
-    def careless(state: State, sign: SignOfLife) -> None:
-        careful(state, msgspec.structs.replace(sign, claims=()))
+    def careless(state: State, sign: SignOfLife, most: int) -> int:
+        return careful(state, msgspec.structs.replace(sign, claims=()), most)
 
     setter(workers, "heed", careless)
 
@@ -100,8 +101,8 @@ def sign_tokens(setter: Setter) -> None:
     """What a heartbeat does not hold stays leased."""
     careful = workers.heed
 
-    def careless(state: State, sign: SignOfLife) -> None:
-        careful(state, msgspec.structs.replace(sign, tokens=None))
+    def careless(state: State, sign: SignOfLife, most: int) -> int:
+        return careful(state, msgspec.structs.replace(sign, tokens=None), most)
 
     setter(workers, "heed", careless)
 
@@ -161,7 +162,7 @@ def signs_first(setter: Setter) -> None:
         state.seed = entry.seed
         due.attend(state, machine._guarded)
         for sign in entry.signs:
-            machine._guarded(lambda sign=sign: workers.heed(state, sign))  # type: ignore[misc]
+            machine._guarded(lambda sign=sign: workers.heed(state, sign, limits.DUE_TASKS_PER_ENTRY))  # type: ignore[misc]
         if entry.refresh:
             workers.refresh(state)
 

@@ -316,7 +316,7 @@ class Shadows:
             lease
             for lease in self.leases.values()
             if lease.worker_id == worker_id
-            and lease.claim <= sign.claimed
+            and 0 < lease.claim <= sign.claimed
             and lease.token not in sign.tokens
             and lease.claim not in sign.claims
         ]

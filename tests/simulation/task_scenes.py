@@ -57,12 +57,14 @@ class TaskStage(Stage):
     # -- calls -------------------------------------------------------------------------------------------------------
     def ask(self, name: str, request: Command[Any], timeout_s: float = 5.0) -> Told:
         """Begin a call at this member; what comes of it fills itself in."""
-        told = Told()
+        told, sent_at = Told(), self.world.clock.now
 
         async def call() -> None:
             try:
                 answer = await self._hand.ask(name, encode(request, self._hand.route.make_key()), timeout_s)
                 told.reply = read_answer(BY_REQUEST[type(request)], answer)
+                if isinstance(request, e.Sync) and request.beat is not None:
+                    self.tasks.lives[request.worker_id].beaten_at = sent_at
             except (PeerUnreachable, PeerLost):
                 told.code = "lost"
             except Refusal as refusal:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.simulation.scenario import play
 
-FRESH_FIRST, FRESH_CHUNKS, FRESH_PER_CHUNK = 10_000, 10, 25
+FRESH_FIRST, FRESH_CHUNKS, FRESH_PER_CHUNK = 10_000, 25, 10
 
 ONCE_FAILED = {
     0: "an emptied disk could not fetch a snapshot: the call named the cluster of a state that it did not have",

@@ -8,6 +8,7 @@ Every node is a process in a session of its own, so that signals reach it only f
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 import os
@@ -233,4 +234,7 @@ def _interrupt(_signal: int, _frame: FrameType | None) -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description="Run the three nodes of configs/ until Ctrl-C; their data stays in data/."
+    ).parse_args()
     sys.exit(main())

@@ -11,6 +11,7 @@ nothing was completed twice.
 
 from __future__ import annotations
 
+import argparse
 import datetime as dt
 import os
 import shutil
@@ -289,4 +290,7 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(
+        description="Play the founding tasks on a cluster of their own, with the leader killed half way."
+    ).parse_args()
     sys.exit(main())

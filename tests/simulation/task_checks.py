@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 WHOLE_EVERY = 16
 """Every so many entries all rows are looked at, also those that nothing should have touched."""
-LATE_MS = 5_000
-"""A leader that can decide lets no more cluster time go by before it proposes what is due."""
+LATE_MS = 300
+"""A leader with nothing under way lets no more cluster time go by before it proposes what is due."""
 
 _decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
 _ROW = (
@@ -450,10 +450,11 @@ class TaskChecks:
     # -- ticks -----------------------------------------------------------------------------------------------------------
     def ticked(self, node: WatchedNode) -> None:
         """A member's tick is over: a leader that can decide does not sit on what is due."""
-        if self._next_ms is None or not node.leads() or node.sequence() != self.sequence:
+        if self._next_ms is None or not node.leads() or node.stopping or node.sequence() != self.sequence:
             return
         late_ms = node._time._base_ms + int(node._time._elapsed_s * 1000) - self._next_ms
-        if late_ms > LATE_MS and not node._ports.disk.full:  # type: ignore[attr-defined]
+        able = node._lead.committer.idle and not self._world.processes[node.name].disk.full
+        if late_ms > LATE_MS and able:
             self._world.problem(f"LATE: {node.name} leads, and what was due {late_ms} ms ago has not happened")
 
     # -- what clients saw ------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 
 from tests.simulation.scenario import Load, load_of, play, play_drawn
 
-FRESH_FIRST, FRESH_CHUNKS, FRESH_PER_CHUNK = 10_000, 17, 15
+FRESH_FIRST, FRESH_CHUNKS, FRESH_PER_CHUNK = 10_000, 15, 15
 
 ONCE_FAILED = {
     0: "an emptied disk could not fetch a snapshot: the call named the cluster of a state that it did not have",

@@ -1,10 +1,11 @@
 """The grammar of the protocol: what a message is, and what an operation is.
 
-A request is one of three kinds, told apart by its base class:
+A request is one of four kinds, told apart by its base class:
 
 * a ``Command`` changes state and travels through the replicated log;
 * a ``Query`` reads replicated state, and any node answers it from its own copy;
-* an ``Inspection`` asks the answering node about itself.
+* an ``Inspection`` asks the answering node about itself;
+* an ``Errand`` asks the leader for something that is not in the log, and that it does no harm to ask for twice.
 
 ``R`` is the type of the accepted answer. It is invariant on purpose: a row of the table that pairs a request with
 the wrong reply is then a type error.
@@ -76,6 +77,10 @@ class Query(Request[R], frozen=True):
 
 class Inspection(Request[R], frozen=True):
     """A request about the node that answers it."""
+
+
+class Errand(Request[R], frozen=True):
+    """A request that the leader attends to, beside the log; whether it was done is seen, not remembered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -76,6 +76,8 @@ LEADERS_KEPT = 10_000
 HISTORY_KEPT = 1_000
 """Leases of one task that ended without success, and as many of its other transitions: the newest of them."""
 PURGED_TASKS_PER_COMMAND = 1_000
+BATCH_TASKS_MAX = 1_000
+"""Tasks that one call does something to."""
 DUE_TASKS_PER_ENTRY = 500
 """Tasks whose moment has come, and that one entry attends to; the next entry goes on."""
 DUE_WORKERS_PER_ENTRY = 50

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
+from msgspec import Meta
 
-from quorl.cluster.protocol.grammar import Command, Inspection, Reply
+from quorl.cluster.protocol.grammar import Command, Errand, Inspection, Rejection, Reply
 
 
 class Founded(Reply, frozen=True):
@@ -58,3 +59,34 @@ class ClusterInfo(Reply, frozen=True):
 
 class GetCluster(Inspection[ClusterInfo], frozen=True, tag="get_cluster"):
     """Describe the cluster: leader, term, and every member's position and lag."""
+
+
+# -- handing the lead over ----------------------------------------------------------------------------------------
+class MemberNotFound(Rejection, frozen=True, tag="member_not_found"):
+    """No member of the cluster has that name."""
+
+    status: ClassVar[int] = 404
+    title: ClassVar[str] = "Member not found"
+    hint: ClassVar[str] = "GET /v1/cluster lists the members."
+
+
+class TransferRefused(Rejection, frozen=True, tag="transfer_refused"):
+    """The lead stays where it is: nobody could take it, or nobody did in time."""
+
+    title: ClassVar[str] = "Leadership not transferred"
+    hint: ClassVar[str] = "GET /v1/cluster says who can be reached and how far behind each member is."
+
+
+class LeadershipTransferred(Reply, frozen=True):
+    """``to`` leads now, in ``term``; ``from`` did before, and may be the same if it led already."""
+
+    from_: str = msgspec.field(name="from")
+    to: str
+    term: int
+    took_ms: int
+
+
+class TransferLeadership(Errand[LeadershipTransferred], frozen=True, tag="transfer_leadership"):
+    """Hand the lead to a member, or to whichever can take it, and wait until it leads."""
+
+    to: Annotated[str, Meta(min_length=1, max_length=200)] | None = None

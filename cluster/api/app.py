@@ -7,23 +7,21 @@ proposed meanwhile goes on without it.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Protocol
 
-import msgspec
 from aiohttp import web, web_response
 
+from quorl.cluster.api.docs import Pages
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import HEADER, knows
 from quorl.cluster.node.internal import PREFIX
 from quorl.cluster.protocol.limits import REQUEST_BYTES_MAX
-from quorl.cluster.protocol.openapi import document
-from quorl.cluster.protocol.problems import CATALOGUE, Problem, catalogue_text, explained
-from quorl.cluster.protocol.routes import nearest
+from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer, Call
 
 HEADERS_BYTES_MAX = 16 * 1024
-_PROBLEMS = "/problems"
 BODY_S_MAX = 30.0
 """A body that takes longer to arrive is given up: its client is gone, or means no good."""
 _CHUNK_BYTES = 64 * 1024
@@ -54,12 +52,26 @@ class Skin:
         body_s_max: float = BODY_S_MAX,
     ) -> None:
         self._node = node
-        self._health = health
         self._hosts = hosts
         self._token = member_token
         self._body_bytes_max = body_bytes_max
         self._body_s_max = body_s_max
-        self._openapi = msgspec.json.encode(document(version))
+        about = Pages(version)
+        self._pages: dict[str, Callable[[Call], Answer | Problem]] = {
+            "/livez": lambda _: health.live(),
+            "/readyz": lambda call: health.ready(verbose="verbose" in call.query),
+            "/startupz": lambda _: health.started(),
+            "/version": about.version,
+            "/openapi.json": about.openapi,
+            "/docs": about.docs,
+            "/problems": about.problems,
+            "/problems/{code}": about.problems,
+        }
+
+    @property
+    def paths(self) -> tuple[str, ...]:
+        """The paths that are answered here, and not by the node's ``handle``."""
+        return (*self._pages,)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; routing by path is the gateway's business."""
@@ -69,15 +81,8 @@ class Skin:
         if not self._hosts.take(headers.get("host")):
             detail = f"The request is for {headers['host'][:100]}, which is no name of this node."
             return _respond(self._node.refuse(call, Problem("forbidden_host", detail)))
-        match path:
-            case "/livez":
-                return _respond(self._health.live())
-            case "/readyz":
-                return _respond(self._health.ready(verbose="verbose" in query))
-            case "/openapi.json":
-                return web.Response(body=self._openapi, content_type="application/json")
-        if path == _PROBLEMS or path.startswith(_PROBLEMS + "/"):
-            return _respond(self._about_problems(call))
+        if (page := self._page(path)) is not None:
+            return _respond(self._shown(page, call))
         if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):
             return web.Response(status=403, text="These routes are for members of the cluster only.\n")
         if headers.get("content-encoding", "identity").lower() != "identity":
@@ -96,17 +101,16 @@ class Skin:
             return _respond(self._node.refuse(call, Problem("payload_too_large", detail)))
         return _respond(await self._node.handle(call._replace(body=body)))
 
-    def _about_problems(self, call: Call) -> Answer:
-        """The page that the ``type`` of a problem document leads to, or the list of them."""
-        code = call.path[len(_PROBLEMS) + 1 :]
+    def _page(self, path: str) -> Callable[[Call], Answer | Problem] | None:
+        """What answers a path here: whole paths, and whatever lies below ``/problems/``."""
+        return self._pages.get("/problems/{code}" if path.startswith("/problems/") else path)
+
+    def _shown(self, page: Callable[[Call], Answer | Problem], call: Call) -> Answer:
         if call.method not in {"GET", "HEAD"}:
-            problem = Problem("method_not_allowed", f"{call.method} is not for pages.", allow=("GET", "HEAD"))
+            problem = Problem("method_not_allowed", f"{call.method[:20]} is not for pages.", allow=("GET", "HEAD"))
             return self._node.refuse(call, problem)
-        if code and code not in CATALOGUE:
-            detail = f"No problem has the code `{code[:100]}`{nearest(code, CATALOGUE)}"
-            return self._node.refuse(call, Problem("route_not_found", detail, f"GET {_PROBLEMS} lists them all."))
-        text = explained(CATALOGUE[code]) if code else catalogue_text()
-        return Answer(200, {"content-type": "text/plain; charset=utf-8"}, text.encode())
+        found = page(call)
+        return self._node.refuse(call, found) if isinstance(found, Problem) else found
 
     async def _read_body(self, request: web.BaseRequest, most: int) -> bytes | None:
         """The body; None if it is larger than allowed, of which no more than the limit was read."""

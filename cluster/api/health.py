@@ -20,7 +20,7 @@ class Check(NamedTuple):
 
 
 class Health:
-    """Answers ``/livez`` and ``/readyz``; both look at this node only, never at others."""
+    """Answers ``/livez``, ``/readyz`` and ``/startupz``; all look at this node only, never at others."""
 
     def __init__(self, node: Node, troubles: Callable[[], Mapping[str, str]], free_bytes: Callable[[], int]) -> None:
         self._node = node
@@ -30,6 +30,11 @@ class Health:
     def live(self) -> Answer:
         """The loop turns, so the process lives."""
         return Answer(200, _TEXT, b"ok\n")
+
+    def started(self) -> Answer:
+        """A node that answers has read its log and its state; it is not started if it had to stop itself since."""
+        fatal = self._node.replica.engine.fatal
+        return Answer(200, _TEXT, b"started\n") if fatal is None else Answer(503, _TEXT, b"not started\n")
 
     def ready(self, *, verbose: bool) -> Answer:
         """Whether this node can take requests, and with ``verbose`` why."""

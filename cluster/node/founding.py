@@ -19,6 +19,7 @@ from typing_extensions import override
 from quorl.cluster.machine.queries import Names
 from quorl.cluster.machine.worker_queries import BeatLog
 from quorl.cluster.node.visit import Asked, Scene
+from quorl.cluster.protocol import founding as old
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
@@ -46,39 +47,7 @@ NO_NEW_MESSAGE = "no new message"
 _INTEGER_DIGITS = len(str(limits.INTEGER_MAX))
 
 
-# -- what is sent --------------------------------------------------------------------------------------------------
-class _Input(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one route takes."""
-
-
-class _Nothing(_Input, frozen=True):
-    """No input."""
-
-
-class _Name(_Input, frozen=True):
-    name: t.TopicName
-
-
-class _Topic(_Input, frozen=True):
-    topic: t.TopicName
-
-
-class _Message(_Input, frozen=True):
-    topic: t.TopicName
-    producer_id: int | str
-    message: msgspec.Raw
-
-
-class _Consumer(_Input, frozen=True):
-    topic: t.TopicName
-    consumer_id: int | str
-
-
-class _MaybeConsumer(_Input, frozen=True):
-    topic: t.TopicName
-    consumer_id: int | str | None = None
-
-
+# -- what it means -------------------------------------------------------------------------------------------------
 def _number(name: str, value: int | str) -> int:
     """An id, which may come as a number or as its text; ids count from 1."""
     text = str(value)
@@ -89,14 +58,13 @@ def _number(name: str, value: int | str) -> int:
     return int(text)
 
 
-# -- what it means -------------------------------------------------------------------------------------------------
-def _create(taken: _Name) -> t.CreateTopic:
+def _create(taken: old.TopicByName) -> t.CreateTopic:
     if taken.name in {".", ".."}:
         raise invalid("/name", "a topic cannot be called `.` or `..`: URLs drop those")
     return t.CreateTopic(name=taken.name, if_absent=True)
 
 
-def _append(taken: _Message) -> t.Append:
+def _append(taken: old.MessageForTopic) -> t.Append:
     if (size := len(memoryview(taken.message))) > limits.MESSAGE_VALUE_BYTES_MAX:
         detail = f"The message has {size} bytes; {limits.MESSAGE_VALUE_BYTES_MAX} are allowed."
         raise ProtocolError(Problem("payload_too_large", detail))
@@ -104,11 +72,11 @@ def _append(taken: _Message) -> t.Append:
     return t.Append(topic=taken.topic, messages=[message])
 
 
-def _consume(taken: _Consumer) -> t.Consume:
+def _consume(taken: old.ForConsumer) -> t.Consume:
     return t.Consume(topic=taken.topic, consumer_id=_number("consumer_id", taken.consumer_id))
 
 
-def _get_size(taken: _MaybeConsumer) -> t.GetSize:
+def _get_size(taken: old.ForSize) -> t.GetSize:
     consumer_id = None if taken.consumer_id is None else _number("consumer_id", taken.consumer_id)
     return t.GetSize(topic=taken.topic, consumer_id=consumer_id)
 
@@ -169,7 +137,7 @@ def _result(reply: Reply) -> dict[str, Any]:
 class _Way(NamedTuple):
     """One method of a route: what it takes, what that means as a row of the table, and what is said to the reply."""
 
-    takes: type[_Input]
+    takes: type[old.Input]
     row: Operation
     means: Callable[[Any], Request[Any]]
     says: Callable[[Reply], dict[str, Any]]
@@ -224,10 +192,10 @@ class _ResultRoute(Route):
     def __init__(self, in_path: str) -> None:
         self._id = unquote(in_path, errors="replace")
         super().__init__(
-            _RESULTS + in_path, {"GET": _Way(_Nothing, BY_REQUEST[k.GetResult], self._means, _result, True)}
+            _RESULTS + in_path, {"GET": _Way(old.Nothing, BY_REQUEST[k.GetResult], self._means, _result, True)}
         )
 
-    def _means(self, _taken: _Nothing) -> k.GetResult:
+    def _means(self, _taken: old.Nothing) -> k.GetResult:
         return k.GetResult(id=self._id)
 
     @override
@@ -239,7 +207,7 @@ class _ResultRoute(Route):
         return answer._replace(body=msgspec.json.encode({self._id: {"status": "not_found", "result": None}}))
 
 
-def _from_query(way: _Way, call: Call) -> tuple[_Input, ReadOptions]:
+def _from_query(way: _Way, call: Call) -> tuple[old.Input, ReadOptions]:
     own = tuple(field.encode_name for field in msgspec.structs.fields(way.takes))
     beside = () if way.row.writes else tuple(field.encode_name for field in msgspec.structs.fields(ReadOptions))
     pairs = read_pairs(call.query, own + beside)
@@ -253,17 +221,21 @@ def _from_query(way: _Way, call: Call) -> tuple[_Input, ReadOptions]:
 
 def _ways() -> dict[str, dict[str, _Way]]:
     row = BY_REQUEST
-    topics = _Way(_Nothing, row[t.ListTopics], lambda _: t.ListTopics(limit=limits.PAGE_ITEMS_MAX), _topics)
-    producer = _Way(_Topic, row[t.RegisterProducer], lambda taken: t.RegisterProducer(topic=taken.topic), _producer)
-    consumer = _Way(_Topic, row[t.RegisterConsumer], lambda taken: t.RegisterConsumer(topic=taken.topic), _consumer)
+    topics = _Way(old.Nothing, row[t.ListTopics], lambda _: t.ListTopics(limit=limits.PAGE_ITEMS_MAX), _topics)
+    producer = _Way(
+        old.ForTopic, row[t.RegisterProducer], lambda taken: t.RegisterProducer(topic=taken.topic), _producer
+    )
+    consumer = _Way(
+        old.ForTopic, row[t.RegisterConsumer], lambda taken: t.RegisterConsumer(topic=taken.topic), _consumer
+    )
     return {
-        "/topics": {"GET": topics, "POST": _Way(_Name, row[t.CreateTopic], _create, _created)},
+        "/topics": {"GET": topics, "POST": _Way(old.TopicByName, row[t.CreateTopic], _create, _created)},
         "/producer/register": {"POST": producer},
         "/consumer/register": {"POST": consumer},
-        "/producer/produce": {"POST": _Way(_Message, row[t.Append], _append, _produced)},
-        "/consumer/consume": {"GET": _Way(_Consumer, row[t.Consume], _consume, _consumed)},
-        "/size": {"GET": _Way(_MaybeConsumer, row[t.GetSize], _get_size, _size)},
-        "/all_heartbeats": {"GET": _Way(_Nothing, row[w.ListWorkers], lambda _: w.ListWorkers(), _heartbeats, True)},
+        "/producer/produce": {"POST": _Way(old.MessageForTopic, row[t.Append], _append, _produced)},
+        "/consumer/consume": {"GET": _Way(old.ForConsumer, row[t.Consume], _consume, _consumed)},
+        "/size": {"GET": _Way(old.ForSize, row[t.GetSize], _get_size, _size)},
+        "/all_heartbeats": {"GET": _Way(old.Nothing, row[w.ListWorkers], lambda _: w.ListWorkers(), _heartbeats, True)},
     }
 
 

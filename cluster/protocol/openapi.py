@@ -5,31 +5,46 @@ Every schema comes from the types that decode the calls, so the document cannot 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
 from msgspec import NODEFAULT
 
-from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import examples, founding, limits
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Operation, Query
-from quorl.cluster.protocol.operations import OPERATIONS
+from quorl.cluster.protocol.operations import BY_NAME, OPERATIONS
+from quorl.cluster.protocol.pages import PAGES, Page
 from quorl.cluster.protocol.plans import PLANS, ReadOptions
-from quorl.cluster.protocol.problems import CATALOGUE, ProblemDocument, kind_of
+from quorl.cluster.protocol.problems import CATALOGUE, Kind, ProblemDocument, kind_of
 
 _WITHOUT_BODY = ("GET", "DELETE")
 """Methods whose bodies many clients cannot send; the fields of DELETE are documented as parameters alone."""
 
+_JSON = "application/json"
 _REF = "#/components/schemas/{name}"
 
-_FOR_ALL = ("invalid_parameter", "not_acceptable", "target_too_long", "validation_failed", "internal", "shutting_down")
+_FOR_ALL = (
+    "invalid_parameter",
+    "forbidden_host",
+    "forbidden_origin",
+    "route_not_found",
+    "not_acceptable",
+    "request_timeout",
+    "payload_too_large",
+    "target_too_long",
+    "unsupported_media_type",
+    "validation_failed",
+    "too_many_requests",
+    "internal",
+    "shutting_down",
+)
 _FOR_WRITES = (
     "invalid_json",
-    "payload_too_large",
-    "unsupported_media_type",
     "idempotency_key_reused",
-    "too_many_requests",
     "command_failed",
     "no_leader",
     "no_quorum",
@@ -37,7 +52,7 @@ _FOR_WRITES = (
     "storage_full",
     "too_many_hops",
 )
-_FOR_READS = ("too_many_requests", "no_leader", "no_quorum", "not_ready")
+_FOR_READS = ("no_leader", "no_quorum", "not_ready")
 
 _HEADERS = {
     "Served-By": "The node that answered.",
@@ -48,24 +63,47 @@ _HEADERS = {
 }
 
 
+_TAGS = {
+    "topics": "Messages that stay: producers append, and every consumer has a place of its own.",
+    "queues": "Tasks wait in queues, which hand them out by priority and in order of submission.",
+    "tasks": "What is known of one task or of many, and what can be done about them.",
+    "workers": "Who carries tasks out, for as long as it gives signs of life.",
+    "claims": "How a worker without a library asks for tasks.",
+    "cluster": "The nodes, as the answering one knows them.",
+    "node": "The node that answers: its health, its release, its documentation.",
+    "founding": "The routes of the first queue, beside `/v1`. Wrong input is 400, every failure says `status: failure`.",
+}
+
+
 def document(version: str) -> dict[str, Any]:
     """Return the document for a version of quorl."""
     bodies = [PLANS[row.request].body.type for row in OPERATIONS if row.method not in _WITHOUT_BODY]
+    bodies += [way.takes for way in founding.WAYS if way.method not in _WITHOUT_BODY]
     types = [*bodies, t.Message, b.NewTask, *(row.reply for row in OPERATIONS), ProblemDocument]
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
     paths: dict[str, dict[str, Any]] = {}
     for row in OPERATIONS:
         paths.setdefault(row.path, {})[row.method.lower()] = _operation(row)
+    for page in PAGES:
+        paths.setdefault(page.path, {})["get"] = _page(page)
+    for way in founding.WAYS:
+        paths.setdefault(way.path, {})[way.method.lower()] = _founding(way)
+    responses = _shared(paths)
+    used = {operation["tags"][0] for item in paths.values() for operation in item.values()}
     return {
         "openapi": "3.1.1",
         "info": {
             "title": "quorl",
             "version": version,
             "description": "A replicated queue. Any node takes any call; problems are RFC 9457 documents with a stable `code`.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
+        "servers": [{"url": "/", "description": "The node that served this document."}],
+        "tags": [{"name": name, "description": text} for name, text in _TAGS.items() if name in used],
         "paths": paths,
         "components": {
             "schemas": schemas,
+            "responses": responses,
             "headers": {
                 name: {"description": text, "schema": {"type": "string"}, "required": True}
                 for name, text in _HEADERS.items()
@@ -75,17 +113,74 @@ def document(version: str) -> dict[str, Any]:
     }
 
 
+def _shared(paths: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    """Put refusals that several operations share in one place, which makes the document a third of its size."""
+    names: dict[bytes, str] = {}
+    shared: dict[str, Any] = {}
+    for operation in [operation for item in paths.values() for operation in item.values()]:
+        for status, response in operation["responses"].items():
+            if int(status) >= 400:
+                text = msgspec.json.encode(response)
+                if text not in names:
+                    before = sum(1 for name in shared if name.startswith(f"Refused{status}"))
+                    names[text] = f"Refused{status}" + (f"_{before + 1}" if before else "")
+                    shared[names[text]] = response
+                operation["responses"][status] = {"$ref": f"#/components/responses/{names[text]}"}
+    return shared
+
+
+def _page(page: Page) -> dict[str, Any]:
+    """A path that is no operation: read with GET, answered by this node alone."""
+    answers: dict[str, Any] = {
+        str(status): {
+            "description": said.description,
+            "content": {kind: {"schema": schema} for kind, schema in said.content.items()},
+        }
+        for status, said in page.answers.items()
+    }
+    codes = ("forbidden_host", "route_not_found") if "{" in page.path else ("forbidden_host",)
+    return {
+        "operationId": page.name,
+        "summary": page.summary,
+        "description": page.description,
+        "tags": ["node"],
+        "parameters": [_shown(page.name, parameter) for parameter in page.parameters],
+        "responses": answers | _refused({CATALOGUE[code] for code in codes}, _PROBLEM),
+    }
+
+
+def _founding(way: founding.Way) -> dict[str, Any]:
+    """A route of the first queue: an operation of the table in other words."""
+    row = BY_NAME[way.row]
+    fields = msgspec.structs.fields(way.takes) if way.method == "GET" else ()
+    parameters = [_parameter(field, "query") for field in fields] + _beside(row, "linearizable")
+    if "{" in way.path:
+        parameters.append(_parameter(msgspec.structs.fields(row.request)[0], "path"))
+    refused = _refused(_kinds(row), {_JSON: {"schema": founding.FAILURE}}, {422: 400})
+    if "{" in way.path:
+        refused["404"]["content"] = {_JSON: {"schema": {"anyOf": [founding.FAILURE, founding.NOT_FOUND]}}}
+    accepted = {"description": "Accepted.", "headers": _headers(row), "content": {_JSON: {"schema": way.answer}}}
+    operation: dict[str, Any] = {
+        "operationId": way.name,
+        "summary": way.summary,
+        "description": f"What `{way.row}` does, in the words of the first queue.",
+        "tags": ["founding"],
+        "parameters": [_shown(way.name, parameter) for parameter in parameters],
+        "responses": {"200": accepted} | refused,
+    }
+    if way.method != "GET":
+        operation["requestBody"] = _body(way.name, _ref(way.takes), required=True)
+    return operation
+
+
 def _operation(row: Operation) -> dict[str, Any]:
-    parameters = _parameters(row)
-    if row.writes:
-        parameters.append(_idempotency_key())
     operation: dict[str, Any] = {
         "operationId": row.name,
         "summary": row.summary,
         "description": " ".join((row.request.__doc__ or "").split()),
         "tags": [row.path.split("/")[2]],
-        "parameters": parameters,
-        "responses": _accepted(row) | _refused(row),
+        "parameters": [_shown(row.name, parameter) for parameter in _parameters(row) + _beside(row)],
+        "responses": _accepted(row) | _refused(_kinds(row), _PROBLEM),
     }
     plan = PLANS[row.request]
     if plan.fields and row.method not in _WITHOUT_BODY:
@@ -95,21 +190,29 @@ def _operation(row: Operation) -> dict[str, Any]:
         if row.request is b.Submit:
             schema = {"anyOf": [schema, _ref(b.NewTask)]}
         required = any(field.default is NODEFAULT for field in plan.fields)
-        operation["requestBody"] = {"required": required, "content": {"application/json": {"schema": schema}}}
+        operation["requestBody"] = _body(row.name, schema, required=required)
     return operation
 
 
+# -- what is sent --------------------------------------------------------------------------------------------------
 def _parameters(row: Operation) -> list[dict[str, Any]]:
     plan = PLANS[row.request]
     in_query = row.method in _WITHOUT_BODY
     query = [field for field in plan.fields if field.encode_name in plan.query_names and in_query]
-    if issubclass(row.request, Query):
-        query += [
-            msgspec.structs.replace(field, default=row.consistency) if field.name == "consistency" else field
-            for field in msgspec.structs.fields(ReadOptions)
-        ]
     in_path = {field.encode_name: field for field in msgspec.structs.fields(row.request)}
     return [_parameter(in_path[name], "path") for name in row.placeholders] + [_parameter(f, "query") for f in query]
+
+
+def _beside(row: Operation, consistency: str = "") -> list[dict[str, Any]]:
+    """What may be said beside an operation's own fields."""
+    if row.writes:
+        return [_idempotency_key()]
+    fields = msgspec.structs.fields(ReadOptions) if issubclass(row.request, Query) else ()
+    usual = {"consistency": consistency or row.consistency}
+    return [
+        _parameter(msgspec.structs.replace(field, default=usual.get(field.name, field.default)), "query")
+        for field in fields
+    ]
 
 
 def _parameter(field: msgspec.structs.FieldInfo, place: str) -> dict[str, Any]:
@@ -120,22 +223,46 @@ def _parameter(field: msgspec.structs.FieldInfo, place: str) -> dict[str, Any]:
     return {"name": field.encode_name, "in": place, "required": required, "schema": schema}
 
 
+def _shown(operation: str, parameter: dict[str, Any]) -> dict[str, Any]:
+    """A parameter with its example, if it needs one."""
+    shown = examples.IN_PATH if parameter["in"] == "path" else examples.IN_QUERY.get(operation, {})
+    return parameter | {"example": shown[parameter["name"]]} if parameter["name"] in shown else parameter
+
+
+def _body(operation: str, schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
+    content = {"schema": schema}
+    if operation in examples.BODIES:
+        content["example"] = examples.BODIES[operation]
+    return {"required": required, "content": {_JSON: content}}
+
+
 def _idempotency_key() -> dict[str, Any]:
     return {
         "name": "Idempotency-Key",
         "in": "header",
         "required": False,
         "description": "Makes repeating the call safe: the first outcome is kept and given again.",
-        "schema": {"type": "string", "minLength": 1, "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX},
+        "schema": {
+            "type": "string",
+            "minLength": 1,
+            "maxLength": limits.IDEMPOTENCY_KEY_CHARS_MAX,
+            "pattern": "^[!-~]+$",
+        },
     }
 
 
-def _accepted(row: Operation) -> dict[str, Any]:
+# -- what is answered ----------------------------------------------------------------------------------------------
+def _headers(row: Operation) -> dict[str, Any]:
     headers: dict[str, Any] = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
     if row.writes:
         replay = "`true` if this is the kept answer to an earlier call under the same key."
         headers |= {"Idempotent-Replay": {"description": replay, "schema": {"type": "string"}}}
-    content = {"application/json": {"schema": _ref(row.reply)}}
+    return headers
+
+
+def _accepted(row: Operation) -> dict[str, Any]:
+    headers = _headers(row)
+    content = {_JSON: {"schema": _ref(row.reply)}}
     answers = {str(row.status): {"description": "Accepted.", "headers": headers, "content": content}}
     for status, description in row.reply.also.items():
         answers[str(status)] = {"description": description, "headers": headers}
@@ -146,20 +273,21 @@ def _accepted(row: Operation) -> dict[str, Any]:
     return answers
 
 
-def _refused(row: Operation) -> dict[str, Any]:
+def _kinds(row: Operation) -> set[Kind]:
+    """Every problem that a call of an operation may meet."""
     codes = [*_FOR_ALL, *(_FOR_WRITES if row.writes else _FOR_READS)]
-    kinds = {CATALOGUE[code] for code in codes} | {kind_of(rejection) for rejection in row.rejections}
+    return {CATALOGUE[code] for code in codes} | {kind_of(rejection) for rejection in row.rejections}
+
+
+def _refused(
+    kinds: set[Kind], content: dict[str, Any], statuses: Mapping[int, int] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Refusals by their status; ``statuses`` are those that are told under another one."""
     answers: dict[str, Any] = {}
     for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code)):
         headers = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
-        answer = answers.setdefault(
-            str(kind.status),
-            {
-                "description": "",
-                "headers": headers,
-                "content": {"application/problem+json": {"schema": _ref(ProblemDocument)}},
-            },
-        )
+        status = statuses.get(kind.status, kind.status)
+        answer = answers.setdefault(str(status), {"description": "", "headers": headers, "content": content})
         if kind.retryable:
             headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}
         answer["headers"] |= headers
@@ -169,3 +297,6 @@ def _refused(row: Operation) -> dict[str, Any]:
 
 def _ref(kind: Any) -> dict[str, Any]:
     return {"$ref": _REF.format(name=kind.__name__)}
+
+
+_PROBLEM = {"application/problem+json": {"schema": _ref(ProblemDocument)}}

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import gzip
+import hashlib
+import html
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from html.parser import HTMLParser
 from typing import cast
 
 import msgspec
 import pytest
 from aiohttp import ClientSession, web, web_response
 
+from quorl.cluster.api import docs_html
 from quorl.cluster.api.app import Skin, introduce
+from quorl.cluster.api.docs import wants_html
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
+from quorl.cluster.protocol.pages import PAGES
 from quorl.cluster.protocol.problems import CATALOGUE, Kind, Problem, document_of
 from quorl.cluster.protocol.wire import Answer, Call, answer_problem
 
@@ -34,6 +43,11 @@ class Well:
 
     def live(self) -> Answer:
         return Answer(200, {"content-type": "text/plain"}, b"ok\n")
+
+    started = live
+
+    def ready(self, *, verbose: bool) -> Answer:
+        return Answer(503 if verbose else 200, {"content-type": "text/plain"}, b"ok\n")
 
 
 Ask = Callable[..., Awaitable[tuple[int, str, dict[str, str]]]]
@@ -115,21 +129,72 @@ async def test_every_answer_names_quorl_as_its_server(monkeypatch: pytest.Monkey
     assert (status, headers["server"]) == (400, f"quorl/{version}")
 
 
-# -- pages about problems ------------------------------------------------------------------------------------------
+# -- pages ---------------------------------------------------------------------------------------------------------
+async def test_the_pages_are_those_of_the_document_and_none_besides(ask: Ask, hosts: Hosts) -> None:
+    skin = Skin(Echo(), cast("Health", Well()), hosts, TOKEN, 1000, "1.2.3")
+    assert set(skin.paths) == {page.path for page in PAGES}
+    for page in PAGES:
+        path = page.path.replace("{code}", "no_leader")
+        status, text, headers = await ask("GET", path)
+        assert status == 200
+        assert headers["content-type"].partition(";")[0] in page.answers[200].content
+        assert (await ask("HEAD", path))[:2] == (200, "")
+        for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+            status, text, headers = await ask(method, path)
+            assert (status, headers["allow"], msgspec.json.decode(text)["code"]) == (
+                405,
+                "GET, HEAD",
+                "method_not_allowed",
+            )
+    assert (await ask("GET", "/livez/more"))[1] == "GET /livez/more?"  # everything else is the node's to answer
+
+
+async def test_a_node_says_which_release_it_is(ask: Ask) -> None:
+    told = msgspec.json.decode((await ask("GET", "/version"))[1])
+    assert (told["name"], told["version"]) == ("quorl", "1.2.3")
+
+
+async def test_readiness_is_asked_with_or_without_its_checks(ask: Ask) -> None:
+    assert [(await ask("GET", path))[0] for path in ("/readyz", "/readyz?verbose", "/startupz")] == [200, 503, 200]
+
+
+BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
+
+
 @pytest.mark.parametrize("kind", CATALOGUE.values(), ids=lambda kind: kind.code)
 async def test_the_type_of_every_problem_leads_to_its_explanation(ask: Ask, kind: Kind) -> None:
     document = document_of(Problem(kind.code), instance="/", request_id="r", node="n1", leader=None)
     status, text, headers = await ask("GET", document.type)
-    assert (status, headers["content-type"]) == (200, "text/plain; charset=utf-8")
-    assert text.splitlines()[0] == f"{kind.code}  HTTP {kind.status}"
-    assert all(part in text for part in (kind.title, kind.why, kind.hint))
+    assert (status, headers["content-type"]) == (200, "application/json")
+    assert msgspec.json.decode(text) == {"type": document.type} | kind._asdict()
+    status, text, headers = await ask("GET", document.type, accept=BROWSER)
+    assert (status, headers["content-type"], headers["vary"]) == (200, "text/html; charset=utf-8", "accept")
+    read = html.unescape(re.sub(r"</?code>", "", text)).replace("’", "'")
+    assert all(part.replace("`", "") in read for part in (kind.code, kind.title, kind.why, kind.hint))
 
 
 async def test_all_problems_are_listed(ask: Ask) -> None:
     for path in ("/problems", "/problems/"):
         status, text, _ = await ask("GET", path)
-        assert (status, [line.split()[0] for line in text.splitlines()]) == (200, list(CATALOGUE))
-    assert (await ask("HEAD", "/problems"))[:2] == (200, "")
+        assert (status, [one["code"] for one in msgspec.json.decode(text)["items"]]) == (200, list(CATALOGUE))
+        page = (await ask("GET", path, accept=BROWSER))[1]
+        assert re.findall(r'href="/problems/(\w+)"', page) == list(CATALOGUE)
+
+
+@pytest.mark.parametrize(
+    ("accept", "page"),
+    [
+        (BROWSER, True),
+        ("text/html", True),
+        ("TEXT/HTML;q=0.5, */*", True),
+        ("text/html;q=0", False),
+        ("application/json, text/html", False),
+        ("*/*", False),
+        ("", False),
+    ],
+)
+def test_pages_are_for_those_who_ask_for_them(accept: str, page: bool) -> None:
+    assert wants_html(accept) == page
 
 
 async def test_there_is_no_page_about_other_problems(ask: Ask) -> None:
@@ -137,8 +202,71 @@ async def test_there_is_no_page_about_other_problems(ask: Ask) -> None:
     problem = msgspec.json.decode(text)
     assert (status, problem["code"]) == (404, "route_not_found")
     assert "did you mean `topic_not_found`" in problem["detail"]
-    status, text, headers = await ask("POST", "/problems/internal")
-    assert (status, headers["allow"], msgspec.json.decode(text)["code"]) == (405, "GET, HEAD", "method_not_allowed")
+
+
+class Reader(HTMLParser):
+    """What a page links to and loads, and whether its tags are closed in order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.ids: set[str] = set()
+        self.links: set[str] = set()
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        found = dict(attrs)
+        self.ids |= {found["id"] or ""} & {*found.values()} if "id" in found else set()
+        if tag == "a":
+            self.links.add(found["href"] or "")
+        if tag in {"script", "link", "img", "iframe", "form", "object"} or {"src", "style", "onclick"} & {*found}:
+            self.loads.append(tag)
+        if tag not in {"meta", "br"}:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.mark.parametrize("path", ["/docs", "/problems", "/problems/commit_unknown"])
+async def test_pages_load_nothing_and_allow_nothing(ask: Ask, path: str) -> None:
+    """Offline, and under a policy that lets nothing run: the one style sheet stands in the page, and is known by its hash."""
+    status, text, headers = await ask("GET", path, accept=BROWSER)
+    reader = Reader()
+    reader.feed(text)
+    assert (status, reader.open, reader.loads) == (200, [], [])
+    (style,) = re.findall(r"<style>(.*?)</style>", text, re.DOTALL)
+    digest = base64.b64encode(hashlib.sha256(style.encode()).digest()).decode()
+    policy = headers["content-security-policy"]
+    assert policy.startswith(f"default-src 'none'; style-src 'sha256-{digest}'; ")
+    assert "unsafe" not in policy
+    assert {"http://", "https://"}.isdisjoint(re.findall(r'(?:href|src)="(https?://)', text))
+    assert headers["x-content-type-options"] == "nosniff"
+
+
+async def test_the_documentation_shows_every_operation_and_leads_somewhere(ask: Ask) -> None:
+    text = (await ask("GET", "/docs"))[1]
+    reader = Reader()
+    reader.feed(text)
+    described = msgspec.json.decode((await ask("GET", "/openapi.json"))[1])
+    names = {one["operationId"] for item in described["paths"].values() for one in item.values()}
+    shapes = {f"shape-{name}" for name in described["components"]["schemas"]}
+    assert reader.ids == names | shapes
+    inside = {link[1:] for link in reader.links if link.startswith("#")}
+    assert inside <= reader.ids
+    assert inside >= names
+    assert {link for link in reader.links if not link.startswith("#")} == {"/docs", "/problems", "/openapi.json"}
+    assert text.count("<pre>curl ") == len(names)
+    assert len(gzip.compress(text.encode())) < 40_000
+    assert """curl &quot;$N/v1/topics&quot; -d &#x27;{&quot;name&quot;: &quot;invoices&quot;}&#x27;""" in text
+
+
+def test_a_page_shows_what_it_is_given_as_text() -> None:
+    assert docs_html.text("<b> `a` & ``b``") == "&lt;b&gt; <code>a</code> &amp; <code>b</code>"
+    assert (
+        "<script" not in docs_html.page("<script>", docs_html.table(["<script>"], [["x"]]), version="<script>").decode()
+    )
+    assert docs_html.table(["a"], []) == ""
 
 
 async def test_internal_routes_are_for_members(ask: Ask) -> None:

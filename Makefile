@@ -37,6 +37,9 @@ sim: .venv/.stamp ## Simulate whole clusters: SEEDS of them, from SEED on
 mutants: .venv/.stamp ## Switch every repair off in turn; the simulation must notice each
 	PYTHONHASHSEED=0 $(PY) -m tests.simulation.mutants
 
+fuzz: .venv/.stamp ## Let schemathesis try the API of a real node for ten minutes
+	$(PY) -m tests.api.fuzz --seed $(SEED)
+
 chaos: .venv/.stamp ## Kill, pause and cut off real nodes, longer than the tests do
 	QUORL_CHAOS_ROUNDS=20 $(PY) -m pytest tests/chaos --timeout=1800
 
@@ -51,4 +54,4 @@ clean: ## Stop the cluster of the demo; remove the environment, caches and the d
 	rm -rf .venv data build dist src/*.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check sim mutants chaos bench cluster clean
+.PHONY: help demo test check sim mutants fuzz chaos bench cluster clean

@@ -18,7 +18,7 @@ from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import HEADER, knows
 from quorl.cluster.node.internal import PREFIX
 from quorl.cluster.protocol.limits import REQUEST_BYTES_MAX
-from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.problems import DETAIL_CHARS_MAX, Problem
 from quorl.cluster.protocol.wire import Answer, Call
 
 HEADERS_BYTES_MAX = 16 * 1024
@@ -111,6 +111,10 @@ class Skin:
             return self._node.refuse(call, problem)
         found = page(call)
         return self._node.refuse(call, found) if isinstance(found, Problem) else found
+
+    def unreadable(self, code: str, detail: str) -> web.StreamResponse:
+        """Answer what could not be read as a request, and so has no path or headers that are known."""
+        return _respond(self._node.refuse(Call("GET", "/", "", {}, b""), Problem(code, detail[:DETAIL_CHARS_MAX])))
 
     async def _read_body(self, request: web.BaseRequest, most: int) -> bytes | None:
         """The body; None if it is larger than allowed, of which no more than the limit was read."""

@@ -168,7 +168,7 @@ def curl(operation: Operation) -> str:
     query = {p["name"]: p["example"] for p in one["parameters"] if p["in"] == "query" and "example" in p}
     for p in one["parameters"]:
         if p["in"] == "path":
-            path = path.replace("{" + p["name"] + "}", quote(str(p["example"]), safe=""))
+            path = path.replace("{" + p["name"] + "}", quote(str(p.get("example", 1)), safe=""))
     target = path + (f"?{urlencode(query)}" if query else "")
     body = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("example")
     words = ["curl", *([] if method == "get" or (method == "post" and body) else ["-X", method.upper()])]

@@ -1,5 +1,7 @@
 """The door: how many connections come in, and how long one may stand there without asking for anything.
 
+What is not even HTTP is told so in the node's own words, and is no matter for the log: strangers send it.
+
 Sockets are the process's too: the log, the state and the other members need some. So strangers who only connect are sent
 away after a while, and beyond a number nobody else is let in until somebody leaves.
 """
@@ -8,14 +10,16 @@ from __future__ import annotations
 
 import asyncio
 import resource
+from collections.abc import Callable
 from typing import Any
 
-from aiohttp import web
+from aiohttp import ClientPayloadError, http_exceptions, web
 from typing_extensions import override
 
 FILES_RESERVED = 256
 """Open files that are kept for the log, the state, the other members and calls to them."""
 SILENCE_S_MAX = 10.0
+_UNREADABLE = (http_exceptions.HttpProcessingError, ClientPayloadError, web.RequestPayloadError)
 
 
 def raise_file_limit() -> int:
@@ -40,18 +44,47 @@ class _Full(asyncio.Protocol):
         transport.abort()
 
 
+Refuse = Callable[[str, str], web.StreamResponse]
+"""Answers a request that could not be read: the code of the problem, and what the parser said."""
+
+
+class _Listener(web.RequestHandler):
+    """aiohttp's side of one connection, whose errors are told as problems."""
+
+    __slots__ = ("refuse",)
+
+    refuse: Refuse
+
+    @override
+    def handle_error(
+        self, request: web.BaseRequest, status: int = 500, exc: BaseException | None = None, message: str | None = None
+    ) -> web.StreamResponse:
+        if status == 500 and not isinstance(exc, _UNREADABLE):
+            return super().handle_error(request, status, exc, message)
+        if request.writer.output_size > 0:
+            raise ConnectionError("an answer is under way already")
+        answer = self.refuse("malformed_request", " ".join((message or str(exc)).split()))
+        answer.force_close()
+        return answer
+
+
 class Door(web.Server):
     """aiohttp's server with a bound on connections and on their silence."""
 
-    def __init__(self, *args: Any, most: int, silence_s: float = SILENCE_S_MAX, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, most: int, refuse: Refuse, silence_s: float = SILENCE_S_MAX, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._most = most
+        self._refuse = refuse
         self._silence_s = silence_s
         self._asked: set[Any] = set()
 
     @override
     def __call__(self) -> Any:
-        return super().__call__() if len(self.connections) < self._most else _Full()
+        if len(self.connections) >= self._most:
+            return _Full()
+        listener = _Listener(self, loop=self._loop, **self._kwargs)
+        listener.refuse = self._refuse
+        return listener
 
     @override
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:

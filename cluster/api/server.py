@@ -127,6 +127,7 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
     server = Door(
         skin.handle,
         most=connections_max(raise_file_limit()),
+        refuse=skin.unreadable,
         auto_decompress=False,
         handler_cancellation=True,
         access_log=None,

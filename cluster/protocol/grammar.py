@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -23,6 +23,8 @@ R = TypeVar("R")
 
 Method = Literal["GET", "POST", "PUT", "PATCH", "DELETE"]
 Consistency = Literal["local", "session", "linearizable"]
+Cursor = Annotated[str, msgspec.Meta(max_length=4096, extra_json_schema={"pattern": "^[A-Za-z0-9_-]*$"})]
+"""Where a page of a list begins: empty, or the ``next`` of the page before. Opaque to callers."""
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):

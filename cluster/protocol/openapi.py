@@ -16,6 +16,7 @@ from quorl.cluster.protocol import examples, founding, limits
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Operation, Query
+from quorl.cluster.protocol.openapi_rules import add_rules
 from quorl.cluster.protocol.operations import BY_NAME, OPERATIONS
 from quorl.cluster.protocol.pages import PAGES, Page
 from quorl.cluster.protocol.plans import PLANS, ReadOptions
@@ -28,6 +29,7 @@ _JSON = "application/json"
 _REF = "#/components/schemas/{name}"
 
 _FOR_ALL = (
+    "malformed_request",
     "invalid_parameter",
     "forbidden_host",
     "forbidden_origin",
@@ -81,6 +83,7 @@ def document(version: str) -> dict[str, Any]:
     bodies += [way.takes for way in founding.WAYS if way.method not in _WITHOUT_BODY]
     types = [*bodies, t.Message, b.NewTask, *(row.reply for row in OPERATIONS), ProblemDocument]
     _, schemas = msgspec.json.schema_components(types, ref_template=_REF)
+    add_rules(schemas)
     paths: dict[str, dict[str, Any]] = {}
     for row in OPERATIONS:
         paths.setdefault(row.path, {})[row.method.lower()] = _operation(row)
@@ -138,7 +141,7 @@ def _page(page: Page) -> dict[str, Any]:
         }
         for status, said in page.answers.items()
     }
-    codes = ("forbidden_host", "route_not_found") if "{" in page.path else ("forbidden_host",)
+    codes = ["malformed_request", "forbidden_host"] + (["route_not_found"] if "{" in page.path else [])
     return {
         "operationId": page.name,
         "summary": page.summary,
@@ -156,7 +159,7 @@ def _founding(way: founding.Way) -> dict[str, Any]:
     parameters = [_parameter(field, "query") for field in fields] + _beside(row, "linearizable")
     if "{" in way.path:
         parameters.append(_parameter(msgspec.structs.fields(row.request)[0], "path"))
-    refused = _refused(_kinds(row), {_JSON: {"schema": founding.FAILURE}}, {422: 400})
+    refused = _refused(_kinds(row), {_JSON: {"schema": founding.FAILURE}}, {"validation_failed": 400})
     if "{" in way.path:
         refused["404"]["content"] = {_JSON: {"schema": {"anyOf": [founding.FAILURE, founding.NOT_FOUND]}}}
     accepted = {"description": "Accepted.", "headers": _headers(row), "content": {_JSON: {"schema": way.answer}}}
@@ -217,6 +220,9 @@ def _beside(row: Operation, consistency: str = "") -> list[dict[str, Any]]:
 
 def _parameter(field: msgspec.structs.FieldInfo, place: str) -> dict[str, Any]:
     (schema,), _ = msgspec.json.schema_components([field.type], ref_template=_REF)
+    kinds = [kind for kind in schema.get("anyOf", ()) if kind != {"type": "null"}]
+    if len(kinds) == 1:  # a parameter is null by being left out
+        (schema,) = kinds
     required = place == "path" or field.default is NODEFAULT
     if not required and field.default is not None:
         schema = schema | {"default": field.default}
@@ -230,10 +236,8 @@ def _shown(operation: str, parameter: dict[str, Any]) -> dict[str, Any]:
 
 
 def _body(operation: str, schema: dict[str, Any], *, required: bool) -> dict[str, Any]:
-    content = {"schema": schema}
-    if operation in examples.BODIES:
-        content["example"] = examples.BODIES[operation]
-    return {"required": required, "content": {_JSON: content}}
+    shown = {"example": examples.BODIES[operation]} if operation in examples.BODIES else {}
+    return {"required": required, "content": {_JSON: {"schema": schema} | shown}}
 
 
 def _idempotency_key() -> dict[str, Any]:
@@ -280,13 +284,13 @@ def _kinds(row: Operation) -> set[Kind]:
 
 
 def _refused(
-    kinds: set[Kind], content: dict[str, Any], statuses: Mapping[int, int] = MappingProxyType({})
+    kinds: set[Kind], content: dict[str, Any], statuses: Mapping[str, int] = MappingProxyType({})
 ) -> dict[str, Any]:
     """Refusals by their status; ``statuses`` are those that are told under another one."""
     answers: dict[str, Any] = {}
     for kind in sorted(kinds, key=lambda kind: (kind.status, kind.code)):
         headers = {name: {"$ref": f"#/components/headers/{name}"} for name in _HEADERS}
-        status = statuses.get(kind.status, kind.status)
+        status = statuses.get(kind.code, kind.status)
         answer = answers.setdefault(str(status), {"description": "", "headers": headers, "content": content})
         if kind.retryable:
             headers["Retry-After"] = {"$ref": "#/components/headers/Retry-After"}

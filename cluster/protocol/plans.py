@@ -6,6 +6,8 @@ query may give as well.
 
 from __future__ import annotations
 
+import functools
+import operator
 from typing import Annotated, Any, NamedTuple, get_args, get_origin
 
 import msgspec
@@ -43,7 +45,7 @@ def _plan(row: Operation) -> Plan:
     takes_body = row.method != "GET"
     flat = [field for field in rest if not _nested(field.type)]
     path = [_field(field, field.default) for field in fields if field.encode_name in row.placeholders]
-    query = [_field(field, UNSET if takes_body else field.default) for field in flat]
+    query = [_field(field, UNSET) if takes_body else _parameter(field) for field in flat]
     body = [_field(field, field.default) for field in rest]
     names = tuple(field.encode_name for field in flat)
     read = msgspec.structs.fields(ReadOptions) if issubclass(row.request, Query) else ()
@@ -62,6 +64,14 @@ def _field(field: msgspec.structs.FieldInfo, default: Any) -> tuple[str, Any, An
     kind = field.type | UnsetType if default is UNSET else field.type
     assert field.default_factory is NODEFAULT, "a request's defaults are plain values"
     return field.name, kind, msgspec.field(default=default, name=field.encode_name)
+
+
+def _parameter(field: msgspec.structs.FieldInfo) -> tuple[str, Any, Any]:
+    """A field of a GET: it is null by being left out, so the text "null" is none of its values."""
+    if type(None) in get_args(field.type):
+        kind = functools.reduce(operator.or_, [one for one in get_args(field.type) if one is not type(None)])
+        field = msgspec.structs.replace(field, type=kind)
+    return _field(field, field.default)
 
 
 def _struct(row: Operation, part: str, fields: list[tuple[str, Any, Any]]) -> type[msgspec.Struct]:

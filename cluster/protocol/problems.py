@@ -64,6 +64,14 @@ _REPEAT = "Repeat the call; the client libraries do so by themselves."
 
 _OF_HTTP = (
     Kind(
+        "malformed_request",
+        400,
+        "Request is not HTTP",
+        "The request cannot be read: its first line, a header or the framing of its body is malformed or too long.",
+        "Look at what the client, or a proxy before the node, sends. The first line and each header may have 16 KiB.",
+        False,
+    ),
+    Kind(
         "invalid_json",
         400,
         "Body is not JSON",

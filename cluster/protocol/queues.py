@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from typing_extensions import override
 
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.grammar import Command, Query, Rejection, Reply
+from quorl.cluster.protocol.grammar import Command, Cursor, Query, Rejection, Reply
 
 QueueName = Annotated[
     str,
@@ -211,7 +211,7 @@ class ListQueues(Query[QueueList], frozen=True, tag="list_queues"):
 
     prefix: Annotated[str, Meta(max_length=limits.QUEUE_NAME_CHARS_MAX)] = ""
     limit: PageSize = limits.PAGE_ITEMS_DEFAULT
-    cursor: Annotated[str, Meta(max_length=4096)] = ""
+    cursor: Cursor = ""
 
 
 class QueueDeleted(Reply, frozen=True):

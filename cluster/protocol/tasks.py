@@ -17,11 +17,16 @@ from msgspec import Meta
 from typing_extensions import override
 
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.grammar import Command, Query, Rejection, Reply
+from quorl.cluster.protocol.grammar import Command, Cursor, Query, Rejection, Reply
 from quorl.cluster.protocol.queues import PageSize
 
 TaskId = Annotated[
-    str, Meta(min_length=1, max_length=limits.TASK_ID_CHARS_MAX, description="1 to 200 characters, not `.` or `..`.")
+    str,
+    Meta(
+        min_length=1,
+        max_length=limits.TASK_ID_CHARS_MAX,
+        description="1 to 200 characters, not `.` or `..`.",
+    ),
 ]
 TaskName = Annotated[str, Meta(min_length=1, max_length=limits.TASK_NAME_CHARS_MAX)]
 WorkerId = Annotated[int, Meta(ge=1, le=limits.INTEGER_MAX)]
@@ -38,6 +43,8 @@ STATES: tuple[Status, ...] = (
     "CANCELLED",
     "EXPIRED",
 )
+_SEVERAL = "^({0})(,({0}))*$".format("|".join(STATES))
+"""One state or several, with commas between them."""
 """In the order of their numbers in the state; numbers are never given to another state."""
 FINAL: frozenset[str] = frozenset({"SUCCESS", "FAILED", "CANCELLED", "EXPIRED"})
 
@@ -293,12 +300,12 @@ class ListTasks(Query[TaskList], frozen=True, tag="list_tasks"):
     """List tasks, the newest first. ``status`` may be several, with commas between them."""
 
     queue: Annotated[str, Meta(max_length=limits.QUEUE_NAME_CHARS_MAX)] | None = None
-    status: Annotated[str, Meta(max_length=200)] | None = None
+    status: Annotated[str, Meta(max_length=200, extra_json_schema={"pattern": _SEVERAL})] | None = None
     name: Annotated[str, Meta(max_length=limits.TASK_NAME_CHARS_MAX)] | None = None
     worker_id: WorkerId | None = None
     order: Literal["newest", "oldest"] = "newest"
     limit: PageSize = limits.PAGE_ITEMS_DEFAULT
-    cursor: Annotated[str, Meta(max_length=4096)] = ""
+    cursor: Cursor = ""
 
 
 # -- cancelling, retrying, forgetting -----------------------------------------------------------------------------

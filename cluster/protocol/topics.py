@@ -14,7 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from typing_extensions import override
 
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.grammar import Command, Query, Rejection, Reply
+from quorl.cluster.protocol.grammar import Command, Cursor, Query, Rejection, Reply
 
 TopicName = Annotated[
     str,
@@ -155,7 +155,7 @@ class ListTopics(Query[TopicList], frozen=True, tag="list_topics"):
 
     prefix: Annotated[str, Meta(max_length=limits.TOPIC_NAME_CHARS_MAX)] = ""
     limit: PageSize = limits.PAGE_ITEMS_DEFAULT
-    cursor: Annotated[str, Meta(max_length=4096)] = ""
+    cursor: Cursor = ""
 
 
 class GetTopic(Query[TopicInfo], frozen=True, tag="get_topic"):
@@ -207,7 +207,7 @@ class ListProducers(Query[ProducerList], frozen=True, tag="list_producers"):
 
     topic: TopicName
     limit: PageSize = limits.PAGE_ITEMS_DEFAULT
-    cursor: Annotated[str, Meta(max_length=4096)] = ""
+    cursor: Cursor = ""
 
 
 class CursorInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,7 +249,7 @@ class ListConsumers(Query[ConsumerList], frozen=True, tag="list_consumers"):
 
     topic: TopicName
     limit: PageSize = limits.PAGE_ITEMS_DEFAULT
-    cursor: Annotated[str, Meta(max_length=4096)] = ""
+    cursor: Cursor = ""
 
 
 class GetConsumer(Query[ConsumerInfo], frozen=True, tag="get_consumer"):
@@ -341,6 +341,11 @@ class MessagePage(Reply, frozen=True):
     next: int
 
 
+_DAY = "[0-9]{4}-((0[1-9]|1[0-2])-(0[1-9]|[12][0-9])|(0[13-9]|1[0-2])-30|(0[13578]|1[02])-31)"
+_CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\.[0-9]{1,9})?(Z|[+-]([01][0-9]|2[0-3]):[0-5][0-9])"
+_FROM = f"^(earliest|latest|[0-9]{{1,15}}|ts:{_DAY}T{_CLOCK})$"
+
+
 class Browse(Query[MessagePage], frozen=True, tag="browse"):
     """Read messages of one partition without moving any cursor.
 
@@ -350,7 +355,9 @@ class Browse(Query[MessagePage], frozen=True, tag="browse"):
 
     topic: TopicName
     partition: Partition = 0
-    start: Annotated[str, Meta(max_length=64)] = msgspec.field(name="from", default="earliest")
+    start: Annotated[str, Meta(max_length=64, extra_json_schema={"pattern": _FROM})] = msgspec.field(
+        name="from", default="earliest"
+    )
     limit: PageSize = limits.PAGE_ITEMS_DEFAULT
     wait: Wait = 0
 

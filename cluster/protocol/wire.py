@@ -367,6 +367,8 @@ def _check_states(words: str) -> None:
 
 
 def _check_queues(pointer: str, queues: tuple[str, ...]) -> None:
+    if not {".", ".."}.isdisjoint(queues):
+        raise invalid(pointer, "a queue cannot be called `.` or `..`: URLs drop those")
     if len(set(queues)) < len(queues):
         raise invalid(pointer, "a queue stands in the list twice")
 

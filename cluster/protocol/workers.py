@@ -14,7 +14,7 @@ from msgspec import Meta
 from typing_extensions import override
 
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.grammar import Command, Query, Rejection, Reply
+from quorl.cluster.protocol.grammar import Command, Cursor, Query, Rejection, Reply
 from quorl.cluster.protocol.queues import Defaults, PageSize, QueueName
 from quorl.cluster.protocol.tasks import TaskName, WorkerId
 from quorl.cluster.protocol.topics import Label
@@ -216,4 +216,4 @@ class ListWorkers(Query[WorkerList], frozen=True, tag="list_workers"):
     status: Literal["ALIVE", "DEAD", "LEFT"] | None = None
     queue: QueueName | None = None
     limit: PageSize = limits.PAGE_ITEMS_DEFAULT
-    cursor: Annotated[str, Meta(max_length=4096)] = ""
+    cursor: Cursor = ""

@@ -15,6 +15,7 @@ from typing import cast
 import msgspec
 import pytest
 from aiohttp import ClientSession, web, web_response
+from typing_extensions import override
 
 from quorl.cluster.api import docs_html
 from quorl.cluster.api.app import Skin, introduce
@@ -214,6 +215,7 @@ class Reader(HTMLParser):
         self.links: set[str] = set()
         self.loads: list[str] = []
 
+    @override
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         found = dict(attrs)
         self.ids |= {found["id"] or ""} & {*found.values()} if "id" in found else set()
@@ -224,6 +226,7 @@ class Reader(HTMLParser):
         if tag not in {"meta", "br"}:
             self.open.append(tag)
 
+    @override
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
 

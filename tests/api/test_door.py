@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import pytest
 from aiohttp import web
 
 from quorl.cluster.api.door import Door, connections_max
@@ -13,13 +14,22 @@ from quorl.cluster.api.door import Door, connections_max
 ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-async def _hello(_request: web.BaseRequest) -> web.StreamResponse:
+async def _hello(request: web.BaseRequest) -> web.StreamResponse:
+    await request.read()
+    if request.path == "/fault":
+        raise RuntimeError("a fault of ours")
     return web.Response(text="hello")
+
+
+def _refuse(code: str, detail: str) -> web.StreamResponse:
+    return web.Response(status=400, text=f"{code}: {detail}")
 
 
 @asynccontextmanager
 async def listening(most: int, silence_s: float) -> AsyncIterator[tuple[str, int]]:
-    runner = web.ServerRunner(Door(_hello, most=most, silence_s=silence_s, access_log=None), shutdown_timeout=0.5)
+    runner = web.ServerRunner(
+        Door(_hello, most=most, refuse=_refuse, silence_s=silence_s, access_log=None), shutdown_timeout=0.5
+    )
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner.addresses[0]
@@ -71,3 +81,38 @@ async def test_d13_nobody_is_let_in_beyond_the_bound_until_somebody_leaves() -> 
 def test_half_of_the_files_are_left_to_the_node() -> None:
     assert connections_max(65536) == (65536 - 256) // 2
     assert connections_max(128) == 64
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"this is not HTTP\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n",
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: localhost\r\nX: " + b"x" * 20_000 + b"\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Length: many\r\n\r\n",
+        b"POST / HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\nnot a size\r\n",
+    ],
+    ids=["no-http", "version", "nul", "long-line", "long-header", "length", "chunk"],
+)
+async def test_d13_what_is_not_http_is_told_in_our_words_and_not_logged(
+    sent: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with listening(10, 10) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(sent)
+        answer = await reader.read()  # the connection is closed behind it
+        assert answer.partition(b"\r\n")[0] in {b"HTTP/1.0 400 Bad Request", b"HTTP/1.1 400 Bad Request"}
+        assert b"malformed_request: " in answer
+        writer.close()
+    assert not caplog.records
+
+
+async def test_a_fault_of_ours_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    async with listening(10, 10) as address:
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"GET /fault HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await reader.read(400)).startswith(b"HTTP/1.1 500 ")
+        writer.close()
+    assert [record.levelname for record in caplog.records] == ["ERROR"]

@@ -70,5 +70,7 @@ def _store_batch(state: State, topic: Topic, partition: int, count: int, size_by
     state.execute(_INSERT_BATCH, (topic.topic_id, partition, base, count, state.header.wall_ms, size_bytes, body))
     state.execute(_GROW_PARTITION, (end, size_bytes, topic.topic_id, partition))
     topic.ends[partition] = end
-    state.events.append(e.Appended(topic.name, partition, end))
+    if state.unsampled_topics is not None:
+        state.unsampled_topics.add(topic.name)
+    state.events.append(e.Appended(topic.name, partition, end, count))
     return t.Range(partition=partition, first_offset=base, last_offset=end - 1)

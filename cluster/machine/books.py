@@ -16,18 +16,21 @@ from typing import Any
 import msgspec
 
 from quorl.cluster.machine import schema
+from quorl.cluster.machine.events import Event, QueueCounted
 
 _QUEUES_REMEMBERED_MAX = 10_000
 _WORKERS_REMEMBERED_MAX = 20_000
 _COLUMNS = {table.name: table.columns for table in schema.TABLES}
 _STATES = ("scheduled", "queued", "processing", "retry", "success", "failed", "cancelled", "expired")
-_CONFIG = tuple(column for column in _COLUMNS["queues"] if column not in _STATES)
-_QUEUE = f"SELECT {', '.join(_CONFIG)}, {', '.join(_STATES)} FROM queues"
+_TOTALS = ("total_started", "total_succeeded", "total_failed_attempts", "total_lost", "total_failed")
+_COUNTED = (*_STATES, *_TOTALS)
+_CONFIG = tuple(column for column in _COLUMNS["queues"] if column not in _COUNTED)
+_QUEUE = f"SELECT {', '.join((*_CONFIG, *_COUNTED))} FROM queues"
 QUEUE_BY_NAME = f"{_QUEUE} WHERE name = ? AND deleted = 0"
 """The row that ``Queue.of`` reads."""
 _QUEUE_BY_ID = f"{_QUEUE} WHERE queue_id = ?"
 _WRITE_QUEUE = (
-    f"UPDATE queues SET next_partition = ?, submitted = ?, {', '.join(f'{state} = ?' for state in _STATES)}"
+    f"UPDATE queues SET next_partition = ?, submitted = ?, {', '.join(f'{column} = ?' for column in _COUNTED)}"
     " WHERE queue_id = ?"
 )
 _OWNERS = "SELECT worker_id, partition FROM owners WHERE queue_id = ? AND worker_id IS NOT NULL ORDER BY partition"
@@ -41,8 +44,20 @@ _WRITE_WORKER = f"UPDATE workers SET {', '.join(f'{column} = ?' for column in _C
 _AT = tuple(_COLUMNS["workers"].index(column) for column in _CHANGING)
 
 
+STARTED, SUCCEEDED, FAILED_ATTEMPTS, LOST, FAILED = range(5)
+"""Where they stand in ``Queue.totals``."""
+
+Tally = tuple[int, ...]
+"""What was ever submitted, started, succeeded, failed_attempts, lost, failed; and how many tasks wait and run now."""
+NOTHING: Tally = (0,) * 8
+"""The tally of a new queue."""
+
+
 class Queue(msgspec.Struct):
-    """A queue's row; ``counts`` has a number for each state, ``owned`` the partitions of each worker that has some."""
+    """A queue's row; ``counts`` has a number for each state, ``owned`` the partitions of each worker that has some.
+
+    ``told`` is its tally after the last entry that changed it.
+    """
 
     queue_id: int
     name: str
@@ -58,19 +73,31 @@ class Queue(msgspec.Struct):
     keep_finished_ms: int
     max_depth: int
     submitted: int
+    sampled: str
     created_ms: int
     counts: list[int]
+    totals: list[int]
+    told: Tally = NOTHING
     owned: dict[int, tuple[int, ...]] = {}
 
     @classmethod
     def of(cls, row: tuple[Any, ...]) -> Queue:
         """The queue of a row, without owners."""
-        return cls(**dict(zip(_CONFIG, row, strict=False)), counts=list(row[len(_CONFIG) :]))
+        counted = list(row[len(_CONFIG) :])
+        counts, totals = counted[: len(_STATES)], counted[len(_STATES) :]
+        queue = cls(**dict(zip(_CONFIG, row, strict=False)), counts=counts, totals=totals)
+        queue.told = queue.tally
+        return queue
 
     @property
     def waiting(self) -> int:
         """How many tasks wait: SCHEDULED, QUEUED, RETRY."""
         return self.counts[0] + self.counts[1] + self.counts[3]
+
+    @property
+    def tally(self) -> Tally:
+        """See ``Tally``."""
+        return (self.submitted, *self.totals, self.waiting, self.counts[2])
 
     @property
     def drained(self) -> bool:
@@ -113,6 +140,7 @@ class Books:
     """Queues and workers, remembered."""
 
     execute: Callable[..., sqlite3.Cursor]
+    events: list[Event]
 
     def __init__(self) -> None:
         """Begin with nothing remembered."""
@@ -124,6 +152,8 @@ class Books:
         """What the command has changed, as it was; None: it was not there."""
         self._workers_before: dict[int, Worker | None] = {}
         self._unwritten_queues: set[int] = set()
+        self.unsampled_queues: set[int] | None = None
+        """Those that may have another tally than when they were sampled last; None: any."""
         self._unwritten_workers: set[int] = set()
 
     # -- looking ------------------------------------------------------------------------------------------------
@@ -137,8 +167,17 @@ class Books:
 
     def queue_by_id(self, queue_id: int) -> Queue:
         """The queue of a task, which may be deleted."""
+        found = self.find_queue(queue_id)
+        assert found is not None, "the row of a queue stays while it has tasks"
+        return found
+
+    def find_queue(self, queue_id: int) -> Queue | None:
+        """The queue with that id, which may be deleted; None if its row is gone."""
         found = self._queues.get(queue_id)
-        return found or self._remember_queue(self.execute(_QUEUE_BY_ID, (queue_id,)).fetchone())
+        if found is None:
+            row = self.execute(_QUEUE_BY_ID, (queue_id,)).fetchone()
+            return None if row is None else self._remember_queue(row)
+        return found
 
     def worker(self, worker_id: int) -> Worker | None:
         """The worker with that id."""
@@ -178,7 +217,7 @@ class Books:
         """Remember a queue as it is, before the command changes it."""
         if queue.queue_id not in self._queues_before:
             before = msgspec.structs.replace(queue)
-            before.counts = queue.counts[:]
+            before.counts, before.totals = queue.counts[:], queue.totals[:]
             self._queues_before[queue.queue_id] = before
             self._unwritten_queues.add(queue.queue_id)
 
@@ -225,6 +264,7 @@ class Books:
         """Forget everything; nothing of it is written."""
         for remembered in (self._queues, self._queue_ids, self._workers, self._queues_before, self._workers_before):
             remembered.clear()
+        self.unsampled_queues = None
         self._unwritten_queues.clear()
         self._unwritten_workers.clear()
 
@@ -251,7 +291,8 @@ class Books:
 
     def write_queue(self, queue: Queue) -> None:
         """Write what is counted of a queue."""
-        self.execute(_WRITE_QUEUE, (queue.next_partition, queue.submitted, *queue.counts, queue.queue_id))
+        counted = (*queue.counts, *queue.totals)
+        self.execute(_WRITE_QUEUE, (queue.next_partition, queue.submitted, *counted, queue.queue_id))
 
     def write_worker(self, worker: Worker) -> None:
         """Write whatever of a worker ever changes."""
@@ -268,11 +309,17 @@ class Books:
         self._workers_before.clear()
 
     def write_books(self) -> None:
-        """Write everything that is not written yet."""
+        """Write everything that is not written yet, and tell how the tallies of queues have changed."""
         for queue_id in sorted(self._unwritten_queues):
             queue = self._queues.get(queue_id)
             if queue is not None:
                 self.write_queue(queue)
+                tally = queue.tally
+                if tally != queue.told:
+                    self.events.append(QueueCounted(queue.name, queue.told, tally))
+                    queue.told = tally
+        if self.unsampled_queues is not None:
+            self.unsampled_queues |= self._unwritten_queues
         self._unwritten_queues.clear()
         self._queues_before.clear()
         self.write_workers()

@@ -104,6 +104,44 @@ _TASK_RULES = (
         ),
     ),
 )
+_KEPT = "bucket > (SELECT max(bucket) FROM ticks) - 720"
+_SUMMED = ("submitted", "started", "succeeded", "failed_attempts", "lost", "failed", "appended")
+_HISTORY_RULES = (
+    (
+        "a queue was sampled with more than it ever had",
+        (
+            "SELECT queue_id FROM queues WHERE json_extract(sampled, '$[0]') > submitted"
+            " OR json_extract(sampled, '$[1]') > total_started ORDER BY 1"
+        ),
+    ),
+    (
+        "a topic was sampled with more than it ever had",
+        (
+            "SELECT t.topic_id FROM topics t JOIN partitions p USING (topic_id) GROUP BY 1 HAVING sum(next_offset) < t.sampled"
+            " ORDER BY 1"
+        ),
+    ),
+    (
+        "more has ended than was ever started",
+        "SELECT queue_id FROM queues WHERE total_started < total_succeeded + total_failed_attempts + total_lost ORDER BY 1",
+    ),
+    (
+        "a sample is of a time that was not noted",
+        (
+            f"SELECT bucket FROM samples, machine WHERE bucket NOT IN (SELECT bucket FROM ticks) AND {_KEPT}"
+            " AND bucket != now_ms / 10000 ORDER BY 1"
+        ),
+    ),
+    ("more times are noted than are kept", f"SELECT bucket FROM ticks WHERE NOT {_KEPT} ORDER BY 1"),
+    (
+        "the samples of queues and topics do not add up to those of the cluster",
+        (
+            f"SELECT bucket FROM samples WHERE {_KEPT} GROUP BY bucket HAVING "
+            + " OR ".join(f"sum(iif(kind, {column}, -{column}))" for column in _SUMMED)
+            + " ORDER BY 1"
+        ),
+    ),
+)
 _WORKER_RULES = (
     (
         "a worker's leases are not those of its tasks",
@@ -278,7 +316,7 @@ _RULES = (
 def check(connection: sqlite3.Connection) -> list[str]:
     """What is wrong with the rows, one sentence each; nothing, if the machine keeps its promises."""
     wrong = []
-    for rule, statement in (*_RULES, *_TASK_RULES, *_WORKER_RULES):
+    for rule, statement in (*_RULES, *_TASK_RULES, *_WORKER_RULES, *_HISTORY_RULES):
         found = connection.execute(statement).fetchmany(3)
         if found:
             wrong.append(f"{rule}: {found}")

@@ -14,7 +14,7 @@ from typing import TypeAlias
 
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine import moves, workers
-from quorl.cluster.machine.books import Queue, Worker
+from quorl.cluster.machine.books import STARTED, Queue, Worker
 from quorl.cluster.machine.moves import PROCESSING, QUEUED
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import leases as c
@@ -145,6 +145,7 @@ def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list
     state.change_queue(queue)
     queue.counts[QUEUED] -= len(rows)
     queue.counts[PROCESSING] += len(rows)
+    queue.totals[STARTED] += len(rows)
     state.change_worker(worker)
     worker.leases += len(rows)
     return grants

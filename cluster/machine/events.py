@@ -22,11 +22,12 @@ class TopicDeleted(NamedTuple):
 
 
 class Appended(NamedTuple):
-    """A partition has grown; ``next_offset`` is where it ends now."""
+    """A partition has grown by so many ``messages``; ``next_offset`` is where it ends now."""
 
     topic: str
     partition: int
     next_offset: int
+    messages: int
 
 
 class TaskChanged(NamedTuple):
@@ -39,6 +40,14 @@ class QueueReady(NamedTuple):
     """A queue may have tasks to hand out that it had not, or has changed so that claims on it are worth another look."""
 
     queue: str
+
+
+class QueueCounted(NamedTuple):
+    """The tally of a queue (see ``books.Tally``) was ``before`` and is ``after`` this entry."""
+
+    queue: str
+    before: tuple[int, ...]
+    after: tuple[int, ...]
 
 
 class WorkerChanged(NamedTuple):
@@ -63,5 +72,13 @@ class EntrySkipped(NamedTuple):
 
 
 Event = (
-    TopicCreated | TopicDeleted | Appended | TaskChanged | QueueReady | WorkerChanged | CommandSpoiled | EntrySkipped
+    TopicCreated
+    | TopicDeleted
+    | Appended
+    | TaskChanged
+    | QueueReady
+    | QueueCounted
+    | WorkerChanged
+    | CommandSpoiled
+    | EntrySkipped
 )

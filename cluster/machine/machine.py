@@ -26,6 +26,7 @@ from quorl.cluster.machine import (
     queues,
     reading,
     receipts,
+    samples,
     schema,
     settling,
     submitting,
@@ -211,11 +212,14 @@ class Machine:
         state, header = self._state, self._state.header
         entry = self._readable(payload)
         now_ms, wall_ms, commands = (0, 0, ()) if entry is None else (entry.now_ms, entry.wall_ms, entry.commands)
+        before_ms, before_wall_ms = header.now_ms, header.wall_ms
         header.now_ms = max(header.now_ms, now_ms)
         header.wall_ms = max(header.wall_ms, wall_ms)
         chain = hashlib.blake2b(state.header.digest, digest_size=32)
         chain.update(len(payload).to_bytes(8, "big"))
         chain.update(payload)
+        if header.now_ms // samples.STEP_MS > before_ms // samples.STEP_MS and header.sequence:
+            self._guarded(lambda: samples.tick(state, before_ms, before_wall_ms))
         if entry is not None:
             self._before_commands(entry)
         results = []

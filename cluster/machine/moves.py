@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from quorl.cluster.machine import books, ids
 from quorl.cluster.machine import events as e
-from quorl.cluster.machine import ids
 from quorl.cluster.machine.books import Queue, Worker
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
@@ -143,6 +143,7 @@ def complete(state: State, task_id: str, lease: Lease, result: bytes) -> None:
         state.execute(_RESULT, (lease.ordinal, result))
     _let_go(state, lease.worker_id).succeeded += 1
     count(state, queue, task_id, PROCESSING, SUCCESS)
+    queue.totals[books.SUCCEEDED] += 1
 
 
 def end(
@@ -174,6 +175,9 @@ def end(
     if how != "failed":
         state.events.append(e.WorkerChanged(worker.worker_id))
     count(state, queue, task.id, PROCESSING, after)
+    queue.totals[books.FAILED_ATTEMPTS] += outcome in {"failed", "timeout"}
+    queue.totals[books.LOST] += how == "lost"
+    queue.totals[books.FAILED] += after == FAILED
     return after
 
 

@@ -11,15 +11,17 @@ import msgspec
 from msgspec import UNSET
 
 from quorl.cluster.machine import events as e
-from quorl.cluster.machine import moves, ownership, queue_queries
-from quorl.cluster.machine.books import Queue
+from quorl.cluster.machine import moves, ownership, queue_queries, samples
+from quorl.cluster.machine.books import NOTHING, Queue
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol.submitting import fault_of_backoff
 from quorl.cluster.protocol.tasks import STATES
 
-_INSERT = "INSERT INTO queues VALUES (?, ?, 0, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?)"
+_INSERT = (
+    "INSERT INTO queues VALUES (?, ?, 0, 0, 0, ?, 0, ?, ?, ?, ?, ?, ?, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, ?, ?)"
+)
 _CONFIGURE = (
     "UPDATE queues SET paused = ?, sealed = ?, default_attempts = ?, max_lost = ?, backoff = ?, timeout_ms = ?,"
     " keep_finished_ms = ?, max_depth = ? WHERE queue_id = ?"
@@ -106,12 +108,14 @@ def create(state: State, command: q.SetQueue) -> Queue:
         keep_finished_ms=command.keep_finished_ms,
         max_depth=command.max_depth,
         submitted=0,
+        sampled=samples.encode(NOTHING),
         created_ms=header.wall_ms,
         counts=[0] * len(STATES),
+        totals=[0] * (len(NOTHING) - 3),
     )
     _check(queue)
     config = (queue.default_attempts, queue.max_lost, queue.backoff, queue.timeout_ms)
-    kept = (queue.keep_finished_ms, queue.max_depth, queue.created_ms)
+    kept = (queue.keep_finished_ms, queue.max_depth, queue.sampled, queue.created_ms)
     state.execute(_INSERT, (queue.queue_id, name, queue.partitions, *config, *kept))
     header.next_queue_id += 1
     state.add_queue(queue)
@@ -148,6 +152,7 @@ def delete(state: State, command: q.DeleteQueue) -> q.QueueDeleted | q.QueueNotF
     unfinished = queue.waiting + queue.counts[moves.PROCESSING]
     if unfinished:
         return q.QueueNotEmpty(detail=f'In the queue "{queue.name}" {unfinished} task(s) wait or run.')
+    samples.close_queue(state, queue)
     state.drop_queue(queue)
     ownership.dissolve(state, queue)
     queue.deleted = 1

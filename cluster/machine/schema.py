@@ -61,7 +61,16 @@ TABLES = (
     Table("machine", HEADER, ("version",)),
     Table(
         "topics",
-        ("topic_id", "name", "partitions", "next_producer_id", "next_consumer_id", "next_partition", "created_ms"),
+        (
+            "topic_id",
+            "name",
+            "partitions",
+            "next_producer_id",
+            "next_consumer_id",
+            "next_partition",
+            "created_ms",
+            "sampled",
+        ),
         ("topic_id",),
     ),
     Table("partitions", ("topic_id", "partition", "next_offset", "size_bytes"), ("topic_id", "partition")),
@@ -104,6 +113,12 @@ TABLES = (
             "failed",
             "cancelled",
             "expired",
+            "total_started",
+            "total_succeeded",
+            "total_failed_attempts",
+            "total_lost",
+            "total_failed",
+            "sampled",
             "created_ms",
         ),
         ("queue_id",),
@@ -206,7 +221,26 @@ TABLES = (
     Table("worker_queues", ("queue", "worker_id", "position", "standby", "alive", "active"), ("queue", "worker_id")),
     Table("beats", ("worker_id", "slot", "at_ms"), ("worker_id", "slot")),
     Table("owners", ("queue_id", "partition", "worker_id", "epoch"), ("queue_id", "partition")),
-    Table("leaders", ("term", "node"), ("term",)),
+    Table("leaders", ("term", "node", "at_ms"), ("term",)),
+    Table("ticks", ("bucket", "at_ms"), ("bucket",)),
+    Table(
+        "samples",
+        (
+            "bucket",
+            "kind",
+            "ref",
+            "submitted",
+            "started",
+            "succeeded",
+            "failed_attempts",
+            "lost",
+            "failed",
+            "appended",
+            "waiting",
+            "running",
+        ),
+        ("bucket", "kind", "ref"),
+    ),
 )
 
 ALIVE, DEAD, LEFT = 0, 1, 2
@@ -222,7 +256,8 @@ _DDL = (
     """CREATE TABLE topics (
         topic_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL,
         next_producer_id INTEGER NOT NULL, next_consumer_id INTEGER NOT NULL, next_partition INTEGER NOT NULL,
-        created_ms INTEGER NOT NULL)""",
+        created_ms INTEGER NOT NULL,
+        sampled INTEGER NOT NULL DEFAULT 0)""",  # how many messages it had when the last sample of it was taken
     """CREATE TABLE partitions (
         topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
         size_bytes INTEGER NOT NULL, PRIMARY KEY (topic_id, partition)) WITHOUT ROWID""",
@@ -267,6 +302,13 @@ _DDL_TASKS = (
         -- how many tasks are in each state, in the order of tasks.STATES
         scheduled INTEGER NOT NULL, queued INTEGER NOT NULL, processing INTEGER NOT NULL, retry INTEGER NOT NULL,
         success INTEGER NOT NULL, failed INTEGER NOT NULL, cancelled INTEGER NOT NULL, expired INTEGER NOT NULL,
+        -- how many there ever were: leases granted; of these, those that were a success, failed (or ran out of time), or were
+        -- lost with their worker; and tasks that became FAILED
+        total_started INTEGER NOT NULL DEFAULT 0, total_succeeded INTEGER NOT NULL DEFAULT 0,
+        total_failed_attempts INTEGER NOT NULL DEFAULT 0, total_lost INTEGER NOT NULL DEFAULT 0,
+        total_failed INTEGER NOT NULL DEFAULT 0,
+        -- JSON of a Queue.tally when the last sample of it was taken
+        sampled TEXT NOT NULL DEFAULT '[0,0,0,0,0,0,0,0]',
         created_ms INTEGER NOT NULL)""",
     "CREATE UNIQUE INDEX queues_name ON queues (name) WHERE deleted = 0",
     """CREATE TABLE tasks (
@@ -384,14 +426,28 @@ _DDL_WORKERS = (
         queue_id INTEGER NOT NULL, partition INTEGER NOT NULL, worker_id INTEGER, epoch INTEGER NOT NULL,
         PRIMARY KEY (queue_id, partition)) WITHOUT ROWID""",
     # Which node led in which term, of the last LEADERS_KEPT terms in which an entry came.
-    "CREATE TABLE leaders (term INTEGER PRIMARY KEY, node TEXT NOT NULL)",
+    # at_ms is calendar time.
+    "CREATE TABLE leaders (term INTEGER PRIMARY KEY, node TEXT NOT NULL, at_ms INTEGER NOT NULL)",
+)
+
+_DDL_HISTORY = (
+    # A row for each ten seconds of cluster time in which an entry came, and that are over; at_ms: when, in calendar time.
+    "CREATE TABLE ticks (bucket INTEGER PRIMARY KEY, at_ms INTEGER NOT NULL)",
+    # What happened in such ten seconds, to the cluster (kind 0, ref 0), a queue (1) or a topic (2), by its id; without a row
+    # nothing did. waiting and running: how many tasks there were at the end.
+    """CREATE TABLE samples (
+        bucket INTEGER NOT NULL, kind INTEGER NOT NULL, ref INTEGER NOT NULL,
+        submitted INTEGER NOT NULL, started INTEGER NOT NULL, succeeded INTEGER NOT NULL,
+        failed_attempts INTEGER NOT NULL, lost INTEGER NOT NULL, failed INTEGER NOT NULL, appended INTEGER NOT NULL,
+        waiting INTEGER NOT NULL, running INTEGER NOT NULL,
+        PRIMARY KEY (bucket, kind, ref)) WITHOUT ROWID""",
 )
 
 
 def create(connection: sqlite3.Connection) -> None:
     """Create the tables in an empty database, without the row of ``machine``; the caller holds the transaction."""
     connection.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-    for statement in (*_DDL, *_DDL_TASKS, *_DDL_WORKERS):
+    for statement in (*_DDL, *_DDL_TASKS, *_DDL_WORKERS, *_DDL_HISTORY):
         connection.execute(statement)
 
 

@@ -22,8 +22,8 @@ _INSERT_HEADER = f"INSERT INTO machine ({', '.join(schema.HEADER)}) VALUES ({', 
 _UPDATE_HEADER = f"UPDATE machine SET {', '.join(f'{column} = ?' for column in schema.HEADER)}"
 _SELECT_HEADER = f"SELECT {', '.join(schema.HEADER)} FROM machine"
 _SELECT_TOPIC = (
-    "SELECT topic_id, name, partitions, next_producer_id, next_consumer_id, next_partition, created_ms"
-    " FROM topics WHERE name = ?"
+    "SELECT topic_id, name, partitions, next_producer_id, next_consumer_id, next_partition, created_ms,"
+    " sampled FROM topics WHERE name = ?"
 )
 _SELECT_GRAVE = "SELECT min(topic_id) FROM graves"
 _SELECT_LEADER = "SELECT max(term) FROM leaders"
@@ -63,6 +63,7 @@ class Topic(msgspec.Struct):
     next_consumer_id: int
     next_partition: int
     created_ms: int
+    sampled: int
     ends: list[int] = msgspec.field(default_factory=list)
 
 
@@ -91,11 +92,14 @@ class State(Books):
         self.index = self.term = self.seed = 0
         """Of the entry that is being applied."""
         self._topics: dict[str, Topic] = {}
+        self.unsampled_topics: set[str] | None = None
+        """Those that may have grown since they were sampled last; None: any."""
         self.reload()
 
     def reload(self) -> None:
         """Forget everything remembered, and read the header anew."""
         self._topics.clear()
+        self.unsampled_topics = None
         self.oldest_receipt_ms = None
         self.clear_books()
         self.header = Header(*self.execute(_SELECT_HEADER).fetchone())

@@ -7,13 +7,13 @@ exactly if it is below the next one.
 
 from __future__ import annotations
 
-from quorl.cluster.machine import appending, graves
+from quorl.cluster.machine import appending, graves, samples
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine.state import State, Topic
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
 
-_INSERT_TOPIC = "INSERT INTO topics VALUES (?, ?, ?, 1, 1, 0, ?)"
+_INSERT_TOPIC = "INSERT INTO topics VALUES (?, ?, ?, 1, 1, 0, ?, 0)"
 _INSERT_PARTITION = "INSERT INTO partitions VALUES (?, ?, 0, 0)"
 _DELETE_TOPIC = "DELETE FROM topics WHERE topic_id = ?"
 _INSERT_PRODUCER = "INSERT INTO producers VALUES (?, ?, ?, ?)"
@@ -68,6 +68,7 @@ def delete_topic(state: State, command: t.DeleteTopic) -> t.TopicDeleted | t.Top
     messages = sum(topic.ends)
     if command.if_empty and messages:
         return t.TopicNotEmpty(detail=f'The topic "{topic.name}" holds {messages} message(s).')
+    samples.close_topic(state, topic)
     state.execute(_DELETE_TOPIC, (topic.topic_id,))
     graves.dig(state, topic.topic_id)
     state.forget(topic.name)

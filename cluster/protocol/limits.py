@@ -81,6 +81,12 @@ BATCH_TASKS_MAX = 1_000
 DUE_TASKS_PER_ENTRY = 500
 """Tasks whose moment has come, and that one entry attends to; the next entry goes on."""
 DUE_WORKERS_PER_ENTRY = 50
+TICKS_KEPT = 720
+"""Samples of ten seconds each that are kept of everything: two hours."""
+SAMPLED_PER_TICK_MAX = 500
+"""Queues, and as many topics, of which a sample is taken at once."""
+SAMPLES_CLEARED_PER_TICK = 3_000
+"""More than one tick can add."""
 LISTED_ROWS_MAX = 10_000
 """Rows that one page of a filtered list looks at; the cursor goes on behind them."""
 

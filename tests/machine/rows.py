@@ -31,7 +31,7 @@ class Rows:
         self.rig.apply()
         self.connection.execute("UPDATE machine SET next_token = 1000")
         for term, node in ((1, "n1"), (2, "n2")):
-            insert(self.connection, "leaders", term=term, node=node)
+            insert(self.connection, "leaders", term=term, node=node, at_ms=START_MS)
         self._ids = dict.fromkeys(("queue", "task", "worker"), 0)
 
     def _next(self, kind: str) -> int:

@@ -220,7 +220,7 @@ def test_events_say_what_has_happened(rig: Rig) -> None:
         seal(t.CreateTopic(name="")),
     )
     created, appended, spoiled = applied.events
-    assert (created, appended) == (e.TopicCreated("new"), e.Appended("new", 0, 2))
+    assert (created, appended) == (e.TopicCreated("new"), e.Appended("new", 0, 2, 2))
     assert isinstance(spoiled, e.CommandSpoiled)
     assert "ValidationError" in spoiled.reason
 

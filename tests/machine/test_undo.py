@@ -203,6 +203,8 @@ def test_a_failed_statement_undoes_its_command_without_a_trace(victim: Command[A
 def fails_without_a_trace(victim: Command[Any], at: int) -> bool:
     """Whether the command has a statement ``at`` that can fail; if so, it was undone without a trace."""
     rig, twin = prepared(), prepared()
+    for one in (rig, twin):
+        one.apply()  # which takes the samples of the ten seconds before
     first, rest = seal(WITNESSES[4]), [seal(w, f"w{i}") for i, w in enumerate(WITNESSES)]
     seen = break_statement(rig, 1, at)
     broken = rig.apply(first, seal(victim, "key"), *rest)

@@ -76,7 +76,7 @@ TOPIC, OTHER = Subject("topic", "t"), Subject("topic", "u")
     ("event", "subject", "other"),
     [
         (TopicCreated("t"), TOPIC, OTHER),
-        (Appended("t", 0, 1), TOPIC, OTHER),
+        (Appended("t", 0, 1, 1), TOPIC, OTHER),
         (TopicDeleted("t"), TOPIC, OTHER),
         (TaskChanged("t"), Subject("task", "t"), TOPIC),
         (QueueReady("t"), Subject("queue", "t"), Subject("task", "t")),
@@ -104,7 +104,7 @@ async def test_subjects_are_forgotten_and_nothing_that_happened_is_missed(
     old, busy = Subject("topic", "old"), Subject("topic", "busy")
     watch.applied(1, [TopicCreated("old")])
     for sequence in range(2, 10):
-        watch.applied(sequence, [TopicCreated(f"t{sequence}"), Appended("busy", 0, sequence)])
+        watch.applied(sequence, [TopicCreated(f"t{sequence}"), Appended("busy", 0, sequence, 1)])
         assert all(len(memory.latest) <= 3 for memory in watch._memories.values())
     assert await watch.wait_news(old, 0, NEVER)
     assert await watch.wait_news(busy, 8, NEVER)
@@ -122,7 +122,7 @@ async def test_tasks_by_the_thousand_make_no_topic_forgotten(watch: w.Watch, mon
 
 
 async def test_after_the_state_was_replaced_anything_may_have_happened(watch: w.Watch) -> None:
-    watch.applied(5, [Appended("t", 0, 1)])
+    watch.applied(5, [Appended("t", 0, 1, 1)])
     task = asyncio.ensure_future(watch.wait_news(TOPIC, 5, NEVER))
     await begun(task)
     watch.replaced(50)

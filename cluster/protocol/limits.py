@@ -118,7 +118,23 @@ REPLICATION_WINDOW_BYTES = 8 * 1024 * 1024
 APPLY_BYTES_PER_TICK = 1024 * 1024
 APPLY_ENTRY_BYTES_MIN = 16 * 1024
 """What an entry counts for at least: an empty one is work too, all the more while it clears away."""
+RECORDED_S = 600
+"""Seconds of which this node remembers one by one what happened."""
+RECORDED_SERIES_MAX = 200
+"""Queues, and as many topics, of which it does."""
 LONG_POLLS_MAX = 5_000
+STREAMS_MAX = 200
+"""Streams of events that one node serves."""
+STREAM_BYTES_MAX = 256 * 1024
+"""Not yet sent on a stream of events: beyond that its client is too slow and is cut off."""
+STREAM_TASKS_MAX = 100
+STREAM_TOPICS_MAX = 100
+"""Told of in one event; a quarter of a second later come the next."""
+OVERVIEW_QUEUES_MAX = 200
+OVERVIEW_SPARKS_MAX = 50
+OVERVIEW_TOPICS_MAX = 50
+OVERVIEW_WORKERS_MAX = 50
+OVERVIEW_ALERTS_MAX = 50
 DECODED_BATCHES_MAX = 64
 DECODED_BYTES_MAX = 4 * 1024 * 1024
 """Bodies of the batches that are kept decoded; the smallest messages take about ten times as much once decoded."""

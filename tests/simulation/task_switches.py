@@ -356,6 +356,18 @@ def counts(setter: Setter) -> None:
     setter(moves, "count", careless)
 
 
+# -- history -----------------------------------------------------------------------------------------------------------
+def samples_anew(setter: Setter) -> None:
+    """A node that was started anew takes samples only of what changes from then on."""
+    careful = State.reload
+
+    def careless(self: State) -> None:
+        careful(self)
+        self.unsampled_queues, self.unsampled_topics = set(), set()
+
+    setter(State, "reload", careless)
+
+
 _TABLE: list[Switch] = [
     lease_token,
     lease_state,
@@ -392,6 +404,7 @@ _TABLE: list[Switch] = [
     paused,
     turns,
     counts,
+    samples_anew,
 ]
 TASK_SWITCHES: dict[str, Switch] = {switch.__name__: switch for switch in _TABLE}
 """All of them, by name."""

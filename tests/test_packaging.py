@@ -20,7 +20,8 @@ def modules() -> set[str]:
     found = {"quorl/__init__.py", "quorl/demo.py", "quorl/py.typed"}
     for room in ("client", "cluster"):
         found |= {f"quorl/{path.relative_to(ROOT)}" for path in (ROOT / room).rglob("*.py")}
-    return found
+    dashboard = ROOT / "cluster" / "dashboard"
+    return found | {f"quorl/{path.relative_to(ROOT)}" for path in dashboard.rglob("*") if path.is_file()}
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from typing import Protocol
 
 from aiohttp import web, web_response
 
+from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.docs import Pages
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
@@ -50,12 +51,14 @@ class Skin:
         version: str,
         *,
         body_s_max: float = BODY_S_MAX,
+        dashboard: Dashboard | None = None,
     ) -> None:
         self._node = node
         self._hosts = hosts
         self._token = member_token
         self._body_bytes_max = body_bytes_max
         self._body_s_max = body_s_max
+        self._dashboard = dashboard or Dashboard()
         about = Pages(version)
         self._pages: dict[str, Callable[[Call], Answer | Problem]] = {
             "/livez": lambda _: health.live(),
@@ -83,6 +86,8 @@ class Skin:
             return _respond(self._node.refuse(call, Problem("forbidden_host", detail)))
         if (page := self._page(path)) is not None:
             return _respond(self._shown(page, call))
+        if file := self._dashboard.answer(request.method, path, headers):
+            return _respond(file)
         if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):
             return web.Response(status=403, text="These routes are for members of the cluster only.\n")
         if headers.get("content-encoding", "identity").lower() != "identity":

@@ -21,6 +21,7 @@ from aiohttp import web
 
 import quorl
 from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin, introduce
+from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.door import Door, connections_max, raise_file_limit
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
@@ -91,7 +92,8 @@ async def serve(config: Config) -> int:
         await node.start()
         health = Health(node, lambda: networks[0].troubles, disk.free_bytes)
         hosts = Hosts(config.node.http.host, config.me.http.host)
-        skin = Skin(node, health, hosts, member_token, config.http.max_payload_bytes, quorl.__version__)
+        most, page = config.http.max_payload_bytes, Dashboard(str(m.http) for m in config.cluster.members)
+        skin = Skin(node, health, hosts, member_token, most, quorl.__version__, dashboard=page)
         return await _listen(config, node, skin)
     finally:
         await peers.close()

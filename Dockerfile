@@ -9,10 +9,11 @@ RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
 # The directory exists with its owner before the volume is laid over it, so that a new volume belongs to quorl.
 RUN useradd --system --uid 10001 --create-home quorl && install -d -o quorl -g quorl -m 700 /var/lib/quorl
 USER quorl
+WORKDIR /home/quorl
 VOLUME /var/lib/quorl
 EXPOSE 7101 7201
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:7101/readyz', timeout=2)"]
-ENTRYPOINT ["quorl-node"]
-CMD ["--config", "/etc/quorl/node.toml"]
+# Of a node, which is what the image runs unless it is told otherwise; a worker needs another one, see docker-compose.yml.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=30s --retries=3 \
+    CMD ["quorl", "node", "status", "--ready", "-q"]
+CMD ["quorl", "node", "run", "--config", "/etc/quorl/node.toml"]

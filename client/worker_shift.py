@@ -20,6 +20,7 @@ import threading
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from quorl import systemd
 from quorl.client.errors import OutcomeUnknown, QuorlError, Rejected, Unavailable, WorkerNotAlive, WorkerNotFound
 from quorl.client.handlers import Handler
 from quorl.client.worker_floor import Floor, Plan
@@ -82,6 +83,7 @@ class Shift:
         self._claim_after = 0.0
         """For a burst: while tasks run, an empty queue is asked again then."""
         self._quiet = False
+        self._has_signals = False
         self._stopping = False
         self._now = False
         self._again_s = AGAIN_S_MIN
@@ -93,6 +95,7 @@ class Shift:
     # -- from the start to the end ------------------------------------------------------------------------------------
     async def run(self, *, signals: bool) -> None:
         """Work until there is an end to it."""
+        self._has_signals = signals
         with self._signals() if signals else contextlib.nullcontext():
             try:
                 _ = self._start(self._enrol(first=True))
@@ -116,6 +119,8 @@ class Shift:
         if not self._stopping and not now and (left := self._floor.running):
             grace = f"{self._plan.grace_s:g} s for them; once more ends it at once"
             self._lines.say(f"stopping: {left} running, {grace}")
+        if not self._stopping and self._has_signals:
+            systemd.notify("STOPPING=1")
         self._stopping = True
         self._now |= now
         self._wake.set()
@@ -181,6 +186,8 @@ class Shift:
                 self._heart.start(made.heartbeat_ms / 1000, made.dead_after_ms / 1000)
                 if first:
                     self._banner()
+                    if self._has_signals:  # the program's own run; inside another program it is not ours to say
+                        systemd.notify("READY=1", f"STATUS=worker {made.worker_id}")
                 self._lines.say(
                     f"registered as {made.name} (worker {made.worker_id}), heartbeat every {made.heartbeat_ms / 1000:g} s, "
                     f"dead after {made.dead_after_ms / 1000:g} s"

@@ -1,19 +1,28 @@
-"""``quorl node``: run a node here, or check its configuration. All of it is the server's own command."""
+"""``quorl node``: run a node here, check its configuration, or ask whether one is ready.
+
+The first two are the server's own command; the last is made for health checks, so it loads little and asks one node only.
+"""
 
 from __future__ import annotations
 
 import importlib
+import json
+import os
+import re
 
 import click
 
-from quorl.client.cli.common import Settings, common_options
+from quorl.client.cli.common import Exit, Settings, common_options, fail
 
+_HERE = "http://127.0.0.1:7101"
+_OK = 200
+_CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
 _config = click.option("-c", "--config", required=True, metavar="FILE", help="The node's configuration, TOML.")
 
 
 @click.group()
 def node() -> None:
-    """Run a node, or check its configuration."""
+    """Run a node, check its configuration, or ask for its health."""
 
 
 @node.command()
@@ -30,6 +39,39 @@ def run(settings: Settings, config: str) -> None:  # noqa: ARG001 - every comman
 def check(settings: Settings, config: str) -> None:  # noqa: ARG001 - every command takes them
     """Check a configuration and say what is wrong with it."""
     _serve(["--config", config, "--check"])
+
+
+@node.command()
+@click.option("--ready", is_flag=True, help="End with 5 unless the node takes calls.")
+@common_options
+def status(settings: Settings, ready: bool) -> None:
+    """Print the health of one node, check by check: the first of --server, else the one on port 7101 here.
+
+    \b
+    quorl node status --ready -q                     for health checks: prints nothing, ends with 0 or 5
+    """  # noqa: D301 - click's mark against rewrapping
+    import urllib.error
+    import urllib.request
+
+    url = (settings.server or os.environ.get("QUORL_SERVER") or _HERE).partition(",")[0].strip().rstrip("/")
+    target = (url if "://" in url else f"http://{url}") + "/readyz?verbose"
+    try:
+        with urllib.request.urlopen(target, timeout=settings.timeout_s) as answer:  # noqa: S310 - the user's own URL
+            code, text = answer.status, answer.read().decode()
+    except urllib.error.HTTPError as refusal:
+        with refusal:
+            code, text = refusal.code, refusal.read().decode(errors="replace")
+    except (OSError, ValueError) as error:
+        why = str(getattr(error, "reason", error))
+        fail(Exit.UNAVAILABLE, f"no answer from {url}", why, "Does the node run?  quorl node run -c FILE")
+    lines = [found for line in text.splitlines() if (found := _CHECK.match(line))]
+    if settings.as_json:
+        checks = [{"name": one["name"], "ok": one["ok"] == "+", "detail": one["detail"]} for one in lines]
+        click.echo(json.dumps({"server": url, "ready": code == _OK, "checks": checks}, ensure_ascii=False))
+    elif not settings.quiet:
+        click.echo(text, nl=False)
+    if ready and code != _OK:
+        click.get_current_context().exit(Exit.UNAVAILABLE)
 
 
 def _serve(argv: list[str]) -> None:

@@ -20,6 +20,7 @@ import structlog
 from aiohttp import web
 
 import quorl
+from quorl import systemd
 from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin, introduce
 from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.door import Door, connections_max, raise_file_limit
@@ -154,8 +155,10 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         log.info(
             "node_started", http=str(config.node.http), raft=str(config.node.raft), data_dir=str(config.node.data_dir)
         )
+        systemd.notify("READY=1", f"STATUS=serving on {config.node.http}")
         ends: list[asyncio.Future[Any]] = [stopped, node.died]
-        await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        await _until_one_of(ends)
+        systemd.notify("STOPPING=1")
         if node.died.done():
             reason = node.died.result()
             log.critical("node_died", detail=reason)
@@ -168,6 +171,13 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         return EXIT_STOPPED
     finally:
         await runner.cleanup()
+
+
+async def _until_one_of(ends: list[asyncio.Future[Any]]) -> None:
+    """Wait for an end; meanwhile tell systemd's watchdog, if there is one, that the loop turns."""
+    pause_s = systemd.watchdog_s()
+    while not (await asyncio.wait(ends, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED))[0]:
+        systemd.notify("WATCHDOG=1")
 
 
 def _calm_collector() -> None:

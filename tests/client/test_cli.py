@@ -48,6 +48,7 @@ def test_these_are_the_commands() -> None:
         "monitor",
         "node check",
         "node run",
+        "node status",
         "queue ls",
         "queue pause",
         "queue purge",

@@ -1,0 +1,54 @@
+"""``quorl node status``: the health of one node, for people, programs and health checks."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from quorl.cluster.protocol.wire import Answer
+from tests.client.commands import Quorl
+from tests.client.stand_in import StandIn, closed_port
+
+GOOD = b"[+]raft ok: leader, term 3\n[+]leader ok: n1 leads\nready\n"
+BAD = b"[+]raft ok: follower, term 3\n[-]leader failed: none; other members: n2: refused\nnot ready\n"
+
+
+@pytest.mark.parametrize(("status", "text", "code"), [(200, GOOD, 0), (503, BAD, 5)])
+def test_d15_a_health_check_is_told_by_the_exit_code_alone(
+    quorl: Quorl, cluster: StandIn, status: int, text: bytes, code: int
+) -> None:
+    for words, shown, ends in (
+        (["--ready", "-q"], "", code),
+        (["--ready"], text.decode(), code),
+        ([], text.decode(), 0),
+    ):
+        cluster.mishaps[0].append(Answer(status, {"content-type": "text/plain"}, text))
+        done = quorl("node", "status", *words)
+        assert (done.exit_code, done.stdout, done.stderr) == (ends, shown, "")
+    assert [(name, call.path, call.query) for name, call in cluster.calls] == [("n1", "/readyz", "verbose")] * 3
+
+
+def test_programs_are_told_check_by_check(quorl: Quorl, cluster: StandIn) -> None:
+    cluster.mishaps[0].append(Answer(503, {"content-type": "text/plain"}, BAD))
+    told = json.loads(quorl("node", "status", "--json").stdout)
+    assert told == {
+        "server": cluster.urls[0],
+        "ready": False,
+        "checks": [
+            {"name": "raft", "ok": True, "detail": "follower, term 3"},
+            {"name": "leader", "ok": False, "detail": "none; other members: n2: refused"},
+        ],
+    }
+
+
+def test_a_node_that_does_not_answer_is_not_ready(quorl: Quorl) -> None:
+    for words in ([], ["--ready", "-q"]):
+        done = quorl("node", "status", "-s", closed_port().removeprefix("http://"), *words)
+        assert (done.exit_code, done.stdout) == (5, "")
+        assert "no answer from 127.0.0.1:" in done.stderr
+        assert "refused" in done.stderr
+
+
+def test_an_address_that_is_none_is_no_answer(quorl: Quorl) -> None:
+    assert quorl("node", "status", "-s", "http://[").exit_code == 5

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+import tarfile
 import tomllib
 import venv
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+
+from quorl import __version__ as quorl_version
+from tests.harness import call, die_with_parent, until, write_configs
 
 ROOT = Path(__file__).resolve().parents[1]
 SHIPPED = ("LICENSE", "README.md", "pyproject.toml", "client", "cluster", "src")
@@ -36,6 +43,13 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     built = subprocess.run(command, capture_output=True, text=True, check=False)
     assert built.returncode == 0, built.stdout + built.stderr
     (path,) = out.glob("*.whl")
+    return path
+
+
+@pytest.fixture(scope="module")
+def sdist(wheel: Path) -> Path:
+    """The source distribution that the wheel was built from."""
+    (path,) = wheel.parent.glob("*.tar.gz")
     return path
 
 
@@ -80,6 +94,94 @@ def test_the_installed_package_is_quorl_and_nothing_else(wheel: Path, tmp_path: 
         "assert not importlib.util.find_spec('node')\n"
     )
     run(program, tmp_path / "env" / "bin" / "python", tmp_path)
+
+
+@contextmanager
+def node_running(config: Path, programs: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A node as its package starts it, in a directory that has nothing to do with this repository."""
+    with (config.parent / "node.log").open("wb") as log:
+        node = subprocess.Popen(
+            [str(programs / "quorl-node"), "--config", config.name],
+            cwd=config.parent,
+            env=environment,
+            stdout=log,
+            stderr=log,
+            preexec_fn=die_with_parent,  # noqa: PLW1509 - as the harness starts its nodes
+        )
+    try:
+        yield node
+    finally:
+        node.kill()
+        node.wait()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["wheel", "sdist"])
+def test_what_is_installed_runs_outside_the_repository(
+    kind: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """A node, a worker and the command line, as somebody has them who never saw a checkout."""
+    package: Path = request.getfixturevalue(kind)
+    environment = {name: text for name, text in os.environ.items() if not name.startswith(("QUORL_", "PYTHON"))}
+    venv.create(tmp_path / "env", with_pip=False)
+    programs = tmp_path / "env" / "bin"
+    site = next((tmp_path / "env").glob("lib/python*/site-packages"))
+    # The packages that quorl depends on come from this environment; a path in a .pth file does not bring its editable checkouts.
+    (site / "dependencies.pth").write_text(str(Path(pytest.__file__).parents[1]) + "\n")
+    pip = [
+        str(programs / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--no-build-isolation",
+    ]
+    done = subprocess.run(
+        [*pip, "--force-reinstall", "--prefix", str(tmp_path / "env"), str(package)], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    (config,) = write_configs(tmp_path / "node", size=1)
+    url = "http://" + tomllib.loads(config.read_text())["node"]["http"]
+    environment |= {"QUORL_SERVER": url}
+
+    def quorl(*words: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(programs / "quorl"), *words],
+            cwd=tmp_path,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    where = subprocess.run(
+        [str(programs / "python"), "-c", "import quorl; print(quorl.__file__)"], cwd=tmp_path, env=environment, capture_output=True, text=True, check=True
+    )  # fmt: skip
+    assert where.stdout.startswith(str(site))
+    assert quorl("node", "check", "-c", str(config)).returncode == 0
+    with node_running(config, programs, environment) as node:
+        until(lambda: quorl("node", "status", "--ready", "-q").returncode == 0, "the node to be ready")
+        assert quorl("task", "submit", "demo.add", "4", "5", "--id", "one").returncode == 0
+        assert quorl("worker", "run", "quorl.demo:app", "--burst").returncode == 0
+        assert quorl("task", "result", "one").stdout.strip() == "9"
+        assert call(url, "GET", "/version").json["version"] == quorl_version
+        assert call(url, "GET", "/docs").headers["content-type"].startswith("text/html")
+        node.terminate()
+        assert node.wait(20) == 0
+
+
+@pytest.mark.slow
+def test_every_file_that_belongs_to_the_package_is_in_it(wheel: Path, sdist: Path) -> None:
+    """Also what is no module, such as the pages that a node serves."""
+    listed = subprocess.run(
+        ["git", "ls-files", "client", "cluster"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    ours = {f"quorl/{name}" for name in listed.stdout.split()}
+    assert set(zipfile.ZipFile(wheel).namelist()) >= ours
+    with tarfile.open(sdist) as archive:
+        assert {name.partition("/src/")[2] for name in archive.getnames()} >= ours
 
 
 def test_importing_the_client_loads_no_server() -> None:

@@ -69,11 +69,13 @@ class Skin:
             "/docs": about.docs,
             "/problems": about.problems,
             "/problems/{code}": about.problems,
+            "/": self._of_dashboard,
+            "/favicon.ico": self._of_dashboard,
         }
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The paths that are answered here, and not by the node's ``handle``."""
+        """The paths that are answered here, and not by the node's ``handle``; beside them stand the files below ``/ui/``."""
         return (*self._pages,)
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -109,6 +111,11 @@ class Skin:
     def _page(self, path: str) -> Callable[[Call], Answer | Problem] | None:
         """What answers a path here: whole paths, and whatever lies below ``/problems/``."""
         return self._pages.get("/problems/{code}" if path.startswith("/problems/") else path)
+
+    def _of_dashboard(self, call: Call) -> Answer:
+        found = self._dashboard.answer(call.method, call.path, call.headers)
+        assert found is not None, "these two paths are its own"
+        return found
 
     def _shown(self, page: Callable[[Call], Answer | Problem], call: Call) -> Answer:
         if call.method not in {"GET", "HEAD"}:

@@ -69,7 +69,23 @@ _VERSION = {
     "additionalProperties": False,
 }
 
+_UNCHANGED = Said("It is what `If-None-Match` names.", {})
+
 PAGES: tuple[Page, ...] = (
+    Page(
+        "dashboard",
+        "/",
+        "The dashboard, for people.",
+        "What it loads lies below `/ui/VERSION/` and is no part of the API.",
+        {200: Said("The page.", {HTML: _STRING}), 304: _UNCHANGED},
+    ),
+    Page(
+        "icon",
+        "/favicon.ico",
+        "The dashboard's icon.",
+        "Browsers ask for it by themselves.",
+        {200: Said("The icon.", {"image/svg+xml": _STRING}), 304: _UNCHANGED},
+    ),
     Page(
         "livez",
         "/livez",

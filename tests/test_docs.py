@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import ast
+import contextlib
 import re
 import tomllib
 from functools import cache
+from http.client import responses
 from pathlib import Path
 from typing import Any
 
+import click
 import msgspec
 import pytest
 
 from quorl.client.cli import cli, common
 from quorl.cluster import main
 from quorl.cluster.node import config
-from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import limits, wire
 from quorl.cluster.protocol.operations import OPERATIONS
-from quorl.cluster.protocol.problems import CATALOGUE
+from quorl.cluster.protocol.plans import PLANS
+from quorl.cluster.protocol.problems import CATALOGUE, ProblemDocument
 from quorl.cluster.protocol.routes import FOUNDING_PATHS
 from scripts import derive_docs
+from tests import pages
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
@@ -248,14 +253,84 @@ def test_python_in_the_pages_compiles_and_imports_what_exists(page: Path) -> Non
             assert {alias.name for node in imported for alias in node.names} <= set(library.__all__)
 
 
-def test_the_config_of_the_readme_is_good(tmp_path: Path) -> None:
-    (block,) = [block for kind, block in FENCE.findall(text("README.md")) if kind == "toml"]
+def is_good_config(block: str, tmp_path: Path) -> None:
+    """It is the config of every node that it names."""
     values: dict[str, Any] = tomllib.loads(block)
     (tmp_path / values["cluster"]["secret_file"]).write_text("a secret", encoding="utf-8")
     path = tmp_path / "node.toml"
     path.write_text(block, encoding="utf-8")
-    for name in ("n1", "n2", "n3"):
-        assert config.load(path, {"QUORL_NODE__NAME": name}).me.name == name
+    for member in values["cluster"]["members"]:
+        assert config.load(path, {"QUORL_NODE__NAME": member["name"]}).me.name == member["name"]
+
+
+def is_good_http(block: str) -> None:
+    """A call is one that a node takes; an answer is one that a node gives."""
+    head, _, body = block.partition("\n\n")
+    first, *lines = head.splitlines()
+    headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    if first.startswith("HTTP/1.1 "):
+        assert responses[int(first.split()[1])] == first.split(maxsplit=2)[2]
+        is_good_json(body)
+        return
+    method, target, _ = first.split()
+    path, _, query = target.partition("?")
+    wire.decode(wire.Call(method, path, query, headers, body.strip().encode()))
+
+
+def is_good_json(block: str) -> None:
+    """The body of some call, or of some answer, to the last field."""
+    shapes = (
+        [PLANS[row.request].body.type for row in OPERATIONS] + [row.reply for row in OPERATIONS] + [ProblemDocument]
+    )
+    for shape in shapes:
+        with contextlib.suppress(msgspec.ValidationError):
+            found = msgspec.json.decode(block, type=shape)
+            if set(msgspec.json.decode(block)) <= {field.encode_name for field in msgspec.structs.fields(found)}:
+                return
+    raise AssertionError(f"no call or answer looks like {block}")
+
+
+UNITS = "deploy/systemd/quorl.service"
+
+
+@pytest.mark.parametrize("page", pages.PAGES, ids=shown)
+def test_every_example_is_run_or_checked_or_says_why_not(page: Path, tmp_path: Path) -> None:
+    """``sh`` and ``python`` are run by tests/integration/test_docs_examples.py."""
+    for one in pages.examples(page):
+        if one.kind in {"sh", "python"} or one.reason:
+            continue
+        match one.kind:
+            case "toml":
+                is_good_config(one.text, tmp_path)
+            case "http":
+                is_good_http(one.text)
+            case "json":
+                is_good_json(one.text)
+            case "ini":
+                assert one.text == text(UNITS), f"{one}: not what {UNITS} is"
+            case _:
+                raise AssertionError(f"{one}: nothing checks a block of the kind {one.kind!r}, and it does not say why")
+
+
+def test_a_wrong_example_is_noticed() -> None:
+    for wrong in ("POST /v1/topicz HTTP/1.1\n", "HTTP/1.1 201 OK\n\n{}", 'HTTP/1.1 200 OK\n\n{"no": 1}'):
+        with pytest.raises((AssertionError, wire.ProtocolError)):
+            is_good_http(wrong)
+
+
+def test_every_command_in_the_pages_exists() -> None:
+    breaches = []
+    for page in [page for page in PAGES if page.name != "protocol.md"]:  # which quotes bytes that begin with our name
+        for said in re.findall(r"\bquorl((?: [a-z]+){1,2})(?![\w:=.])", code_of(page)):
+            command: click.Command = cli
+            for word in said.split():
+                if not isinstance(command, click.Group):
+                    break  # what follows are its arguments
+                if word not in command.commands and said != " import":  # of Python
+                    breaches.append(f"{shown(page)}: there is no command quorl{said}")
+                    break
+                command = command.commands.get(word, command)
+    nobody(sorted(set(breaches)))
 
 
 def test_the_readme_is_short() -> None:

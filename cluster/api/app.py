@@ -7,7 +7,7 @@ proposed meanwhile goes on without it.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 from aiohttp import web, web_response
@@ -38,6 +38,10 @@ class Handler(Protocol):
         """Answer a call that was not even read."""
 
 
+Stream = Callable[[web.BaseRequest, Call], Awaitable[web.StreamResponse]]
+"""Answers a request for as long as its client stays."""
+
+
 class Skin:
     """The routes of one node."""
 
@@ -52,6 +56,7 @@ class Skin:
         *,
         body_s_max: float = BODY_S_MAX,
         dashboard: Dashboard | None = None,
+        streams: Mapping[str, Stream] | None = None,
     ) -> None:
         self._node = node
         self._hosts = hosts
@@ -59,6 +64,7 @@ class Skin:
         self._body_bytes_max = body_bytes_max
         self._body_s_max = body_s_max
         self._dashboard = dashboard or Dashboard()
+        self._streams = streams or {}
         about = Pages(version)
         self._pages: dict[str, Callable[[Call], Answer | Problem]] = {
             "/livez": lambda _: health.live(),
@@ -88,6 +94,8 @@ class Skin:
             return _respond(self._node.refuse(call, Problem("forbidden_host", detail)))
         if (page := self._page(path)) is not None:
             return _respond(self._shown(page, call))
+        if (stream := self._streams.get(path)) is not None:
+            return await stream(request, call)
         if file := self._dashboard.answer(request.method, path, headers):
             return _respond(file)
         if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):

@@ -7,6 +7,7 @@ must not go on (a failed fsync, a log that contradicts what is committed) ends w
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import random
 import secrets
@@ -21,6 +22,7 @@ from aiohttp import web
 
 import quorl
 from quorl import systemd
+from quorl.cluster.api import events
 from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin, introduce
 from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.door import Door, connections_max, raise_file_limit
@@ -94,7 +96,8 @@ async def serve(config: Config) -> int:
         health = Health(node, lambda: networks[0].troubles, disk.free_bytes)
         hosts = Hosts(config.node.http.host, config.me.http.host)
         most, page = config.http.max_payload_bytes, Dashboard(str(m.http) for m in config.cluster.members)
-        skin = Skin(node, health, hosts, member_token, most, quorl.__version__, dashboard=page)
+        streams = {events.PATH: functools.partial(events.stream, node)}
+        skin = Skin(node, health, hosts, member_token, most, quorl.__version__, dashboard=page, streams=streams)
         return await _listen(config, node, skin)
     finally:
         await peers.close()

@@ -12,6 +12,8 @@ from typing import Any, NamedTuple, assert_never
 
 from quorl.cluster.machine import (
     guessing,
+    history_queries,
+    overview_queries,
     pages,
     queue_queries,
     reading,
@@ -20,8 +22,10 @@ from quorl.cluster.machine import (
     task_why,
     worker_queries,
 )
+from quorl.cluster.machine.overview_queries import GetGauges, GetSparks, LookOver
 from quorl.cluster.machine.pages import BadCursor
 from quorl.cluster.machine.reading import Decode, decode_anew
+from quorl.cluster.machine.task_lists import GetBriefs
 from quorl.cluster.machine.worker_queries import BeatLog, Heartbeats, LastBeat
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits, moment
@@ -30,6 +34,7 @@ from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
+from quorl.cluster.protocol.overview import GetHistory
 
 __all__ = ["BadCursor", "BadStart", "BeatLog", "Heartbeats", "LastBeat", "ListNames", "Names", "Read", "query"]
 
@@ -49,9 +54,10 @@ class ListNames(Query[Names], frozen=True, tag="list_names"):
 
 
 _OfTopic = t.GetTopic | t.ListProducers | t.ListConsumers | t.GetConsumer | t.Browse | t.GetMessage | t.GetSize
-_OfTask = k.GetTask | k.GetResult | k.GetTaskEvents | k.GetTaskWhy | k.ListTasks
+_OfTask = k.GetTask | k.GetResult | k.GetTaskEvents | k.GetTaskWhy | k.ListTasks | GetBriefs
 _OfWorker = w.GetWorker | w.ListWorkers | e.GetDirectives | Heartbeats
-Read = ListNames | t.ListTopics | _OfTopic | q.ListQueues | q.GetQueue | _OfTask | _OfWorker
+_OfAll = GetHistory | LookOver | GetSparks | GetGauges
+Read = ListNames | t.ListTopics | _OfTopic | q.ListQueues | q.GetQueue | _OfTask | _OfWorker | _OfAll
 """Every query that there is."""
 
 _TOPIC = "SELECT topic_id, name, partitions, next_producer_id, next_consumer_id, created_ms FROM topics"
@@ -111,10 +117,12 @@ def _answer(connection: sqlite3.Connection, request: Read, decode: Decode) -> Re
             return queue_queries.list_queues(connection, request)
         case q.GetQueue():
             return queue_queries.get_queue(connection, request.queue)
-        case k.GetTask() | k.GetResult() | k.GetTaskEvents() | k.GetTaskWhy() | k.ListTasks():
+        case k.GetTask() | k.GetResult() | k.GetTaskEvents() | k.GetTaskWhy() | k.ListTasks() | GetBriefs():
             return _answer_of_task(connection, request)
         case w.GetWorker() | w.ListWorkers() | e.GetDirectives() | Heartbeats():
             return _answer_of_worker(connection, request)
+        case GetHistory() | LookOver() | GetSparks() | GetGauges():
+            return _answer_of_all(connection, request)
         case _:
             return _answer_of_topic(connection, request, decode)
 
@@ -131,6 +139,8 @@ def _answer_of_task(connection: sqlite3.Connection, request: _OfTask) -> Reply |
             return task_why.get_why(connection, request)
         case k.ListTasks():
             return task_lists.list_tasks(connection, request)
+        case GetBriefs():
+            return task_lists.briefs(connection, request)
         case _ as unknown:
             assert_never(unknown)
 
@@ -145,6 +155,20 @@ def _answer_of_worker(connection: sqlite3.Connection, request: _OfWorker) -> Rep
             return worker_queries.get_directives(connection, request)
         case Heartbeats():
             return worker_queries.heartbeats(connection)
+        case _ as unknown:
+            assert_never(unknown)
+
+
+def _answer_of_all(connection: sqlite3.Connection, request: _OfAll) -> Reply | Rejection:
+    match request:
+        case GetHistory():
+            return history_queries.history(connection, request)
+        case LookOver():
+            return overview_queries.look_over(connection, request)
+        case GetSparks():
+            return overview_queries.sparks(connection, request)
+        case GetGauges():
+            return overview_queries.gauges(connection)
         case _ as unknown:
             assert_never(unknown)
 

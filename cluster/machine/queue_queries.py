@@ -17,13 +17,13 @@ from quorl.cluster.machine import guessing, pages, task_rows
 from quorl.cluster.protocol import moment
 from quorl.cluster.protocol import queues as q
 
-_COLUMNS = (
+COLUMNS = (
     "queue_id, name, paused, sealed, partitions, default_attempts, max_lost, backoff, timeout_ms, keep_finished_ms,"
     " max_depth, submitted, scheduled, queued, processing, retry, success, failed, cancelled, expired, created_ms"
 )
-_BY_NAME = f"SELECT {_COLUMNS} FROM queues WHERE deleted = 0 AND name = ?"
-_AFTER = f"SELECT {_COLUMNS} FROM queues WHERE deleted = 0 AND name > ? ORDER BY name LIMIT ?"
-_FROM = f"SELECT {_COLUMNS} FROM queues WHERE deleted = 0 AND name >= ? ORDER BY name LIMIT ?"
+_BY_NAME = f"SELECT {COLUMNS} FROM queues WHERE deleted = 0 AND name = ?"
+_AFTER = f"SELECT {COLUMNS} FROM queues WHERE deleted = 0 AND name > ? ORDER BY name LIMIT ?"
+_FROM = f"SELECT {COLUMNS} FROM queues WHERE deleted = 0 AND name >= ? ORDER BY name LIMIT ?"
 _FIRST = "SELECT since_ms FROM tasks WHERE state = 1 AND queue_id = ? AND partition = ? ORDER BY rank, ordinal LIMIT 1"
 _WORKERS = "SELECT count(*) FROM worker_queues WHERE queue = ? AND alive = 1"
 
@@ -91,7 +91,7 @@ def info(connection: sqlite3.Connection, row: QueueRow, now_ms: int) -> q.QueueI
     (workers,) = connection.execute(_WORKERS, (row.name,)).fetchone()
     return q.QueueInfo(
         name=row.name,
-        health=_health(row, workers),
+        health=health(row, workers),
         counts=q.QueueCounts(
             scheduled=row.scheduled,
             queued=row.queued,
@@ -104,7 +104,7 @@ def info(connection: sqlite3.Connection, row: QueueRow, now_ms: int) -> q.QueueI
         ),
         submitted=row.submitted,
         workers=workers,
-        oldest_ms=_oldest_ms(connection, row, now_ms) if row.queued else None,
+        oldest_ms=oldest_ms(connection, row, now_ms),
         paused=bool(row.paused),
         sealed=bool(row.sealed),
         partitions=row.partitions,
@@ -118,7 +118,8 @@ def info(connection: sqlite3.Connection, row: QueueRow, now_ms: int) -> q.QueueI
     )
 
 
-def _health(row: QueueRow, workers: int) -> Literal["ok", "no_workers", "paused", "sealed"]:
+def health(row: QueueRow, workers: int) -> Literal["ok", "no_workers", "paused", "sealed"]:
+    """A queue's health in a word."""
     if row.paused:
         return "paused"
     if not workers and (row.scheduled or row.queued or row.retry):
@@ -126,8 +127,10 @@ def _health(row: QueueRow, workers: int) -> Literal["ok", "no_workers", "paused"
     return "sealed" if row.sealed else "ok"
 
 
-def _oldest_ms(connection: sqlite3.Connection, row: QueueRow, now_ms: int) -> int | None:
-    """How long the first task has waited; of several partitions, that which has waited longest."""
+def oldest_ms(connection: sqlite3.Connection, row: QueueRow, now_ms: int) -> int | None:
+    """How long the first task has waited; of several partitions, that which has waited longest; None if none waits."""
+    if not row.queued:
+        return None
     partitions = range(row.partitions) if row.partitions else (-1,)
     firsts = (connection.execute(_FIRST, (row.queue_id, partition)).fetchone() for partition in partitions)
     return max((now_ms - first[0] for first in firsts if first is not None), default=None)

@@ -21,6 +21,7 @@ from quorl.cluster.machine.task_rows import NULL, PROCESSING, QUEUED, SUCCESS, T
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol.grammar import Query, Reply
 
 STREAMS_MAX = 256
 """Ranges of indexes that are merged for one page; with more of them the whole table is looked through instead."""
@@ -43,7 +44,21 @@ _COUNTS_FROM = 2
 """Where the counts of the states begin in such a row."""
 _ALL_COUNTS = f"{_COUNTS} ORDER BY queue_id LIMIT ?"
 _COUNTS_OF = f"{_COUNTS} WHERE queue_id = ?"
+_ORDINAL = "SELECT ordinal FROM tasks WHERE id = ?"
 _BUSY_WORKERS = "SELECT worker_id FROM workers WHERE leases > 0 ORDER BY worker_id LIMIT ?"
+
+
+class Briefs(Reply, frozen=True):
+    """Tasks as lists show them, and the ids of those that are not there."""
+
+    items: list[k.TaskSummary]
+    gone: list[str]
+
+
+class GetBriefs(Query[Briefs], frozen=True, tag="get_briefs"):
+    """Some tasks as lists show them. Only nodes ask this, of themselves."""
+
+    ids: tuple[str, ...]
 
 
 class _Found(NamedTuple):
@@ -112,6 +127,18 @@ def list_tasks(connection: sqlite3.Connection, request: k.ListTasks) -> k.TaskLi
             last = found.ordinal
         more = next(rows, None) is not None
     return k.TaskList(items=items, next=pages.encode_cursor(kind, str(last)) if more else None)
+
+
+def briefs(connection: sqlite3.Connection, request: GetBriefs) -> Briefs:
+    """Some tasks as they are now, in the order of the question."""
+    items, gone = [], []
+    for task_id in request.ids:
+        row = connection.execute(_ORDINAL, (task_id,)).fetchone()
+        if row is None:
+            gone.append(task_id)
+        else:
+            items.append(_summary(connection, row[0])[0])
+    return Briefs(items=items, gone=gone)
 
 
 # -- where the rows come from --------------------------------------------------------------------------------------

@@ -93,6 +93,11 @@ class Members:
         """The other members without a connection."""
         return [m for m in self._members.values() if m.name != self._own_name and m.name not in status.connected]
 
+    def addresses(self, status: Status) -> list[str]:
+        """Where the other members are reached over HTTP, those that are connected first."""
+        others = [member for member in self._members.values() if member.name != self._own_name]
+        return [member.http for member in sorted(others, key=lambda one: one.name not in status.connected)]
+
     def filling(self, status: Status) -> list[str]:
         """The members that started from an empty disk and do not count yet, as far as they said so."""
         others = [name for name, word in self._heard.items() if word.gossip.blank and name in status.connected]

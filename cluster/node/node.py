@@ -40,6 +40,7 @@ from quorl.cluster.node.core import Logger, Peers
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
 from quorl.cluster.node.leadership import Leadership, Outside
+from quorl.cluster.node.looking import Looking
 from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.subjects import Subject
@@ -51,6 +52,7 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed, SignOfLife
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, GetDirectives
+from quorl.cluster.protocol.overview import GetHistory, GetOverview
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.queues import Defaults
 from quorl.cluster.protocol.system import ClusterInfo
@@ -128,6 +130,7 @@ class Node:
         self._keys = itertools.count()
         self._incarnation = ports.new_token()
         self._peers = _SameCluster(ports.peers, self._cluster_id)
+        self.looking = Looking(self, settings.version, ports.clock, ports.disk.free_bytes)
         self.gateway = Gateway(
             self,
             self._peers,
@@ -151,6 +154,7 @@ class Node:
         self.machine = self._open_machine()
         align(store, self.machine)
         self._watch.replaced(self.machine.position.sequence)
+        self.looking.replaced()
         others = [m.name for m in settings.members if m.name != self.name]
         self.replica = Replica(
             Identity(settings.cluster, settings.group, self.name, self._incarnation, settings.version),
@@ -201,6 +205,7 @@ class Node:
     async def stop(self) -> None:
         """Leave gracefully: hand over, finish what runs, let go of the disk."""
         self._stopping = True
+        self.looking.live.bye(self.name, self._members.addresses(self.replica.status()))
         self.gateway.drain()
         self._lead.parking.drain()
         await self._hand_over()
@@ -243,6 +248,7 @@ class Node:
     def _apply(self, index: int, term: int, payload: bytes) -> Applied:
         applied = self.machine.apply(index, term, payload)
         self._watch.applied(applied.sequence, applied.events)
+        self.looking.applied(applied.events)
         self._lead.applied(applied.events)
         for event in applied.events:
             if isinstance(event, CommandSpoiled | EntrySkipped):
@@ -259,6 +265,7 @@ class Node:
             self._told = (status.leader, status.term)
             self._ports.log.info("leader_changed", leader=status.leader, term=status.term)
         self._lead.look(status, leads=leads, stopping=self._stopping)
+        self.looking.noticed(self.leader())
         self._watch.changed()
 
     def _on_died(self, reason: str) -> None:
@@ -297,6 +304,7 @@ class Node:
             self._readable.set()
             self._trimming.paused = False
             self._watch.replaced(self.machine.position.sequence)
+            self.looking.replaced()
             self.replica.poke()
 
     # -- gossip ----------------------------------------------------------------------------------------------------
@@ -420,12 +428,17 @@ class Node:
     async def read(self, request: Query[Any]) -> Reply | Rejection:
         """See ``Core``."""
         await self._until_readable()
-        return self.machine.query(request)
+        return self.looking.history(request) if isinstance(request, GetHistory) else self.machine.query(request)
 
     async def render(self, value: Reply | Rejection) -> Reply | Rejection:
         """See ``Core``."""
         await self._until_readable()
         return self.machine.render(value)
+
+    @property
+    def readable(self) -> bool:
+        """See ``looking.Seen``."""
+        return self._readable.is_set() and not self._closed
 
     async def _until_readable(self) -> None:
         """Wait while a snapshot is put in place; a node that has stopped has no state to read any more."""
@@ -433,8 +446,12 @@ class Node:
         if self._closed:
             raise Declined(Problem("shutting_down", f"{self.name} is shutting down."))
 
-    def inspect(self, _request: Inspection[Any]) -> Reply:
-        """See ``Core``: the cluster as this node sees it."""
+    def inspect(self, request: Inspection[Any]) -> Reply:
+        """See ``Core``."""
+        return self.looking.overviews.latest() if isinstance(request, GetOverview) else self.cluster()
+
+    def cluster(self) -> ClusterInfo:
+        """The cluster as this node sees it."""
         status = self.replica.status()
         standing = self._standing(status)
         members = self._members.describe(status, self._own_gossip())

@@ -19,13 +19,15 @@ from typing import NamedTuple
 from quorl.cluster.machine.books import Tally
 from quorl.cluster.machine.events import Appended, Event, QueueCounted
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.overview import RATE_S, HistoryCounts
+from quorl.cluster.protocol.overview import RATE_S, History, HistoryCounts
 
 RING_S = limits.RECORDED_S
 _COUNTS = ("submitted", "started", "succeeded", "failed_attempts", "lost", "failed", "appended")
 _FIELDS = (*_COUNTS, "waiting", "running")
 assert HistoryCounts.__struct_fields__ == _FIELDS
 _COUNTED, _WIDTH = len(_COUNTS), len(_FIELDS)
+_UNKNOWN = (*[0] * _COUNTED, None, None)
+"""A second of what has not changed since this node started."""
 
 
 class Rates(NamedTuple):
@@ -43,8 +45,8 @@ class Rates(NamedTuple):
 class _Ring:
     """The last ``RING_S`` seconds of one thing."""
 
-    def __init__(self, second: int) -> None:
-        self._slots = array("q", bytes(8 * _WIDTH * RING_S))
+    def __init__(self, second: int, gauges: Sequence[int]) -> None:
+        self._slots = array("q", (*[0] * _COUNTED, *gauges) * RING_S)
         self._last = second
 
     def go_on(self, second: int) -> None:
@@ -76,7 +78,7 @@ class Recorder:
     def __init__(self, monotonic: Callable[[], float]) -> None:
         self._monotonic = monotonic
         self._second = self.started_s = int(monotonic())
-        self._cluster = _Ring(self._second)
+        self._cluster = _Ring(self._second, (0, 0))
         self._queues: dict[str, _Ring] = {}
         self._topics: dict[str, _Ring] = {}
         """The longest unchanged first, both."""
@@ -89,6 +91,7 @@ class Recorder:
         """The whole state is new, and has so many tasks that wait and run."""
         self._flush(int(self._monotonic()))
         self._gauges = [waiting, running]
+        self._cluster.put(self._second, [0] * _COUNTED, self._gauges)
 
     def applied(self, events: Sequence[Event]) -> None:
         """An entry was applied."""
@@ -116,10 +119,37 @@ class Recorder:
         """What happened in each of the last seconds that are over, and how many milliseconds ago the last one ended."""
         now = self._upto_now()
         first = max(now - RING_S, self.started_s)
-        ring = self._ring(queue, topic) or _Ring(now - 1)
-        columns = list(zip(*ring.steps(first, now - 1), strict=True)) or [()] * _WIDTH
+        ring = self._ring(queue, topic)
+        steps: Sequence[Sequence[int | None]] = (
+            [_UNKNOWN] * (now - first) if ring is None else ring.steps(first, now - 1)
+        )
+        columns = list(zip(*steps, strict=True)) or [()] * _WIDTH
         counts = HistoryCounts(**{name: list(column) for name, column in zip(_FIELDS, columns, strict=True)})
         return counts, int(1000 * (self._monotonic() - now))
+
+    def refine(self, coarse: History, wall_ms: int) -> History:
+        """The same in steps of a second, as this node saw it."""
+        counts, ago_ms = self.counts(coarse.queue, coarse.topic)
+        steps = len(counts.submitted)
+        last_ms = wall_ms - ago_ms
+        at_ms = [last_ms - 1000 * (steps - 1 - step) for step in range(steps)]
+        since_ms = at_ms[0] - 1000 if at_ms else wall_ms
+        later = [mark for mark in coarse.leaders if mark.at_ms > since_ms]
+        before = [mark for mark in coarse.leaders if mark.at_ms <= since_ms][-1:]
+        return History(
+            step=1,
+            queue=coarse.queue,
+            topic=coarse.topic,
+            since_ms=since_ms,
+            at_ms=at_ms,
+            counts=counts,
+            leaders=before + later,
+        )
+
+    def busy_topics(self) -> tuple[str, ...]:
+        """The topics that grew last, the last first; not all of them."""
+        self._upto_now()
+        return tuple(reversed(self._topics))[: limits.OVERVIEW_TOPICS_MAX]
 
     def _ring(self, queue: str | None, topic: str | None) -> _Ring | None:
         if queue is not None:
@@ -141,20 +171,20 @@ class Recorder:
             counts = (*change[:6], 0)
             sums = [one + other for one, other in zip(sums, counts, strict=True)]
             self._gauges = [gauge + more for gauge, more in zip(self._gauges, change[6:], strict=True)]
-            _kept(self._queues, name, second).put(second, counts, after[6:])
+            _kept(self._queues, name, second, before[6:]).put(second, counts, after[6:])
         for name, messages in self._appended.items():
             sums[-1] += messages
-            _kept(self._topics, name, second).put(second, (0, 0, 0, 0, 0, 0, messages), (0, 0))
+            _kept(self._topics, name, second, (0, 0)).put(second, (0, 0, 0, 0, 0, 0, messages), (0, 0))
         self._cluster.put(second, sums, self._gauges)
         self._tallies.clear()
         self._appended.clear()
 
 
-def _kept(rings: dict[str, _Ring], name: str, second: int) -> _Ring:
+def _kept(rings: dict[str, _Ring], name: str, second: int, gauges: Sequence[int]) -> _Ring:
     """The ring of that name, as the one that changed last; the one unchanged for longest makes room for a new one."""
     ring = rings.pop(name, None)
     if ring is None:
-        ring = _Ring(second - 1)
+        ring = _Ring(second - 1, gauges)
         if len(rings) >= limits.RECORDED_SERIES_MAX:
             rings.pop(next(iter(rings)))
     rings[name] = ring

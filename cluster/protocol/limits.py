@@ -87,6 +87,8 @@ SAMPLED_PER_TICK_MAX = 500
 """Queues, and as many topics, of which a sample is taken at once."""
 SAMPLES_CLEARED_PER_TICK = 3_000
 """More than one tick can add."""
+MARKS_MAX = 100
+"""Changes of the leader that one history tells of, the newest."""
 LISTED_ROWS_MAX = 10_000
 """Rows that one page of a filtered list looks at; the cursor goes on behind them."""
 

@@ -18,7 +18,7 @@ from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Operation, Query
 from quorl.cluster.protocol.openapi_rules import add_rules
 from quorl.cluster.protocol.operations import BY_NAME, OPERATIONS
-from quorl.cluster.protocol.pages import PAGES, Page
+from quorl.cluster.protocol.pages import PAGES, STREAMS, Page
 from quorl.cluster.protocol.plans import PLANS, ReadOptions
 from quorl.cluster.protocol.problems import CATALOGUE, Kind, ProblemDocument, kind_of
 
@@ -74,6 +74,8 @@ _TAGS = {
     "cluster": "The nodes, as the answering one knows them.",
     "node": "The node that answers: its health, its release, its documentation.",
     "founding": "The routes of the first queue, beside `/v1`. Wrong input is 400, every failure says `status: failure`.",
+    "overview": "Everything at a glance.",
+    "history": "What happened when.",
 }
 
 
@@ -87,7 +89,7 @@ def document(version: str) -> dict[str, Any]:
     paths: dict[str, dict[str, Any]] = {}
     for row in OPERATIONS:
         paths.setdefault(row.path, {})[row.method.lower()] = _operation(row)
-    for page in PAGES:
+    for page in (*PAGES, *STREAMS):
         paths.setdefault(page.path, {})["get"] = _page(page)
     for way in founding.WAYS:
         paths.setdefault(way.path, {})[way.method.lower()] = _founding(way)
@@ -142,6 +144,9 @@ def _page(page: Page) -> dict[str, Any]:
         for status, said in page.answers.items()
     }
     codes = ["malformed_request", "forbidden_host"] + (["route_not_found"] if "{" in page.path else [])
+    if page in STREAMS:
+        codes += ["invalid_parameter", "forbidden_origin", "not_acceptable", "target_too_long"]
+        codes += ["too_many_streams", "shutting_down", "not_ready"]
     return {
         "operationId": page.name,
         "summary": page.summary,

@@ -7,6 +7,7 @@ operation: a message, a row here, and a ``case`` in the machine.
 from __future__ import annotations
 
 from quorl.cluster.protocol import leases as e
+from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import system as s
@@ -79,6 +80,8 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(e.Sync, e.Synced, "POST", _W + "/sync", w.WorkerNotFound, w.WorkerNotAlive),
     operation(e.Claim, e.Claims, "POST", "/v1/claims", w.WorkerNotFound, w.WorkerNotAlive),
     operation(s.GetCluster, s.ClusterInfo, "GET", "/v1/cluster", consistency="local"),
+    operation(o.GetOverview, o.Overview, "GET", "/v1/overview", consistency="local"),
+    operation(o.GetHistory, o.History, "GET", "/v1/history", q.QueueNotFound, t.TopicNotFound, consistency="local"),
 )
 
 BY_REQUEST = {row.request: row for row in OPERATIONS}

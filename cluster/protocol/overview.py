@@ -72,22 +72,11 @@ class OverviewTotals(msgspec.Struct, frozen=True, kw_only=True):
     appended_s: float
 
 
-class Latency(msgspec.Struct, frozen=True, kw_only=True):
-    """How long tasks took that came to a SUCCESS or FAILED lately, in milliseconds by the calendar time of entries.
-
-    ``tasks`` counts those that were looked at: the last ones of the last minute, each in full. ``wait``: from submit (or
-    from when it was due) to the start of its last run. ``total``: from submit to its result.
-    """
-
-    tasks: int
-    wait_p50_ms: int
-    wait_p99_ms: int
-    total_p50_ms: int
-    total_p99_ms: int
-
-
 class Spark(msgspec.Struct, frozen=True, kw_only=True):
-    """Tasks in each ``SPARK_CELL_S`` seconds of the last five minutes, the oldest first."""
+    """Tasks in each ``SPARK_CELL_S`` seconds of five minutes of cluster time, the oldest first.
+
+    They end with the last such seconds that were over when the newest entry came.
+    """
 
     submitted: list[int]
     succeeded: list[int]
@@ -198,7 +187,6 @@ class Overview(Reply, frozen=True):
     read_only: str | None
     members: list[MemberInfo]
     totals: OverviewTotals
-    latency: Latency | None
     queues: list[OverviewQueue]
     queues_more: int
     topics: list[OverviewTopic]
@@ -215,9 +203,10 @@ class GetOverview(Inspection[Overview], frozen=True, tag="get_overview"):
 
 # -- history ------------------------------------------------------------------------------------------------------
 class HistoryCounts(msgspec.Struct, frozen=True, kw_only=True):
-    """What happened in each step, the oldest first; ``waiting`` and ``running`` are how many tasks there were at its end.
+    """What happened in each step, the oldest first.
 
-    ``failed_attempts`` are runs that failed or timed out, ``lost`` those whose worker died, ``failed`` tasks that became FAILED.
+    ``waiting`` and ``running`` are how many tasks there were at its end, or null of a queue before it changed for the first
+    time in these steps. ``failed_attempts`` are runs that failed or timed out, ``lost`` those whose worker died, ``failed`` tasks that became FAILED.
     """
 
     submitted: list[int]
@@ -227,8 +216,8 @@ class HistoryCounts(msgspec.Struct, frozen=True, kw_only=True):
     lost: list[int]
     failed: list[int]
     appended: list[int]
-    waiting: list[int]
-    running: list[int]
+    waiting: list[int | None]
+    running: list[int | None]
 
 
 class LeaderMark(msgspec.Struct, frozen=True, kw_only=True):
@@ -242,9 +231,10 @@ class LeaderMark(msgspec.Struct, frozen=True, kw_only=True):
 class History(Reply, frozen=True):
     """What happened in the last two hours (``step`` 10), or in the last ten minutes as this node saw it (``step`` 1).
 
-    Step n ended at ``at_ms[n]``; a step that was cut short by the end of the last is not there yet. ``step`` 10 is replicated: the same at every node,
-    also after a restart. ``step`` 1 begins when the node started; before that the numbers are 0, and ``since_ms`` says when that was.
-    ``leaders`` are the changes in that time, and who led before them.
+    Step n ended at ``at_ms[n]``; none is there from before ``since_ms``, and none that is not over. ``step`` 10 is replicated:
+    the same at every node, also after a restart. Its steps are over once an entry of a later one comes, so while nobody says
+    anything it stands still. ``step`` 1 begins when the node started. ``leaders``: who led since when,
+    from the one that led at ``since_ms`` on.
     """
 
     step: int
@@ -269,7 +259,10 @@ Channel = Literal["overview", "tasks", "topics"]
 
 
 class TasksFrame(msgspec.Struct, frozen=True, kw_only=True):
-    """Tasks that changed since the last such frame, each as it is now; ``gone`` were forgotten, ``more`` counts the rest."""
+    """Tasks that changed since the last such frame, each as it is now.
+
+    ``gone`` were forgotten; ``more`` says how many others changed that are not told of, about.
+    """
 
     items: list[TaskSummary]
     gone: list[str]

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-TEXT, HTML, JSON = "text/plain", "text/html", "application/json"
+TEXT, HTML, JSON, EVENTS = "text/plain", "text/html", "application/json", "text/event-stream"
 _STRING: dict[str, Any] = {"type": "string"}
 
 
@@ -145,3 +145,26 @@ PAGES: tuple[Page, ...] = (
         ({"name": "code", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},),
     ),
 )
+
+STREAMS: tuple[Page, ...] = (
+    Page(
+        "events",
+        "/v1/events",
+        "What changes, as it changes.",
+        "Server-sent events, without an end: `retry: 2000`, then frames of `id` (entries applied), `event` and one line of `data`."
+        " `overview`: as `GET /v1/overview`, at once and then once a second. `tasks` (`items`, `gone`, `more`) and `topics` (`ends`,"
+        " `more`): what changed, four times a second at most. `reset` (`channels`, `why`): something was missed, ask anew. `bye`"
+        " (`node`, `nodes`): this node stops. A comment when nothing else came for 15 s.",
+        {200: Said("The stream.", {EVENTS: _STRING})},
+        (
+            {
+                "name": "channels",
+                "in": "query",
+                "required": False,
+                "description": "Of `overview`, `tasks`, `topics`, with commas between them; `overview` without it.",
+                "schema": {"type": "string", "default": "overview"},
+            },
+        ),
+    ),
+)
+"""Paths whose answers do not end; described as pages are."""

@@ -216,6 +216,14 @@ _OF_HTTP = (
         True,
     ),
     Kind(
+        "too_many_streams",
+        503,
+        "Too many streams",
+        "The node serves as many streams of events as it takes.",
+        "Close pages that nobody looks at, or open the stream at another node.",
+        True,
+    ),
+    Kind(
         "shutting_down",
         503,
         "Shutting down",

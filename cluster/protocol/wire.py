@@ -17,6 +17,7 @@ from msgspec import UNSET
 
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
@@ -315,6 +316,8 @@ def _check(request: Request[Any], body_bytes: int, *, bare: bool) -> None:
         case q.PutQueue(backoff=q.Backoff() as backoff) | q.PatchQueue(backoff=q.Backoff() as backoff):
             if fault := b.fault_of_backoff(backoff):
                 raise invalid("/backoff", fault)
+        case o.GetHistory(queue=str(), topic=str()):
+            raise ProtocolError(Problem("invalid_parameter", "Give either `queue` or `topic`, not both."))
         case k.ListTasks(status=str(words)):
             _check_states(words)
         case w.RegisterWorker(queues=queues) | e.Claim(queues=queues):

@@ -1,8 +1,9 @@
 """What the fuzzer must know of this API that a schema cannot say; ``fuzz.py`` hands it to schemathesis.
 
-Five things alone are kept from it, because the answer to them is a refusal by design: a key that came before with another
+Six things alone are kept from it, because the answer to them is a refusal by design: a key that came before with another
 request (so each is made a new one); a cursor that no list gave out; a read that asks for entries which no log has yet (503
-``not_ready`` is the truth); an integer that is written with a fraction, as 5.0; and one task id twice in one request.
+``not_ready`` is the truth); an integer that is written with a fraction, as 5.0; one task id twice in one request;
+and the history of a queue and of a topic in one question.
 """
 
 from __future__ import annotations
@@ -20,13 +21,15 @@ _numbers = itertools.count(1)
 
 @schemathesis.hook
 def before_call(_context: Any, case: Any, _kwargs: dict[str, Any]) -> None:
-    """Replace those five where they are well-formed; what is malformed travels as it is."""
+    """Replace those six where they are well-formed; what is malformed travels as it is."""
     headers, query = case.headers or {}, case.query or {}
     for name, key in headers.items():
         if name.lower() == "idempotency-key" and isinstance(key, str) and _KEY.fullmatch(key):
             headers[name] = f"{next(_numbers)}-{key}"[:200]
     if isinstance(cursor := query.get("cursor"), str) and _CURSOR.fullmatch(cursor):
         query["cursor"] = ""
+    if "queue" in query and str(case.path).endswith("/history"):
+        query.pop("topic", None)
     sequence = str(query.get("min_sequence"))
     if sequence.isdecimal() and int(sequence) < 2**53:
         query["min_sequence"] = 0

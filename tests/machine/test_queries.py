@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from quorl.cluster.machine import guessing, pages, queries, reading
+from quorl.cluster.machine.overview_queries import GetGauges, GetSparks, LookOver
 from quorl.cluster.machine.queries import BadCursor, BadStart
+from quorl.cluster.machine.task_lists import GetBriefs
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Query
@@ -29,7 +31,8 @@ def rig() -> Rig:
 
 def test_the_machine_answers_every_query_of_the_table() -> None:
     asked = {row.request for row in OPERATIONS if issubclass(row.request, Query)}
-    assert asked | {queries.ListNames, queries.Heartbeats, GetDirectives} == set(queries.Read.__args__)
+    of_nodes = {queries.ListNames, queries.Heartbeats, GetDirectives, GetBriefs, LookOver, GetSparks, GetGauges}
+    assert asked | of_nodes == set(queries.Read.__args__)
     rig = Rig()
     with pytest.raises(AssertionError):
         rig.machine.query(GetCluster())  # type: ignore[arg-type]

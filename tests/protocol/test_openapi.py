@@ -15,7 +15,7 @@ from quorl.cluster.protocol import openapi
 from quorl.cluster.protocol.founding import WAYS
 from quorl.cluster.protocol.grammar import Operation
 from quorl.cluster.protocol.operations import BY_NAME, OPERATIONS
-from quorl.cluster.protocol.pages import PAGES
+from quorl.cluster.protocol.pages import PAGES, STREAMS
 from quorl.cluster.protocol.problems import kind_of
 from quorl.cluster.protocol.routes import FOUNDING_PATHS
 from quorl.cluster.protocol.wire import Call, decode
@@ -50,7 +50,7 @@ def test_there_is_an_operation_for_every_row_way_and_page_and_no_other() -> None
     assert found == (
         {(row.path, row.method.lower()): row.name for row in OPERATIONS}
         | {(way.path, way.method.lower()): way.name for way in WAYS}
-        | {(page.path, "get"): page.name for page in PAGES}
+        | {(page.path, "get"): page.name for page in (*PAGES, *STREAMS)}
     )
     assert len(set(found.values())) == len(found)
     assert {path for path, _ in found} >= set(FOUNDING_PATHS) == {way.path for way in WAYS}
@@ -83,7 +83,7 @@ def test_every_example_is_a_good_call(name: str, call: Call) -> None:
     elif route := route_of(call.path):
         assert route.decode(call).row.name == next(way.row for way in WAYS if way.name == name)
     else:
-        assert name in {page.name for page in PAGES}
+        assert name in {page.name for page in (*PAGES, *STREAMS)}
     assert "{" not in call.path
 
 

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol import system as s
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Request
@@ -59,6 +60,9 @@ GOOD: list[tuple[str, str, bytes, Request[Any]]] = [
     ("GET", "/v1/topics/t/size", b"", t.GetSize(topic="t")),
     ("GET", "/v1/topics/t/size?consumer_id=4", b"", t.GetSize(topic="t", consumer_id=4)),
     ("GET", "/v1/cluster", b"", s.GetCluster()),
+    ("GET", "/v1/overview", b"", o.GetOverview()),
+    ("GET", "/v1/history?step=1&queue=a%2Fb", b"", o.GetHistory(step=1, queue="a/b")),
+    ("GET", "/v1/history?topic=t", b"", o.GetHistory(topic="t")),
 ]
 
 
@@ -349,3 +353,8 @@ def test_a_page_of_the_node_itself_may_call_it() -> None:
 def test_what_the_next_hop_would_cut_off_is_refused(target: str) -> None:
     refused = problem("DELETE", target)
     assert (refused.code, "%23" in refused.detail) == ("invalid_parameter", True)
+
+
+def test_history_is_that_of_one_thing() -> None:
+    with pytest.raises(ProtocolError, match="either `queue` or `topic`"):
+        decode(call("GET", "/v1/history?queue=a&topic=b"))

@@ -113,8 +113,8 @@ def _docs(described: Mapping[str, Any]) -> str:
         ours = [one for one in found if tag["name"] in one[2]["tags"]]
         links.append(f"<h4>{escape(tag['name'])}</h4>")
         links += [
-            f'<a href="#{one["operationId"]}"><span class="verb {m}">{m.upper()}</span>{escape(path)}</a>'
-            for m, path, one in ours
+            f'<a href="#{one["operationId"]}"><span class="verb {m}">{m.upper()}</span>{one["operationId"]}</a>'
+            for m, _, one in ours
         ]
         parts.append(f"<h2>{escape(tag['name'])}</h2><p>{html.text(tag['description'])}</p>")
         parts += [_section(one, described) for one in ours]

@@ -26,15 +26,16 @@ header{padding:14px 24px;border-bottom:1px solid var(--line)}header b{font-size:
 header a{margin-left:16px}.soft{color:var(--soft)}
 main{max-width:1000px;padding:0 24px 80px;margin:auto}
 .two{display:grid;grid-template-columns:260px minmax(0,1fr);max-width:1400px;margin:auto}
+.two main{margin:0;min-width:0}
 nav{position:sticky;top:0;max-height:100vh;overflow-y:auto;padding:16px 0 40px 24px;font-size:13px}
 nav h4{margin:14px 0 2px}nav a{display:block;color:var(--fg);overflow:hidden;text-overflow:ellipsis;white-space:nowrap}
 h2{margin:40px 0 4px}h3{margin:0;font-size:15px;font-weight:600}
 section{border-top:1px solid var(--line);padding:14px 0;scroll-margin-top:8px}
 .get{color:var(--get)}.post{color:var(--post)}.put{color:var(--put)}.patch{color:var(--patch)}.delete{color:var(--delete)}
-.verb{display:inline-block;min-width:58px;font-weight:700}
+.verb{display:inline-block;min-width:66px;font-weight:700}
 table{border-collapse:collapse;width:100%;margin:6px 0 10px;font-size:14px}
 td,th{text-align:left;vertical-align:top;padding:4px 12px 4px 0;border-bottom:1px solid var(--line)}
-th{color:var(--soft);font-weight:500}summary{cursor:pointer;color:var(--soft);margin:4px 0}
+td p{margin:0 0 4px}th{color:var(--soft);font-weight:500}summary{cursor:pointer;color:var(--soft);margin:4px 0}
 dt{color:var(--soft);margin-top:12px}dd{margin:0}
 @media (max-width:800px){.two{display:block}nav{position:static;max-height:none}}
 """

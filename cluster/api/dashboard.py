@@ -112,7 +112,7 @@ class Dashboard:
         return body.replace(b"<!-- modules -->", loads.encode()).replace(b"{base}", base.encode())
 
     def _sent(self, file: File, cached: str, headers: Mapping[str, str]) -> Answer:
-        zipped = file.zipped is not None and _takes_gzip(headers.get("accept-encoding", ""))
+        zipped = file.zipped is not None and takes_gzip(headers.get("accept-encoding", ""))
         tag = f'"{file.tag[1:-1]}-gz"' if zipped else file.tag
         sent = {
             "content-type": file.kind,
@@ -138,7 +138,7 @@ _SAFE = {
 }
 
 
-def _takes_gzip(accepted: str) -> bool:
+def takes_gzip(accepted: str) -> bool:
     """Whether ``gzip`` is among the codings that a client takes, and not refused by ``q=0``."""
     for part in accepted.lower().split(","):
         coding, _, weight = part.partition(";")

@@ -5,6 +5,7 @@ Each is made once, when the node starts, from the tables that the node itself wo
 
 from __future__ import annotations
 
+import gzip
 import json
 import platform
 from collections.abc import Iterator, Mapping
@@ -15,15 +16,28 @@ from urllib.parse import quote, urlencode
 import msgspec
 
 from quorl.cluster.api import docs_html as html
+from quorl.cluster.api.dashboard import takes_gzip
 from quorl.cluster.protocol.openapi import document
 from quorl.cluster.protocol.problems import CATALOGUE, Kind, Problem
 from quorl.cluster.protocol.routes import nearest
 from quorl.cluster.protocol.wire import Answer, Call
 
 _PROBLEMS = "/problems"
-_JSON = {"content-type": "application/json", "cache-control": "no-cache", "vary": "accept"}
+_JSON = {"content-type": "application/json", "cache-control": "no-cache", "vary": "accept, accept-encoding"}
 _SHOWN_MAX = 6
 """So many words of a choice are shown."""
+
+
+class Packed:
+    """A body that stays as it is, and its packed form for those who take it."""
+
+    def __init__(self, headers: Mapping[str, str], body: bytes) -> None:
+        self._plain = Answer(200, dict(headers), body)
+        self._zipped = Answer(200, {**headers, "content-encoding": "gzip"}, gzip.compress(body, 6, mtime=0))
+
+    def answer(self, call: Call) -> Answer:
+        """Answer with the form that the caller takes."""
+        return self._zipped if takes_gzip(call.headers.get("accept-encoding", "")) else self._plain
 
 
 class Pages:
@@ -32,8 +46,8 @@ class Pages:
     def __init__(self, version: str) -> None:
         described = document(version)
         self._version = version
-        self._openapi = msgspec.json.encode(described)
-        self._docs = html.page("quorl API", _docs(described), version=version)
+        self._openapi = Packed(_JSON, msgspec.json.encode(described))
+        self._docs = Packed(html.HEADERS, html.page("quorl API", _docs(described), version=version))
         self._problems = html.page("quorl: problems", _problems(), version=version)
         about = {"name": "quorl", "version": version, "python": platform.python_version()}
         self._about = msgspec.json.encode(about)
@@ -42,13 +56,13 @@ class Pages:
         """Which release this is."""
         return Answer(200, _JSON, self._about)
 
-    def openapi(self, _call: Call) -> Answer:
+    def openapi(self, call: Call) -> Answer:
         """The document."""
-        return Answer(200, _JSON, self._openapi)
+        return self._openapi.answer(call)
 
-    def docs(self, _call: Call) -> Answer:
+    def docs(self, call: Call) -> Answer:
         """The document to read."""
-        return Answer(200, html.HEADERS, self._docs)
+        return self._docs.answer(call)
 
     def problems(self, call: Call) -> Answer | Problem:
         """The page that the ``type`` of a problem document leads to, or the list of them."""

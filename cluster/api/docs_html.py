@@ -48,7 +48,7 @@ HEADERS = {
         f"default-src 'none'; style-src 'sha256-{_HASH}'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
     ),
     "referrer-policy": "no-referrer",
-    "vary": "accept",
+    "vary": "accept, accept-encoding",
     "x-content-type-options": "nosniff",
 }
 """Of every page."""

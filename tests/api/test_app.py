@@ -169,7 +169,11 @@ async def test_the_type_of_every_problem_leads_to_its_explanation(ask: Ask, kind
     assert (status, headers["content-type"]) == (200, "application/json")
     assert msgspec.json.decode(text) == {"type": document.type} | kind._asdict()
     status, text, headers = await ask("GET", document.type, accept=BROWSER)
-    assert (status, headers["content-type"], headers["vary"]) == (200, "text/html; charset=utf-8", "accept")
+    assert (status, headers["content-type"], headers["vary"]) == (
+        200,
+        "text/html; charset=utf-8",
+        "accept, accept-encoding",
+    )
     read = html.unescape(re.sub(r"</?code>", "", text)).replace("’", "'")
     assert all(part.replace("`", "") in read for part in (kind.code, kind.title, kind.why, kind.hint))
 
@@ -262,6 +266,16 @@ async def test_the_documentation_shows_every_operation_and_leads_somewhere(ask: 
     assert text.count("<pre>curl ") == len(names)
     assert len(gzip.compress(text.encode())) < 40_000
     assert """curl &quot;$N/v1/topics&quot; -d &#x27;{&quot;name&quot;: &quot;invoices&quot;}&#x27;""" in text
+
+
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json"])
+async def test_large_pages_travel_packed_to_those_who_take_it(ask: Ask, path: str) -> None:
+    packed = await ask("GET", path, **{"accept-encoding": "gzip, br"})  # the client of this test unpacks
+    plain = await ask("GET", path, **{"accept-encoding": "identity"})
+    assert packed[:2] == plain[:2]
+    assert packed[2]["content-encoding"] == "gzip"
+    assert "content-encoding" not in plain[2]
+    assert int(packed[2]["content-length"]) < 40_000 < int(plain[2]["content-length"])
 
 
 def test_a_page_shows_what_it_is_given_as_text() -> None:

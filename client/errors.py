@@ -23,6 +23,8 @@
     │   ├── WorkerNotFound
     │   ├── WorkerNotAlive
     │   ├── TooManyWorkers
+    │   ├── MemberNotFound
+    │   ├── TransferRefused
     │   ├── IdempotencyKeyReused
     │   ├── CommandFailed           a defect of the cluster's; nothing changed
     │   └── Invalid                 a field, a parameter, a size: what was sent breaks a rule
@@ -178,6 +180,14 @@ class WorkerNotAlive(Rejected, code="worker_not_alive"):
 
 class TooManyWorkers(Rejected, code="too_many_workers"):
     """As many workers are alive as the cluster takes."""
+
+
+class MemberNotFound(Rejected, code="member_not_found"):
+    """No member of the cluster has that name."""
+
+
+class TransferRefused(Rejected, code="transfer_refused"):
+    """The lead stays where it is: nobody could take it, or nobody did in time."""
 
 
 class IdempotencyKeyReused(Rejected, code="idempotency_key_reused"):

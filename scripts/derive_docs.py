@@ -22,7 +22,7 @@ import msgspec  # noqa: E402
 from quorl.client.cli import cli  # noqa: E402
 from quorl.cluster.node import config  # noqa: E402
 from quorl.cluster.protocol import limits  # noqa: E402
-from quorl.cluster.protocol.grammar import Operation  # noqa: E402
+from quorl.cluster.protocol.grammar import Errand, Operation  # noqa: E402
 from quorl.cluster.protocol.operations import OPERATIONS  # noqa: E402
 from quorl.cluster.protocol.plans import PLANS  # noqa: E402
 from quorl.cluster.protocol.problems import catalogue_markdown  # noqa: E402
@@ -47,7 +47,7 @@ def routes() -> str:
     rows = []
     for row in OPERATIONS:
         refusals = ", ".join(f"`{kind.__struct_config__.tag}`" for kind in row.rejections) or "–"
-        reads = "writes" if row.writes else row.consistency
+        reads = "writes" if row.writes else "by the leader" if issubclass(row.request, Errand) else row.consistency
         rows.append(
             (f"`{row.name}`", f"`{row.method} {row.path}`", f"{row.status} `{row.reply.__name__}`", reads, refusals)
         )

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @click.group()
 def cluster() -> None:
-    """Look at the cluster."""
+    """Look at the cluster, and hand its lead over."""
 
 
 @cluster.command()
@@ -35,6 +35,24 @@ def status(settings: Settings) -> None:
             settings.say("One more failure stops writes.")
     if info.health == "no_quorum":
         click.get_current_context().exit(Exit.UNAVAILABLE)
+
+
+@cluster.command()
+@click.argument("node", required=False)
+@common_options
+def transfer(settings: Settings, node: str | None) -> None:
+    """Hand the lead to NODE, or to any member that can take it; ends once another one leads."""
+    from quorl.cluster.protocol.system import TransferLeadership
+
+    with settings.client() as client:
+        done = client.call(TransferLeadership(to=node))
+    if settings.as_json:
+        output.emit(done)
+    elif done.from_ == done.to:
+        settings.say(f"{output.clean(done.to)} leads already")
+    else:
+        took = f"{output.clean(done.from_)} → {output.clean(done.to)} in {done.took_ms} ms (term {done.term})"
+        settings.say(took)
 
 
 def _headline(info: ClusterInfo) -> str:

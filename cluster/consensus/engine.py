@@ -163,12 +163,12 @@ class Engine(Named):
         self.applied_index = index
         self.commit_index = max(self.commit_index, index)
 
-    def hand_over(self) -> bool:
-        """Ask the follower that is furthest to stand for election; whether one was asked."""
+    def hand_over(self, to: str | None = None) -> bool:
+        """Ask that follower, or any, to stand for election if it has the whole log; whether one was asked."""
         if not self.leads or self.fatal is not None:
             return False
         able = [m for m in self.connected & self.others if m not in self.replication.blank]
-        able = [m for m in able if self.match_index.get(m, 0) == self.log.last_index]
+        able = [m for m in able if self.match_index.get(m, 0) == self.log.last_index and to in {None, str(m.id)}]
         if not able:
             return False
         self.guarded(lambda: self.transferLeadership(min(able, key=lambda m: str(m.id))))

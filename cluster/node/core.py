@@ -94,6 +94,9 @@ class Core(Protocol):
     def inspect(self, request: Inspection[Any]) -> Reply:
         """Answer a question about this node."""
 
+    async def transfer(self, to: str | None, until: float) -> Reply | Rejection:
+        """At the leader: hand the lead to a member, or to any that can take it, and wait until it leads."""
+
     def outage(self) -> Problem:
         """Return no_leader or no_quorum, naming the members that cannot be reached and why."""
 

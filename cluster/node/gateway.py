@@ -22,12 +22,13 @@ from quorl.cluster.node.polls import LongPolls
 from quorl.cluster.node.reading import Reading
 from quorl.cluster.node.sealing import Sealer, patient
 from quorl.cluster.node.syncing import Syncing
+from quorl.cluster.node.transferring import Transferring
 from quorl.cluster.node.visit import Asked, Declined, PlainVoice, Scene, Visit, Voice
 from quorl.cluster.node.writing import Writing
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
-from quorl.cluster.protocol.grammar import Command
+from quorl.cluster.protocol.grammar import Command, Errand
 from quorl.cluster.protocol.leases import Claim, Sync
 from quorl.cluster.protocol.problems import Problem, ProtocolError
 from quorl.cluster.protocol.queues import Defaults
@@ -82,6 +83,7 @@ class Gateway:
         self._gathering = Gathering(core, leading)
         syncing = Syncing(core, claiming, self._gathering, self._reading, self._sealer)
         self._writing = Writing(core, leading, self._polls, claiming, syncing)
+        self._transferring = Transferring(core, leading, peers)
         self._voice = PlainVoice()
         self.running = 0
         """Calls that are being answered."""
@@ -188,6 +190,8 @@ class Gateway:
             raise gave_up(self._core, visit, Problem("not_ready", detail)) from None
 
     async def _routed(self, visit: Visit) -> Answer:
+        if isinstance(visit.request, Errand):
+            return await self._transferring.answer(visit)
         if visit.row.writes:
             return await self._writing.write(visit)
         if isinstance(visit.voice, founding.Route):

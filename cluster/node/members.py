@@ -15,10 +15,13 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from quorl.cluster.consensus.port import Clock, Role, Status
-from quorl.cluster.protocol.system import MemberInfo
+from quorl.cluster.protocol.system import MemberInfo, MemberNotFound, TransferRefused
 
 _CURRENT_S = 3.0
 _CATCHING_UP_ENTRIES = 1000
+
+
+_WHY_NOT = {"unreachable": "cannot be reached", "catching_up": "is {lag} entries behind"}
 
 
 class Member(NamedTuple):
@@ -97,6 +100,20 @@ class Members:
         """Where the other members are reached over HTTP, those that are connected first."""
         others = [member for member in self._members.values() if member.name != self._own_name]
         return [member.http for member in sorted(others, key=lambda one: one.name not in status.connected)]
+
+    def cannot_lead(self, name: str | None, status: Status, own: Gossip) -> MemberNotFound | TransferRefused | None:
+        """Why that member, or any other at all, cannot take the lead from this one; None if it may be tried."""
+        others = [one for one in self.describe(status, own) if one.name != self._own_name]
+        if name is not None:
+            others = [one for one in others if one.name == name]
+            if not others:
+                return MemberNotFound(detail=f'No member is called "{name}"; there are {", ".join(self._members)}.')
+        if not others:
+            return TransferRefused(detail="The cluster has one member, so nobody else can lead it.")
+        if any(one.state == "ok" for one in others):
+            return None
+        why = "; ".join(f"{one.name} {_WHY_NOT[one.state].format(lag=one.lag)}" for one in others)
+        return TransferRefused(detail=f"{why}.")
 
     def filling(self, status: Status) -> list[str]:
         """The members that started from an empty disk and do not count yet, as far as they said so."""

@@ -45,6 +45,7 @@ from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Timekeeper
+from quorl.cluster.node.transferring import transferred
 from quorl.cluster.node.upkeep import CatchUp, Trimming
 from quorl.cluster.node.visit import Declined
 from quorl.cluster.node.watch import Watch
@@ -208,7 +209,7 @@ class Node:
         self.looking.live.bye(self.name, self._members.addresses(self.replica.status()))
         self.gateway.drain()
         self._lead.parking.drain()
-        await self._hand_over()
+        await self._let_go(self.monotonic() + _HAND_OVER_S)
         self._left = True
         self._lead.step_aside(NotApplied("shutting_down", f"{self.name} is shutting down"))
         await self._finish_calls()
@@ -230,14 +231,29 @@ class Node:
         while self.gateway.running and self.monotonic() < deadline and self.replica.engine.fatal is None:
             await self._watch.wait_changed(min(deadline, self.monotonic() + self._settings.timing.heartbeat_s / 2))
 
-    async def _hand_over(self) -> None:
-        deadline = self.monotonic() + _HAND_OVER_S
+    async def _let_go(self, until: float, to: str | None = None) -> None:
+        """Hand the lead to a member that has the whole log; meanwhile, and afterwards, nothing new is proposed here."""
         engine = self.replica.engine
-        while engine.leads and len(self._members) > 1 and self.monotonic() < deadline and engine.fatal is None:
+        while engine.leads and len(self._members) > 1 and self.monotonic() < until and engine.fatal is None:
+            engine.leaving = engine.leaving or to is not None or self._lead.committer.idle
             if self._lead.committer.idle:
-                engine.leaving = True
-                engine.hand_over()
-            await self._watch.wait_changed(min(deadline, self.monotonic() + self._settings.timing.heartbeat_s))
+                engine.hand_over(to)
+            await self._watch.wait_changed(min(until, self.monotonic() + self._settings.timing.heartbeat_s))
+
+    async def transfer(self, to: str | None, until: float) -> Reply | Rejection:
+        """See ``Core``."""
+        refused = self._members.cannot_lead(to, self.replica.status(), self._own_gossip())
+        if to != self.name and refused is not None:
+            return refused
+        began, term_s = self.monotonic(), self._settings.timing.election_max_s
+        if to != self.name:
+            try:
+                await self._let_go(until, to)
+            finally:
+                self.replica.engine.leaving = self._stopping
+        leads = to == self.name or self.replica.engine.leads
+        leader = self.name if leads else await self.wait_leader(self.name, until + term_s)
+        return transferred(self.name, to, leader, self.term(), round(1000 * (self.monotonic() - began)))
 
     @property
     def stopping(self) -> bool:

@@ -15,7 +15,7 @@ from msgspec import NODEFAULT
 from quorl.cluster.protocol import examples, founding, limits
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol.grammar import Operation, Query
+from quorl.cluster.protocol.grammar import Errand, Operation, Query
 from quorl.cluster.protocol.openapi_rules import add_rules
 from quorl.cluster.protocol.operations import BY_NAME, OPERATIONS
 from quorl.cluster.protocol.pages import PAGES, STREAMS, Page
@@ -52,6 +52,16 @@ _FOR_WRITES = (
     "no_quorum",
     "commit_unknown",
     "storage_full",
+    "too_many_hops",
+)
+_FOR_ERRANDS = (
+    "invalid_json",
+    "payload_too_large",
+    "unsupported_media_type",
+    "too_many_requests",
+    "no_leader",
+    "no_quorum",
+    "not_ready",
     "too_many_hops",
 )
 _FOR_READS = ("no_leader", "no_quorum", "not_ready")
@@ -284,7 +294,10 @@ def _accepted(row: Operation) -> dict[str, Any]:
 
 def _kinds(row: Operation) -> set[Kind]:
     """Every problem that a call of an operation may meet."""
-    codes = [*_FOR_ALL, *(_FOR_WRITES if row.writes else _FOR_READS)]
+    codes = [
+        *_FOR_ALL,
+        *(_FOR_WRITES if row.writes else _FOR_ERRANDS if issubclass(row.request, Errand) else _FOR_READS),
+    ]
     return {CATALOGUE[code] for code in codes} | {kind_of(rejection) for rejection in row.rejections}
 
 

@@ -80,6 +80,14 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(e.Sync, e.Synced, "POST", _W + "/sync", w.WorkerNotFound, w.WorkerNotAlive),
     operation(e.Claim, e.Claims, "POST", "/v1/claims", w.WorkerNotFound, w.WorkerNotAlive),
     operation(s.GetCluster, s.ClusterInfo, "GET", "/v1/cluster", consistency="local"),
+    operation(
+        s.TransferLeadership,
+        s.LeadershipTransferred,
+        "POST",
+        "/v1/cluster/leader-transfers",
+        s.MemberNotFound,
+        s.TransferRefused,
+    ),
     operation(o.GetOverview, o.Overview, "GET", "/v1/overview", consistency="local"),
     operation(o.GetHistory, o.History, "GET", "/v1/history", q.QueueNotFound, t.TopicNotFound, consistency="local"),
 )

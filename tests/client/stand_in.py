@@ -108,6 +108,10 @@ class StandIn:
     def _do(self, request: Request[Any], key: str | None) -> Reply | Rejection:
         if isinstance(request, Inspection):
             return self._cluster()
+        if isinstance(request, system.TransferLeadership):
+            before, self.leader = self.leader or "", request.to
+            took_ms = 0 if before == request.to else 5
+            return system.LeadershipTransferred(from_=before, to=request.to or "", term=8, took_ms=took_ms)
         if (answer := self.answers.get(BY_REQUEST[type(request)].name)) is not None:
             return answer(request)
         if not isinstance(request, Command):

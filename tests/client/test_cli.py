@@ -39,6 +39,7 @@ LEAVES = dict(leaves(cli))
 def test_these_are_the_commands() -> None:
     assert sorted(" ".join(path) for path in LEAVES) == [
         "cluster status",
+        "cluster transfer",
         "dead errors",
         "dead export",
         "dead ls",
@@ -103,6 +104,18 @@ def test_status(quorl: Quorl, cluster: StandIn) -> None:
     assert first.split()[:4] == ["n1", "LEADER", "ok", cluster.urls[0].removeprefix("http://")]
     assert result.exit_code == 0
     assert json.loads(quorl("cluster", "status", "--json").stdout)["leader"] == "n1"
+
+
+def test_transfer_says_who_leads_now(quorl: Quorl, cluster: StandIn) -> None:
+    done = quorl("cluster", "transfer", "n2")
+    assert done.stderr.strip() == "n1 → n2 in 5 ms (term 8)"
+    assert quorl("cluster", "transfer", "n2").stderr.strip() == "n2 leads already"
+    assert json.loads(quorl("cluster", "transfer", "n1", "--json").stdout) == {
+        "from": "n2",
+        "to": "n1",
+        "term": 8,
+        "took_ms": 5,
+    }
 
 
 def test_status_names_what_is_wrong(quorl: Quorl, cluster: StandIn) -> None:

@@ -28,7 +28,7 @@ from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, decode_entry
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.problems import Problem
-from quorl.cluster.protocol.system import ClusterInfo
+from quorl.cluster.protocol.system import ClusterInfo, LeadershipTransferred, MemberNotFound
 from quorl.cluster.protocol.wire import Answer, Call
 
 
@@ -179,6 +179,13 @@ class FakeCore:
 
     def first_index(self) -> int:
         return 1
+
+    async def transfer(self, to: str | None, until: float) -> Reply | Rejection:
+        if to not in {None, *self.group.cores}:
+            return MemberNotFound(detail=f'No member is called "{to}".')
+        new = to or next(name for name in self.group.cores if name != self.name)
+        self.group.lead(new)
+        return LeadershipTransferred(from_=self.name, to=new, term=self.term(), took_ms=int(until > 0))
 
     async def barrier(self) -> int:
         self.barriers += 1

@@ -60,6 +60,7 @@ GOOD: list[tuple[str, str, bytes, Request[Any]]] = [
     ("GET", "/v1/topics/t/size", b"", t.GetSize(topic="t")),
     ("GET", "/v1/topics/t/size?consumer_id=4", b"", t.GetSize(topic="t", consumer_id=4)),
     ("GET", "/v1/cluster", b"", s.GetCluster()),
+    ("POST", "/v1/cluster/leader-transfers", b'{"to":"n2"}', s.TransferLeadership(to="n2")),
     ("GET", "/v1/overview", b"", o.GetOverview()),
     ("GET", "/v1/history?step=1&queue=a%2Fb", b"", o.GetHistory(step=1, queue="a/b")),
     ("GET", "/v1/history?topic=t", b"", o.GetHistory(topic="t")),

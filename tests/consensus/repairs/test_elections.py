@@ -259,6 +259,16 @@ async def test_c15_the_lead_is_handed_over_without_a_gap() -> None:
     assert acknowledged(group.write(group["b"], b"on it goes")) == [b"on it goes"]
 
 
+async def test_the_lead_is_handed_to_the_member_that_is_named() -> None:
+    group = Group()
+    a = group.found("a")
+    group.run(1.0)
+    assert not a.engine.hand_over("nobody")
+    assert a.engine.hand_over("c")
+    group.settle()
+    assert group.leaders() == ["c"]
+
+
 async def test_c15_the_lead_is_handed_to_nobody_who_is_behind() -> None:
     group = Group()
     a = group.found("a")

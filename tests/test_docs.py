@@ -333,5 +333,15 @@ def test_every_command_in_the_pages_exists() -> None:
     nobody(sorted(set(breaches)))
 
 
+def test_the_figures_of_the_table_were_measured() -> None:
+    """They stand in the same order in the report: quorl, NATS, RabbitMQ."""
+    measured = text("benchmarks/RESULTS.md").partition("## On a quiet machine")[2]
+    for row, workload in (("one caller that waits", "append-sync"), ("the same, 64 callers", "append-64")):
+        (line,) = re.findall(rf"^\| {row}.*$", text("README.md"), re.MULTILINE)
+        (report,) = re.findall(rf"^\| {workload}, msgs/s \|.*$", measured.partition("\n## ")[0], re.MULTILINE)
+        shown_here = [figure.replace(" ", ",") for figure in re.findall(r"(?<![\d.])\d{1,3} \d{3}", line)]
+        assert shown_here == re.findall(r"\| (\d[\d,]+) \[", report)
+
+
 def test_the_readme_is_short() -> None:
     assert len(text("README.md").splitlines()) <= 125

@@ -411,11 +411,18 @@ class Shift:
             _ = self._start(self._reborn(life))
 
     async def _reborn(self, life: Ledger) -> None:
-        """Register anew, unless this worker was replaced or removed on purpose."""
+        """Register anew, unless this worker was replaced or removed on purpose.
+
+        Two processes under one name would else end each other's lives in turn, and what they run would count as lost.
+        """
         with contextlib.suppress(WorkerNotFound, Unavailable):
             known = await self._client.workers.get(life.worker_id)
             if known.status == "LEFT":
-                raise Superseded(f"worker {life.name!r} was removed, or another one runs under its name")
+                raise Superseded(f"worker {life.name!r} was removed")
+            alive = await self._client.workers.list(status="ALIVE")
+            other = next((one for one in alive if one.name == life.name), None)
+            if other is not None:
+                raise Superseded(f"worker {other.worker_id} runs under its name, {life.name!r}")
         await self._enrol()
 
     # -- ending -------------------------------------------------------------------------------------------------------

@@ -98,7 +98,7 @@ def _over(state: State, worker_id: int, most: int) -> int:
     assert worker is not None, "a row has just named it"
     held = worker.leases
     if workers.is_alive(worker):
-        ownership.settle(state, workers.retire(state, worker, DEAD, most))
+        ownership.settle(state, workers.retire(state, worker, DEAD, most, missed=True))
     elif held:
         workers.give_back(state, worker, most)
     else:

@@ -2,7 +2,7 @@
 
 Invariants: an id is one life and is never used again; of the lives under one name at most one is ALIVE. Who is not ALIVE
 never is again. What is asked of all workers (who is alive, who has a name) stands in their rows at once. While a worker is ALIVE its leases stay; when it no longer is they go back, the first of them at once, and
-those that are very many with the entries that follow. A worker is forgotten only when it holds none. What each worker
+those that are very many with the entries that follow: uncounted if it said that it leaves, as lost if it is DEAD, be it by its silence or because another process came under its name. A worker is forgotten only when it holds none. What each worker
 serves is decided anew (see ``ownership``) whenever one comes, goes, dies, or is told to be quiet.
 """
 
@@ -113,7 +113,7 @@ def heed(state: State, sign: SignOfLife, most: int) -> int:
 
 # -- commands -----------------------------------------------------------------------------------------------------
 def enrol(state: State, command: w.EnrolWorker) -> w.WorkerRegistered | w.TooManyWorkers:
-    """Register a life; the former one under its name is over, and it takes the place of one that died."""
+    """Register a life; the former one under its name is dead, and it takes the place of one that died."""
     queues = tuple(dict.fromkeys(command.queues))
     _check(command, queues)
     former = _of_name(state, command.name) if command.name else []
@@ -227,11 +227,14 @@ def _tell(state: State, worker_id: int, *, terminate: bool) -> w.WorkerTold | w.
 
 
 # -- the end of a life --------------------------------------------------------------------------------------------
-def retire(state: State, worker: Worker, status: int, most: int) -> tuple[str, ...]:
-    """End a life, and give back at most so many of its leases now; returns the queues to be settled anew."""
+def retire(state: State, worker: Worker, status: int, most: int, *, missed: bool = False) -> tuple[str, ...]:
+    """End a life, and give back at most so many of its leases now; returns the queues to be settled anew.
+
+    ``missed``: nobody has come in its place, unless it was a stand-by or told to be quiet.
+    """
     state.change_worker(worker)
     worker.status, worker.ended_ms = status, state.header.wall_ms
-    if status == DEAD and not worker.standby and not worker.quiet:
+    if missed and not worker.standby and not worker.quiet:
         state.execute(_DIE, (worker.worker_id,))
         names, worker.active = worker.queues, frozenset()
     else:
@@ -278,9 +281,13 @@ def _leave(state: State, worker: Worker) -> tuple[str, ...]:
 
 
 def _replaced(state: State, worker: Worker) -> tuple[str, ...]:
-    """Another life begins under the name: one that is ALIVE is over, one that is DEAD is missed no longer."""
+    """Another life begins under the name: one that is ALIVE died without a word, one that is DEAD is missed no longer.
+
+    Whatever ran there may be what killed it; were its leases not counted as lost, a task could end its worker for ever
+    under a supervisor that is quicker than the dead-limit.
+    """
     if worker.status == ALIVE:
-        return retire(state, worker, LEFT, limits.DUE_TASKS_PER_ENTRY)
+        return retire(state, worker, DEAD, limits.DUE_TASKS_PER_ENTRY)
     return _fill(state, worker)
 
 

@@ -32,7 +32,7 @@ class WorkerNotFound(Rejection, frozen=True, tag="worker_not_found"):
 
 
 class WorkerNotAlive(Rejection, frozen=True, tag="worker_not_alive"):
-    """The worker is DEAD, has LEFT, or another process has registered under its name."""
+    """The worker is DEAD, or has LEFT. DEAD is also whose name another process has registered under."""
 
     title: ClassVar[str] = "Worker is not alive"
     hint: ClassVar[str] = "Its leases have been given back. Drop the work and register anew with POST /v1/workers."
@@ -87,8 +87,8 @@ class EnrolWorker(Command[WorkerRegistered], frozen=True, tag="enrol_worker"):
 class RegisterWorker(Command[WorkerRegistered], frozen=True, tag="register_worker"):
     """Register a worker: one life of one program.
 
-    Another worker that is ALIVE under the same ``name`` is taken for the former self of this one, and its leases go back
-    at once. Without a name it gets one. ``standby``: it gets work only in the place of a worker that died, or when no
+    Another worker that is ALIVE under the same ``name`` is taken for the former self of this one: it is DEAD, and its
+    leases go back at once, as lost. Without a name it gets one. ``standby``: it gets work only in the place of a worker that died, or when no
     other one serves its queues.
     """
 

@@ -174,13 +174,16 @@ class TaskCluster:
             case q.GetQueue():
                 return self._queue(request.queue)
             case w.RegisterWorker():
-                return self._register(request)
+                return self.register(request)
             case w.RemoveWorker():
                 self.kill(request.worker_id)
                 self.status[request.worker_id] = "LEFT"
                 return w.WorkerGone(worker_id=request.worker_id, released=0)
             case w.GetWorker():
                 return self._worker(request.worker_id)
+            case w.ListWorkers():
+                alive = [number for number, status in self.status.items() if status == request.status]
+                return w.WorkerList(items=[self._worker(number) for number in alive], next=None)
             case e.Sync():
                 return self._sync(request, key)
             case _:
@@ -229,7 +232,7 @@ class TaskCluster:
             created_at="",
         )
 
-    def _register(self, request: w.RegisterWorker) -> Reply:
+    def register(self, request: w.RegisterWorker) -> Reply:
         worker_id = len(self.workers) + 1
         name = request.name or f"w-{worker_id}"
         self.workers[worker_id] = msgspec.structs.replace(request, name=name)
@@ -241,7 +244,7 @@ class TaskCluster:
             dead_after_ms=request.dead_after_ms or 15_000,
         )
 
-    def _worker(self, worker_id: int) -> Reply:
+    def _worker(self, worker_id: int) -> w.WorkerInfo:
         asked = self.workers[worker_id]
         return w.WorkerInfo(
             worker_id=worker_id,

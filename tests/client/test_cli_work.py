@@ -81,9 +81,9 @@ def test_mistakes_are_explained() -> None:
     Recorded.error = ValueError("a worker serves at least one queue")
     refused = run("quorl.demo:app")
     assert (refused.exit_code, "at least one queue" in refused.output) == (2, True)
-    Recorded.error = Superseded("worker 'w' was removed, or another one runs under its name")
+    Recorded.error = Superseded("worker 2 runs under its name, 'w'")
     replaced = run("quorl.demo:app")
-    assert (replaced.exit_code, "was removed" in replaced.output) == (4, True)
+    assert (replaced.exit_code, "runs under its name" in replaced.output) == (4, True)
 
 
 def test_reloading_watches_and_its_process_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -230,7 +230,12 @@ def test_a_worker_that_was_taken_for_dead_drops_everything_and_registers_anew(cl
     assert any("dropped: the worker was taken for dead" in line for line in lines)
 
 
-def test_a_worker_whose_name_was_taken_over_ends(cluster: TaskCluster) -> None:
+@pytest.mark.parametrize(
+    ("removed", "why"), [(True, "worker 'w' was removed"), (False, "worker 2 runs under its name, 'w'")]
+)
+def test_a_worker_that_was_removed_or_whose_name_was_taken_over_ends(
+    cluster: TaskCluster, removed: bool, why: str
+) -> None:
     made, _ = worker(cluster, {"add": add}, name="w")
     done: list[BaseException] = []
 
@@ -243,10 +248,13 @@ def test_a_worker_whose_name_was_taken_over_ends(cluster: TaskCluster) -> None:
 
     threading.Thread(target=run).start()
     cluster.until(lambda: cluster.status)
+    if not removed:
+        cluster.register(w.RegisterWorker(name="w"))
     cluster.kill(1)
-    cluster.status[1] = "LEFT"
+    if removed:
+        cluster.status[1] = "LEFT"
     cluster.until(lambda: done)
-    assert "removed, or another one runs under its name" in str(done[0])
+    assert str(done[0]) == why
 
 
 def test_a_lost_lease_stops_its_handler_and_its_result_is_dropped(cluster: TaskCluster) -> None:

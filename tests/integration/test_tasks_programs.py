@@ -29,7 +29,7 @@ def quorl(*words: str, url: str) -> list[str]:
 
 
 @contextmanager
-def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def running(command: Sequence[str], log: Path, folder: Path = ROOT) -> Iterator[subprocess.Popen[bytes]]:
     """A program that is gone at the end; what it says goes to a file."""
     with log.open("wb") as output:
         process = subprocess.Popen(
@@ -38,7 +38,7 @@ def running(command: Sequence[str], log: Path) -> Iterator[subprocess.Popen[byte
             stdout=output,
             stderr=output,
             env=ENVIRONMENT,
-            cwd=ROOT,
+            cwd=folder,
             preexec_fn=die_with_parent,  # noqa: PLW1509 - its life hangs on ours
         )
     try:
@@ -163,6 +163,46 @@ def test_b12_a_failure_prone_worker_dies_over_its_third_to_fifth_task(cluster: L
     assert runs.count("success") <= 4
     assert set(runs) <= {"success", "running", "lost"}
     assert len(runs) > runs.count("success")
+
+
+POISON = """
+import os, signal
+from quorl import App
+
+app = App()
+
+
+@app.task(name="die")
+def die() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(name="live")
+def live() -> str:
+    return "alive"
+"""
+
+
+def test_e2_a_task_that_kills_its_worker_is_poison_however_quickly_that_is_restarted(
+    cluster: LocalCluster, tmp_path: Path
+) -> None:
+    """Started again at once under its name, long before it is found dead: after max_lost runs the task ends, and others run."""
+    n1, n2, _ = cluster.urls
+    queue, name = kit.fresh("e2"), kit.fresh("restarted")
+    tmp_path.joinpath("poison.py").write_text(POISON)
+    task_id = kit.submit_one(n1, queue, name="die", max_lost=3)
+    command = quorl("worker", "run", "poison:app", "-q", queue, "--name", name, "--dead-after", "600", url=n2)
+    log = tmp_path / "log"
+    for _ in range(3):
+        with running(command, log, tmp_path) as process:
+            assert process.wait(60) == -signal.SIGKILL, log.read_text()
+    with running(command, log, tmp_path):
+        until(lambda: kit.task_of(n1, task_id)["status"] == "FAILED", "it to be poison", why=log.read_text)
+        other = kit.submit_one(n1, queue, name="live")
+        until(lambda: kit.task_of(n1, other)["status"] == "SUCCESS", "another task to run", why=log.read_text)
+    task = kit.task_of(n1, task_id)
+    assert (task["reason"], task["attempts"], task["lost"]) == ("POISON", 0, 3)
+    assert [(run["worker"], run["outcome"]) for run in task["history"]] == [(name, "lost")] * 3
 
 
 def _of_worker(url: str, queue: str, name: str) -> list[str]:

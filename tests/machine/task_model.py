@@ -123,7 +123,7 @@ class TaskModel:
         same = [one for one in former if one.status == "ALIVE" or one.misses(one.queues[0])]
         for one in same:
             if one.status == "ALIVE":
-                self._over(one, "LEFT")
+                self._over(one, "DEAD")
             one.filled = True
         if not standby and not same:
             missed = [one for one in self.workers if any(one.misses(queue) for queue in queues)]

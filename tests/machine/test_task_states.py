@@ -112,7 +112,14 @@ TABLE: list[tuple[str, list[Step], str, tuple[int, int], list[str]]] = [
         ["failed", "retried"],
     ),
     ("leave", [lambda d, _: d.do(w.RemoveWorker(worker_id=1), w.WorkerGone)], "QUEUED", (0, 0), ["released"]),
-    ("be replaced", [lambda d, _: d.enrol("a")], "QUEUED", (0, 0), ["released"]),
+    ("be replaced", [lambda d, _: d.enrol("a")], "QUEUED", (0, 1), ["lost"]),
+    (
+        "be replaced again and again",
+        [lambda d, _: d.enrol("a"), lambda d, _: d.claim(2), lambda d, _: d.enrol("a")],
+        "FAILED POISON",
+        (0, 2),
+        ["lost", "claimed", "lost"],
+    ),
 ]  # fmt: skip
 
 

@@ -112,7 +112,8 @@ def test_a_name_belongs_to_one_life_at_a_time() -> None:
     first = desk.enrol("a")
     lease = desk.run(first)
     second = desk.enrol("a")
-    assert (desk.life(first), desk.life(second)) == ("LEFT", "ALIVE")
+    assert (desk.life(first), desk.life(second)) == ("DEAD", "ALIVE")
+    assert desk.story(lease.id) == ["submitted", "claimed", "lost"]
     assert desk.status(lease.id) == "QUEUED"
     assert desk.owners() == [second, second]
     silence(desk)
@@ -120,8 +121,9 @@ def test_a_name_belongs_to_one_life_at_a_time() -> None:
         expect(value, w.WorkerRegistered).worker_id
         for value in desk.entry(w.RegisterWorker(name="a", queues=("q",)), w.RegisterWorker(name="a", queues=("q",)))
     )
-    assert [desk.life(one) for one in (second, third, fourth)] == ["DEAD", "LEFT", "ALIVE"]
-    assert desk.sql("SELECT worker_id, filled FROM workers WHERE status = 1") == [(second, 1)]
+    assert [desk.life(one) for one in (second, third, fourth)] == ["DEAD", "DEAD", "ALIVE"]
+    assert desk.sql("SELECT worker_id, filled FROM workers WHERE status = 1") == [(first, 1), (second, 1), (third, 1)]
+    assert desk.sql("SELECT lost FROM workers") == [(1,), (0,), (0,), (0,)]
     desk.sound()
 
 
@@ -352,6 +354,29 @@ def test_very_many_leases_go_back_with_the_entries_that_follow(monkeypatch: pyte
         desk.sound()
     assert left == [4, 1, 0]
     assert desk.sql("SELECT lost FROM workers") == [(5,), (5,)]
+
+
+def test_very_many_leases_of_a_life_that_was_replaced_are_lost_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    desk.enrol("a")
+    desk.do(s.Submit(queue="q", tasks=[new()] * 5), s.Submitted)
+    assert len(desk.claim(1, 5)) == 5
+    monkeypatch.setattr(limits, "DUE_TASKS_PER_ENTRY", 3)
+    desk.enrol("a")
+    assert (desk.life(1), desk.counts()) == ("DEAD", {"queued": 3, "processing": 2})
+    desk.sound()
+    desk.entry()
+    assert (desk.sql("SELECT lost FROM workers"), desk.counts()) == ([(5,), (0,)], {"queued": 5})
+    desk.sound()
+
+
+def test_nobody_stands_in_for_a_life_that_was_replaced() -> None:
+    desk = Desk()
+    desk.enrol("a")
+    desk.enrol("s", standby=True)
+    desk.enrol("a")
+    assert desk.active() == [3]
+    desk.sound()
 
 
 def test_a_heartbeat_gives_very_many_leases_back_little_by_little(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ The tasks themselves are followed by ``task_shadow``. Here are the workers, thei
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -117,9 +118,11 @@ class TaskChecks:
         shadows.purging = any(isinstance(command, q.PurgeQueue | k.ForgetTask) for command in commands)
         self._moved_in = False
         statuses = dict(connection.execute("SELECT worker_id, status FROM workers ORDER BY worker_id"))
+        beats = dict(connection.execute("SELECT worker_id, beat_ms FROM workers ORDER BY worker_id"))
+        replaced = self._replaced(commands, applied.outcomes)
         self._signs(entry)
         shadows.fall_due({row.id: (k.STATES[row.state], row.reason) for row in rows.values()})
-        self._deaths(statuses)
+        self._deaths(statuses, beats, replaced)
         self._shares.look(connection)
         granted: list[Shadow] = []
         for command, outcome in zip(commands, applied.outcomes, strict=True):
@@ -187,12 +190,23 @@ class TaskChecks:
             else:
                 self.shadows.end(lease, "released")
 
-    def _deaths(self, statuses: dict[int, int]) -> None:
+    def _replaced(self, commands: list[AnyCommand], outcomes: Iterable[Outcome]) -> set[str]:
+        """The names under which a command of this entry begins another life."""
+        return {
+            command.name
+            for command, outcome in zip(commands, outcomes, strict=True)
+            if isinstance(command, w.EnrolWorker) and not outcome.replayed and not isinstance(outcome.value, Rejection)
+        }
+
+    def _deaths(self, statuses: dict[int, int], beats: dict[int, int], replaced: set[str]) -> None:
         now_ms, world_s = self.shadows.now_ms, self._world.clock.now
         for worker in self.workers.values():
             if worker.status != ALIVE:
                 continue
             if statuses.get(worker.worker_id) == DEAD:
+                # Silence comes before the commands; only the row tells which of both it was.
+                if worker.name in replaced and beats[worker.worker_id] + worker.dead_after_ms > now_ms:
+                    continue
                 if worker.beat_low + worker.dead_after_ms > now_ms:
                     self._world.problem(f"EARLY-DEATH: {worker} at {now_ms}")
                 if self._term_began_ms + worker.dead_after_ms > now_ms:
@@ -201,14 +215,17 @@ class TaskChecks:
                 if life is not None and world_s - life.beaten_at < life.dead_after_ms / 1000:
                     ago = world_s - life.beaten_at
                     self._world.problem(f"BEATING-DIED: {worker}, whose beat was acknowledged {ago:.2f} s ago")
-                worker.status = DEAD
-                self._moved_in = True
-                self.history.count("dead workers")
-                for lease in [one for one in self.shadows.leases.values() if one.worker_id == worker.worker_id]:
-                    self.shadows.end(lease, "lost")
-                    self.history.count("lost leases")
+                self._die(worker)
             elif worker.beat_high + worker.dead_after_ms <= now_ms:
                 self._world.problem(f"OVERDUE-WORKER: {worker} is alive at {now_ms}")
+
+    def _die(self, worker: Alive) -> None:
+        worker.status = DEAD
+        self._moved_in = True
+        self.history.count("dead workers")
+        for lease in [one for one in self.shadows.leases.values() if one.worker_id == worker.worker_id]:
+            self.shadows.end(lease, "lost")
+            self.history.count("lost leases")
 
     def _leave(self, worker: Alive) -> None:
         worker.status = LEFT
@@ -348,7 +365,8 @@ class TaskChecks:
     def _enrolled(self, command: w.EnrolWorker, value: w.WorkerRegistered) -> None:
         for other in self.workers.values():
             if other.name == command.name and other.status == ALIVE:
-                self._leave(other)
+                self.history.count("replaced workers")
+                self._die(other)
         if value.worker_id in self.workers:
             self._world.problem(f"ID worker {value.worker_id} was given twice")
         now_ms = self.shadows.now_ms

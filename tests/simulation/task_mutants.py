@@ -45,6 +45,7 @@ TASK_MUTANTS: dict[str, Mutant] = {
         _one("max_lost", 6),
         _one("released_uncounted", 1),
         _one("lost_uncounted", 4),
+        _scene("replaced_counted", task_scenes.quick_supervisor),
         _scene("retry_history", task_scenes.tried_again),
         _one("cancel_waits", 1),
         _one("seeded_ids", 1),

@@ -197,6 +197,24 @@ def frozen_worker(seed: int = 1) -> list[str]:
         return ([] if again.code == "lease_lost" else [f"LATE-REPORT: {again.reply}"]) + stage.problems()
 
 
+def quick_supervisor(seed: int = 1) -> list[str]:
+    """A task kills its worker, which a supervisor starts again at once under its name, until the task is poison."""
+    with TaskStage(seed) as stage:
+        (poison,), _ = stage.submit(max_lost=3), stage.submit()
+        for _ in range(3):
+            worker = stage.register("w", dead_after_ms=20_000)
+            stage.claimed(worker)
+            stage.tasks.lives[worker].over = True
+        last = stage.register("w", dead_after_ms=20_000)
+        mine = stage.claimed(last)
+        stage.must(stage.leader(), e.CompleteTask(id=mine.id, lease=mine.lease.token))
+        info = stage.node(stage.leader()).machine.query(k.GetTask(id=poison))
+        assert isinstance(info, k.TaskInfo)
+        told = (info.status, info.reason, [one.outcome for one in info.history])
+        right = told == ("FAILED", "POISON", ["lost"] * 3)
+        return ([] if right else [f"POISON: after three lives that it ended a task is {told}"]) + stage.problems()
+
+
 def hung_up(seed: int = 1) -> list[str]:
     """A worker waits for a task and goes away; whoever is left gets the task."""
     found: list[str] = []
@@ -343,6 +361,7 @@ TASK_SCENES: dict[str, Scene] = {
         silent_night,
         changed_leader,
         frozen_worker,
+        quick_supervisor,
         hung_up,
         beat_before_claim,
         lost_answer,

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from quorl.cluster.machine import claiming, due, ids, moves, receipts, settling, tasks, workers
+from quorl.cluster.machine import claiming, due, ids, moves, receipts, schema, settling, tasks, workers
 from quorl.cluster.machine.books import Queue, Worker
 from quorl.cluster.machine.events import TaskChanged
 from quorl.cluster.machine.machine import Machine
@@ -186,6 +186,12 @@ def dead_let_go(setter: Setter) -> None:
     """The leases of a worker that is not alive any more stay with it."""
     careful = workers.give_back
     setter(workers, "give_back", lambda state, worker, _most: careful(state, worker, 0))
+
+
+def replaced_counted(setter: Setter) -> None:
+    """A worker whose place the next life under its name takes has left, and its leases go back uncounted."""
+    careful = workers.retire
+    setter(workers, "_replaced", lambda state, worker: careful(state, worker, schema.LEFT, limits.DUE_TASKS_PER_ENTRY))
 
 
 def silence_noticed(setter: Setter) -> None:
@@ -395,6 +401,7 @@ _TABLE: list[Switch] = [
     max_lost,
     released_uncounted,
     lost_uncounted,
+    replaced_counted,
     retry_history,
     cancel_waits,
     seeded_ids,

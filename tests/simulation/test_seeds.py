@@ -48,7 +48,7 @@ def test_no_promise_is_broken_under_faults(chunk: int) -> None:
     assert tally["leases"] > 20 * tasks
     assert tally["success"] > 5 * tasks
     assert tally["looks at tasks"] > 20 * tasks
-    for rare in ("failed", "dead workers", "lost leases", "freezes", "crashes"):
+    for rare in ("failed", "dead workers", "replaced workers", "lost leases", "freezes", "crashes"):
         assert tally[rare] > 0, rare
     assert sum(v.leaders for v in verdicts) > 2 * FRESH_PER_CHUNK
     assert sum(v.snapshots for v in verdicts) > 0

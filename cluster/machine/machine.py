@@ -30,6 +30,7 @@ from quorl.cluster.machine import (
     schema,
     settling,
     submitting,
+    task_batches,
     task_queries,
     tasks,
     topics,
@@ -46,6 +47,7 @@ from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.batches import ChangeTasks
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
 from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
@@ -330,6 +332,8 @@ class Machine:
                 return settling.release(state, command)
             case c.Hold():
                 return settling.hold(state, command)
+            case ChangeTasks():
+                return task_batches.change(state, command)
             case k.CancelTask():
                 return tasks.cancel(state, command)
             case k.RetryTask():

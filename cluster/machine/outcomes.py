@@ -17,6 +17,7 @@ from quorl.cluster.protocol import system as s
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.batches import ChangeTasks, TasksChanged
 from quorl.cluster.protocol.grammar import Rejection, Reply
 from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
 
@@ -63,6 +64,7 @@ _REPLIES: dict[type[msgspec.Struct], type[Reply]] = {
     q.PatchQueue: q.QueueInfo,
     q.DeleteQueue: q.QueueDeleted,
     q.PurgeQueue: q.Purged,
+    ChangeTasks: TasksChanged,
     b.SubmitBatch: b.Submitted,
     k.CancelTask: k.Cancelled,
     k.RetryTask: k.TaskStatus,

@@ -80,7 +80,7 @@ class Weighing:
                 self.workers[command.worker_id] = None
                 reports = (command.complete, command.fail, command.release, command.progress)
                 self.rows += sum(_length(one) for one in reports)
-            case "purge_queue":
+            case "purge_queue" | "change_tasks":
                 self.rows += limits.PURGED_TASKS_PER_COMMAND
             case _:
                 self.rows += 1

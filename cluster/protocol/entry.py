@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from quorl.cluster.protocol.batches import ChangeTasks
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.leases import Claim, Complete, FailTask, Hold, ReleaseTask, Settle
 from quorl.cluster.protocol.queues import DeleteQueue, PatchQueue, PurgeQueue, SetQueue
@@ -38,6 +39,7 @@ AnyCommand = (
     | PatchQueue
     | DeleteQueue
     | PurgeQueue
+    | ChangeTasks
     | SubmitBatch
     | CancelTask
     | RetryTask

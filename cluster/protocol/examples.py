@@ -26,6 +26,7 @@ IN_QUERY: dict[str, dict[str, Any]] = {
 """Parameters that a call cannot do without, by the name of the operation."""
 
 BODIES: dict[str, dict[str, Any]] = {
+    "change_tasks": {"action": "retry", "queue": "default", "dry_run": True},
     "create_topic": {"name": "invoices"},
     "register_producer": {"name": "shop"},
     "register_consumer": {"name": "billing", "start": "earliest"},

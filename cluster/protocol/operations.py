@@ -6,6 +6,7 @@ operation: a message, a row here, and a ``case`` in the machine.
 
 from __future__ import annotations
 
+from quorl.cluster.protocol import batches as a
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol import queues as q
@@ -58,6 +59,7 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(q.PurgeQueue, q.Purged, "POST", _Q + "/purges", q.QueueNotFound),
     operation(b.Submit, b.Submitted, "POST", _Q + "/tasks", k.TaskExists, q.QueueSealed, q.QueueFull, status=201),
     operation(k.ListTasks, k.TaskList, "GET", "/v1/tasks", q.QueueNotFound, consistency="local"),
+    operation(a.ChangeTasks, a.TasksChanged, "POST", "/v1/tasks/batch", q.QueueNotFound),
     operation(k.GetTask, k.TaskInfo, "GET", _K, k.TaskNotFound),
     operation(k.GetResult, k.TaskResult, "GET", _K + "/result", k.TaskNotFound),
     operation(k.GetTaskEvents, k.TaskEvents, "GET", _K + "/events", k.TaskNotFound),

@@ -12,6 +12,7 @@ import pytest
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine.dump import dump
 from quorl.cluster.machine.machine import Applied
+from quorl.cluster.protocol import batches as b
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import queues as q
@@ -89,6 +90,8 @@ TASK_VICTIMS: list[Command[Any]] = [
     q.PurgeQueue(queue="q", states=("QUEUED", "FAILED")),
     s.Submit(queue="q", tasks=[new(id="x"), new(), new(key="k")]),
     s.Submit(queue="new", tasks=[new(), new()]),
+    b.ChangeTasks(action="cancel", ids=("waits", "held", "unheard", "waits too")),
+    b.ChangeTasks(action="forget", queue="r"),
     k.CancelTask(id="held"),
     k.CancelTask(id="waits"),
     k.RetryTask(id="failed"),

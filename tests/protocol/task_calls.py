@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quorl.cluster.protocol import batches as a
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
@@ -50,6 +51,13 @@ GOOD_OF_TASKS: list[tuple[str, str, bytes, Request[Any]]] = [
         q.PatchQueue(queue="q", backoff=BACKOFF),
     ),
     ("DELETE", "/v1/queues/q", b"", q.DeleteQueue(queue="q")),
+    ("POST", "/v1/tasks/batch", b'{"action":"cancel","ids":["a","b"]}', a.ChangeTasks(action="cancel", ids=("a", "b"))),
+    (
+        "POST",
+        "/v1/tasks/batch?dry_run=true",
+        b'{"action":"retry","queue":"q","name":"n","after":7}',
+        a.ChangeTasks(action="retry", queue="q", name="n", after=7, dry_run=True),
+    ),
     ("POST", "/v1/queues/q/purges", b"", q.PurgeQueue(queue="q")),
     (
         "POST",

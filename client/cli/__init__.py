@@ -1,30 +1,77 @@
 """The ``quorl`` command.
 
 Data goes to stdout, talk to stderr; ``--json`` gives every answer with the names of the API; the exit codes are a contract
-(``common.Exit``). Only click is imported until a command needs more.
+(``common.Exit``). Only click is imported until a command needs more, and of the commands only the one that is asked for.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import importlib
+from collections.abc import Iterator, MutableMapping, Sequence
 
 import click
+from typing_extensions import override
 
-from quorl.client.cli.cluster import cluster
 from quorl.client.cli.common import Quorl, common_options
-from quorl.client.cli.dead import dead
-from quorl.client.cli.info import errors, version
-from quorl.client.cli.monitor import monitor
-from quorl.client.cli.node import node
-from quorl.client.cli.queue import queue
-from quorl.client.cli.task import task
-from quorl.client.cli.topic import topic
-from quorl.client.cli.worker import worker
 
 __all__ = ["cli", "main"]
 
 
-@click.group(cls=Quorl, context_settings={"help_option_names": ["-h", "--help"]})
+class Commands(MutableMapping[str, click.Command]):
+    """The commands by name; a module is imported when its command is looked up."""
+
+    def __init__(self, homes: dict[str, str]) -> None:
+        self._homes = homes
+        self._found: dict[str, click.Command] = {}
+
+    @override
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._found:
+            module, _, attribute = self._homes[name].partition(":")
+            found = getattr(importlib.import_module(f"{__name__}.{module}"), attribute or name)
+            assert isinstance(found, click.Command)
+            self._found[name] = found
+        return self._found[name]
+
+    @override
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._homes[name] = ""
+        self._found[name] = command
+
+    @override
+    def __delitem__(self, name: str) -> None:
+        del self._homes[name]
+        self._found.pop(name, None)
+
+    @override
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._homes)
+
+    @override
+    def __len__(self) -> int:
+        return len(self._homes)
+
+
+COMMANDS = {
+    "api": "api",
+    "cheat": "cheat",
+    "cluster": "cluster",
+    "completion": "completion",
+    "context": "contexts:context_group",
+    "dead": "dead",
+    "errors": "info",
+    "monitor": "monitor",
+    "node": "node",
+    "queue": "queue",
+    "task": "task",
+    "topic": "topic",
+    "version": "info",
+    "worker": "worker",
+}
+"""Each with the module that it is in, and its name there if it is another one."""
+
+
+@click.group(cls=Quorl, commands=Commands(COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
 @common_options
 def cli() -> None:
     """Topics and tasks on a replicated log: work with a cluster of quorl nodes.
@@ -33,10 +80,6 @@ def cli() -> None:
     Exit codes: 0 ok · 1 failed · 2 usage or config · 3 not found · 4 conflict ·
     5 cluster unavailable · 6 time-out or outcome unknown · 7 not allowed
     """  # noqa: D301 - click's mark against rewrapping
-
-
-for command in (cluster, topic, task, queue, dead, worker, monitor, node, errors, version):
-    cli.add_command(command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

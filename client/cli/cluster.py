@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 import click
 
 from quorl.client.cli import output
-from quorl.client.cli.common import Exit, Settings, common_options
+from quorl.client.cli.common import Exit, Settings, common_options, list_options
+from quorl.client.cli.times import span
 
 if TYPE_CHECKING:
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
@@ -19,7 +20,7 @@ def cluster() -> None:
 
 
 @cluster.command()
-@common_options
+@list_options
 def status(settings: Settings) -> None:
     """Print the members with their roles and lags. Ends with 5 when there is no quorum."""
     with settings.client() as client:
@@ -27,7 +28,8 @@ def status(settings: Settings) -> None:
     if settings.as_json:
         output.emit(info)
     else:
-        click.echo(_headline(info))
+        if settings.for_people:
+            click.echo(_headline(info))
         columns = ("NODE", "ROLE", "STATE", "HTTP", "SEQUENCE", "LAG", "SEEN")
         output.table(columns, [_row(info, member) for member in info.members], numbers=("SEQUENCE", "LAG", "SEEN"))
         spare = sum(member.state == "ok" for member in info.members) - info.quorum
@@ -84,7 +86,7 @@ def _row(info: ClusterInfo, member: MemberInfo) -> tuple[object, ...]:
         "LEADER" if member.name == info.leader else member.role,
         member.state.upper() if member.state == "unreachable" else member.state.replace("_", " "),
         member.http,
-        "–" if member.sequence is None else member.sequence,
-        "–" if member.lag is None else member.lag,
-        output.ago(member.seen_ms_ago),
+        output.NOTHING if member.sequence is None else member.sequence,
+        output.NOTHING if member.lag is None else member.lag,
+        span(member.seen_ms_ago),
     )

@@ -21,9 +21,12 @@ from quorl.client.cli.hints import HINTS
 
 if TYPE_CHECKING:
     from quorl.client.errors import QuorlError
-    from quorl.client.sync import Client
+    from quorl.client.sync import Client, HttpTransport
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+FORMS = ("table", "wide", "json", "ndjson", "csv", "name")
+WATCH_S = 2.0
 
 
 class Exit(enum.IntEnum):
@@ -44,18 +47,58 @@ class Settings:
     """The options that every command takes, wherever they stand on the line."""
 
     server: str | None = None
-    as_json: bool = False
+    context: str | None = None
+    form: str = "table"
+    headers: bool = True
+    color: bool = True
     quiet: bool = False
+    verbose: bool = False
     timeout_s: float = 10.0
+
+    @property
+    def as_json(self) -> bool:
+        """Whether programs are to read the answer as JSON."""
+        return self.form in {"json", "ndjson"}
+
+    @property
+    def for_people(self) -> bool:
+        """Whether there is room for words beside the data."""
+        return self.form in {"table", "wide"}
+
+    def servers(self) -> str | None:
+        """Return the nodes to ask: by option, else by environment, else those of the context in use; None: nobody said."""
+        if self.server is not None:
+            return self.server
+        if self.context is None and (named := os.environ.get("QUORL_SERVER")):
+            return named
+        from quorl.client.cli.contexts import chosen
+
+        return chosen(self.context)
 
     def client(self) -> Client:
         """Open a client; connects when it is first used."""
         from quorl.client.sync import Client
 
+        return Client(self.nodes(), timeout_s=self.timeout_s, transport=self.transport())
+
+    def nodes(self) -> tuple[str, ...]:
+        """Return the addresses of the nodes to ask, those of this machine if nobody said."""
+        from quorl.client.route import SERVERS_DEFAULT, read_servers
+
         try:
-            return Client(self.server, timeout_s=self.timeout_s)
+            return read_servers(self.servers() or SERVERS_DEFAULT)
         except ValueError as error:
-            raise click.UsageError(f"{error} (from --server or QUORL_SERVER)") from None
+            raise click.UsageError(f"{error} (from --server, QUORL_SERVER or a context)") from None
+
+    def transport(self) -> HttpTransport:
+        """Return what carries calls, and tells of each if that is wanted."""
+        if self.verbose:
+            from quorl.client.cli.verbose import Telling
+
+            return Telling()
+        from quorl.client.sync import HttpTransport
+
+        return HttpTransport()
 
     def say(self, text: str) -> None:
         """Talk to whoever watches."""
@@ -63,40 +106,90 @@ class Settings:
             click.echo(text, err=True)
 
 
+def current() -> Settings:
+    """Return the settings of the command that runs."""
+    context = click.get_current_context(silent=True)
+    return Settings() if context is None else context.ensure_object(Settings)
+
+
+# -- options -------------------------------------------------------------------------------------------------------
 def common_options(command: F) -> F:
     """Give a command the options of every command, and itself the ``Settings`` if it takes them."""
-    return _with_options(command, "-q", "--quiet")
+    return _with_options(command, quiet="-q")
 
 
 def options_beside_queue(command: F) -> F:
     """The same for a command in which ``-q`` names a queue."""
-    return _with_options(command, "--quiet")
+    return _with_options(command)
 
 
-def _with_options(command: F, *quiet_names: str) -> F:
+def list_options(command: F) -> F:
+    """The same for a command that prints a table, which can be had in every form, and again and again."""
+    return _with_options(command, quiet="-q", lists=True, watched=True)
+
+
+def list_options_beside_queue(command: F) -> F:
+    """The same for one in which ``-q`` names a queue."""
+    return _with_options(command, lists=True, watched=True)
+
+
+def look_options(command: F) -> F:
+    """The same for a command that describes one thing, which can be looked at again and again."""
+    return _with_options(command, quiet="-q", watched=True)
+
+
+def _with_options(command: F, *, quiet: str | None = None, lists: bool = False, watched: bool = False) -> F:
     @functools.wraps(command)
-    def wrapped(
-        *arguments: Any, server: str | None, as_json: bool, quiet: bool, timeout_s: float | None, **options: Any
-    ) -> Any:
+    def wrapped(*arguments: Any, **options: Any) -> Any:
         context = click.get_current_context()
         settings = context.ensure_object(Settings)
-        settings.server = server or settings.server
-        settings.as_json |= as_json
-        settings.quiet |= quiet
-        settings.timeout_s = settings.timeout_s if timeout_s is None else timeout_s
+        watch = options.pop("watch", None)
+        _take(settings, options)
         if isinstance(context.command, click.Group):
             return command(*arguments, **options)
-        return command(settings, *arguments, **options)
+        if settings.form in {"csv", "name"} and not lists:
+            raise click.UsageError(f"-o {settings.form} is for lists, and this is none: -o json")
+        run = functools.partial(command, settings, *arguments, **options)
+        if watch is None:
+            return run()
+        from quorl.client.cli.watching import again_and_again
+
+        return again_and_again(settings, run, watch)
 
     seconds = click.FloatRange(min=0, min_open=True)
-    for option in (
-        click.option(*quiet_names, "quiet", is_flag=True, help="Print data only, no talk."),
-        click.option("--timeout", "timeout_s", type=seconds, metavar="SECONDS", help="For each call; 10 by default."),
-        click.option("--json", "as_json", is_flag=True, help="Print JSON with the names of the API."),
+    options = [
         click.option("-s", "--server", metavar="URL[,URL]", help="Nodes to ask; QUORL_SERVER by default."),
-    ):
+        click.option("--context", metavar="NAME", help="A cluster of `quorl context ls`; QUORL_CONTEXT by default."),
+        click.option("-o", "--output", "form", type=click.Choice(FORMS), help="How to print it; a table by default."),
+        click.option("--json", "as_json", is_flag=True, help="The same as -o json: the names of the API."),
+        click.option("--no-headers", is_flag=True, help="Tables and CSV without their first line."),
+        click.option("--no-color", is_flag=True, help="As with NO_COLOR in the environment."),
+        click.option("--timeout", "timeout_s", type=seconds, metavar="SECONDS", help="For each call; 10 by default."),
+        click.option(*filter(None, (quiet, "--quiet")), "quiet", is_flag=True, help="Print data only, no talk."),
+        click.option("-v", "--verbose", is_flag=True, help="Show the HTTP calls on stderr."),
+    ]
+    if watched:
+        every = {"is_flag": False, "flag_value": WATCH_S, "type": click.FloatRange(min=0.1)}
+        about = f"Again and again until Ctrl-C, every {WATCH_S:g} s by default."
+        options.insert(0, click.option("--watch", **every, metavar="[SECONDS]", help=about))  # type: ignore[arg-type]
+    for option in reversed(options):
         wrapped = option(wrapped)
     return wrapped  # type: ignore[return-value]
+
+
+def _take(settings: Settings, options: dict[str, Any]) -> None:
+    """Move what every command takes from the options of one into the settings."""
+    server, context, timeout_s = options.pop("server"), options.pop("context"), options.pop("timeout_s")
+    form = "json" if options.pop("as_json") else None
+    form = options.pop("form") or form
+    if server is not None or context is not None:
+        settings.server, settings.context = server, context
+    settings.form = form or settings.form
+    settings.timeout_s = settings.timeout_s if timeout_s is None else timeout_s
+    settings.headers &= not options.pop("no_headers")
+    settings.color &= not options.pop("no_color")
+    settings.quiet |= options.pop("quiet")
+    settings.verbose |= options.pop("verbose")
 
 
 class Quorl(click.Group):
@@ -132,6 +225,7 @@ def _forget_stdout() -> None:
         pass  # not a real file: a test's
 
 
+# -- errors --------------------------------------------------------------------------------------------------------
 def exit_code(error: QuorlError) -> Exit:
     """Return the exit code that an error means."""
     from quorl.client.errors import Invalid, OutcomeUnknown, Rejected, Unavailable
@@ -142,8 +236,13 @@ def exit_code(error: QuorlError) -> Exit:
         return Exit.UNKNOWN
     if isinstance(error, Invalid):
         return Exit.USAGE
+    return status_exit(error.status) if isinstance(error, Rejected) else Exit.FAILED
+
+
+def status_exit(status: int) -> Exit:
+    """Return the exit code that a refusal with this HTTP status means."""
     by_status = {401: Exit.NOT_ALLOWED, 403: Exit.NOT_ALLOWED, 404: Exit.NOT_FOUND, 409: Exit.CONFLICT}
-    return by_status.get(error.status, Exit.FAILED) if isinstance(error, Rejected) else Exit.FAILED
+    return by_status.get(status, Exit.FAILED)
 
 
 def tell(error: QuorlError, settings: Settings) -> None:
@@ -158,8 +257,13 @@ def tell(error: QuorlError, settings: Settings) -> None:
         about = {"code": error.code, "title": what, "detail": why, "hint": hint, "request_id": error.request_id}
         click.echo(json.dumps({"error": about}, ensure_ascii=False), err=True)
         return
-    for word, text in (("error", f"{error.code}: {what}"), ("why", why), ("try", hint)):
-        click.echo(f"{word:<6} {text}", err=True)
+    three_lines("error", f"{error.code}: {what}", why, hint)
+
+
+def three_lines(word: str, what: str, why: str, hint: str) -> None:
+    """Print what, why and what to do on stderr."""
+    for first, text in ((word, what), ("why", why), ("try", hint)):
+        click.echo(f"{first:<6} {text}", err=True)
 
 
 def _hint(error: QuorlError) -> str:
@@ -172,9 +276,8 @@ def _hint(error: QuorlError) -> str:
 
 def fail(code: Exit, error: str, why: str, hint: str) -> NoReturn:
     """End a command with an error of its own."""
-    if click.get_current_context().ensure_object(Settings).as_json:
+    if current().as_json:
         click.echo(json.dumps({"error": {"title": error, "detail": why, "hint": hint}}, ensure_ascii=False), err=True)
-        click.get_current_context().exit(code)
-    for word, text in (("error", error), ("why", why), ("try", hint)):
-        click.echo(f"{word:<6} {text}", err=True)
+    else:
+        three_lines("error", error, why, hint)
     click.get_current_context().exit(code)

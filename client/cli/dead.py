@@ -11,7 +11,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.asking import confirm, each, pages
-from quorl.client.cli.common import Settings, options_beside_queue
+from quorl.client.cli.common import Settings, list_options_beside_queue, options_beside_queue
 from quorl.client.cli.queue import purged
 from quorl.client.cli.telling import short_call, tries
 from quorl.client.cli.times import moment
@@ -91,7 +91,7 @@ def group_of(one: k.TaskSummary) -> str:
 @_filters
 @click.option("-n", "--max", "count", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
 @click.option("--all", "everything", is_flag=True, help="However many there are.")
-@options_beside_queue
+@list_options_beside_queue
 def ls(
     settings: Settings, queue: str | None, name: str | None, error: str | None, count: int, everything: bool
 ) -> None:
@@ -123,7 +123,7 @@ def ls(
 
 @dead.command()
 @_filters
-@options_beside_queue
+@list_options_beside_queue
 def errors(settings: Settings, queue: str | None, name: str | None, error: str | None) -> None:
     """Count the tasks that are FAILED by task name and error, numbers and names in its text aside."""
     groups: dict[str, dict[str, Any]] = {}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from quorl.client.cli.common import Exit, Settings, common_options, fail
+from quorl.client.cli.common import Exit, Settings, common_options, fail, list_options
 from quorl.client.cli.hints import HINTS
 
 
@@ -23,7 +23,7 @@ def version(settings: Settings) -> None:
 
 @click.command()
 @click.argument("code", required=False)
-@common_options
+@list_options
 def errors(settings: Settings, code: str | None) -> None:
     """Explain an error CODE, or list all of them."""
     from quorl.client.cli import output

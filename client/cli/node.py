@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import importlib
 import json
-import os
 import re
 
 import click
@@ -53,7 +52,7 @@ def status(settings: Settings, ready: bool) -> None:
     import urllib.error
     import urllib.request
 
-    url = (settings.server or os.environ.get("QUORL_SERVER") or _HERE).partition(",")[0].strip().rstrip("/")
+    url = (settings.servers() or _HERE).partition(",")[0].strip().rstrip("/")
     target = (url if "://" in url else f"http://{url}") + "/readyz?verbose"
     try:
         with urllib.request.urlopen(target, timeout=settings.timeout_s) as answer:  # noqa: S310 - the user's own URL

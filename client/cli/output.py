@@ -1,7 +1,7 @@
-"""Printing data: tables for people, JSON for programs.
+"""Printing data: tables for people, JSON, CSV and names for programs.
 
-On a terminal tables are drawn by rich; elsewhere they are plain text with full values, because whoever reads a pipe wants
-all of it. Names come from anybody, so control characters are shown and never sent to a terminal; the values of messages
+On a terminal tables are drawn by rich, which leaves out what matters least if there is no room; elsewhere they are plain
+text with full values, because whoever reads a pipe wants all of it. Names come from anybody, so control characters are shown and never sent to a terminal; the values of messages
 go out as they are.
 """
 
@@ -11,9 +11,11 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, Self, TypeAlias
 
 import click
+
+from quorl.client.cli.common import current
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -24,6 +26,44 @@ GAP = "  "
 COLUMN_CHARS = 8
 ID_CHARS = 36
 """What stands first is copied, and stays in one piece up to this length while the terminal has room for it."""
+
+
+STYLES = {
+    "LEADER": "bold",
+    "ok": "green",
+    "ALIVE": "green",
+    "SUCCESS": "green",
+    "paused": "yellow",
+    "sealed": "yellow",
+    "RETRY": "yellow",
+    "catching up": "yellow",
+    "NO WORKERS": "bold red",
+    "FULL": "bold red",
+    "UNREACHABLE": "bold red",
+    "DEAD": "bold red",
+    "FAILED": "red",
+    "WARN": "yellow",
+    "CRIT": "bold red",
+    "UNKNOWN": "yellow",
+}
+"""By what a cell says."""
+
+
+class Cell(str):
+    """What people read in a table, and beside it what programs get in CSV: a plain number, seconds, the whole text."""
+
+    __slots__ = ("raw",)
+
+    raw: object
+
+    def __new__(cls, text: str, raw: object) -> Self:
+        """Join the two."""
+        cell = super().__new__(cls, text)
+        cell.raw = raw
+        return cell
+
+
+NOTHING = Cell("–", "")
 
 
 def is_terminal() -> bool:
@@ -37,12 +77,30 @@ def clean(text: object) -> str:
 
 
 def table(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], *, numbers: Sequence[str] = (), headed: bool = True
+    columns: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    *,
+    numbers: Sequence[str] = (),
+    spare: Sequence[str] = (),
+    headed: bool = True,
 ) -> None:
-    """Print a table; the columns named in ``numbers`` stand to the right. ``headed``: with their names."""
+    """Print a table; the columns named in ``numbers`` stand to the right.
+
+    ``spare``: columns that a terminal without room for all does without, in this order. ``headed``: with their names.
+    """
+    settings = current()
+    headed = headed and settings.headers
+    if settings.form == "csv":
+        _comma_separated(columns, rows, headed=headed)
+        return
+    if settings.form == "name":
+        write_lines([clean(row[0]).encode() for row in rows])
+        return
     lines = [[clean(cell) for cell in row] for row in rows]
     if is_terminal():
-        _draw(columns, lines, numbers)
+        if settings.form != "wide":
+            columns, lines = _fitted(columns, lines, spare)
+        _draw(columns, lines, numbers, headed=headed)
         return
     widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
     for line in [list(columns), *lines] if headed else lines:
@@ -53,24 +111,57 @@ def table(
         click.echo(GAP.join(cells).rstrip())
 
 
-def _draw(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str]) -> None:
+def _comma_separated(columns: Sequence[str], rows: Sequence[Sequence[object]], *, headed: bool) -> None:
+    import csv
+    import io
+
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    if headed:
+        writer.writerow(columns)
+    for row in rows:
+        raw = ["" if cell == NOTHING else getattr(cell, "raw", cell) for cell in row]
+        writer.writerow([clean(cell) if isinstance(cell, str) else cell for cell in raw])
+    sys.stdout.write(text.getvalue())
+
+
+def _fitted(
+    columns: Sequence[str], lines: list[list[str]], spare: Sequence[str]
+) -> tuple[Sequence[str], list[list[str]]]:
+    """Leave out columns that matter least until the table fits, or none is left to leave out."""
+    room = shutil.get_terminal_size().columns
+    widths = {
+        name: max(map(len, cells)) + len(GAP)
+        for name, cells in zip(columns, zip(columns, *lines, strict=True), strict=True)
+    }
+    for name in spare:
+        if sum(widths.values()) - len(GAP) <= room:
+            break
+        del widths[name]
+    places = [place for place, name in enumerate(columns) if name in widths]
+    return [columns[place] for place in places], [[line[place] for place in places] for line in lines]
+
+
+def _draw(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str], *, headed: bool = True) -> None:
     from rich.console import Console
 
-    Console().print(_drawn(columns, lines, numbers))
+    console = Console(no_color=None if current().color else True, highlight=False)
+    console.print(drawn(columns, lines, numbers, headed=headed))
 
 
-def _drawn(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str]) -> RichTable:
+def drawn(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str], *, headed: bool = True) -> RichTable:
+    """Return a table as rich draws it; the cells are clean already."""
     from rich.table import Table
     from rich.text import Text
 
-    drawn = Table(box=None, pad_edge=False, header_style="bold")
+    drawn = Table(box=None, pad_edge=False, header_style="bold", show_header=headed)
     room = shutil.get_terminal_size().columns - COLUMN_CHARS * (len(columns) - 1)
     for place, name in enumerate(columns):
         longest = max((len(line[place]) for line in lines), default=0)
         whole = place == 0 and longest <= min(ID_CHARS, room)
         drawn.add_column(name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=whole)
     for line in lines:
-        drawn.add_row(*[Text(cell) for cell in line])
+        drawn.add_row(*[Text(cell, style=STYLES.get(cell, "")) for cell in line])
     return drawn
 
 
@@ -92,16 +183,17 @@ def screen(*, live: bool) -> Iterator[Show]:
     with Live(auto_refresh=False) as drawing:
 
         def show(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-            drawing.update(_drawn(columns, [[clean(cell) for cell in row] for row in rows], ()), refresh=True)
+            drawing.update(drawn(columns, [[clean(cell) for cell in row] for row in rows], ()), refresh=True)
 
         yield show
 
 
 def emit(value: Any) -> None:
-    """Print one value as a line of JSON."""
+    """Print one value as a line of JSON, or with ``-o ndjson`` a list as a line for each item."""
     import msgspec
 
-    write_lines([msgspec.json.encode(value)])
+    items = value if isinstance(value, list) and current().form == "ndjson" else [value]
+    write_lines([msgspec.json.encode(item) for item in items])
 
 
 def write_lines(lines: Sequence[bytes]) -> None:
@@ -112,9 +204,14 @@ def write_lines(lines: Sequence[bytes]) -> None:
     out.flush()
 
 
-def grouped(number: int) -> str:
+def grouped(number: int) -> Cell:
     """Return a number as people read it: 49 999."""
-    return f"{number:,}".replace(",", " ")
+    return Cell(f"{number:,}".replace(",", " "), number)
+
+
+def rate(per_s: float | None) -> Cell:
+    """Return a rate with one decimal; None: it is not known."""
+    return NOTHING if per_s is None else Cell(f"{per_s:,.1f}".replace(",", " "), per_s)
 
 
 def counted(number: int, thing: str) -> str:
@@ -128,10 +225,3 @@ def rounded(number: float) -> str:
         return f"{number:.3g}"
     scale = 10 ** (len(str(int(number))) - 3)
     return grouped(round(number / scale) * scale)
-
-
-def ago(ms: int | None) -> str:
-    """Return an age."""
-    if ms is None:
-        return "–"
-    return f"{ms} ms" if ms < 1000 else f"{ms / 1000:.1f} s" if ms < 120_000 else f"{ms // 60_000} min"

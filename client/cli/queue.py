@@ -8,7 +8,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.asking import confirm, each
-from quorl.client.cli.common import Settings, common_options
+from quorl.client.cli.common import Settings, common_options, list_options, look_options
 from quorl.client.cli.options import BackoffSpec, backoff_text
 from quorl.client.cli.times import Duration, span
 
@@ -31,7 +31,7 @@ def queue() -> None:
 # -- looking -------------------------------------------------------------------------------------------------------
 @queue.command()
 @click.argument("prefix", default="")
-@common_options
+@list_options
 def ls(settings: Settings, prefix: str) -> None:
     """List queues with what is in them, or those whose name begins with PREFIX."""
     with settings.client() as client:
@@ -69,7 +69,7 @@ def _waiting(info: q.QueueInfo) -> int:
 
 @queue.command()
 @click.argument("name")
-@common_options
+@look_options
 def show(settings: Settings, name: str) -> None:
     """Describe a queue: what is in it, its configuration, and who serves it."""
     with settings.client() as client:

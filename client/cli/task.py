@@ -9,7 +9,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.asking import each, pages
-from quorl.client.cli.common import Exit, Settings, common_options, options_beside_queue
+from quorl.client.cli.common import Exit, Settings, common_options, list_options_beside_queue, look_options
 from quorl.client.cli.hints import REASONS
 from quorl.client.cli.importing import import_
 from quorl.client.cli.submit import submit
@@ -40,7 +40,7 @@ task.add_command(import_)
 @click.option("--oldest", is_flag=True, help="The oldest first, not the newest.")
 @click.option("-n", "--max", "count", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
 @click.option("--all", "everything", is_flag=True, help="However many there are.")
-@options_beside_queue
+@list_options_beside_queue
 def ls(
     settings: Settings,
     queue: str | None,
@@ -88,7 +88,7 @@ def _row(one: k.TaskSummary) -> tuple[object, ...]:
 # -- one task ------------------------------------------------------------------------------------------------------
 @task.command()
 @click.argument("task_id", metavar="ID")
-@common_options
+@look_options
 def show(settings: Settings, task_id: str) -> None:
     """Describe a task: every attempt, the last traceback, and what can be done next."""
     with settings.client() as client:

@@ -57,7 +57,7 @@ def short_call(name: str, args: msgspec.Raw) -> str:
     """Return a call as it fits into a table."""
     text = output.clean(call_text(name, args))
     if output.is_terminal() and len(text) > CALL_CHARS_MAX:
-        return text[: CALL_CHARS_MAX - 1] + "…"
+        return output.Cell(text[: CALL_CHARS_MAX - 1] + "…", text)
     return text
 
 

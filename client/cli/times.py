@@ -68,17 +68,19 @@ def ms_between(earlier: str | None, later: str | None) -> int | None:
     return max(0, round(span.total_seconds() * 1000))
 
 
-def moment(at: str | None) -> str:
+def moment(at: str | None) -> output.Cell:
     """Return a moment of an answer as a table shows it: in short on a terminal, as it is elsewhere."""
     if at is None:
-        return "–"
-    return f"{at[5:10]} {at[11:19]}Z" if output.is_terminal() else at
+        return output.NOTHING
+    return output.Cell(f"{at[5:10]} {at[11:19]}Z" if output.is_terminal() else at, at)
 
 
-def span(ms: int | None) -> str:
-    """Return how long something took: 14 ms, 1.3 s, 9m 44s, 3h 12m, 2d 5h."""
-    if ms is None:
-        return "–"
+def span(ms: int | None) -> output.Cell:
+    """Return how long something took: 14 ms, 1.3 s, 9m 44s, 3h 12m, 2d 5h. In CSV it is seconds."""
+    return output.NOTHING if ms is None else output.Cell(_span(ms), ms / 1000)
+
+
+def _span(ms: int) -> str:
     if ms < 1_000:
         return f"{ms} ms"
     if ms < 60_000:

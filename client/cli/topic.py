@@ -6,7 +6,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.asking import confirm
-from quorl.client.cli.common import Settings, common_options
+from quorl.client.cli.common import Settings, common_options, list_options, look_options
 from quorl.client.cli.produce import produce
 from quorl.client.cli.read import consume, tail
 
@@ -39,7 +39,7 @@ def create(settings: Settings, name: str, partitions: int, if_absent: bool) -> N
 
 @topic.command()
 @click.argument("prefix", default="")
-@common_options
+@list_options
 def ls(settings: Settings, prefix: str) -> None:
     """List topics, or those whose name begins with PREFIX."""
     with settings.client() as client:
@@ -56,7 +56,7 @@ def ls(settings: Settings, prefix: str) -> None:
 
 @topic.command()
 @click.argument("name")
-@common_options
+@look_options
 def show(settings: Settings, name: str) -> None:
     """Describe a topic: its partitions and its consumers."""
     from quorl.cluster.protocol import limits

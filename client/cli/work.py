@@ -94,7 +94,7 @@ def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int,
         worker = Worker(
             source,
             queues,
-            servers=settings.server,
+            servers=settings.servers(),
             crash_between=crash_between or None,
             write=None if settings.quiet else to_stderr,
             **options,

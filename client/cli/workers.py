@@ -8,7 +8,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.asking import each, pages
-from quorl.client.cli.common import Exit, Settings, common_options, fail, options_beside_queue
+from quorl.client.cli.common import Exit, Settings, common_options, fail, list_options_beside_queue, look_options
 from quorl.client.cli.times import ms_between, span
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _workers = click.argument("workers", metavar="WORKER...", nargs=-1, required=Tru
 @click.command()
 @click.option("-q", "--queue", metavar="QUEUE", help="Only those that serve it.")
 @click.option("--status", type=click.Choice(["ALIVE", "DEAD", "LEFT"], case_sensitive=False), help="Only these.")
-@options_beside_queue
+@list_options_beside_queue
 def ls(settings: Settings, queue: str | None, status: str | None) -> None:
     """List the workers that are alive, and those that died or left lately."""
     with settings.client() as client:
@@ -104,7 +104,7 @@ def now_text(one: w.WorkerInfo, running: Iterable[k.TaskSummary]) -> str:
 
 @click.command()
 @click.argument("worker")
-@common_options
+@look_options
 def show(settings: Settings, worker: str) -> None:
     """Describe a worker, by its id or name: what it runs, what it can run, when it gave signs of life."""
     with settings.client() as client:

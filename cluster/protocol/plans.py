@@ -1,4 +1,4 @@
-"""How the fields of every request travel over HTTP, worked out once from the table.
+"""How the fields of every request travel over HTTP, worked out from the table, once for each when it is first asked for.
 
 A field named in the path travels there. The others travel in the query (GET), or in a JSON body, whose flat fields the
 query may give as well.
@@ -88,4 +88,12 @@ def _nested(kind: Any) -> bool:
     return any(_nested(part) for part in get_args(kind))
 
 
-PLANS = {row.request: _plan(row) for row in OPERATIONS}
+class _Plans(dict[type[Any], Plan]):
+    """Plans by request. A command line makes one call, and does not wait for the plans of all others."""
+
+    def __missing__(self, request: type[Any]) -> Plan:
+        return self.setdefault(request, _plan(_ROWS[request]))
+
+
+_ROWS = {row.request: row for row in OPERATIONS}
+PLANS = _Plans()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
@@ -20,8 +21,10 @@ def cluster() -> Iterator[StandIn]:
 
 
 @pytest.fixture
-def quorl(cluster: StandIn, monkeypatch: pytest.MonkeyPatch) -> Quorl:
+def quorl(cluster: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Quorl:
     monkeypatch.setenv("QUORL_SERVER", cluster.servers)
+    monkeypatch.delenv("QUORL_CONTEXT", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
 
     def run(*words: str, **how: str) -> Result:
         return CliRunner().invoke(cli, list(words), catch_exceptions=False, **how)  # type: ignore[arg-type]

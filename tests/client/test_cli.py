@@ -38,8 +38,15 @@ LEAVES = dict(leaves(cli))
 
 def test_these_are_the_commands() -> None:
     assert sorted(" ".join(path) for path in LEAVES) == [
+        "api",
+        "cheat",
         "cluster status",
         "cluster transfer",
+        "completion",
+        "context add",
+        "context ls",
+        "context rm",
+        "context use",
         "dead errors",
         "dead export",
         "dead ls",
@@ -88,7 +95,19 @@ def test_these_are_the_commands() -> None:
 @pytest.mark.parametrize("path", LEAVES, ids=" ".join)
 def test_every_command_takes_the_common_options_and_explains_itself(path: tuple[str, ...]) -> None:
     options = [option for parameter in LEAVES[path].params for option in parameter.opts]
-    assert {"-s", "--server", "--json", "--timeout", "-q", "--quiet"} <= set(options)
+    common = {
+        "-s",
+        "--server",
+        "--context",
+        "-o",
+        "--output",
+        "--json",
+        "--no-headers",
+        "--no-color",
+        "--timeout",
+        "-q",
+    }
+    assert common | {"--quiet", "-v", "--verbose"} <= set(options)
     assert len(options) == len(set(options)), "an option has two meanings"
     result = CliRunner().invoke(cli, [*path, "--help"])
     assert result.exit_code == 0

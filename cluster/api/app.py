@@ -57,6 +57,7 @@ class Skin:
         body_s_max: float = BODY_S_MAX,
         dashboard: Dashboard | None = None,
         streams: Mapping[str, Stream] | None = None,
+        metrics: Callable[[Call], Answer] | None = None,
     ) -> None:
         self._node = node
         self._hosts = hosts
@@ -70,6 +71,7 @@ class Skin:
             "/livez": lambda _: health.live(),
             "/readyz": lambda call: health.ready(verbose="verbose" in call.query),
             "/startupz": lambda _: health.started(),
+            "/metrics": metrics or _no_metrics,
             "/version": about.version,
             "/openapi.json": about.openapi,
             "/docs": about.docs,
@@ -159,6 +161,10 @@ def introduce(version: str) -> None:
     The library has no setting for it; a header on our own answers would leave out those that it gives by itself.
     """
     web_response.SERVER_SOFTWARE = f"quorl/{version}"  # type: ignore[attr-defined]
+
+
+def _no_metrics(_call: Call) -> Problem:
+    return Problem("route_not_found", "This node's configuration says `[metrics] enabled = false`.")
 
 
 def _respond(answer: Answer) -> web.Response:

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 from aiohttp import web
@@ -29,6 +29,7 @@ from quorl.cluster.api.door import Door, connections_max, raise_file_limit
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import token
+from quorl.cluster.api.metered import LoopLag, MeteredDisk
 from quorl.cluster.api.offload import Threads
 from quorl.cluster.api.peers import HttpPeers
 from quorl.cluster.consensus.disk import RealDisk
@@ -37,8 +38,13 @@ from quorl.cluster.consensus.statefile import SqliteStateFiles
 from quorl.cluster.consensus.tcp import TcpNetwork
 from quorl.cluster.node.config import Config, read_secret
 from quorl.cluster.node.members import Member
+from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.node import Node, Ports, Settings
 from quorl.cluster.protocol.queues import Defaults
+from quorl.cluster.protocol.wire import Answer, Call
+
+if TYPE_CHECKING:
+    from quorl.cluster.api.metrics import Exposition
 
 EXIT_STOPPED, EXIT_MACHINE = 0, 71
 _SHUTDOWN_S = 1.0
@@ -66,7 +72,8 @@ async def serve(config: Config) -> int:
     secret = read_secret(config) or b""
     member_token = token(secret, config.cluster.name)
     peers = HttpPeers({name: str(m.http) for name, m in config.peers.items()}, member_token)
-    threads, disk, clock = Threads(), RealDisk(data_dir), RealClock()
+    threads, clock, meters = Threads(), RealClock(), Meters()
+    disk = MeteredDisk(RealDisk(data_dir), meters.fsync_s)
     dice = random.SystemRandom()
     networks: list[TcpNetwork] = []
 
@@ -90,19 +97,35 @@ async def serve(config: Config) -> int:
         new_token=lambda: secrets.token_hex(8),
         log=log,
     )
-    node = Node(settings_of(config), ports)
+    node, lag = Node(settings_of(config), ports, meters), LoopLag()
     try:
         await node.start()
         health = Health(node, lambda: networks[0].troubles, disk.free_bytes)
         hosts = Hosts(config.node.http.host, config.me.http.host)
         most, page = config.http.max_payload_bytes, Dashboard(str(m.http) for m in config.cluster.members)
         streams = {events.PATH: functools.partial(events.stream, node)}
-        skin = Skin(node, health, hosts, member_token, most, quorl.__version__, dashboard=page, streams=streams)
+        told = functools.partial(_metrics, node, disk.free_bytes, lag) if config.metrics.enabled else None
+        skin = Skin(
+            node, health, hosts, member_token, most, quorl.__version__, dashboard=page, streams=streams, metrics=told
+        )
         return await _listen(config, node, skin)
     finally:
+        lag.close()
         await peers.close()
         threads.close()
         disk.close()
+
+
+def _metrics(node: Node, free_bytes: Callable[[], int], lag: LoopLag, call: Call) -> Answer:
+    """What a scrape is answered with. The library is loaded by the first one: a restart does not wait for it."""
+    return _exposition(node, free_bytes, lag).answer(call)
+
+
+@functools.cache
+def _exposition(node: Node, free_bytes: Callable[[], int], lag: LoopLag) -> Exposition:
+    from quorl.cluster.api.metrics import Exposition
+
+    return Exposition(node, quorl.__version__, free_bytes, lag)
 
 
 def settings_of(config: Config) -> Settings:

@@ -25,7 +25,7 @@ _SIZE = (  # what is handed out is the body, and what an earlier lease has left
     "CASE leases WHEN 0 THEN size_bytes ELSE size_bytes + ifnull((SELECT length(checkpoint) FROM progress"
     " WHERE progress.ordinal = tasks.ordinal), 0) END"
 )
-_COLUMNS = f"rank, ordinal, id, attempts, {_SIZE}, timeout_ms, expiry_ms"
+_COLUMNS = f"rank, ordinal, id, attempts, {_SIZE}, timeout_ms, expiry_ms, since_ms"
 _READY = f"SELECT {_COLUMNS} FROM tasks INDEXED BY tasks_ready WHERE state = 1 AND queue_id = ? AND partition = ?"
 _FIRST = f"{_READY} ORDER BY rank, ordinal LIMIT ?"
 _NEXT = f"{_READY} AND (rank, ordinal) > (?, ?) ORDER BY rank, ordinal LIMIT ?"
@@ -35,7 +35,7 @@ _LEASE = (
 )
 
 
-_Ready: TypeAlias = tuple[int, int, str, int, int, int | None, int | None]
+_Ready: TypeAlias = tuple[int, int, str, int, int, int | None, int | None, int]
 """A row of the columns above."""
 
 
@@ -134,12 +134,13 @@ def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list
     now_ms, token = header.now_ms, header.next_token
     whose = (worker.worker_id, worker.name, state.index, state.term, header.wall_ms)
     rows, grants = [], []
-    for _, ordinal, task_id, attempts, _, timeout_ms, _ in chosen:
+    for _, ordinal, task_id, attempts, _, timeout_ms, _, _ in chosen:
         alarm_ms = None if timeout_ms is None else now_ms + timeout_ms
         rows.append((alarm_ms, now_ms, number, token, *whose, ordinal))
         grants.append(c.Grant(ordinal, token, attempts + 1))
         events.append(e.TaskChanged(task_id))
         token += 1
+    events.append(e.TasksStarted(tuple([now_ms - row[7] for row in chosen])))
     state.execute_many(_LEASE, rows)
     header.next_token = token
     state.change_queue(queue)

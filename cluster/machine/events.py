@@ -50,6 +50,22 @@ class QueueCounted(NamedTuple):
     after: tuple[int, ...]
 
 
+class TasksStarted(NamedTuple):
+    """Leases were granted of tasks that had been QUEUED for so long, in milliseconds of cluster time."""
+
+    waited_ms: tuple[int, ...]
+
+
+class RunSucceeded(NamedTuple):
+    """A worker has completed a task, so many milliseconds of calendar time after it had claimed it."""
+
+    ran_ms: int
+
+
+class LeaseLost(NamedTuple):
+    """A report came too late, and was refused."""
+
+
 class WorkerChanged(NamedTuple):
     """A worker came, went, died, or is to be told something."""
 
@@ -78,6 +94,9 @@ Event = (
     | TaskChanged
     | QueueReady
     | QueueCounted
+    | TasksStarted
+    | RunSucceeded
+    | LeaseLost
     | WorkerChanged
     | CommandSpoiled
     | EntrySkipped

@@ -27,7 +27,7 @@ _TASK = (
 )
 _BY_ID = f"{_TASK} WHERE id = ?"
 _BY_ORDINAL = f"{_TASK} WHERE ordinal = ?"
-_LEASE_BY_ID = "SELECT ordinal, state, token, queue_id, attempts, worker_id FROM tasks WHERE id = ?"
+_LEASE_BY_ID = "SELECT ordinal, state, token, queue_id, attempts, worker_id, claimed_ms FROM tasks WHERE id = ?"
 _QUEUE_UP = "UPDATE tasks SET state = 1, alarm_ms = expiry_ms, calendar_ms = NULL, due_ms = NULL, since_ms = ? WHERE ordinal = ?"
 _FINISH = (
     "UPDATE tasks SET state = ?, alarm_ms = ?, calendar_ms = NULL, due_ms = NULL, expiry_ms = NULL, since_ms = ?, reason = ?,"
@@ -86,6 +86,7 @@ class Lease(NamedTuple):
     queue_id: int
     attempts: int
     worker_id: int | None
+    claimed_ms: int | None
 
 
 def find_lease(state: State, task_id: str) -> Lease | None:
@@ -143,6 +144,8 @@ def complete(state: State, task_id: str, lease: Lease, result: bytes) -> None:
         state.execute(_RESULT, (lease.ordinal, result))
     _let_go(state, lease.worker_id).succeeded += 1
     count(state, queue, task_id, PROCESSING, SUCCESS)
+    assert lease.claimed_ms is not None, "a task that runs was claimed"
+    state.events.append(e.RunSucceeded(header.wall_ms - lease.claimed_ms))
     queue.totals[books.SUCCEEDED] += 1
 
 

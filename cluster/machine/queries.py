@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, assert_never
 from quorl.cluster.machine import (
     guessing,
     history_queries,
+    metric_queries,
     overview_queries,
     pages,
     queue_queries,
@@ -22,6 +23,7 @@ from quorl.cluster.machine import (
     task_why,
     worker_queries,
 )
+from quorl.cluster.machine.metric_queries import GetMetrics
 from quorl.cluster.machine.overview_queries import GetGauges, GetSparks, LookOver
 from quorl.cluster.machine.pages import BadCursor
 from quorl.cluster.machine.reading import Decode, decode_anew
@@ -56,7 +58,7 @@ class ListNames(Query[Names], frozen=True, tag="list_names"):
 _OfTopic = t.GetTopic | t.ListProducers | t.ListConsumers | t.GetConsumer | t.Browse | t.GetMessage | t.GetSize
 _OfTask = k.GetTask | k.GetResult | k.GetTaskEvents | k.GetTaskWhy | k.ListTasks | GetBriefs
 _OfWorker = w.GetWorker | w.ListWorkers | e.GetDirectives | Heartbeats
-_OfAll = GetHistory | LookOver | GetSparks | GetGauges
+_OfAll = GetHistory | LookOver | GetSparks | GetGauges | GetMetrics
 Read = ListNames | t.ListTopics | _OfTopic | q.ListQueues | q.GetQueue | _OfTask | _OfWorker | _OfAll
 """Every query that there is."""
 
@@ -121,7 +123,7 @@ def _answer(connection: sqlite3.Connection, request: Read, decode: Decode) -> Re
             return _answer_of_task(connection, request)
         case w.GetWorker() | w.ListWorkers() | e.GetDirectives() | Heartbeats():
             return _answer_of_worker(connection, request)
-        case GetHistory() | LookOver() | GetSparks() | GetGauges():
+        case GetHistory() | LookOver() | GetSparks() | GetGauges() | GetMetrics():
             return _answer_of_all(connection, request)
         case _:
             return _answer_of_topic(connection, request, decode)
@@ -169,6 +171,8 @@ def _answer_of_all(connection: sqlite3.Connection, request: _OfAll) -> Reply | R
             return overview_queries.sparks(connection, request)
         case GetGauges():
             return overview_queries.gauges(connection)
+        case GetMetrics():
+            return metric_queries.get_metrics(connection)
         case _ as unknown:
             assert_never(unknown)
 

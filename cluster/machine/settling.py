@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import msgspec
 
-from quorl.cluster.machine import moves, workers
+from quorl.cluster.machine import events, moves, workers
 from quorl.cluster.machine.books import Worker
 from quorl.cluster.machine.moves import PROCESSING, Lease
 from quorl.cluster.machine.state import State
@@ -78,6 +78,7 @@ def _leased(state: State, task_id: str, token: int) -> Lease | TaskNotFound | Le
         return TaskNotFound(detail=f'There is no task "{task_id}".')
     if lease.token != token or lease.state != PROCESSING:
         said = STATES[lease.state]
+        state.events.append(events.LeaseLost())
         return LeaseLost(detail=f'The lease {token} of the task "{task_id}" is over; the task is {said}.')
     assert lease.worker_id is not None, "a task that runs is leased"
     worker = state.worker(lease.worker_id)

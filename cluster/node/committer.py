@@ -20,6 +20,7 @@ from typing import NamedTuple, Protocol
 
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.machine import Applied, Outcome
+from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.signs import ROWS_PER_SIGN, Signs
 from quorl.cluster.node.timekeeper import Stamp
 from quorl.cluster.node.weighing import Weighing
@@ -93,6 +94,7 @@ class Committer:
         node: str = "",
         seed: Callable[[], int] = lambda: 0,
         company: Company | None = None,
+        meters: Meters | None = None,
     ) -> None:
         self._log = log
         self._stamp = stamp
@@ -100,6 +102,7 @@ class Committer:
         self._node = node
         self._seed = seed
         self._company = company or Nobody()
+        self._meters = meters or Meters()
         self._pending: deque[Waiting] = deque()
         self._pending_bytes = 0
         self._barriers: list[asyncio.Future[int]] = []
@@ -110,6 +113,8 @@ class Committer:
         self._refresh = False
         self._open = False
         self._under_way = False
+        self._began_s = 0.0
+        """When what is under way was proposed."""
         self._kick_wanted = False
         self._announcement: asyncio.TimerHandle | None = None
         """When the followers will be told what they have not been told yet."""
@@ -137,6 +142,11 @@ class Committer:
     def idle(self) -> bool:
         """Whether nothing waits and nothing is under way."""
         return not (self._wanted or self._under_way)
+
+    @property
+    def waiting(self) -> int:
+        """How many commands wait for an entry."""
+        return len(self._pending)
 
     @property
     def _wanted(self) -> bool:
@@ -233,6 +243,7 @@ class Committer:
             self._want_kick()
             return
         self._under_way = True
+        self._began_s = asyncio.get_running_loop().time()
         self._cancel_announcement()
         applied.add_done_callback(lambda done: self._done(done, batch, barriers))
 
@@ -276,6 +287,7 @@ class Committer:
     def _done(self, done: asyncio.Future[Applied], batch: list[Waiting], barriers: list[asyncio.Future[int]]) -> None:
         self._under_way = False
         error = done.exception()
+        self._meters.decided(len(batch), asyncio.get_running_loop().time() - self._began_s, failed=error is not None)
         if error is not None:
             for waiting in batch:
                 _fail(waiting.future, error)

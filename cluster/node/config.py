@@ -154,6 +154,13 @@ class Log(Section, frozen=True):
     """The least important lines that are written."""
 
 
+class Metrics(Section, frozen=True):
+    """What the node counts, for Prometheus."""
+
+    enabled: bool = True
+    """Whether ``GET /metrics`` answers."""
+
+
 class Config(Section, frozen=True):
     """Everything a node is told before it starts."""
 
@@ -171,6 +178,8 @@ class Config(Section, frozen=True):
     """Who may do what."""
     log: Log = Log()
     """What the node says while it runs."""
+    metrics: Metrics = Metrics()
+    """What the node counts, for Prometheus."""
 
     @property
     def members(self) -> dict[str, Member]:

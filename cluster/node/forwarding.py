@@ -37,6 +37,8 @@ class Leading:
         self._core = core
         self._peers = peers
         self._leader_wait_s = leader_wait_s
+        self.asked = 0
+        """How often another node was asked because it leads."""
 
     async def at_leader(
         self,
@@ -75,6 +77,7 @@ class Leading:
 
     async def ask(self, leader: str, call: Call, until: float) -> Answer:
         """Send a call to the leader; gives it up as lost when another node comes to lead meanwhile."""
+        self.asked += 1
         asked = asyncio.ensure_future(self._peers.call(leader, call, max(0.0, until - self._core.monotonic())))
         changed = asyncio.ensure_future(self._core.wait_leader(leader, until))
         try:

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from quorl.cluster.node import founding
@@ -18,6 +19,7 @@ from quorl.cluster.node.claiming import Claiming
 from quorl.cluster.node.core import Core, Peers
 from quorl.cluster.node.forwarding import Leading, gave_up, sequence_of
 from quorl.cluster.node.gathering import Gathering
+from quorl.cluster.node.meters import UNKNOWN, Meters
 from quorl.cluster.node.polls import LongPolls
 from quorl.cluster.node.reading import Reading
 from quorl.cluster.node.sealing import Sealer, patient
@@ -43,6 +45,9 @@ _TRYING_SHARE = 0.95
 _CALLERS_SHARE = 0.9
 """The share of the time that the caller waits; the rest is for bringing the answer to him."""
 
+_TURNED_AWAY = frozenset((413, 429, 503))
+"""The statuses that tell a caller to come again later, or with less."""
+
 _REQUEST_ID = re.compile(r"[!-~]{1,200}")
 
 
@@ -51,6 +56,14 @@ class Log(Protocol):
 
     def exception(self, event: str, **fields: object) -> object:
         """Say that something unexpected was raised, with its traceback."""
+
+
+class _Coded(msgspec.Struct):
+    code: str = "refused"
+
+
+def _code_of(answer: Answer) -> str:
+    return msgspec.json.decode(answer.body, type=_Coded).code
 
 
 class Gateway:
@@ -68,15 +81,17 @@ class Gateway:
         wait_s_max: float = limits.WAIT_S_MAX,
         defaults: Defaults | None = None,
         log: Log | None = None,
+        meters: Meters | None = None,
     ) -> None:
         self._core = core
+        self._meters = meters or Meters()
         self._new_key = new_key
         self._new_request_id = request_id
         self._deadline_s = deadline_s
         self._wait_s_max = wait_s_max
         self._log: Log = structlog.get_logger() if log is None else log
         self._polls = LongPolls(core)
-        leading = Leading(core, peers, leader_wait_s)
+        leading = self.leading = Leading(core, peers, leader_wait_s)
         self._sealer = Sealer(defaults or Defaults())
         self._reading = Reading(core, leading, self._polls)
         claiming = Claiming(core)
@@ -110,16 +125,23 @@ class Gateway:
             self._log.exception("call_failed", request_id=request_id, method=call.method, path=call.path)
             detail = f"{type(error).__name__}; the log of {self._core.name} has more under this request id."
             answer = voice.problem(Problem("internal", detail), scene)
+            self._count(answer)
         finally:
             self.running -= 1
         return self._signed(answer, request_id)
+
+    def _count(self, answer: Answer, operation: str = UNKNOWN, seconds: float | None = None) -> Answer:
+        self._meters.called(operation, answer.status, seconds)
+        if answer.status in _TURNED_AWAY:
+            self._meters.turned_away[_code_of(answer)] += 1
+        return answer
 
     def refuse(self, call: Call, problem: Problem) -> Answer:
         """Answer a call that was not even read with a problem."""
         request_id = self._request_id(call)
         scene = Scene(call.path, request_id, self._core.name, self._core.leader())
         voice = founding.route_of(call.path) or self._voice
-        return self._signed(voice.problem(problem, scene), request_id)
+        return self._signed(self._count(voice.problem(problem, scene)), request_id)
 
     async def _answer(self, call: Call, founding_route: founding.Route | None, voice: Voice, scene: Scene) -> Answer:
         try:
@@ -128,14 +150,16 @@ class Gateway:
             asked = Asked(*decode(call)) if founding_route is None else founding_route.decode(call)
             visit = self._visit(call, asked, voice, scene)
         except (ProtocolError, Declined) as refused:
-            return voice.problem(refused.problem, scene)
+            return self._count(voice.problem(refused.problem, scene))
+        began_s = self._core.monotonic()
         try:
-            return await self._in_time(visit)
+            answer = await self._in_time(visit)
         except Declined as declined:
             answer = voice.problem(declined.problem, scene._replace(leader=self._core.leader()))
             if declined.problem.code == "commit_unknown":
                 answer.headers["idempotency-key"] = visit.key
-            return answer
+        waits = visit.poll_until > began_s
+        return self._count(answer, visit.row.name, None if waits else self._core.monotonic() - began_s)
 
     def _visit(self, call: Call, asked: Asked, voice: Voice, scene: Scene) -> Visit:
         row, request, options = asked

@@ -19,6 +19,7 @@ from quorl.cluster.consensus.replica import TICK_S
 from quorl.cluster.machine.events import Event
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.node.committer import Committer, Decided, Log
+from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.parking import Parking, gather_s
 from quorl.cluster.node.sight import StateSight
 from quorl.cluster.node.subjects import subject_of
@@ -49,7 +50,7 @@ class Outside(NamedTuple):
 class Leadership:
     """One node's lead, while it has it."""
 
-    def __init__(self, outside: Outside, time: Timekeeper) -> None:
+    def __init__(self, outside: Outside, time: Timekeeper, meters: Meters | None = None) -> None:
         self._outside = outside
         self._machine = outside.machine
         self._time = time
@@ -66,6 +67,7 @@ class Leadership:
             node=outside.name,
             seed=lambda: outside.dice.getrandbits(_SEED_BITS),
             company=self.parking,
+            meters=meters,
         )
 
     # -- what the node says ----------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ from quorl.cluster.node.internal import PREFIX, Internal
 from quorl.cluster.node.leadership import Leadership, Outside
 from quorl.cluster.node.looking import Looking
 from quorl.cluster.node.members import Gossip, Member, Members
+from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Timekeeper
@@ -112,8 +113,9 @@ class _SameCluster:
 class Node:
     """One member of the cluster. Implements ``core.Core``."""
 
-    def __init__(self, settings: Settings, ports: Ports) -> None:
+    def __init__(self, settings: Settings, ports: Ports, meters: Meters | None = None) -> None:
         self._settings = settings
+        self.meters = meters or Meters()
         self._ports = ports
         self.name = settings.name
         self.died: asyncio.Future[str] = asyncio.get_running_loop().create_future()
@@ -140,6 +142,7 @@ class Node:
             log=ports.log,
             wait_s_max=settings.wait_s_max,
             defaults=settings.defaults,
+            meters=self.meters,
         )
 
     # -- life ------------------------------------------------------------------------------------------------------
@@ -179,10 +182,12 @@ class Node:
             lambda: self.machine,
             store.term_at,
         )
-        self._lead = Leadership(outside, self._time)
-        self._trimming = Trimming(ports.states, ports.offload, self.replica.trim, settings.snapshot_every, ports.log)
+        self._lead = Leadership(outside, self._time, self.meters)
+        self._trimming = Trimming(
+            ports.states, ports.offload, self.replica.trim, settings.snapshot_every, ports.log, self.meters
+        )
         self._catch_up = CatchUp(
-            ports.states, ports.offload, self._peers, ports.disk, ports.clock, self._install, ports.log
+            ports.states, ports.offload, self._peers, ports.disk, ports.clock, self._install, ports.log, self.meters
         )
         self._internal = Internal(self, ports.states, ports.offload)
         self._readable.set()
@@ -266,6 +271,7 @@ class Node:
         self._watch.applied(applied.sequence, applied.events)
         self.looking.applied(applied.events)
         self._lead.applied(applied.events)
+        self.meters.applied(applied.events)
         for event in applied.events:
             if isinstance(event, CommandSpoiled | EntrySkipped):
                 self._ports.log.warning("entry_spoiled", index=index, reason=event.reason)
@@ -278,6 +284,7 @@ class Node:
         status = self.replica.status()
         leads = status.role is Role.LEADER and self.replica.engine.fatal is None
         if self._told != (status.leader, status.term):
+            self.meters.leader_changes += status.leader not in {None, self._told[0]}
             self._told = (status.leader, status.term)
             self._ports.log.info("leader_changed", leader=status.leader, term=status.term)
         self._lead.look(status, leads=leads, stopping=self._stopping)
@@ -377,6 +384,16 @@ class Node:
     def term(self) -> int:
         """See ``Core``."""
         return self.replica.engine.term
+
+    @property
+    def commands_pending(self) -> int:
+        """Commands that wait here for an entry."""
+        return self._lead.committer.waiting
+
+    @property
+    def log_bytes(self) -> int:
+        """The size of the log."""
+        return self._store.size_bytes
 
     def first_index(self) -> int:
         """The oldest entry that this node's log still holds."""

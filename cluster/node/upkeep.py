@@ -18,6 +18,7 @@ import msgspec
 
 from quorl.cluster.consensus.port import Clock, Damaged, Disk, Offload, Snapshot, StateFiles
 from quorl.cluster.node.core import Logger, PeerLost, Peers, PeerUnreachable
+from quorl.cluster.node.meters import Meters
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.wire import Answer, Call
 
@@ -31,8 +32,15 @@ class Trimming:
     """Checkpoints every so many entries or bytes, and trims the log below them."""
 
     def __init__(
-        self, states: StateFiles, offload: Offload, trim: Callable[[int], None], entries: int, log: Logger
+        self,
+        states: StateFiles,
+        offload: Offload,
+        trim: Callable[[int], None],
+        entries: int,
+        log: Logger,
+        meters: Meters | None = None,
     ) -> None:
+        self._meters = meters or Meters()
         self._states = states
         self._offload = offload
         self._trim = trim
@@ -51,12 +59,14 @@ class Trimming:
             self._task = asyncio.get_running_loop().create_task(self._checkpoint())
 
     async def _checkpoint(self) -> None:
+        began_s = asyncio.get_running_loop().time()
         try:
             index = await self._offload.run(self._states.checkpoint)
         except sqlite3.Error as error:
             # The log keeps what the state's file could not take; the next checkpoint tries again.
             self._log.warning("checkpoint_failed", why=str(error))
             return
+        self._meters.checkpoint_s.observe(asyncio.get_running_loop().time() - began_s)
         if index is not None and not self.paused:
             self._trim(index)
 
@@ -79,7 +89,9 @@ class CatchUp:
         clock: Clock,
         install: Callable[[Snapshot], Awaitable[None]],
         log: Logger,
+        meters: Meters | None = None,
     ) -> None:
+        self._meters = meters or Meters()
         self._states = states
         self._offload = offload
         self._peers = peers
@@ -109,11 +121,14 @@ class CatchUp:
         except (PeerUnreachable, PeerLost, Damaged, OSError, msgspec.DecodeError) as error:
             self._pause_s = min(max(_PAUSE_S_MIN, 2 * self._pause_s), _PAUSE_S_MAX)
             self._next_s = self._clock.monotonic() + self._pause_s
+            self._meters.snapshots_failed += 1
             self._log.warning("snapshot_failed", leader=leader, why=str(error), retry_in_s=self._pause_s)
             with contextlib.suppress(OSError):  # the next copy takes its place anyway
                 await self._offload.run(self._states.forget_incoming)
         else:
             self._pause_s = 0.0
+            self._meters.snapshots += 1
+            self._meters.snapshot_bytes = snapshot.size_bytes
             self._log.info("snapshot_installed", leader=leader, index=snapshot.index, size_bytes=snapshot.size_bytes)
 
     async def _pull(self, leader: str) -> Snapshot:

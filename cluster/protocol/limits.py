@@ -124,6 +124,8 @@ RECORDED_S = 600
 """Seconds of which this node remembers one by one what happened."""
 RECORDED_SERIES_MAX = 200
 """Queues, and as many topics, of which it does."""
+METRIC_SERIES_MAX = 500
+"""So many queues, topics and consumers have metrics of their own."""
 LONG_POLLS_MAX = 5_000
 STREAMS_MAX = 200
 """Streams of events that one node serves."""

@@ -153,7 +153,7 @@ def _page(page: Page) -> dict[str, Any]:
         }
         for status, said in page.answers.items()
     }
-    codes = ["malformed_request", "forbidden_host"] + (["route_not_found"] if "{" in page.path else [])
+    codes = ["malformed_request", "forbidden_host", *page.problems]
     if page in STREAMS:
         codes += ["invalid_parameter", "forbidden_origin", "not_acceptable", "target_too_long"]
         codes += ["too_many_streams", "shutting_down", "not_ready"]

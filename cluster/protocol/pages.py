@@ -29,6 +29,8 @@ class Page(NamedTuple):
     description: str
     answers: Mapping[int, Said]
     parameters: tuple[dict[str, Any], ...] = ()
+    problems: tuple[str, ...] = ()
+    """What it may be refused with, beside what every path may be."""
 
 
 def _text(description: str) -> Said:
@@ -109,6 +111,14 @@ PAGES: tuple[Page, ...] = (
         {200: _text("Started."), 503: _text("The node has stopped itself; the process is about to end.")},
     ),
     Page(
+        "metrics",
+        "/metrics",
+        "What this node counts, for Prometheus.",
+        "The text format of Prometheus, or of OpenMetrics for callers that accept it. docs/operating.md says what each metric means.",
+        {200: Said("All metrics.", {TEXT: _STRING, "application/openmetrics-text": _STRING})},
+        problems=("route_not_found",),  # [metrics] enabled = false
+    ),
+    Page(
         "version",
         "/version",
         "Which release this node runs.",
@@ -143,6 +153,7 @@ PAGES: tuple[Page, ...] = (
         "The `type` of every problem document leads here. A page for callers that ask for HTML, JSON for all others.",
         {200: Said("The problem.", {JSON: _KIND, HTML: _STRING})},
         ({"name": "code", "in": "path", "required": True, "schema": {"type": "string", "minLength": 1}},),
+        problems=("route_not_found",),
     ),
 )
 

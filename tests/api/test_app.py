@@ -51,6 +51,10 @@ class Well:
         return Answer(503 if verbose else 200, {"content-type": "text/plain"}, b"ok\n")
 
 
+def counted(_call: Call) -> Answer:
+    return Answer(200, {"content-type": "text/plain; version=1.0.0; charset=utf-8"}, b"quorl_sequence 1.0\n")
+
+
 Ask = Callable[..., Awaitable[tuple[int, str, dict[str, str]]]]
 
 
@@ -62,7 +66,7 @@ def hosts() -> Hosts:
 @pytest.fixture
 async def ask(hosts: Hosts) -> AsyncIterator[Ask]:
     """Call a skin that really listens: ``await ask("GET", "/livez", host="localhost")``."""
-    skin = Skin(Echo(), cast("Health", Well()), hosts, TOKEN, 1000, "1.2.3")
+    skin = Skin(Echo(), cast("Health", Well()), hosts, TOKEN, 1000, "1.2.3", metrics=counted)
     runner = web.ServerRunner(web.Server(skin.handle, access_log=None, auto_decompress=False))
     await runner.setup()
     site = web.TCPSite(runner, "127.0.0.1", 0)

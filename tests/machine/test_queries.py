@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from quorl.cluster.machine import guessing, pages, queries, reading
+from quorl.cluster.machine.metric_queries import GetMetrics
 from quorl.cluster.machine.overview_queries import GetGauges, GetSparks, LookOver
 from quorl.cluster.machine.queries import BadCursor, BadStart
 from quorl.cluster.machine.task_lists import GetBriefs
@@ -31,7 +32,16 @@ def rig() -> Rig:
 
 def test_the_machine_answers_every_query_of_the_table() -> None:
     asked = {row.request for row in OPERATIONS if issubclass(row.request, Query)}
-    of_nodes = {queries.ListNames, queries.Heartbeats, GetDirectives, GetBriefs, LookOver, GetSparks, GetGauges}
+    of_nodes = {
+        queries.ListNames,
+        queries.Heartbeats,
+        GetDirectives,
+        GetBriefs,
+        LookOver,
+        GetSparks,
+        GetGauges,
+        GetMetrics,
+    }
     assert asked | of_nodes == set(queries.Read.__args__)
     rig = Rig()
     with pytest.raises(AssertionError):

@@ -181,7 +181,7 @@ def settings() -> str:
     tree = ast.parse(Path(config.__file__).read_text(encoding="utf-8"))
     shapes = {node.name: node for node in tree.body if isinstance(node, ast.ClassDef)}
     rows: list[tuple[str, ...]] = []
-    for section in ("node", "cluster", "members", "raft", "http", "tasks", "auth", "log"):
+    for section in ("node", "cluster", "members", "raft", "http", "tasks", "auth", "log", "metrics"):
         shape = "Member" if section == "members" else section.capitalize()
         title = "[[cluster.members]]" if section == "members" else f"[{section}]"
         body = shapes[shape].body

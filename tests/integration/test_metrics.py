@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -14,20 +13,17 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.harness import ROOT, LocalCluster, LocalNode, call, converge
+from tests.tools import tool
 
-PROMTOOL = shutil.which("promtool")
 DEPLOY = ROOT / "deploy"
 RULES = DEPLOY / "prometheus" / "quorl.rules.yml"
-needs_promtool = pytest.mark.skipif(
-    PROMTOOL is None, reason="promtool is not installed: Debian has it in the package prometheus"
-)
-
 Samples = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
 
 def promtool(*arguments: str, stdin: str = "") -> str:
-    assert PROMTOOL is not None
-    done = subprocess.run([PROMTOOL, *arguments], input=stdin, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [tool("promtool", "prometheus"), *arguments], input=stdin, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout + done.stderr
 
@@ -125,7 +121,6 @@ def test_d15_each_node_tells_what_it_does_itself(busy: LocalCluster) -> None:
     assert value(following, "quorl_http_forwarded_total") > 5
 
 
-@needs_promtool
 def test_d15_promtool_accepts_the_metrics(busy: LocalCluster) -> None:
     for node in busy.nodes.values():
         assert promtool("check", "metrics", stdin=call(node.url, "GET", "/metrics").body.decode()) == ""
@@ -160,7 +155,6 @@ def test_d15_every_metric_that_dashboard_and_alerts_name_exists(busy: LocalClust
         assert used <= names, (place, used - names)
 
 
-@needs_promtool
 def test_d15_every_query_of_the_dashboard_can_be_read(tmp_path: Path) -> None:
     rules = [
         {"record": f"panel:{number}", "expr": expression.replace("$job", "quorl").replace("$queue", ".*")}
@@ -171,9 +165,21 @@ def test_d15_every_query_of_the_dashboard_can_be_read(tmp_path: Path) -> None:
     promtool("check", "rules", str(path))
 
 
-@needs_promtool
 def test_d15_promtool_accepts_the_alerts_and_each_of_them_fires() -> None:
     promtool("check", "rules", str(RULES))
     tests = RULES.with_name("quorl.rules.test.yml")
     promtool("test", "rules", str(tests))
     assert all(tests.read_text(encoding="utf-8").count(name) for name in _expressions() if name.startswith("Quorl"))
+
+
+def test_d15_the_page_says_of_each_metric_and_alert_what_it_means(busy: LocalCluster) -> None:
+    page = (ROOT / "docs" / "operating.md").read_text(encoding="utf-8")
+    told = set(re.findall(r"`(quorl_\w+|Quorl\w+)`", page))
+    families = text_string_to_metric_families(call(busy[busy.leader()].url, "GET", "/metrics").body.decode())
+    shown = {
+        {"counter": f"{family.name}_total", "info": f"{family.name}_info"}.get(family.type, family.name)
+        for family in families
+        if family.name.startswith("quorl_")
+    }
+    alerts = {name for name in _expressions() if name.startswith("Quorl")}
+    assert told == shown | alerts

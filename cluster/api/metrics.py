@@ -126,7 +126,7 @@ class _Node(Collector):
             "quorl_snapshots_failed", "Snapshots that could not be pulled or installed.", meters.snapshots_failed
         )
         yield _gauge("quorl_snapshot_bytes", "The size of the last one that was installed.", meters.snapshot_bytes)
-        yield _gauge("quorl_log_bytes", "The size of the log on the disk.", self._node.log_bytes)
+        yield _gauge("quorl_log_bytes", "The size of the log on the disk.", self._node.replica.log_bytes)
         yield _gauge("quorl_disk_free_bytes", "What is left on the disk of the data directory.", self._free_bytes())
 
     def _calls(self) -> Iterator[Metric]:

@@ -135,6 +135,11 @@ class Replica:
         """See ``port.Consensus``."""
         return self.engine.propose(payload)
 
+    @property
+    def log_bytes(self) -> int:
+        """The size of the log on the disk."""
+        return self._log.size_bytes
+
     def announce(self) -> None:
         """Tell the followers how far the log is committed, where no further entry is about to say it."""
         self.engine.announce()

@@ -390,11 +390,6 @@ class Node:
         """Commands that wait here for an entry."""
         return self._lead.committer.waiting
 
-    @property
-    def log_bytes(self) -> int:
-        """The size of the log."""
-        return self._store.size_bytes
-
     def first_index(self) -> int:
         """The oldest entry that this node's log still holds."""
         return self._store.first_index

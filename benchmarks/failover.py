@@ -19,7 +19,7 @@ import msgspec
 from benchmarks import load
 from benchmarks.cluster import Cluster
 from quorl.client import AsyncClient
-from quorl.client.aio import HttpTransport
+from quorl.client.aio_transport import HttpTransport
 from quorl.client.flow import Send
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.wire import Answer, encode

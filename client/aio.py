@@ -1,4 +1,4 @@
-"""The asyncio client: the hands of ``flow`` on aiohttp.
+"""The asyncio client: the hands of ``flow`` on asyncio.
 
 Invariants: all thinking is in ``flow`` and ``batching``; a transport only carries one call to one node and says what came
 of it; nothing connects before the first call; closing resolves everything that still waits.
@@ -7,19 +7,17 @@ of it; nothing connects before the first call; closing resolves everything that 
 from __future__ import annotations
 
 import asyncio
-import errno
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
-
-from typing_extensions import override
+from typing import Any, Self, TypeVar
 
 from quorl.client.aio_tasks import AsyncQueues, AsyncTasks, AsyncWorkers
 from quorl.client.aio_topics import AsyncTopic, AsyncTopics
+from quorl.client.aio_transport import AsyncTransport, ChannelTransport
 from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.errors import OutcomeUnknown, Unavailable
-from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
+from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
 from quorl.client.lanes import AppendLane, SubmitLane
 from quorl.client.model import size_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
@@ -28,82 +26,8 @@ from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Consistency, Request
 from quorl.cluster.protocol.system import ClusterInfo, GetCluster
-from quorl.cluster.protocol.wire import Answer
-
-if TYPE_CHECKING:
-    import aiohttp
 
 R = TypeVar("R")
-
-
-class AsyncTransport(Protocol):
-    """Carries one call to one node. It never raises, except when it is cancelled."""
-
-    async def send(self, send: Send) -> Answer | Failure:
-        """Return the answer, or why there is none."""
-
-    async def close(self) -> None:
-        """Close what is open."""
-
-
-class HttpTransport(AsyncTransport):
-    """aiohttp, with kept-alive connections."""
-
-    def __init__(self) -> None:
-        self._session: aiohttp.ClientSession | None = None
-
-    def _open(self) -> aiohttp.ClientSession:
-        import aiohttp
-
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=True,
-            )
-        return self._session
-
-    @override
-    async def send(self, send: Send) -> Answer | Failure:
-        import aiohttp
-        from yarl import URL
-
-        call = send.call
-        target = f"{send.node}{call.path}?{call.query}" if call.query else send.node + call.path
-        timeout = aiohttp.ClientTimeout(total=send.timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
-        try:
-            async with self._open().request(
-                call.method,
-                URL(target, encoded=True),  # a name in the path stays encoded as it is
-                data=call.body or None,
-                headers=send.headers(),
-                timeout=timeout,
-                allow_redirects=False,
-            ) as response:
-                body = await response.read()
-                return Answer(response.status, {name.lower(): text for name, text in response.headers.items()}, body)
-        except aiohttp.ConnectionTimeoutError:
-            return Failure("unreachable", "time-out while connecting")
-        except aiohttp.ClientConnectorError as error:
-            return Failure("unreachable", explain(error.os_error))
-        except TimeoutError:
-            return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
-        except (aiohttp.ClientError, OSError) as error:
-            return Failure("lost", f"connection lost: {explain(error)}")
-
-    @override
-    async def close(self) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
-
-
-def explain(error: BaseException) -> str:
-    """Return a failure to connect in the words that people know."""
-    number = getattr(error, "errno", None)
-    if isinstance(number, int) and number in errno.errorcode:
-        return os.strerror(number).lower()
-    return str(error) or type(error).__name__
 
 
 def wake(waiter: asyncio.Future[None]) -> None:
@@ -128,7 +52,7 @@ class AsyncClient:
         route: Route | None = None,
     ) -> None:
         self._route = route or Route(read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT))
-        self._transport: AsyncTransport = transport or HttpTransport()
+        self._transport: AsyncTransport = transport or ChannelTransport()
         self._timeout_s = timeout_s
         self._appends: dict[str, AppendLane] = {}
         self._submits: dict[str, SubmitLane] = {}

@@ -12,12 +12,14 @@ from typing import Protocol
 
 from aiohttp import web, web_response
 
+from quorl.cluster.api.channel import Channels, wants_channel
 from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.docs import Pages
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import HEADER, knows
 from quorl.cluster.node.internal import PREFIX
+from quorl.cluster.protocol.channel import NAME, PATH
 from quorl.cluster.protocol.limits import REQUEST_BYTES_MAX
 from quorl.cluster.protocol.problems import DETAIL_CHARS_MAX, Problem
 from quorl.cluster.protocol.wire import Answer, Call
@@ -65,7 +67,8 @@ class Skin:
         self._body_bytes_max = body_bytes_max
         self._body_s_max = body_s_max
         self._dashboard = dashboard or Dashboard()
-        self._streams = streams or {}
+        self.channels = Channels(self.take, node.refuse)
+        self._streams = {**(streams or {}), PATH: self._channel}
         about = Pages(version)
         self._pages: dict[str, Callable[[Call], Answer | Problem]] = {
             "/livez": lambda _: health.live(),
@@ -91,32 +94,58 @@ class Skin:
         path, _, query = request.raw_path.partition("?")
         headers = {name.lower(): value for name, value in request.headers.items()}
         call = Call(request.method, path, query, headers, b"")
-        if not self._hosts.take(headers.get("host")):
-            detail = f"The request is for {headers['host'][:100]}, which is no name of this node."
-            return _respond(self._node.refuse(call, Problem("forbidden_host", detail)))
-        if (page := self._page(path)) is not None:
-            return _respond(self._shown(page, call))
+        if (answer := self._at_once(call)) is not None:
+            return _respond(answer)
         if (stream := self._streams.get(path)) is not None:
             return await stream(request, call)
-        if file := self._dashboard.answer(request.method, path, headers):
-            return _respond(file)
-        if path.startswith(PREFIX) and not knows(self._token, request.headers.get(HEADER)):
-            return web.Response(status=403, text="These routes are for members of the cluster only.\n")
-        if headers.get("content-encoding", "identity").lower() != "identity":
-            detail = f"The body is said to be {headers['content-encoding'][:50]}; send it as it is."
-            return _respond(self._node.refuse(call, Problem("unsupported_media_type", detail)))
         try:
             async with asyncio.timeout(self._body_s_max):
-                # What members tell each other is bounded by themselves; a setting for clients must not cut it off.
-                most = REQUEST_BYTES_MAX if path.startswith(PREFIX) else self._body_bytes_max
-                body = await self._read_body(request, most)
+                body = await self._read_body(request, self._body_bytes_of(path))
         except TimeoutError:
             detail = f"The body did not arrive within {self._body_s_max:g} s."
             return _respond(self._node.refuse(call, Problem("request_timeout", detail)))
         if body is None:
-            detail = f"The body is larger than the {self._body_bytes_max} bytes that this node takes."
-            return _respond(self._node.refuse(call, Problem("payload_too_large", detail)))
+            return _respond(self._too_large(call))
         return _respond(await self._node.handle(call._replace(body=body)))
+
+    async def _channel(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+        if wants_channel(call.headers) and call.method == "GET" and not request.body_exists:
+            return await self.channels.serve(request, call.headers)
+        detail = f"This path takes a GET with the headers Connection: Upgrade and Upgrade: {NAME}, and no body."
+        return _respond(self._node.refuse(call, Problem("upgrade_required", detail)))
+
+    async def take(self, call: Call) -> Answer:
+        """Answer one call that came on a channel, as if it had come by itself."""
+        answer = self._at_once(call)
+        if answer is None and len(call.body) > self._body_bytes_of(call.path):
+            answer = self._too_large(call)
+        return await self._node.handle(call) if answer is None else answer
+
+    def _at_once(self, call: Call) -> Answer | None:
+        """What is answered here, before anybody reads a body; None for what is the node's business."""
+        _, path, _, headers, _ = call
+        if not self._hosts.take(headers.get("host")):
+            detail = f"The request is for {headers['host'][:100]}, which is no name of this node."
+            return self._node.refuse(call, Problem("forbidden_host", detail))
+        if (page := self._page(path)) is not None:
+            return self._shown(page, call)
+        if file := self._dashboard.answer(call.method, path, headers):
+            return file
+        if path.startswith(PREFIX) and not knows(self._token, headers.get(HEADER)):
+            plain = {"content-type": "text/plain; charset=utf-8"}
+            return Answer(403, plain, b"These routes are for members of the cluster only.\n")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            detail = f"The body is said to be {headers['content-encoding'][:50]}; send it as it is."
+            return self._node.refuse(call, Problem("unsupported_media_type", detail))
+        return None
+
+    def _body_bytes_of(self, path: str) -> int:
+        """What members tell each other is bounded by themselves; a setting for clients must not cut it off."""
+        return REQUEST_BYTES_MAX if path.startswith(PREFIX) else self._body_bytes_max
+
+    def _too_large(self, call: Call) -> Answer:
+        detail = f"The body is larger than the {self._body_bytes_max} bytes that this node takes."
+        return self._node.refuse(call, Problem("payload_too_large", detail))
 
     def _page(self, path: str) -> Callable[[Call], Answer | Problem] | None:
         """What answers a path here: whole paths, and whatever lies below ``/problems/``."""

@@ -193,6 +193,7 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         log.info("node_stopping", signal=stopped.result().name)
         await site.stop()  # whoever comes now is refused at once and asks another node
         await node.stop()
+        skin.channels.close()
         log.info("node_stopped")
         return EXIT_STOPPED
     finally:

@@ -127,6 +127,20 @@ RECORDED_SERIES_MAX = 200
 METRIC_SERIES_MAX = 500
 """So many queues, topics and consumers have metrics of their own."""
 LONG_POLLS_MAX = 5_000
+CHANNEL_CALLS_MAX = 1_024
+"""Calls under way on one channel; a client that has more opens another."""
+CHANNEL_BYTES_MAX = 8 * 1024 * 1024
+"""Bodies of calls under way on one channel: beyond that nothing more is read from it for a while."""
+CHANNEL_UNSENT_BYTES_MAX = 1024 * 1024
+"""Answers that a channel's client has not taken yet: beyond that large ones wait, and no call is read."""
+CHANNEL_HEAD_BYTES_MAX = 32 * 1024
+"""Method, path, query and headers of one call."""
+CHANNEL_FRAME_BYTES_TARGET = 256 * 1024
+"""A frame is closed once it holds this much; one call or answer more may exceed it."""
+CHANNEL_FRAME_BYTES_MAX = 2 * 1024 * 1024
+"""Of a caller."""
+CHANNEL_ANSWER_BYTES_MAX = 64 * 1024 * 1024
+"""Of a server, which bounds its answers by themselves."""
 STREAMS_MAX = 200
 """Streams of events that one node serves."""
 STREAM_BYTES_MAX = 256 * 1024
@@ -145,3 +159,5 @@ DECODED_BYTES_MAX = 4 * 1024 * 1024
 
 assert ENTRY_BYTES_TARGET + 2 * REQUEST_BYTES_MAX <= ENTRY_BYTES_MAX
 assert APPEND_BYTES_MAX + ENTRY_BYTES_MAX < FRAME_BYTES_MAX
+assert CHANNEL_FRAME_BYTES_TARGET + CHANNEL_HEAD_BYTES_MAX + REQUEST_BYTES_MAX < CHANNEL_FRAME_BYTES_MAX
+assert PAGE_BYTES_MAX + CHANNEL_FRAME_BYTES_TARGET + REQUEST_BYTES_MAX < CHANNEL_ANSWER_BYTES_MAX

@@ -160,6 +160,14 @@ _OF_HTTP = (
         False,
     ),
     Kind(
+        "upgrade_required",
+        426,
+        "Upgrade required",
+        "Behind this path there is no answer, but another protocol.",
+        "The client libraries speak it by themselves. Every operation has a route of its own: GET /openapi.json lists them.",
+        False,
+    ),
+    Kind(
         "validation_failed",
         422,
         "Invalid request",

@@ -22,6 +22,7 @@ from aiohttp import web
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.protocol import problems, system, wire
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.channel import PATH as CHANNEL
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_command, encode_entry
 from quorl.cluster.protocol.grammar import Command, Inspection, Operation, Rejection, Reply, Request
 from quorl.cluster.protocol.operations import BY_REQUEST
@@ -60,6 +61,8 @@ class StandIn:
 
     # -- one call -------------------------------------------------------------------------------------------------
     async def handle(self, number: int, request: web.Request) -> web.StreamResponse:
+        if request.path == CHANNEL:
+            return web.Response(status=404)  # as an older node answers; each call then comes by itself
         headers = {name.lower(): text for name, text in request.headers.items()}
         call = Call(
             request.method, request.rel_url.raw_path, request.rel_url.raw_query_string, headers, await request.read()

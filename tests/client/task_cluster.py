@@ -16,7 +16,7 @@ import msgspec
 from typing_extensions import override
 
 from quorl.client import AsyncClient, Client
-from quorl.client.aio import AsyncTransport
+from quorl.client.aio_transport import AsyncTransport
 from quorl.client.flow import Failure, Send
 from quorl.client.sync import Transport
 from quorl.cluster.protocol import leases as e

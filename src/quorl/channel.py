@@ -1,0 +1,268 @@
+"""The calling side of channels, on asyncio: one kept connection to a node, and all calls to it at the same time.
+
+The client library calls nodes through it, and nodes the leader. What goes over the wire is in ``cluster.protocol.channel``.
+
+Invariants: a call ends exactly once: with its answer, or with what is known of it. It is ``NotSent`` only if not one byte of it
+was handed to the connection. Whoever stops waiting for an answer is forgotten at both ends. A channel on which something
+came that is no frame, or nothing at all while a call waited in vain, takes no more calls.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import ssl
+from collections.abc import Mapping
+from typing import NamedTuple, cast
+from urllib.parse import urlsplit
+
+from typing_extensions import override
+
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.channel import (
+    NAME,
+    PATH,
+    Answered,
+    Asked,
+    Broken,
+    Frames,
+    frames_of_calls,
+    read_answering,
+)
+from quorl.cluster.protocol.wire import Answer, Call
+
+IDLE_S_MAX = 50.0
+"""Nodes end a channel that was idle for longer than this; none is used that may be ending."""
+_HEAD_BYTES_MAX = 16 * 1024
+_SWITCHING = 101
+
+
+class NotSent(Exception):
+    """The call certainly did not reach the node."""
+
+
+class Lost(Exception):
+    """The call may have reached the node, and no answer came."""
+
+
+class NoChannel(Exception):
+    """The server does not speak this: it is older, or something stands before it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status} instead of a channel")
+        self.status = status
+
+
+class _Call(NamedTuple):
+    """One call that waits for its answer."""
+
+    answer: asyncio.Future[Answer]
+    asked_s: float
+
+
+async def dial(url: str, headers: Mapping[str, str], timeout_s: float) -> Channel:
+    """Open a channel to the node at ``http(s)://host:port``, with headers for the upgrade.
+
+    Raises ``OSError`` where nobody listens, ``TimeoutError``, and ``NoChannel``.
+    """
+    parts = urlsplit(url)
+    assert parts.hostname is not None
+    secure = ssl.create_default_context() if parts.scheme == "https" else None
+    port = parts.port or (443 if secure else 80)
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(timeout_s):
+        _, channel = await loop.create_connection(Channel, parts.hostname, port, ssl=secure)
+        host = parts.netloc.rpartition("@")[2]
+        wanted = {"Host": host, "Connection": "Upgrade", "Upgrade": NAME, **headers}
+        lines = [f"GET {parts.path.rstrip('/')}{PATH} HTTP/1.1", *(f"{name}: {text}" for name, text in wanted.items())]
+        try:
+            await channel.upgraded("\r\n".join(lines).encode() + b"\r\n\r\n")
+        except BaseException:
+            channel.abort()
+            raise
+    return channel
+
+
+class Channel(asyncio.Protocol):
+    """One channel. Made by ``dial``."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._transport: asyncio.Transport | None = None
+        self._switched: asyncio.Future[None] | None = self._loop.create_future()
+        self._head = b""
+        self._frames = Frames(limits.CHANNEL_ANSWER_BYTES_MAX)
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, _Call] = {}
+        self._unsent: dict[int, Asked] = {}
+        self._gone: list[int] = []
+        self._congested = self._flush_wanted = False
+        self._heard_s = self._loop.time()
+        self.closed = False
+        """Whether it takes no more calls."""
+
+    # -- calls -----------------------------------------------------------------------------------------------------
+    @property
+    def usable(self) -> bool:
+        """Whether a call may be made on it."""
+        if self.closed or len(self._waiting) >= limits.CHANNEL_CALLS_MAX:
+            return False
+        return bool(self._waiting) or self._loop.time() - self._heard_s < IDLE_S_MAX
+
+    async def ask(self, call: Call, headers: Mapping[str, str], timeout_s: float) -> Answer:
+        """Make a call with these headers, and wait so long for its answer. Raises ``NotSent`` or ``Lost``."""
+        if self.closed:
+            raise NotSent("the connection is closed")
+        loop = self._loop
+        number = next(self._numbers)
+        answer: asyncio.Future[Answer] = loop.create_future()
+        self._waiting[number] = _Call(answer, loop.time())
+        self._unsent[number] = Asked(number, call.method, call.path, call.query, dict(headers), call.body)
+        if len(self._waiting) == 1:
+            self._flush()  # nobody to travel with
+        elif not self._flush_wanted:
+            self._flush_wanted = True
+            loop.call_soon(self._flush)
+        timer = loop.call_later(timeout_s, self._expire, number, timeout_s)
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            self._forget(number)
+            raise
+        finally:
+            timer.cancel()
+
+    def _expire(self, number: int, timeout_s: float) -> None:
+        waiting = self._waiting.get(number)
+        if waiting is None:
+            return
+        error = self._forget(number, f"no answer in {timeout_s:.1f} s")
+        if not waiting.answer.done():
+            waiting.answer.set_exception(error)
+        if isinstance(error, Lost) and self._heard_s < waiting.asked_s:
+            self.abort()  # whatever is at the other end, it has said nothing to anybody
+
+    def _forget(self, number: int, why: str = "") -> NotSent | Lost:
+        """Wait for an answer no more, and let the node know."""
+        if self._waiting.pop(number, None) is None:
+            return Lost(why)
+        if self._unsent.pop(number, None) is not None:
+            return NotSent(why)
+        if not self.closed:
+            self._gone.append(number)
+            if not self._flush_wanted:
+                self._flush_wanted = True
+                self._loop.call_soon(self._flush)
+        return Lost(why)
+
+    def _flush(self) -> None:
+        self._flush_wanted = False
+        if self._is_congested() or self.closed or self._transport is None:
+            return
+        gone, self._gone = self._gone, []
+        for calls, frame in frames_of_calls([*self._unsent.values()], gone):
+            for one in calls:
+                del self._unsent[one.number]
+            self._transport.write(frame)
+            if self._is_congested():  # the rest can still be taken back
+                return
+
+    def _is_congested(self) -> bool:
+        return self._congested
+
+    # -- the connection --------------------------------------------------------------------------------------------
+    async def upgraded(self, request: bytes) -> None:
+        """Ask for the upgrade; raises ``NoChannel`` or ``OSError``."""
+        assert self._transport is not None
+        assert self._switched is not None
+        self._transport.write(request)
+        await self._switched
+
+    def abort(self) -> None:
+        """End it at once."""
+        self._end(None)
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)  # other loops have transports of their own
+
+    @override
+    def data_received(self, data: bytes) -> None:
+        self._heard_s = self._loop.time()
+        if self._switched is not None:
+            data = self._read_head(data)
+        if not data or self.closed:
+            return
+        try:
+            for frame in self._frames.feed(data):
+                for one in read_answering(frame).answers:
+                    self._answered(one)
+        except Broken as error:
+            self._end(error)
+
+    def _read_head(self, data: bytes) -> bytes:
+        """Take the answer to the upgrade; return what came behind it."""
+        assert self._switched is not None
+        self._head += data
+        head, end, rest = self._head.partition(b"\r\n\r\n")
+        if not end and len(self._head) <= _HEAD_BYTES_MAX:
+            return b""
+        first = head.split(b"\r\n", 1)[0].split(b" ")
+        status = int(first[1]) if len(first) > 1 and first[1].isdigit() else 0
+        named = f"upgrade: {NAME}".encode() in head.lower()
+        if status == _SWITCHING and end and named:
+            if not self._switched.done():
+                self._switched.set_result(None)
+            self._switched, self._head = None, b""
+            return rest
+        self._end(NoChannel(status))
+        return b""
+
+    def _answered(self, one: Answered) -> None:
+        waiting = self._waiting.pop(one.number, None)
+        if waiting is None:  # nobody waits for it any more; or it is the last word
+            if one.number == 0:
+                raise Broken(one.body[:200].decode(errors="replace"))
+            return
+        if not waiting.answer.done():
+            waiting.answer.set_result(Answer(one.status, one.headers, one.body))
+
+    @override
+    def pause_writing(self) -> None:
+        self._congested = True
+
+    @override
+    def resume_writing(self) -> None:
+        self._congested = False
+        self._flush()
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._end(exc or ConnectionResetError("closed by the node"))
+
+    def _end(self, reason: Exception | None) -> None:
+        """Take no more calls, and tell those that wait what is known of theirs."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._transport is not None:
+            self._transport.abort()
+        if self._switched is not None and not self._switched.done():
+            if reason is None:
+                self._switched.cancel()  # whoever dialled has given up
+            else:
+                self._switched.set_exception(reason)
+        why = f"connection lost: {_words(reason)}" if reason else "connection given up: nothing came from the node"
+        for number, (answer, _) in self._waiting.items():
+            if not answer.done():
+                answer.set_exception(NotSent(why) if number in self._unsent else Lost(why))
+        self._waiting.clear()
+        self._unsent.clear()
+
+
+def _words(error: Exception) -> str:
+    """What went wrong, in the words that people know."""
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()
+    return str(error) or type(error).__name__

@@ -6,7 +6,7 @@ are moments on the core's monotonic clock; nothing here waits longer than the de
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from quorl.cluster.machine.outcomes import Outcome
@@ -16,6 +16,9 @@ from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer, Call
+
+CLUSTER_HEADER = "quorl-cluster"
+"""Names the cluster of the node that sends a call."""
 
 
 class PeerUnreachable(Exception):
@@ -119,3 +122,16 @@ class Logger(Protocol):
 
     def exception(self, event: str, **fields: object) -> object:
         """Say what should never happen, with its traceback."""
+
+
+class SameCluster:
+    """Calls to the other nodes that say which cluster they come from: an address may have come to mean another one."""
+
+    def __init__(self, peers: Peers, cluster_id: Callable[[], str]) -> None:
+        self._peers = peers
+        self._cluster_id = cluster_id
+
+    async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
+        """See ``Peers``."""
+        headers = {**call.headers, CLUSTER_HEADER: self._cluster_id()}
+        return await self._peers.call(peer, call._replace(headers=headers), timeout_s)

@@ -36,7 +36,7 @@ from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
 from quorl.cluster.machine.schema import OtherVersion, StateError
-from quorl.cluster.node.core import Logger, Peers
+from quorl.cluster.node.core import CLUSTER_HEADER, Logger, Peers, SameCluster
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
 from quorl.cluster.node.leadership import Leadership, Outside
@@ -60,7 +60,6 @@ from quorl.cluster.protocol.queues import Defaults
 from quorl.cluster.protocol.system import ClusterInfo
 from quorl.cluster.protocol.wire import Answer, Call
 
-CLUSTER_HEADER = "quorl-cluster"
 _HAND_OVER_S = 2.0
 _FINISH_S = 2.0
 
@@ -97,19 +96,6 @@ class Ports(NamedTuple):
     log: Logger
 
 
-class _SameCluster:
-    """Calls to the other nodes that say which cluster they come from: an address may have come to mean another one."""
-
-    def __init__(self, peers: Peers, cluster_id: Callable[[], str]) -> None:
-        self._peers = peers
-        self._cluster_id = cluster_id
-
-    async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
-        """See ``core.Peers``."""
-        headers = {**call.headers, CLUSTER_HEADER: self._cluster_id()}
-        return await self._peers.call(peer, call._replace(headers=headers), timeout_s)
-
-
 class Node:
     """One member of the cluster. Implements ``core.Core``."""
 
@@ -132,7 +118,7 @@ class Node:
         self.replica: Replica
         self._keys = itertools.count()
         self._incarnation = ports.new_token()
-        self._peers = _SameCluster(ports.peers, self._cluster_id)
+        self._peers = SameCluster(ports.peers, self._cluster_id)
         self.looking = Looking(self, settings.version, ports.clock, ports.disk.free_bytes)
         self.gateway = Gateway(
             self,

@@ -20,9 +20,11 @@ demo: .venv/.stamp ## Start three nodes, kill the leader half way, and count wha
 	$(PY) -m examples.demo
 
 test: .venv/.stamp ## Run every test; protocol and machine must be covered to the last branch
-	$(PY) -m pytest -n auto -m "not chaos and not sim" --cov --cov-report=
+	$(PY) -m pytest -n auto -m "not chaos and not sim and not browser" --cov --cov-report=
 	PYTHONHASHSEED=0 $(PY) -m pytest -n auto -m "sim and not chaos"
 	$(PY) -m pytest -m chaos
+	@if command -v chromium >/dev/null; then echo "$(PY) -m pytest -m browser"; $(PY) -m pytest -m browser; \
+	else echo "No Chromium is here: the tests of the dashboard in a browser are left out (apt-get install chromium)."; fi
 	$(PY) -m coverage report --include='cluster/protocol/*,cluster/machine/*' --fail-under=100
 
 check: .venv/.stamp ## Lint, formatting, types and the house rules

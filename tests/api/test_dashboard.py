@@ -165,3 +165,13 @@ def test_licences_lie_beside_what_is_vendored() -> None:
             vendor / f"{name}.LICENSE"
         ).read_text(encoding="utf-8")
     assert (vendor / "VERSIONS").read_text(encoding="utf-8").count(" sha256:") == 4
+
+
+def test_modules_import_what_they_use_and_nothing_else() -> None:
+    imported = re.compile(r'^import \{ ([^}]*) \} from "[^"]+";$', re.MULTILINE)
+    for path in own():
+        text = path.read_text(encoding="utf-8")
+        body = re.sub(r"^import .*$", "", text, flags=re.MULTILINE)
+        names = [name for found in imported.findall(text) for name in found.split(", ")]
+        assert len(names) == len(set(names)), path
+        assert [name for name in names if not re.search(rf"(?<![\w.]){re.escape(name)}\b", body)] == [], path

@@ -17,7 +17,7 @@ function typing(target) {
 
 addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || event.isComposing) return;
-  if (event.key === "Escape" && typing(event.target)) { event.target.blur(); return; }
+  if (event.key === "Escape" && typing(event.target)) { event.preventDefault(); event.target.blur(); return; } // and keep what was typed
   if (typing(event.target)) return;
   if (event.key === "Enter" && event.target.closest("a, button, summary, [role=tab]")) return;
   if (document.querySelector("dialog[open]")) return;

@@ -1,11 +1,11 @@
 // What FAILED tasks died of: the same errors together, to be queued again or forgotten as a group.
-import { html, cls, useState, useEffect } from "../lib/html.js";
-import { listen, overview } from "../lib/live.js";
+import { html, cls, useState } from "../lib/html.js";
+import { overview } from "../lib/live.js";
 import { get, path, all } from "../lib/api.js";
 import { useResource } from "../lib/resource.js";
-import { clock, count, plural } from "../lib/format.js";
-import { route, to, go, refine } from "../lib/route.js";
-import { Ago, Badge, Code, Empty, Filter, Icon, Problem } from "../ui/parts.js";
+import { count, plural } from "../lib/format.js";
+import { route, to } from "../lib/route.js";
+import { Ago, Code, Empty, Filter, Icon, Problem } from "../ui/parts.js";
 import { bulk } from "../ui/bulk.js";
 
 export function Dead() {

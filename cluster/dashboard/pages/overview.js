@@ -1,9 +1,9 @@
 // Is it healthy, is it moving, what is wrong.
-import { html, cls, useState } from "../lib/html.js";
+import { html, cls } from "../lib/html.js";
 import { overview } from "../lib/live.js";
-import { bytes, count, duration, plural, rate } from "../lib/format.js";
+import { bytes, count, plural, rate } from "../lib/format.js";
 import { to } from "../lib/route.js";
-import { Badge, Count, Meter, Empty } from "../ui/parts.js";
+import { Badge, Count, Empty } from "../ui/parts.js";
 import { Map } from "../ui/map.js";
 import { History } from "../ui/history.js";
 import { QueueTable } from "../ui/queuetable.js";
@@ -33,8 +33,9 @@ function alertLink(alert) {
 }
 
 function Alerts({ seen }) {
-  if (!seen.alerts.length) return null;
-  return html`<ul class="alerts" aria-label="Alerts">${seen.alerts.map((alert) => {
+  const shown = seen.alerts.filter((alert) => alert.code !== "no_leader" && alert.code !== "no_quorum"); // the banner says so
+  if (!shown.length) return null;
+  return html`<ul class="alerts" aria-label="Alerts">${shown.map((alert) => {
     const where = alertLink(alert);
     return html`<li key=${`${alert.code} ${alert.node} ${alert.queue} ${alert.worker_id}`} class=${cls("alert", alert.severity === "critical" ? "bad" : "warn")}>
       <span class="mark" aria-hidden="true">${alert.severity === "critical" ? "!" : "i"}</span><span class="visually-hidden">${alert.severity}: </span>
@@ -49,7 +50,7 @@ function Tile({ label, value, note, href, tone }) {
 
 function Now({ seen }) {
   const { counts, ...totals } = seen.totals;
-  const waits = seen.latency;
+  const ailing = seen.queues.filter((one) => one.health === "no_workers").length;
   return html`<section class="panel" aria-label="Now"><header><h2>Now</h2><span class="right">rates over the last 10 s</span></header>
     <div class="tiles">
       <${Tile} label="Queued" value=${count(counts.queued)} note=${`${rate(totals.submitted_s)}/s submitted`} href=${to("tasks", { status: "QUEUED" })} />
@@ -59,7 +60,7 @@ function Now({ seen }) {
       <${Tile} label="Scheduled · Retry" value=${html`${count(counts.scheduled)}<small> · ${count(counts.retry)}</small>`} note="wait for their time" href=${to("tasks", { status: "SCHEDULED,RETRY" })} />
       <${Tile} label="Workers" value=${count(totals.workers_alive)} note=${totals.workers_dead ? html`<span class="bad-text">${count(totals.workers_dead)} DEAD</span>` : "ALIVE"} href=${to("workers")} />
       <${Tile} label="Messages in" value=${html`${rate(totals.appended_s)}<small>/s</small>`} note=${`${count(totals.messages)} in ${plural(totals.topics, "topic")}`} href=${to("topics")} />
-      <${Tile} label="Submit → result" value=${waits ? duration(waits.total_p50_ms) : "–"} note=${waits ? `median; p99 ${duration(waits.total_p99_ms)}` : "none in the last minute"} />
+      <${Tile} label="Queues" value=${count(totals.queues)} note=${ailing ? html`<span class="bad-text">${count(ailing)} without workers</span>` : `${rate(totals.started_s)}/s started`} href=${to("queues")} />
     </div></section>`;
 }
 

@@ -1,9 +1,9 @@
 // All queues, and one of them.
-import { html, useState, useEffect } from "../lib/html.js";
+import { html, useEffect, useRef, useState } from "../lib/html.js";
 import { overview } from "../lib/live.js";
 import { get, patch, path, post, all } from "../lib/api.js";
 import { useResource } from "../lib/resource.js";
-import { bytes, count, duration, plural, rate } from "../lib/format.js";
+import { count, duration, plural, rate } from "../lib/format.js";
 import { route, to, go } from "../lib/route.js";
 import { bind } from "../lib/keys.js";
 import { Badge, Count, Empty, Filter, Icon, Problem, Ago, attempt } from "../ui/parts.js";
@@ -43,15 +43,19 @@ function Rest({ shown, wanted }) {
 /** Which of the names j and k have led to; Enter opens it. */
 export function useCursor(names, open) {
   const [at, setAt] = useState(-1);
+  const now = useRef({});
+  Object.assign(now.current, { names, open }); // keys may come faster than the page is drawn
   useEffect(() => {
-    const move = (by) => () => setAt((before) => {
-      const next = Math.max(0, Math.min(names.length - 1, before + by));
-      document.querySelector(`[data-row="${CSS.escape(names[next] ?? "")}"]`)?.scrollIntoView({ block: "nearest" });
-      return next;
-    });
-    const unbind = [bind("j", move(1)), bind("k", move(-1)), bind("Enter", () => names[at] !== undefined && open(names[at]))];
+    now.current.at = -1;
+    const move = (by) => () => {
+      const { names: all, at: before } = now.current;
+      setAt(now.current.at = Math.max(0, Math.min(all.length - 1, before + by)));
+      document.querySelector(`[data-row="${CSS.escape(all[now.current.at] ?? "")}"]`)?.scrollIntoView({ block: "nearest" });
+    };
+    const enter = () => { const name = now.current.names[now.current.at]; if (name !== undefined) now.current.open(name); };
+    const unbind = [bind("j", move(1)), bind("k", move(-1)), bind("Enter", enter)];
     return () => unbind.forEach((one) => one());
-  }, [names.join("\n"), at]);
+  }, []);
   return names[at];
 }
 

@@ -1,5 +1,5 @@
 // A form for any task that a worker knows, made from its signature; then the task is followed.
-import { html, cls, useEffect, useMemo, useState } from "../lib/html.js";
+import { html, useEffect, useMemo, useState } from "../lib/html.js";
 import { get, path, post } from "../lib/api.js";
 import { useResource } from "../lib/resource.js";
 import { overview } from "../lib/live.js";

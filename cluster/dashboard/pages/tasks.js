@@ -45,34 +45,35 @@ function useNarrow() {
 export function Tasks() {
   const { query, rest } = route.value;
   const filters = Object.fromEntries(FILTERS.filter((name) => query[name]).map((name) => [name, query[name]]));
-  const atTop = useRef(true);
+  const atTop = useRef(true), cursor = useRef(-1); // a ref, for keys may come faster than the page is drawn
   const list = useTasks(filters, atTop);
   const [picked, setPicked] = useState(new Set());
   const [at, setAt] = useState(-1);
   const height = useNarrow() ? 58 : 36;
   useEffect(() => { setPicked(new Set()); setAt(-1); }, [JSON.stringify(filters)]);
-  const open = (task) => task && go("tasks", task.id, query);
+  const open = (task) => task && go("tasks", task.id, route.peek().query);
   const pick = (task) => task && setPicked((before) => { const next = new Set(before); next.delete(task.id) || next.add(task.id); return next; });
   useEffect(() => {
-    const move = (by) => () => setAt((before) => Math.max(0, Math.min(list.items.length - 1, before + by)));
-    const keys = [bind("j", move(1)), bind("k", move(-1)), bind("Enter", () => open(list.items[at])), bind("x", () => pick(list.items[at]))];
+    cursor.current = -1;
+    const move = (by) => () => setAt(cursor.current = Math.max(0, Math.min(list.items.length - 1, cursor.current + by)));
+    const keys = [bind("j", move(1)), bind("k", move(-1)), bind("Enter", () => open(list.items[cursor.current])), bind("x", () => pick(list.items[cursor.current]))];
     return () => keys.forEach((one) => one());
-  }, [list, at, list.items]);
+  }, [list]);
   const row = (index) => {
     const task = list.items[index];
     return html`<${Row} key=${task.id} task=${task} index=${index} height=${height} picked=${picked.has(task.id)} current=${index === at} opened=${task.id === rest[0]} onOpen=${open} onPick=${pick} />`;
   };
   const total = knownTotal(filters), oldest = filters.order === "oldest";
   return html`<${Bar} filters=${filters} />
-    <section class="panel tasks" role="table" aria-label="Tasks" aria-rowcount=${list.next ? -1 : list.items.length}>
+    <section class="panel tasks" aria-label="Tasks">
       <${BulkBar} list=${list} picked=${picked} filters=${filters} total=${total} onDone=${() => { setPicked(new Set()); list.refresh(); }} onClear=${() => setPicked(new Set())} />
-      <div class="task-row head" role="row"><span role="columnheader"><${PickAll} list=${list} picked=${picked} setPicked=${setPicked} /></span>
+      ${list.missed > 0 && html`<button type="button" class="fresh" onClick=${() => { list.refresh(); document.querySelector(".tasks .virtual").scrollTop = 0; }}>${plural(list.missed, "change")} since: show</button>`}
+      <div class="task-table" role="table" aria-label="Tasks" aria-rowcount=${list.next ? -1 : list.items.length + 1}><div class="task-row head" role="row"><span role="columnheader"><${PickAll} list=${list} picked=${picked} setPicked=${setPicked} /></span>
         ${["Status", "Task", "Queue", "Try", "Worker"].map(head)}<span class="c-age" role="columnheader"><button type="button" class="order" title=${oldest ? "The oldest first; click for the newest" : "The newest first; click for the oldest"} onClick=${() => refine({ order: oldest ? "" : "oldest" })}>Age ${oldest ? "↑" : "↓"}</button></span>
         ${["Took", "Error"].map(head)}</div>
-      ${list.missed > 0 && html`<button type="button" class="fresh" onClick=${() => { list.refresh(); document.querySelector(".tasks .virtual").scrollTop = 0; }}>${plural(list.missed, "change")} since: show</button>`}
-      ${list.items.length ? html`<${VirtualList} label="Rows" count=${list.items.length} height=${height} row=${row} at=${at} onEnd=${() => list.more()} onScroll=${(top) => { atTop.current = top < 8; }} />`
-        : html`<${Nothing} list=${list} filters=${filters} />`}
-      <footer class="tasks-foot dim small">${list.error && list.items.length > 0 ? html`<span class="bad-text">${list.error.message}</span>` : html`${plural(list.items.length, "task")} loaded${total === null ? "" : ` of ${count(total)}`}${list.loading ? ", loading…" : list.next ? ", more as you scroll" : ""}`}</footer>
+      ${list.items.length ? html`<${VirtualList} label="Rows" count=${list.items.length} height=${height} row=${row} at=${at} onEnd=${() => list.more()} onScroll=${(top) => { atTop.current = top < 8; }} />` : null}</div>
+      ${!list.items.length && html`<${Nothing} list=${list} filters=${filters} />`}
+      <footer class="tasks-foot dim small" data-loaded=${list.items.length}>${list.error && list.items.length > 0 ? html`<span class="bad-text">${list.error.message}</span>` : html`${plural(list.items.length, "task")} loaded${total === null ? "" : ` of ${count(total)}`}${list.loading ? ", loading…" : list.next ? ", more as you scroll" : ""}`}</footer>
     </section>
     ${rest[0] !== undefined && html`<${TaskDrawer} key=${rest[0]} id=${rest[0]} onClose=${() => go("tasks", query)} />`}`;
 }

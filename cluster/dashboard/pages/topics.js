@@ -1,15 +1,14 @@
 // The topics, and one of them: its messages, who reads them and how far behind, and a box to publish.
-import { html, cls, useEffect, useMemo, useRef, useState } from "../lib/html.js";
+import { html, cls, useEffect, useState } from "../lib/html.js";
 import { listen, overview } from "../lib/live.js";
 import { all, get, path, post } from "../lib/api.js";
 import { useResource } from "../lib/resource.js";
 import { bytes, clock, count, plural, rate } from "../lib/format.js";
-import { route, refine, to, go } from "../lib/route.js";
-import { Count, Empty, Filter, Icon, Meter, Problem, Segments, Ago, attempt } from "../ui/parts.js";
+import { route, to, go } from "../lib/route.js";
+import { Count, Empty, Filter, Icon, Meter, Problem, attempt } from "../ui/parts.js";
 import { History } from "../ui/history.js";
 import { Messages } from "../ui/messages.js";
 import { Produce } from "../ui/produce.js";
-import { confirm } from "../ui/dialog.js";
 import { useCursor } from "./queues.js";
 import { Waiting } from "./overview.js";
 
@@ -25,10 +24,10 @@ function List() {
   const cursor = useCursor(topics.map((one) => one.topic), (name) => go("topics", name));
   if (!seen) return html`<${Waiting} />`;
   return html`<div class="row"><${Filter} name="q" placeholder="Filter by name" width=${240} /><span class="dim small">${plural(seen.totals.topics, "topic")}, ${plural(seen.totals.messages, "message")}</span><span class="grow"></span><${NewTopic} /></div>
-    <section class="panel">${topics.length ? html`<div class="table-wrap" tabindex="0"><table><thead><tr><th>Topic</th><th class="num">Partitions</th><th class="num">Messages</th><th class="num">Size</th><th class="num">In /s</th><th class="num">Consumers</th><th class="num">Worst lag</th></tr></thead>
+    <section class="panel">${topics.length ? html`<div class="table-wrap" tabindex="0"><table class="cards"><thead><tr><th>Topic</th><th class="num">Partitions</th><th class="num">Messages</th><th class="num">Size</th><th class="num">In /s</th><th class="num">Consumers</th><th class="num">Worst lag</th></tr></thead>
       <tbody>${topics.map((one) => html`<tr key=${one.topic} class=${cls("click", { "is-cursor": cursor === one.topic })} data-row=${one.topic} onClick=${() => go("topics", one.topic)}>
-        <td><a class="name-cell cut" href=${to("topics", one.topic)} onClick=${(event) => event.stopPropagation()}>${one.topic}</a></td><td class="num">${count(one.partitions)}</td><td class="num">${count(one.messages)}</td><td class="num">${bytes(one.bytes)}</td>
-        <td class="num">${rate(one.appended_s)}</td><td class="num"><${Count} value=${one.consumers} /></td><td class="num"><${Count} value=${one.worst_lag} tone=${one.worst_lag > 1000 ? "warn" : ""} /></td></tr>`)}</tbody></table></div>`
+        <td class="first"><a class="name-cell cut" href=${to("topics", one.topic)} onClick=${(event) => event.stopPropagation()}>${one.topic}</a></td><td class="num" data-label="Partitions">${count(one.partitions)}</td><td class="num" data-label="Messages">${count(one.messages)}</td><td class="num" data-label="Size">${bytes(one.bytes)}</td>
+        <td class="num" data-label="In /s">${rate(one.appended_s)}</td><td class="num" data-label="Consumers"><${Count} value=${one.consumers} /></td><td class="num" data-label="Worst lag"><${Count} value=${one.worst_lag} tone=${one.worst_lag > 1000 ? "warn" : ""} /></td></tr>`)}</tbody></table></div>`
       : html`<${Empty} title=${wanted ? "No topic has that in its name" : "No topics yet"}>${!wanted && html`<code>quorl topic create app-log</code>, or the button above.`}<//>`}
       ${seen.topics_more > 0 && html`<p class="more dim">and ${plural(seen.topics_more, "more topic")}: <code>quorl topic ls</code></p>`}</section>`;
 }
@@ -79,7 +78,7 @@ function Consumers({ name, ends }) {
   const most = Math.max(1, ...items.map((one) => one.lag));
   return html`<section class="panel flush" aria-label="Consumers"><header><h2>Consumers</h2><span class="right">${items.length ? plural(items.length, "consumer") : ""}</span></header>
     ${error && !data ? html`<div class="body pad"><${Problem} error=${error} /></div>` : !items.length ? html`<${Empty} title=${data ? "Nobody reads it yet" : "…"}><code>quorl topic consume ${name}</code><//>` : html`<div class="table-wrap short" tabindex="0"><table>
-      <thead><tr><th class="num">Id</th><th>Name</th><th class="num">Lag</th><th></th><th>Next offset</th></tr></thead>
+      <thead><tr><th class="num">Id</th><th>Name</th><th class="num">Lag</th><th><span class="visually-hidden">Share of the largest lag</span></th><th>Next offset</th></tr></thead>
       <tbody>${items.map((one) => html`<tr key=${one.consumer_id}><td class="num">${one.consumer_id}</td><td class="cut cell">${one.name || html`<span class="zero">–</span>`}</td><td class="num"><${Count} value=${one.lag} tone=${one.lag > 1000 ? "warn" : ""} /></td>
         <td><${Meter} share=${one.lag / most} tone=${one.lag > 1000 ? "warn" : ""} label=${`lag ${one.lag}`} /></td><td class="mono small dim">${one.cursors.map((cursor) => (one.cursors.length > 1 ? `${cursor.partition}:${cursor.next_offset}` : cursor.next_offset)).join(" ")}</td></tr>`)}</tbody></table></div>`}</section>`;
 }

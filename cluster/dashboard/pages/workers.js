@@ -1,7 +1,7 @@
 // The workers: who lives, who was heard when, and what each one runs.
 import { html, cls } from "../lib/html.js";
 import { overview } from "../lib/live.js";
-import { all, get, path, post, remove } from "../lib/api.js";
+import { get, path, post, remove } from "../lib/api.js";
 import { useResource } from "../lib/resource.js";
 import { clock, count, duration, now, plural, age } from "../lib/format.js";
 import { route, refine, to } from "../lib/route.js";
@@ -23,11 +23,11 @@ export function Workers() {
   if (!seen) return html`<${Waiting} />`;
   return html`<div class="row"><${Segments} label="Status" options=${KINDS} value=${status} onChange=${(value) => refine({ status: value })} /><${Filter} name="q" placeholder="Filter by name, host, queue" width=${230} />
       <span class="dim small">${count(seen.totals.workers_alive)} ALIVE${seen.totals.workers_dead ? html`, <span class="bad-text">${count(seen.totals.workers_dead)} DEAD</span>` : ""}, ${count(seen.totals.busy)} of ${plural(seen.totals.slots, "slot")} busy</span></div>
-    <section class="panel">${shown.length ? html`<div class="table-wrap" tabindex="0"><table class="workers"><thead><tr><th>Worker</th><th>Status</th><th>State</th><th>Queues</th><th><span class="beats-head"><span>10 min ago</span><span>Heartbeats</span><span>now</span></span></th><th class="num">Heard</th><th>Runs now</th><th class="num">Done</th><th class="num">Failed</th></tr></thead>
+    <section class="panel">${shown.length ? html`<div class="table-wrap" tabindex="0"><table class="workers cards"><thead><tr><th>Worker</th><th>Status</th><th>State</th><th>Queues</th><th><span class="beats-head"><span>10 min ago</span><span>Heartbeats</span><span>now</span></span></th><th class="num">Heard</th><th>Runs now</th><th class="num">Done</th><th class="num">Failed</th></tr></thead>
         <tbody>${shown.map((one) => html`<${Row} key=${one.worker_id} one=${one} current=${cursor === String(one.worker_id)} />`)}</tbody></table></div>`
       : html`<${Nobody} filtered=${Boolean(q || status)} />`}
       ${seen.workers_more > 0 && html`<p class="more dim">and ${plural(seen.workers_more, "more worker")}: <code>quorl worker ls</code></p>`}</section>
-    <p class="dim small legend-line"><span><i class="beat-key b"></i>heard</span><span><i class="beat-key m"></i>late</span><span><i class="beat-key d"></i>DEAD</span><span><i class="beat-key n"></i>not there</span><span>One cell is 10 s.</span></p>
+    <p class="dim small legend-line"><span><i class="beat-key b"></i>heard</span><span><i class="beat-key m"></i>late</span><span><i class="beat-key d"></i>DEAD</span><span><i class="beat-key n"></i>not known</span><span>One cell is 10 s.</span></p>
     ${open && html`<${WorkerDrawer} key=${open} id=${open} onClose=${() => refine({ open: "" })} />`}`;
 }
 
@@ -40,15 +40,15 @@ function Row({ one, current }) {
   const alive = one.status === "ALIVE";
   const more = one.leases - one.running.length;
   return html`<tr class=${cls("click", { "is-cursor": current })} data-row=${one.worker_id} onClick=${() => refine({ open: one.worker_id })}>
-    <td><a class="name-cell cut" href=${to("workers", { ...route.value.query, open: one.worker_id })} onClick=${(event) => event.stopPropagation()}>${one.name}</a>
+    <td class="first"><a class="name-cell cut" href=${to("workers", { ...route.value.query, open: one.worker_id })} onClick=${(event) => event.stopPropagation()}>${one.name}</a>
       <div class="dim small nowrap">${one.host}:${one.pid} · id ${one.worker_id}</div></td>
     <td><span class="row tight"><${Badge} word=${one.status} />${one.standby && html`<span class="tag" title=${one.active ? "It stands in for a worker that died" : "It works only in the place of a worker that died"}>stand-by${one.active ? ", active" : ""}</span>`}${one.quiet && html`<span class="tag" title="It claims nothing more">quiet</span>`}</span></td>
-    <td>${alive ? html`<${Badge} word=${one.state} /> <span class="dim small nowrap">${one.leases}/${one.concurrency}</span>` : html`<span class="zero">–</span>`}</td>
-    <td class="dim"><span class="cut queues-cell" title=${one.queues.join(", ")}>${one.queues.join(", ")}</span></td>
-    <td><${Beats} one=${one} /></td>
-    <td class="num">${alive ? html`<${Ago} at=${one.heartbeat_at_ms} />` : html`<span title=${clock(one.heartbeat_at_ms)}>${age(one.silent_ms)}</span>`}</td>
-    <td class="runs">${one.running.length ? html`<span class="cut">${one.running.slice(0, 2).map((task, at) => html`${at ? ", " : ""}<a key=${task.id} href=${to("tasks", task.id)} onClick=${(event) => event.stopPropagation()}>${task.name}</a>`)}${one.leases > 2 ? html` <span class="dim">+${one.leases - Math.min(2, one.running.length)}</span>` : ""}</span>` : html`<span class="zero">${more > 0 ? `${more} tasks` : "–"}</span>`}</td>
-    <td class="num">${count(one.succeeded)}</td><td class="num">${one.failed || one.lost ? html`<span class=${one.lost ? "bad-text" : ""} title=${`${one.failed} failed, ${one.lost} lost`}>${count(one.failed)}${one.lost ? ` +${one.lost} lost` : ""}</span>` : html`<span class="zero">0</span>`}</td></tr>`;
+    <td class="nowrap">${alive ? html`<${Badge} word=${one.state} /> <span class="dim small nowrap">${one.leases}/${one.concurrency}</span>` : html`<span class="zero">–</span>`}</td>
+    <td class="dim line"><span class="cut queues-cell" title=${one.queues.join(", ")}>${one.queues.join(", ")}</span></td>
+    <td class="line"><${Beats} one=${one} /></td>
+    <td class="num" data-label="Heard">${alive ? html`<${Ago} at=${one.heartbeat_at_ms} />` : html`<span title=${clock(one.heartbeat_at_ms)}>${age(one.silent_ms)}</span>`}</td>
+    <td class="runs" data-label="Runs">${one.running.length ? html`<span class="row one-line"><a class="cut" href=${to("tasks", one.running[0].id)} onClick=${(event) => event.stopPropagation()}>${one.running[0].name}</a>${one.leases > 1 && html`<span class="dim">+${count(one.leases - 1)}</span>`}</span>` : html`<span class="zero">${more > 0 ? `${more} tasks` : "–"}</span>`}</td>
+    <td class="num" data-label="Done">${count(one.succeeded)}</td><td class="num" data-label="Failed">${one.failed || one.lost ? html`<span class=${one.lost ? "bad-text" : ""} title=${`${one.failed} failed, ${one.lost} lost`}>${count(one.failed)}${one.lost ? ` +${one.lost} lost` : ""}</span>` : html`<span class="zero">0</span>`}</td></tr>`;
 }
 
 // -- one worker ------------------------------------------------------------------------------------------------------

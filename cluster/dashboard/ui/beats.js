@@ -5,7 +5,7 @@ import { duration } from "../lib/format.js";
 
 const CELL_MS = 10_000;
 
-/** "b" heard, "m" silent for longer than it should be, "d" DEAD, "n" not there; the oldest first. */
+/** "b" heard, "m" silent for longer than it should be, "d" DEAD, "n" not there or not known, for only so many heartbeats are kept; the oldest first. */
 export function cells(one, made_at_ms) {
   const { beats } = one;
   const dead_ms = one.status === "DEAD" ? one.ended_at_ms : null;
@@ -13,10 +13,12 @@ export function cells(one, made_at_ms) {
   return [...beats].map((mark, at) => {
     const end = made_at_ms - (beats.length - 1 - at) * CELL_MS, start = end - CELL_MS;
     if (mark !== "0") { heard = at; return "b"; }
+    if (at === beats.length - 1 && one.status === "ALIVE" && one.silent_ms <= 2 * one.heartbeat_ms) return "b"; // the cell has only begun
+    if (heard < 0 && dead_ms === null) return "n";
     if (end <= one.registered_at_ms || (one.status === "LEFT" && one.ended_at_ms !== null && start >= one.ended_at_ms)) return "n";
     if (dead_ms !== null && end > dead_ms) return "d";
-    const since = heard < 0 ? start - one.registered_at_ms : (at - heard) * CELL_MS;
-    return since > one.heartbeat_ms + CELL_MS || one.heartbeat_ms < CELL_MS ? "m" : "b";
+    if (heard < 0) return "n";
+    return (at - heard) * CELL_MS > one.heartbeat_ms + CELL_MS || one.heartbeat_ms < CELL_MS ? "m" : "b";
   });
 }
 

@@ -49,7 +49,7 @@ export function Chart({ data, series, marks = [], height = 150, format = rate, l
   const box = useRef(null);
   const [width, setWidth] = useState(0), [at, setAt] = useState(null);
   useEffect(() => {
-    const observer = new ResizeObserver(() => setWidth(box.current.clientWidth));
+    const observer = new ResizeObserver(() => { if (box.current) setWidth(box.current.clientWidth); });
     observer.observe(box.current);
     return () => observer.disconnect();
   }, []);

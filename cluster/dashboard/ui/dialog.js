@@ -1,8 +1,7 @@
 // Questions before something is changed, the keyboard's help, and the drawer at the side.
-import { html, signal, useEffect, useRef, cls } from "../lib/html.js";
+import { html, cls, signal, useEffect, useRef, useState } from "../lib/html.js";
 import { bind } from "../lib/keys.js";
 import { Icon, Copy, Segments } from "./parts.js";
-import { useState } from "../lib/html.js";
 
 const asked = signal(null);
 
@@ -19,13 +18,16 @@ export function Confirm() {
     <div class="text">${[].concat(question.text).map((line) => html`<p>${line}</p>`)}
       ${question.copies.length > 0 && html`<${CopyAs} copies=${question.copies} />`}</div>
     <div class="feet"><button type="button" class="button" onClick=${() => answer(false)}>Keep as it is</button>
-      <button type="button" autofocus class=${cls("button", "primary", { danger: question.danger })} onClick=${() => answer(true)}>${question.action}</button></div>
+      <button type="button" data-first class=${cls("button", "primary", { danger: question.danger })} onClick=${() => answer(true)}>${question.action}</button></div>
   <//>`;
 }
 
 export function Modal({ title, children, onClose }) {
   const box = useRef(null);
-  useEffect(() => { box.current.showModal(); }, []);
+  useEffect(() => {
+    box.current.showModal();
+    box.current.querySelector("[data-first]")?.focus();
+  }, []);
   const outside = (event) => { if (event.target === box.current) onClose(); };
   return html`<dialog ref=${box} class="modal" aria-label=${title} onCancel=${(event) => { event.preventDefault(); onClose(); }} onClick=${outside}>
     <div class="head">${title}</div>${children}</dialog>`;

@@ -15,6 +15,8 @@ async function ask(window, about, signal) {
   if (window === "10m") {
     const fine = await get("/v1/history", { step: 1, ...about }, { signal });
     if (fine.since_ms <= fine.at_ms[0]) return fine;
+    const coarse = await get("/v1/history", { step: 10, ...about }, { signal });
+    return coarse.at_ms[0] < fine.since_ms ? coarse : fine;
   }
   return get("/v1/history", { step: 10, ...about }, { signal });
 }

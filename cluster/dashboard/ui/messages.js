@@ -4,8 +4,8 @@ import { get, path } from "../lib/api.js";
 import { route, refine } from "../lib/route.js";
 import { clock, count, plural } from "../lib/format.js";
 import { spaced } from "../lib/json.js";
-import { Code, Empty, Icon, Json, Problem, Segments } from "./parts.js";
-import { curl, shell } from "../lib/copyas.js";
+import { Empty, Json, Problem, Segments } from "./parts.js";
+import { shell } from "../lib/copyas.js";
 
 const PAGE = 100, TAIL_KEPT = 500;
 

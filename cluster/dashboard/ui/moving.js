@@ -1,5 +1,5 @@
 // When the node that served this page is gone: say so, look for another member, and go there.
-import { html, effect, signal, useEffect } from "../lib/html.js";
+import { html, effect, signal } from "../lib/html.js";
 import { overview, state, heardAt, goodbye } from "../lib/live.js";
 import { clock } from "../lib/format.js";
 

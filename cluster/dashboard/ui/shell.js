@@ -1,7 +1,7 @@
 // The frame of every page: navigation, what is live, and what stands above everything else.
-import { html, cls, signal, computed, effect, useEffect, useState } from "../lib/html.js";
-import { overview, state, age_ms, heardAt, goodbye, togglePause, pausedByHand } from "../lib/live.js";
-import { route, to, go } from "../lib/route.js";
+import { html, cls, signal, computed, effect, useEffect } from "../lib/html.js";
+import { overview, state, age_ms, togglePause } from "../lib/live.js";
+import { route, to } from "../lib/route.js";
 import { age, clock, count } from "../lib/format.js";
 import { Icon, Toasts } from "./parts.js";
 import { Confirm, Help, helpOpen } from "./dialog.js";
@@ -36,12 +36,12 @@ function Side() {
   const seen = overview.value;
   const here = route.value.page;
   useEffect(() => { document.querySelector(".nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" }); }, [here]);
-  return html`<div class="side">
-    <a class="brand" href="#/overview"><img src=${new URL("../icon.svg", import.meta.url).pathname} alt="" /><span class="words">quorl<small title=${seen?.cluster}>${seen?.cluster || "\u00a0"}</small></span></a>
+  return html`<aside class="side" aria-label="Navigation">
+    <a class="brand" href="#/overview" aria-label="quorl: overview"><img src=${new URL("../icon.svg", import.meta.url).pathname} alt="" /><span class="words">quorl<small title=${seen?.cluster}>${seen?.cluster || "\u00a0"}</small></span></a>
     <nav class="nav" aria-label="Pages">${PAGES.map(([page, label]) => html`
       <a key=${page} href=${to(page)} aria-current=${page === here ? "page" : undefined}><${Icon} name=${page} />${label}
         ${page === "dead" && tally.value.dead > 0 && html`<span class="n bad">${count(tally.value.dead)}</span>`}</a>`)}</nav>
-    <div class="foot"><span>Press <kbd>?</kbd> for keys</span></div></div>`;
+    <div class="foot"><span>Press <kbd>?</kbd> for keys</span><a href="/docs">The API of this node</a></div></aside>`;
 }
 
 /** ● live, ◐ paused, ○ reconnecting; with the age of what is shown. */

@@ -23,6 +23,6 @@ export function Start() {
     ["Or stream", "Topics keep messages; reading removes nothing.", `tail -f app.log | quorl topic produce app-log - --create`],
   ];
   return html`<section class="panel start" aria-label="What to do first"><header><h2>Nothing is here yet. What to do first</h2></header>
-    <ol class="body steps">${steps.map(([title, text, code], at) => html`<li key=${title}><h3><span class="step">${at + 1}</span>${title}</h3><p class="dim small">${text}</p><${Code} text=${code} keep /></li>`)}</ol>
+    <ol class="body steps">${steps.map(([title, text, code], at) => html`<li key=${title}><h3><span class="step">${at + 1}</span>${title}</h3><p class="dim small">${text}</p><${Code} text=${code} /></li>`)}</ol>
     <p class="more small dim">No program of your own yet? <code>quorl worker run quorl.demo:app</code> serves tasks to play with.</p></section>`;
 }

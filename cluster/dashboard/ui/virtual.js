@@ -8,6 +8,7 @@ export function VirtualList({ count, height, row, onEnd, at = -1, label, onScrol
   const box = useRef(null);
   const [seen, setSeen] = useState({ top: 0, space: 600 });
   const read = () => {
+    if (!box.current) return;
     const { scrollTop, clientHeight } = box.current;
     setSeen((before) => (before.top === scrollTop && before.space === clientHeight ? before : { top: scrollTop, space: clientHeight }));
     onScroll?.(scrollTop);

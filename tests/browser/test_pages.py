@@ -1,0 +1,234 @@
+"""Every page over a cluster with load: photographed in light, dark and narrow, quiet, readable, and as the API says."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from tests.browser.conftest import NARROW, Open, live, overflow, serious, shot
+from tests.browser.scene import BIG, QUEUES, TOPICS, Scene
+from tests.harness import call
+from tests.taskkit import ok, task_of
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow]
+
+LOOKS: dict[str, dict[str, Any]] = {
+    "light": {"scheme": "light"},
+    "dark": {"scheme": "dark"},
+    "narrow": {"size": NARROW},
+}
+SHIFT_MAX = 0.02
+FIRST_PAINT_MS_MAX = 300
+PAGES = {
+    "overview": ("#/overview", ".member.leads"),
+    "queues": ("#/queues", "[data-row=reports]"),
+    "queue": ("#/queues/payments", "text=Workers that serve it"),
+    "tasks": ("#/tasks", ".task-row[data-id]"),
+    "failed": ("#/tasks?status=FAILED", ".bulk"),
+    "workers": ("#/workers", "text=stand-by"),
+    "topics": ("#/topics", "[data-row=orders]"),
+    "topic": ("#/topics/orders", ".message"),
+    "submit": ("#/submit?name=shop.charge", "#param-order"),
+    "cluster": ("#/cluster", "text=Who led"),
+}
+
+
+@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("name", PAGES)
+def test_b1_every_page_is_whole_in_every_look(opened: Open, scene: Scene, name: str, look: str) -> None:
+    """Nothing is wider than the window, nothing serious is found by axe, nothing is said in the console."""
+    where, sign = PAGES[name]
+    with opened(scene.cluster, f"{scene.url}/{where}", **LOOKS[look]) as seen:
+        live(seen.page)
+        expect(seen.page.locator(sign).first).to_be_visible()
+        shot(seen.page, f"{name}-{look}")
+        assert overflow(seen.page) == 0
+        assert serious(seen.page) == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_b1_drawers_and_dialogs_in_every_look(opened: Open, scene: Scene, look: str) -> None:
+    task = scene.failed()[0]["id"]
+    dead = next(one for one in ok(call(scene.url, "GET", "/v1/workers"))["items"] if one["status"] == "DEAD")
+    drawers = {
+        "task": (f"#/tasks/{task}?status=FAILED", ".attempts"),
+        "worker": (f"#/workers?open={dead['worker_id']}", "text=Heartbeat log"),
+    }
+    for name, (where, sign) in drawers.items():
+        with opened(scene.cluster, f"{scene.url}/{where}", **LOOKS[look]) as seen:
+            live(seen.page)
+            expect(seen.page.locator(sign).first).to_be_visible()
+            shot(seen.page, f"drawer-{name}-{look}")
+            assert serious(seen.page) == []
+            assert overflow(seen.page) == 0
+    with opened(scene.cluster, f"{scene.url}/#/queues/payments", **LOOKS[look]) as seen:
+        live(seen.page)
+        seen.page.get_by_role("button", name="Pause").click()
+        expect(seen.page.get_by_role("dialog")).to_be_visible()
+        shot(seen.page, f"dialog-{look}")
+        assert serious(seen.page) == []
+
+
+def test_b14_b17_b18_the_overview_names_every_node_queue_and_worker(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, scene.url) as seen:
+        live(seen.page)
+        for name in scene.cluster.nodes:
+            expect(seen.page.locator(".member .name", has_text=name)).to_be_visible()
+        for name in (*QUEUES, *TOPICS, "web-1", "web-2", "web-3", "spare"):
+            expect(seen.page.get_by_text(name, exact=True).first).to_be_visible()
+        expect(seen.page.get_by_text("NO WORKERS").first).to_be_visible()
+        expect(seen.page.locator(".alert").filter(has_text="reports")).to_be_visible()
+        seen.page.goto(f"{scene.url}/#/workers")
+        row = seen.page.locator("tr", has_text="web-3")
+        expect(row.get_by_text("DEAD", exact=True)).to_be_visible()
+        expect(seen.page.locator("tr", has_text="spare").get_by_text("stand-by")).to_be_visible()
+        expect(row.locator(".beats rect.d").first).to_be_attached()
+        expect(seen.page.locator("tr", has_text="web-1").locator(".beats rect.b").first).to_be_attached()
+
+
+def number(text: str) -> int:
+    return int(re.sub(r"\D", "", text))
+
+
+def test_b1_numbers_are_those_of_the_api(opened: Open, scene: Scene) -> None:
+    """Of queues in which nothing moves: what stands in the table is what ``GET /v1/queues`` says."""
+    counts = {one["name"]: one["counts"] for one in ok(call(scene.url, "GET", "/v1/queues"))["items"]}
+    with opened(scene.cluster, f"{scene.url}/#/queues") as seen:
+        for queue in ("reports", "nightly batch"):
+            cells = seen.page.locator(f'[data-row="{queue}"] td')
+            shown = [number(cells.nth(at).inner_text()) for at in (2, 3, 4, 5, 6)]
+            assert shown == [counts[queue][key] for key in ("queued", "processing", "retry", "scheduled", "failed")]
+            seen.page.locator(f'[data-row="{queue}"] a').click()
+            tiles = seen.page.locator(".states .tile")
+            expect(tiles).to_have_count(8)
+            states = {
+                tile.locator(".label").inner_text().lower(): number(tile.locator(".value").inner_text())
+                for tile in tiles.all()
+            }
+            assert states == counts[queue]
+            seen.page.go_back()
+
+
+def test_b1_big_integers_stay_exact(opened: Open, scene: Scene) -> None:
+    """From the form through the worker to the result: digits are never rounded, and 1.0 stays 1.0."""
+    with opened(scene.cluster, f"{scene.url}/#/submit?name=shop.audit&queue=payments") as seen:
+        live(seen.page)
+        seen.page.get_by_label("number").fill(str(BIG))
+        seen.page.get_by_role("button", name="Submit to payments").click()
+        result = seen.page.locator(".followed pre")
+        expect(result).to_contain_text(f'"number": {BIG}')
+        expect(result).to_contain_text(f'"next": {BIG + 1}')
+        expect(result).to_contain_text('"share": 1.0')
+        seen.page.locator(".followed a").first.click()
+        expect(seen.page.locator(".drawer .call")).to_have_text(f"shop.audit({BIG})")
+
+
+def test_b1_line_breaks_of_tracebacks_and_attempts_are_kept(opened: Open, scene: Scene) -> None:
+    task = task_of(scene.url, next(one["id"] for one in scene.failed() if one["name"] == "shop.charge"))
+    with opened(scene.cluster, f"{scene.url}/#/tasks/{task['id']}") as seen:
+        expect(seen.page.locator(".attempts details")).to_have_count(3)
+        assert seen.page.locator(".attempts details[open] pre").inner_text() == task["errors"][-1]["traceback"]
+        seen.page.get_by_role("button", name="CLI").click()
+        expect(seen.page.locator(".copyas pre")).to_contain_text("quorl task submit -q payments")
+
+
+def test_b1_the_policy_is_strict_and_the_first_paint_is_quick(opened: Open, scene: Scene) -> None:
+    policy = call(scene.url, "GET", "/").headers["content-security-policy"]
+    assert policy.startswith("default-src 'self'; ")
+    assert "unsafe" not in policy
+    with opened(scene.cluster, scene.url) as seen:
+        live(seen.page)
+        paints = []
+        for _ in range(3):
+            seen.page.reload()
+            live(seen.page)
+            paints.append(seen.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+        assert min(paints) < FIRST_PAINT_MS_MAX, paints
+
+
+@pytest.mark.parametrize("where", ["#/overview", "#/queues", "#/tasks?order=oldest", "#/workers"])
+def test_b1_nothing_jumps_while_it_is_live(opened: Open, scene: Scene, where: str) -> None:
+    """Four more overviews come; nothing of the layout moves by itself meanwhile."""
+    with opened(scene.cluster, f"{scene.url}/{where}") as seen:
+        live(seen.page)
+        seen.page.wait_for_timeout(1500)
+        before = seen.page.evaluate("window.shifts")
+        seen.page.wait_for_timeout(4000)
+        assert seen.page.evaluate("window.shifts") - before < SHIFT_MAX
+
+
+def keys(page: Page, *names: str) -> None:
+    for name in names:
+        page.keyboard.press(name)
+
+
+def test_b1_everything_is_reached_by_keyboard(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, scene.url) as seen:
+        page = seen.page
+        live(page)
+        for key, title in zip("qtwpco", ("Queues", "Tasks", "Workers", "Topics", "Cluster", "Overview"), strict=True):
+            keys(page, "g", key)
+            expect(page.locator("h1")).to_have_text(title)
+        keys(page, "?")
+        expect(page.get_by_role("dialog", name="Keyboard")).to_be_visible()
+        keys(page, "Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        keys(page, "n")
+        expect(page.locator("h1")).to_have_text("Submit")
+        keys(page, "g", "q")
+        expect(page.locator("h1")).to_have_text("Queues")
+        keys(page, "/")
+        page.keyboard.type("rep")
+        expect(page.locator("tbody tr")).to_have_count(1)
+        keys(page, "Escape", "j", "Enter")
+        expect(page.locator(".title")).to_have_text("reports")
+        page.goto(f"{scene.url}/#/tasks?status=FAILED")
+        expect(page.locator(".task-row[data-id]").first).to_be_visible()
+        keys(page, "j", "j", "x", "Enter")
+        expect(page.locator(".drawer .attempts")).to_be_visible()
+        keys(page, "Escape")
+        expect(page.locator(".drawer")).to_have_count(0)
+        expect(page.locator(".bulk")).to_contain_text("1 selected")
+        assert "status=FAILED" in page.url
+
+
+def test_b1_filters_stand_in_the_address_and_survive_a_reload(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, f"{scene.url}/#/tasks") as seen:
+        page = seen.page
+        page.get_by_role("button", name="FAILED").click()
+        page.get_by_placeholder("Queue").fill("emails")
+        expect(page.locator(".task-row[data-id]")).to_have_count(5)
+        assert "status=FAILED" in page.url
+        assert "queue=emails" in page.url
+        page.reload()
+        expect(page.locator(".task-row[data-id]")).to_have_count(5)
+
+
+def test_b1_messages_are_published_browsed_and_followed(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, f"{scene.url}/#/topics/app-log") as seen:
+        page = seen.page
+        live(page)
+        page.get_by_label("Value").fill(f'{{"exact": {BIG}}}')
+        page.get_by_role("button", name="Publish").click()
+        expect(page.get_by_text("Stored in partition 0")).to_be_visible()
+        expect(page.locator(".message", has_text=str(BIG))).to_be_visible()
+        page.get_by_role("button", name="Browse").click()
+        expect(page.locator(".message .offset").first).to_have_text("0")
+        page.get_by_placeholder("offset").fill("390")
+        page.keyboard.press("Enter")
+        expect(page.locator(".message .offset").first).to_have_text("390")
+
+
+def test_b1_the_theme_can_be_chosen_and_is_kept(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, scene.url, scheme="light") as seen:
+        page = seen.page
+        background = "getComputedStyle(document.body).backgroundColor"
+        light = page.evaluate(background)
+        page.get_by_role("button", name="Theme").click(click_count=2)
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        assert page.evaluate(background) != light
+        page.reload()
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")

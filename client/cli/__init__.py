@@ -59,6 +59,7 @@ COMMANDS = {
     "completion": "completion",
     "context": "contexts:context_group",
     "dead": "dead",
+    "doctor": "doctor",
     "errors": "info",
     "monitor": "monitor",
     "node": "node",
@@ -79,6 +80,7 @@ def cli() -> None:
     \b
     Exit codes: 0 ok · 1 failed · 2 usage or config · 3 not found · 4 conflict ·
     5 cluster unavailable · 6 time-out or outcome unknown · 7 not allowed
+    `cluster check` and `doctor`: 0 ok · 1 warning · 2 critical · 3 not known
     """  # noqa: D301 - click's mark against rewrapping
 
 

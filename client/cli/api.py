@@ -105,7 +105,7 @@ def _ask(settings: Settings, call: Call) -> Answer:
     if lost:
         hint = "Look what became of it, if it was to change anything. Or ask for less, or with a longer --timeout."
         fail(Exit.UNKNOWN, "no answer came", lost, hint)
-    why, hint = "; ".join(refused), "Is the cluster running?  quorl cluster status"
+    why, hint = "; ".join(refused), "Is the cluster running?  quorl doctor"
     return fail(Exit.UNAVAILABLE, "no node can be reached", why, hint)
 
 

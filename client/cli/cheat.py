@@ -9,6 +9,7 @@ from quorl.client.cli.common import Exit, Settings, common_options, fail
 CHEATS: dict[str, tuple[tuple[str, str], ...]] = {
     "start": (
         ("quorl node run -c node.toml", "one node; the same command every time"),
+        ("quorl cluster wait", "until the cluster takes writes"),
         ("quorl context add dev http://127.0.0.1:7101,http://127.0.0.1:7102", "no more addresses to type"),
         ("quorl worker run quorl.demo:app", "a worker with the tasks of the demo"),
         ("quorl task submit demo.add 4 5 --wait", "the first result"),
@@ -52,6 +53,8 @@ CHEATS: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "cluster": (
         ("quorl cluster status", "who leads, who is behind"),
+        ("quorl cluster check", "for monitoring: 0 ok, 1 warning, 2 critical, 3 not known"),
+        ("quorl doctor", "a report to copy"),
         ("quorl errors no_quorum", "what an error means, offline"),
         ("quorl api GET /v1/overview", "the API itself"),
     ),

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 import click
 
 from quorl.client.cli import output
-from quorl.client.cli.common import Exit, Settings, common_options, list_options
-from quorl.client.cli.times import span
+from quorl.client.cli.checks import (
+    COMMIT_S,
+    Finding,
+    Level,
+    commit_finding,
+    commit_ms,
+    quorum_finding,
+    worst,
+)
+from quorl.client.cli.common import Exit, Settings, common_options, fail, list_options
+from quorl.client.cli.times import Duration, span
 
 if TYPE_CHECKING:
+    from quorl.client.sync import Client
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
+
+POLL_S = 0.2
 
 
 @click.group()
@@ -19,26 +32,130 @@ def cluster() -> None:
     """Look at the cluster, and hand its lead over."""
 
 
+# -- looking -------------------------------------------------------------------------------------------------------
 @cluster.command()
 @list_options
 def status(settings: Settings) -> None:
-    """Print the members with their roles and lags. Ends with 5 when there is no quorum."""
+    """Print the members with their roles and lags, and whether the cluster commits. Ends with 5 when there is no quorum."""
     with settings.client() as client:
         info = client.cluster()
-    if settings.as_json:
-        output.emit(info)
-    else:
         if settings.for_people:
-            click.echo(_headline(info))
-        columns = ("NODE", "ROLE", "STATE", "HTTP", "SEQUENCE", "LAG", "SEEN")
-        output.table(columns, [_row(info, member) for member in info.members], numbers=("SEQUENCE", "LAG", "SEEN"))
-        spare = sum(member.state == "ok" for member in info.members) - info.quorum
-        if info.health == "degraded" and spare <= 0:
-            settings.say("One more failure stops writes.")
+            click.echo(_headline(info, _led_ms(client, info)))
+        if settings.as_json:
+            output.emit(info)
+        else:
+            columns = ("NODE", "ROLE", "STATE", "HTTP", "SEQUENCE", "LAG", "SEEN", "VERSION")
+            rows = [_row(info, member) for member in info.members]
+            output.table(columns, rows, numbers=("SEQUENCE", "LAG", "SEEN"), spare=("VERSION", "SEEN"))
+        if settings.for_people and not settings.quiet:
+            settings.say(_commits(client, info))
     if info.health == "no_quorum":
         click.get_current_context().exit(Exit.UNAVAILABLE)
 
 
+def _commits(client: Client, info: ClusterInfo) -> str:
+    """Return whether an entry is committed now, and how much more may fail."""
+    spare = sum(member.state == "ok" for member in info.members) - info.quorum
+    if info.health == "no_quorum" or info.leader is None:
+        return "Writes are not taken.  → quorl doctor"
+    found = commit_finding(client)
+    said = f"Commit check: {found.text}." if found.level != Level.CRIT else f"Commit check FAILED: {found.text}."
+    if info.health == "degraded":
+        said += "  One more failure stops writes." if spare <= 0 else ""
+        said += "  → quorl doctor"
+    return said
+
+
+def _led_ms(client: Client, info: ClusterInfo) -> int | None:
+    """Return for how long the leader has led, if the history still says so."""
+    from quorl.client.errors import QuorlError
+    from quorl.cluster.protocol.overview import GetHistory
+
+    try:
+        leaders = client.call(GetHistory()).leaders
+    except QuorlError:
+        return None  # an older node, or one that is not ready: then it is not said
+    marks = [mark for mark in leaders if (mark.term, mark.node) == (info.term, info.leader)]
+    return max(0, round(1000 * time.time()) - marks[-1].at_ms) if marks else None
+
+
+@cluster.command()
+@list_options
+def members(settings: Settings) -> None:
+    """List the members: their names, and where each is reached."""
+    with settings.client() as client:
+        info = client.cluster()
+    if settings.as_json:
+        output.emit(info.members)
+        return
+    rows = [
+        (one.name, "LEADER" if one.name == info.leader else one.role, one.http, one.raft, one.version or output.NOTHING)
+        for one in info.members
+    ]
+    output.table(("NODE", "ROLE", "HTTP", "RAFT", "VERSION"), rows)
+
+
+@cluster.command()
+@click.option("--all", "everybody", is_flag=True, help="Until every member is ok, too.")
+@click.option(
+    "--max-wait", type=Duration(), default="60s", show_default=True, metavar="DURATION", help="At most so long."
+)
+@common_options
+def wait(settings: Settings, everybody: bool, max_wait: int) -> None:
+    """Wait until the cluster commits what is written. Ends with 6 when the time is over before."""
+    from quorl.client.errors import QuorlError
+
+    deadline = time.monotonic() + max_wait / 1000
+    why = "the time was too short to ask"
+    with settings.client() as client:
+        while (left_s := deadline - time.monotonic()) > 0:
+            try:
+                commit_ms(client, left_s)
+                info = client.cluster()
+            except QuorlError as error:
+                why = "; ".join(f"{node} {why}" for node, why in getattr(error, "tries", ())) or error.detail
+            else:
+                missing = [one.name for one in info.members if one.state != "ok"]
+                if info.leader is not None and not (everybody and missing):
+                    if settings.as_json:
+                        output.emit(info)
+                    settings.say(f"ready: {_headline(info)}")
+                    return
+                why = "no leader yet" if info.leader is None else f"not ok yet: {', '.join(missing)}"
+            time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
+    fail(Exit.UNKNOWN, f"not ready after {span(max_wait)}", why, "quorl doctor")
+
+
+@cluster.command()
+@common_options
+def check(settings: Settings) -> None:
+    """Check the cluster, for monitoring: one line, and 0 ok, 1 warning, 2 critical, or 3 not known.
+
+    Critical: no quorum, no leader, or nothing is committed. Warning: a member is missing, or commits are slow.
+    """
+    from quorl.client.errors import QuorlError
+
+    with settings.client() as client:
+        try:
+            info = client.cluster()
+        except QuorlError as error:
+            why = "; ".join(f"{node} {why}" for node, why in getattr(error, "tries", ())) or error.detail
+            findings = [Finding(Level.UNKNOWN, "answer", "", f"no node answers: {why}")]
+        else:
+            findings = [quorum_finding(info)]
+            if findings[0].level != Level.CRIT:
+                findings.append(commit_finding(client, min(settings.timeout_s, COMMIT_S)))
+    level = worst(findings)
+    told = "; ".join(one.text for one in sorted(findings, key=lambda one: one.level != level))
+    if settings.as_json:
+        checks = [{"level": one.level.name, "check": one.check, "detail": one.text} for one in findings]
+        output.emit({"level": level.name, "detail": told, "checks": checks})
+    else:
+        click.echo(f"{level.name}: {output.clean(told)}")
+    click.get_current_context().exit(level)
+
+
+# -- the lead ------------------------------------------------------------------------------------------------------
 @cluster.command()
 @click.argument("node", required=False)
 @common_options
@@ -57,14 +174,15 @@ def transfer(settings: Settings, node: str | None) -> None:
         settings.say(took)
 
 
-def _headline(info: ClusterInfo) -> str:
+def _headline(info: ClusterInfo, led_ms: int | None = None) -> str:
     voters = len(info.members)
+    since = "" if led_ms is None else f", since {span(led_ms)}"
     return " · ".join(
         [
             output.clean(info.name),
             f"cluster {info.cluster_id or 'not founded yet'}",
             f"{output.counted(voters, 'voter')}, quorum {info.quorum}",
-            f"leader {info.leader} (term {info.term})" if info.leader else f"no leader (term {info.term})",
+            f"leader {info.leader} (term {info.term}{since})" if info.leader else f"no leader (term {info.term})",
             _health(info),
         ]
     )
@@ -89,4 +207,5 @@ def _row(info: ClusterInfo, member: MemberInfo) -> tuple[object, ...]:
         output.NOTHING if member.sequence is None else member.sequence,
         output.NOTHING if member.lag is None else member.lag,
         span(member.seen_ms_ago),
+        member.version or output.NOTHING,
     )

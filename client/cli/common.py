@@ -271,7 +271,7 @@ def _hint(error: QuorlError) -> str:
 
     if isinstance(error, OutcomeUnknown):
         return "It may have been applied: look before you repeat it."
-    return "Nothing was applied. Is the cluster running?  quorl cluster status · quorl node run -c FILE"
+    return "Nothing was applied. Is the cluster running?  quorl doctor · quorl node run -c FILE"
 
 
 def fail(code: Exit, error: str, why: str, hint: str) -> NoReturn:

@@ -26,6 +26,21 @@ def read_json(text: str) -> msgspec.Raw:
     return msgspec.Raw(text.strip().encode())
 
 
+def broken_json(text: str) -> str | None:
+    """Return what is wrong with text that was surely meant as JSON; None: it is JSON, or plainly text."""
+    import msgspec
+
+    if text.lstrip()[:1] not in {"{", "[", '"'}:
+        return None
+    try:
+        msgspec.json.decode(text)
+    except RecursionError:
+        return "nested too deep"
+    except (msgspec.DecodeError, UnicodeEncodeError) as error:
+        return str(error).removeprefix("JSON is malformed: ")
+    return None
+
+
 class Pair(click.ParamType[tuple[str, str]]):
     """A name and a value: k=v."""
 

@@ -9,12 +9,14 @@ import click
 from quorl.client.cli import output
 from quorl.client.cli.asking import confirm, each
 from quorl.client.cli.common import Settings, common_options, list_options, look_options
+from quorl.client.cli.glance import glance
 from quorl.client.cli.options import BackoffSpec, backoff_text
 from quorl.client.cli.times import Duration, span
 
 if TYPE_CHECKING:
     from quorl.client.sync import Client
     from quorl.cluster.protocol import queues as q
+    from quorl.cluster.protocol.overview import OverviewQueue
 
 HEALTH = {"ok": "ok", "no_workers": "NO WORKERS", "paused": "paused", "sealed": "sealed"}
 WAITING = ("SCHEDULED", "QUEUED", "RETRY")
@@ -33,24 +35,45 @@ def queue() -> None:
 @click.argument("prefix", default="")
 @list_options
 def ls(settings: Settings, prefix: str) -> None:
-    """List queues with what is in them, or those whose name begins with PREFIX."""
+    """List queues with what is in them, or those whose name begins with PREFIX.
+
+    Each count is of tasks in that state, and rates are of the last ten seconds: tasks that came in, and that became a SUCCESS.
+    """
     with settings.client() as client:
         found = client.queues.list(prefix=prefix)
+        seen = None if settings.as_json or not found else glance(client)
     if settings.as_json:
         output.emit(found)
         return
-    columns = ("QUEUE", "HEALTH", "QUEUED", "SCHED", "RUNNING", "RETRY", "FAILED", "DONE", "OLDEST", "WORKERS")
-    output.table(columns, [_row(info) for info in found], numbers=columns[2:])
+    rates = {} if seen is None else {one.queue: one for one in seen.queues}
+    columns = (
+        "QUEUE",
+        "HEALTH",
+        "QUEUED",
+        "SCHED",
+        "RUNNING",
+        "RETRY",
+        "FAILED",
+        "IN/s",
+        "DONE/s",
+        "OLDEST",
+        "WORKERS",
+    )
+    rows = [_row(info, rates.get(info.name)) for info in found]
+    output.table(columns, rows, numbers=columns[2:], spare=("SCHED", "RETRY"))
     for info in found:
         _alarm(settings, info)
     if not found:
         settings.say(f"no queue begins with {prefix!r}" if prefix else "no queues yet: the first task makes one")
 
 
-def _row(info: q.QueueInfo) -> tuple[object, ...]:
+def _row(info: q.QueueInfo, rates: OverviewQueue | None) -> tuple[object, ...]:
     counts = info.counts
-    numbers = (counts.queued, counts.scheduled, counts.processing, counts.retry, counts.failed, counts.success)
-    return info.name, HEALTH[info.health], *map(output.grouped, numbers), span(info.oldest_ms), info.workers
+    numbers = (counts.queued, counts.scheduled, counts.processing, counts.retry, counts.failed)
+    flows = (None, None) if rates is None else (rates.submitted_s, rates.succeeded_s)
+    health = "FULL" if rates is not None and rates.full and info.health == "ok" else HEALTH[info.health]
+    per_s = map(output.rate, flows)
+    return info.name, health, *map(output.grouped, numbers), *per_s, span(info.oldest_ms), info.workers
 
 
 def _alarm(settings: Settings, info: q.QueueInfo) -> None:

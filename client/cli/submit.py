@@ -8,17 +8,16 @@ from __future__ import annotations
 import datetime as dt
 import re
 import secrets
-import sys
 import time
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import click
 from typing_extensions import override
 
 from quorl.client.cli import output
-from quorl.client.cli.common import Settings, options_beside_queue
-from quorl.client.cli.options import BackoffSpec, Pair, read_json
+from quorl.client.cli.common import Exit, Settings, fail, options_beside_queue, three_lines
+from quorl.client.cli.options import BackoffSpec, Pair, broken_json, read_json
 from quorl.client.cli.telling import new_call
 from quorl.client.cli.times import Duration, Moment
 from quorl.client.cli.waiting import conclude, wait_for
@@ -31,6 +30,7 @@ if TYPE_CHECKING:
 _NUMBER = re.compile(r"-\d")
 _STUCK = frozenset({"paused", "no_workers", "no_owner", "unknown_name"})
 """Reasons to wait that only somebody can end."""
+NAMES_MAX = 20
 
 
 def new_id() -> str:
@@ -70,16 +70,23 @@ class _TakesNumbers(click.Command):
 @click.option("--key", help="In a queue with partitions, tasks of one key share one.")
 @click.option("--tag", "tags", multiple=True, metavar="TEXT", help="Can be repeated.")
 @click.option("--meta", "meta", type=Pair(), multiple=True, metavar="NAME=TEXT", help="Can be repeated.")
+@click.option("--strict", is_flag=True, help="Submit it only if a worker that is alive and serves the queue has it.")
 @click.option("--wait", is_flag=True, help="Wait until it is finished and print its result.")
 @click.option("--max-wait", type=Duration(), metavar="DURATION", help="Wait, but at most so long.")
 @options_beside_queue
-def submit(settings: Settings, queue: str, *, wait: bool, max_wait: int | None, **words: Any) -> None:
+def submit(settings: Settings, queue: str, *, strict: bool, wait: bool, max_wait: int | None, **words: Any) -> None:
     """Submit a task and print its id. ARGS are JSON where they can be read as JSON, text otherwise.
 
     With --wait its result is printed, and the exit code is 1 unless it is a SUCCESS.
     """
     task = _task(**words)
+    for text in (*words["arguments"], *(text for _, text in words["named"])):
+        if (why := broken_json(text)) is not None:
+            shown = output.clean(text)
+            settings.say(f"! {shown} looks like JSON and is none ({why}), so the task gets it as text")
     with settings.client() as client:
+        if strict:
+            _insist(client, queue, task)
         submitted = _submit(settings, client, queue, task)
         (one,) = submitted.items
         about = f"{output.clean(new_call(task))} → {output.clean(queue)}{', was there already' if one.existing else ''}"
@@ -89,8 +96,8 @@ def submit(settings: Settings, queue: str, *, wait: bool, max_wait: int | None, 
                 return
             click.echo(output.clean(one.id))
             settings.say(f"{about}, {one.status}")
-            if somebody_watches() and not settings.quiet:
-                _warn(settings, client, one.id)
+            if not settings.quiet:
+                _warn(settings, client, queue, task)
             return
         settings.say(f"{output.clean(one.id)} {about}")
         info = wait_for(settings, client, one.id, max_wait)
@@ -158,18 +165,59 @@ def _submit(settings: Settings, client: Client, queue: str, task: b.NewTask) -> 
         raise
 
 
-def somebody_watches() -> bool:
-    """Whether what is said reaches a person, who is worth one call more."""
-    return sys.stderr.isatty()
+# -- who could run it ----------------------------------------------------------------------------------------------
+class _Known(NamedTuple):
+    """The workers that are alive and serve a queue, and the names of the tasks that they have."""
+
+    workers: int
+    names: set[str]
+    anything: bool
+    """Whether one of them said no names, and may run whatever comes."""
+
+    @classmethod
+    def of(cls, client: Client, queue: str) -> Self:
+        workers = client.workers.list(status="ALIVE", queue=queue)
+        names = {handler.name for one in workers for handler in one.handlers}
+        return cls(len(workers), names, any(not one.handlers for one in workers))
+
+    def have(self, task: b.NewTask) -> bool:
+        """Whether one of them can run it."""
+        return self.anything or task.name in self.names
 
 
-def _warn(settings: Settings, client: Client, task_id: str) -> None:
-    """Say at once that a task waits for something that does not come by itself."""
+def _insist(client: Client, queue: str, task: b.NewTask) -> None:
+    """End, before anything is submitted, unless somebody alive has the task."""
+    known = _Known.of(client, queue)
+    if not known.have(task):
+        fail(Exit.FAILED, *_no_worker_for_task(queue, task, known, "Submit it without --strict"))
+
+
+def _no_worker_for_task(queue: str, task: b.NewTask, known: _Known, otherwise: str) -> tuple[str, str, str]:
+    """Return what, why and what to do."""
+    from quorl.cluster.protocol.routes import nearest
+
+    queue, name, names = output.clean(queue), output.clean(task.name), sorted(known.names)
+    what = f"no_worker_for_task: nobody alive has registered `{name}`{nearest(str(task.name), names)}"
+    count = known.workers
+    workers = "no worker is" if not count else "1 worker is" if count == 1 else f"{output.grouped(count)} workers are"
+    more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
+    has = f"; known there: {output.clean(', '.join(names[:NAMES_MAX]))}{more}" if names else ""
+    start = f"start a worker that has it: quorl worker run MODULE:APP -q {queue}"
+    return what, f"{workers} alive on queue {queue}{has}", f"{otherwise}, or {start}"
+
+
+def _warn(settings: Settings, client: Client, queue: str, task: b.NewTask) -> None:
+    """Say at once that a task waits for something that does not come by itself, or that nobody has it."""
     from quorl.client.errors import QuorlError
 
     try:
-        reasons = client.tasks.why(task_id)
+        known = _Known.of(client, queue)
+        if known.workers and not known.have(task):
+            otherwise = f"Look what became of it: quorl task show {output.clean(task.id)}"
+            three_lines("warn", *_no_worker_for_task(queue, task, known, otherwise))
+            return
+        reasons = client.tasks.why(str(task.id))
+        if reasons and reasons[0].code in _STUCK:
+            settings.say(f"! {output.clean(reasons[0].detail)}")
     except QuorlError:
         return  # the task is submitted, and that was all that was asked for
-    if reasons and reasons[0].code in _STUCK:
-        settings.say(f"! {output.clean(reasons[0].detail)}")

@@ -9,6 +9,7 @@ import click
 from quorl.client.cli import output
 from quorl.client.cli.asking import each, pages
 from quorl.client.cli.common import Exit, Settings, common_options, fail, list_options_beside_queue, look_options
+from quorl.client.cli.glance import beats_text, glance
 from quorl.client.cli.times import ms_between, span
 
 if TYPE_CHECKING:
@@ -27,10 +28,14 @@ _workers = click.argument("workers", metavar="WORKER...", nargs=-1, required=Tru
 @click.option("--status", type=click.Choice(["ALIVE", "DEAD", "LEFT"], case_sensitive=False), help="Only these.")
 @list_options_beside_queue
 def ls(settings: Settings, queue: str | None, status: str | None) -> None:
-    """List the workers that are alive, and those that died or left lately."""
+    """List the workers that are alive, and those that died or left lately.
+
+    DONE and FAILED TRIES count runs, LOST those that the worker held when it died; a task may take several.
+    """
     with settings.client() as client:
         found = client.workers.list(status=status, queue=queue)  # type: ignore[arg-type]
         running = running_tasks(client, found) if not settings.as_json else {}
+        seen = None if settings.as_json or not found else glance(client)
     if settings.as_json:
         output.emit(found)
         return
@@ -43,18 +48,21 @@ def ls(settings: Settings, queue: str | None, status: str | None) -> None:
         "QUEUES",
         "BUSY",
         "DONE",
-        "FAILED",
+        "FAILED TRIES",
         "LOST",
         "LAST BEAT",
+        "BEATS (2 min)",
         "NOW",
     )
-    rows = [_row(one, running.get(one.worker_id, ())) for one in found]
-    output.table(columns, rows, numbers=("WORKER", "PID", "BUSY", "DONE", "FAILED", "LOST", "LAST BEAT"))
+    beats = {} if seen is None else {one.worker_id: beats_text(one) for one in seen.workers}
+    rows = [_row(one, running.get(one.worker_id, ()), beats.get(one.worker_id)) for one in found]
+    numbers = ("WORKER", "PID", "BUSY", "DONE", "FAILED TRIES", "LOST", "LAST BEAT")
+    output.table(columns, rows, numbers=numbers, spare=("PID", "HOST", "LOST", "BEATS (2 min)"))
     if not found:
         settings.say("no worker: quorl worker run MODULE:APP starts one")
 
 
-def _row(one: w.WorkerInfo, running: Iterable[k.TaskSummary]) -> tuple[object, ...]:
+def _row(one: w.WorkerInfo, running: Iterable[k.TaskSummary], beats: str | None) -> tuple[object, ...]:
     return (
         one.worker_id,
         one.name,
@@ -67,6 +75,7 @@ def _row(one: w.WorkerInfo, running: Iterable[k.TaskSummary]) -> tuple[object, .
         output.grouped(one.failed),
         output.grouped(one.lost),
         span(one.silent_ms),
+        output.NOTHING if beats is None else beats,
         now_text(one, running),
     )
 
@@ -134,7 +143,7 @@ def _about(info: w.WorkerInfo) -> list[str]:
         f"queues {', '.join(info.queues)} · {info.leases} of {output.counted(info.concurrency, 'slot')} busy",
         (
             f"registered {info.registered_at} · done {output.grouped(info.succeeded)} · "
-            f"failed {output.grouped(info.failed)} · lost {output.grouped(info.lost)}"
+            f"failed tries {output.grouped(info.failed)} · lost {output.grouped(info.lost)}"
         ),
         (
             f"last heartbeat {info.last_heartbeat}, {span(info.silent_ms)} ago · one every {span(info.heartbeat_ms)}, "

@@ -26,7 +26,9 @@ from quorl.cluster.protocol.channel import PATH as CHANNEL
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_command, encode_entry
 from quorl.cluster.protocol.grammar import Command, Inspection, Operation, Rejection, Reply, Request
 from quorl.cluster.protocol.operations import BY_REQUEST
+from quorl.cluster.protocol.overview import GetOverview
 from quorl.cluster.protocol.wire import Answer, Call
+from tests.client.sights import overview
 
 Mishap: TypeAlias = Answer | Literal["reset before", "reset after", "hang"] | threading.Event
 """An answer without doing anything; the connection closed before or after doing it; silence; or silence until the event."""
@@ -109,14 +111,16 @@ class StandIn:
         return wire.answer_reply(row, value)
 
     def _do(self, request: Request[Any], key: str | None) -> Reply | Rejection:
+        if (answer := self.answers.get(BY_REQUEST[type(request)].name)) is not None:
+            return answer(request)
+        if isinstance(request, GetOverview):
+            return overview(self.info())
         if isinstance(request, Inspection):
-            return self._cluster()
+            return self.info()
         if isinstance(request, system.TransferLeadership):
             before, self.leader = self.leader or "", request.to
             took_ms = 0 if before == request.to else 5
             return system.LeadershipTransferred(from_=before, to=request.to or "", term=8, took_ms=took_ms)
-        if (answer := self.answers.get(BY_REQUEST[type(request)].name)) is not None:
-            return answer(request)
         if not isinstance(request, Command):
             return self.machine.query(request)  # type: ignore[arg-type]
         if getattr(request, "wait", 0):
@@ -133,7 +137,8 @@ class StandIn:
     def _problem(self, call: Call, problem: problems.Problem) -> Answer:
         return wire.answer_problem(problem, instance=call.path, request_id="r-1", node="n1", leader=self.leader)
 
-    def _cluster(self) -> system.ClusterInfo:
+    def info(self) -> system.ClusterInfo:
+        """The cluster as its first node sees it."""
         sequence = self.machine.position.sequence
         members = [
             system.MemberInfo(

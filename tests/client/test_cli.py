@@ -40,8 +40,11 @@ def test_these_are_the_commands() -> None:
     assert sorted(" ".join(path) for path in LEAVES) == [
         "api",
         "cheat",
+        "cluster check",
+        "cluster members",
         "cluster status",
         "cluster transfer",
+        "cluster wait",
         "completion",
         "context add",
         "context ls",
@@ -52,6 +55,7 @@ def test_these_are_the_commands() -> None:
         "dead ls",
         "dead purge",
         "dead retry",
+        "doctor",
         "errors",
         "monitor",
         "node check",
@@ -119,7 +123,7 @@ def test_status(quorl: Quorl, cluster: StandIn) -> None:
     result = quorl("cluster", "status")
     headline, columns, first, *_ = result.stdout.splitlines()
     assert headline == "dev · cluster 5f2c9a17 · 3 voters, quorum 2 · leader n1 (term 7) · OK"
-    assert columns.split() == ["NODE", "ROLE", "STATE", "HTTP", "SEQUENCE", "LAG", "SEEN"]
+    assert columns.split() == ["NODE", "ROLE", "STATE", "HTTP", "SEQUENCE", "LAG", "SEEN", "VERSION"]
     assert first.split()[:4] == ["n1", "LEADER", "ok", cluster.urls[0].removeprefix("http://")]
     assert result.exit_code == 0
     assert json.loads(quorl("cluster", "status", "--json").stdout)["leader"] == "n1"
@@ -144,7 +148,7 @@ def test_status_names_what_is_wrong(quorl: Quorl, cluster: StandIn) -> None:
     assert "no leader (term 7) · NO QUORUM: n2, n3 unreachable" in result.stdout
     assert "UNREACHABLE" in result.stdout
     assert " –" in result.stdout
-    cluster.health = "degraded"
+    cluster.health, cluster.leader = "degraded", "n1"
     result = quorl("cluster", "status")
     assert result.exit_code == 0
     assert "DEGRADED: n2, n3 unreachable" in result.stdout

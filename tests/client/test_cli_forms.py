@@ -239,7 +239,7 @@ def test_d15_a_command_loads_what_it_needs(cluster: StandIn) -> None:
     assert "msgspec" not in imported("version"), "it answers before anything else is there"
     loaded = imported("queue", "ls", "-q", servers=cluster.servers)
     assert not [name for name in HEAVY if name in loaded]
-    assert quorl_modules(loaded) <= {"asking", "common", "hints", "options", "output", "queue", "times"}
+    assert quorl_modules(loaded) <= {"asking", "common", "glance", "hints", "options", "output", "queue", "times"}
 
 
 def quorl_modules(loaded: set[str]) -> set[str]:

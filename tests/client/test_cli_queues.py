@@ -13,6 +13,7 @@ from quorl.client.cli.dead import group_of
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import workers as w
+from tests.client import sights
 from tests.client.commands import Quorl
 from tests.client.desk import (
     Desk,
@@ -33,12 +34,14 @@ def test_queue_ls(quorl: Quorl, cluster: StandIn) -> None:
     busy = queue_info(counts=q.QueueCounts(scheduled=12, queued=1204, processing=16, retry=2, success=90, failed=3), oldest_ms=1800, workers=4)  # fmt: skip
     idle = queue_info("reports", counts=q.QueueCounts(queued=312), health="no_workers", workers=0, oldest_ms=584_000)
     listed(cluster, "list_queues", q.QueueList, busy, idle, queue_info("slow", health="paused"))
+    full = sights.queue("default", full=True, submitted_s=210.44, succeeded_s=1208.9)
+    cluster.answers["get_overview"] = lambda _: sights.overview(cluster.info(), queues=[full, sights.queue("slow")])
     result = quorl("queue", "ls")
     assert [re.split(r"  +", line) for line in result.stdout.splitlines()] == [
-        ["QUEUE", "HEALTH", "QUEUED", "SCHED", "RUNNING", "RETRY", "FAILED", "DONE", "OLDEST", "WORKERS"],
-        ["default", "ok", "1 204", "12", "16", "2", "3", "90", "1.8 s", "4"],
-        ["reports", "NO WORKERS", "312", "0", "0", "0", "0", "0", "9m 44s", "0"],
-        ["slow", "paused", "0", "0", "0", "0", "0", "0", "–", "1"],
+        ["QUEUE", "HEALTH", "QUEUED", "SCHED", "RUNNING", "RETRY", "FAILED", "IN/s", "DONE/s", "OLDEST", "WORKERS"],
+        ["default", "FULL", "1 204", "12", "16", "2", "3", "210.4", "1 208.9", "1.8 s", "4"],
+        ["reports", "NO WORKERS", "312", "0", "0", "0", "0", "–", "–", "9m 44s", "0"],
+        ["slow", "paused", "0", "0", "0", "0", "0", "0.0", "0.0", "–", "1"],
     ]
     hint = "! reports: 312 tasks wait and no worker serves it. Start one: quorl worker run MODULE:APP -q reports\n"
     assert result.stderr == hint

@@ -9,12 +9,12 @@ from typing import Any, get_args
 import msgspec
 import pytest
 
-from quorl.client.cli import submit
 from quorl.client.cli.hints import REASONS
 from quorl.client.cli.telling import new_call
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import workers as w
 from tests.client.commands import Quorl
 from tests.client.desk import (
     Desk,
@@ -25,6 +25,7 @@ from tests.client.desk import (
     listed,
     summary,
     tasks_of,
+    worker_info,
 )
 from tests.client.scripted import problem
 from tests.client.stand_in import StandIn
@@ -145,20 +146,54 @@ def test_waiting_says_why_it_takes_long(quorl: Quorl, cluster: StandIn, desk: De
     assert waits == [2, 20, 20, 20]
 
 
-def test_whoever_watches_is_told_that_nobody_will_run_it(
-    quorl: Quorl, cluster: StandIn, desk: Desk, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(submit, "somebody_watches", lambda: True)
-    reasons = [k.Reason(code="unknown_name", detail="no worker alive knows nosuch.task", hint="")]
+def test_a_task_that_waits_for_somebody_is_told_of(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
+    listed(cluster, "list_workers", w.WorkerList)
+    reasons = [k.Reason(code="no_workers", detail="no worker serves default", hint="")]
     cluster.answers["get_task_why"] = lambda _: k.TaskWhy(id="x", status="QUEUED", reasons=reasons)
-    warned = quorl("task", "submit", "nosuch.task", "1")
-    assert warned.stderr.splitlines()[1] == "! no worker alive knows nosuch.task"
+    warned = quorl("task", "submit", "demo.add", "1")
+    assert warned.stderr.splitlines()[1] == "! no worker serves default"
     assert warned.exit_code == 0
-    assert "!" not in quorl("task", "submit", "nosuch.task", "--quiet").stderr
+    assert quorl("task", "submit", "demo.add", "--quiet").stderr == ""
     reasons[0] = k.Reason(code="ready", detail="a worker takes it next", hint="")
-    assert "!" not in quorl("task", "submit", "nosuch.task").stderr
+    assert "!" not in quorl("task", "submit", "demo.add").stderr
     cluster.answers["get_task_why"] = lambda _: k.TaskNotFound(detail="not here yet")
-    assert quorl("task", "submit", "nosuch.task").exit_code == 0
+    assert quorl("task", "submit", "demo.add").exit_code == 0
+
+
+def test_d15_a_name_that_nobody_has_is_a_warning_or_with_strict_an_error(
+    quorl: Quorl, cluster: StandIn, desk: Desk
+) -> None:
+    asked = listed(cluster, "list_workers", w.WorkerList, worker_info(1, "w1"), worker_info(2, "w2"))
+    warned = quorl("task", "submit", "demo.ad", "1", "--id", "x")
+    assert warned.exit_code == 0
+    assert warned.stdout == "x\n"
+    assert (asked[0].status, asked[0].queue) == ("ALIVE", "default")
+    start = "a worker that has it: quorl worker run MODULE:APP -q default"
+    assert warned.stderr.splitlines()[1:] == [
+        "warn   no_worker_for_task: nobody alive has registered `demo.ad` - did you mean `demo.add`?",
+        "why    2 workers are alive on queue default; known there: demo.add",
+        f"try    Look what became of it: quorl task show x, or start {start}",
+    ]
+    refused = quorl("task", "submit", "demo.ad", "1", "--strict")
+    assert refused.exit_code == 1
+    assert refused.stderr.splitlines()[0] == warned.stderr.splitlines()[1].replace("warn ", "error")
+    assert list(desk.tasks) == ["x"]
+    assert quorl("task", "submit", "demo.add", "1", "--strict").exit_code == 0
+    listed(cluster, "list_workers", w.WorkerList, worker_info(1, "w1"), worker_info(2, "w2", handlers=[]))
+    assert "warn" not in quorl("task", "submit", "demo.ad").stderr, "who names no tasks may have any"
+    listed(cluster, "list_workers", w.WorkerList)
+    assert "no worker is alive on queue default\n" in quorl("task", "submit", "demo.add", "--strict").stderr
+
+
+@pytest.mark.parametrize("text", ['{"a": 1', "[1, 2", '"half', "{a: 1}", "[" * 2000])
+def test_broken_json_is_said_to_be_text(quorl: Quorl, cluster: StandIn, desk: Desk, text: str) -> None:
+    listed(cluster, "list_workers", w.WorkerList)
+    told = quorl("task", "submit", "demo.add", text, "--kwarg", f"x={text}", "--id", "x")
+    assert told.exit_code == 0
+    assert told.stderr.count(" looks like JSON and is none (") == 2
+    assert msgspec.json.decode(bytes(desk.tasks["x"].args)) == [text]  # type: ignore[arg-type]
+    plain = quorl("task", "submit", "demo.add", "text", "{}", "[1]", '"x"', "a[1]", "true")
+    assert "looks like JSON" not in plain.stderr
 
 
 def test_waiting_has_an_end(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:

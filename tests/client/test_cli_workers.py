@@ -16,6 +16,7 @@ from quorl.client.cli.options import BackoffSpec, backoff_text
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import workers as w
+from tests.client import sights
 from tests.client.commands import Quorl, start
 from tests.client.desk import (
     at,
@@ -51,6 +52,9 @@ RUNNING = [
 def test_worker_ls(quorl: Quorl, cluster: StandIn) -> None:
     workers_of(cluster, ALIVE, *OTHERS)
     listed(cluster, "list_tasks", k.TaskList, *RUNNING)
+    slow = sights.worker(2, "w-b2e4", heartbeat_ms=20_000, beats="0" * 50 + "1010100000")
+    seen = [sights.worker(1, "w-7f3a", beats="2" * 57 + "021"), slow]
+    cluster.answers["get_overview"] = lambda _: sights.overview(cluster.info(), workers=seen)
     rows = [re.split(r"  +", line.strip()) for line in quorl("worker", "ls").stdout.splitlines()]
     assert rows[0] == [
         "WORKER",
@@ -61,13 +65,28 @@ def test_worker_ls(quorl: Quorl, cluster: StandIn) -> None:
         "QUEUES",
         "BUSY",
         "DONE",
-        "FAILED",
+        "FAILED TRIES",
         "LOST",
         "LAST BEAT",
+        "BEATS (2 min)",
         "NOW",
     ]
-    assert rows[1] == ["1", "w-7f3a", "ALIVE", "web-1", "4121", "default", "3/4", "10 412", "17", "0", "900 ms", "emails.send, demo.add ×2"]  # fmt: skip
-    assert rows[2] == ["2", "w-b2e4", "DEAD", "web-1", "4121", "default", "–", "2 201", "17", "0", "41.0 s", "–"]
+    assert rows[1] == ["1", "w-7f3a", "ALIVE", "web-1", "4121", "default", "3/4", "10 412", "17", "0", "900 ms", "|||||||||·||", "emails.send, demo.add ×2"]  # fmt: skip
+    assert rows[2] == [
+        "2",
+        "w-b2e4",
+        "DEAD",
+        "web-1",
+        "4121",
+        "default",
+        "–",
+        "2 201",
+        "17",
+        "0",
+        "41.0 s",
+        "··||||||····",
+        "–",
+    ]
     assert [row[2] for row in rows[3:]] == ["ALIVE (stand-by)", "ALIVE (quiet) (stands in)", "LEFT"]
     assert len(json.loads(quorl("worker", "ls", "--json").stdout)) == 5
     asked = listed(cluster, "list_workers", w.WorkerList)

@@ -1,0 +1,290 @@
+"""``quorl doctor``: every node is asked by itself, and what they say is compared; a report to copy.
+
+Nothing is changed. Nodes are asked at the addresses that were given, and the other members at those that the cluster
+knows of them, which may not be reachable from here: that alone is a warning.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime as dt
+import platform
+import re
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from quorl.client.cli import output
+from quorl.client.cli.checks import COMMIT_S, Finding, Level, commit_finding, quorum_finding, worst
+from quorl.client.cli.common import Settings, common_options
+
+if TYPE_CHECKING:
+    from quorl.client.sync import HttpTransport
+    from quorl.cluster.protocol.overview import Overview
+    from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
+
+ASK_S = 3.0
+SKEW_MS = 2_000
+LAG_ENTRIES = 1_000
+FREE_MIB = 1_024
+_OVERVIEW_AGE_MS = 1_000
+"""A node makes an overview once a second at most, so the clock in it may be so old."""
+_CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
+_OF_THE_CLUSTER = ("no_leader", "no_quorum", "one_failure_left", "member_")
+"""Alerts that are checked here anyway begin with one of these."""
+
+
+@dataclass
+class Visit:
+    """What came of asking one node."""
+
+    url: str
+    member: MemberInfo | None = None
+    why: str = ""
+    took_ms: float = 0.0
+    info: ClusterInfo | None = None
+    seen: Overview | None = None
+    asked_ms: tuple[int, int] = (0, 0)
+    """When the overview was asked for and when it came, by the clock here."""
+    ready: str = ""
+
+    @property
+    def name(self) -> str:
+        """The node's name, or where it should be."""
+        return self.info.node if self.info is not None else self.member.name if self.member is not None else self.url
+
+
+@click.command()
+@click.option("--node", "only", metavar="NAME", help="Look at this node only, and at the cluster as it sees it.")
+@common_options
+def doctor(settings: Settings, only: str | None) -> None:
+    """Ask every node by itself and say what is wrong: ports, clocks, disks, quorum, versions, differing configurations.
+
+    Ends with 0 if all is well, 1 if something should be looked at, 2 if something is broken, 3 if no node answers.
+    """
+    visits = visit_all(settings)
+    if only is not None:
+        visits = [one for one in visits if one.name == only]
+        if not visits:
+            raise click.UsageError(f"no node is called {only!r}, or none that is known answers: quorl cluster members")
+    findings = [found for one in visits for found in of_node(one)]
+    findings += compared([one for one in visits if one.info is not None])
+    if any(one.info is not None for one in visits):
+        with settings.client() as client:
+            findings.append(commit_finding(client, min(settings.timeout_s, COMMIT_S)))
+    else:
+        findings.append(Finding(Level.UNKNOWN, "cluster", "", "no node answers", "Start one: quorl node run -c FILE"))
+    _report(settings, visits, findings)
+    click.get_current_context().exit(worst(findings))
+
+
+# -- asking --------------------------------------------------------------------------------------------------------
+def visit_all(settings: Settings) -> list[Visit]:
+    """Ask the nodes that are named, and then the members that none of them is."""
+    urls = settings.nodes()
+    timeout_s = min(ASK_S, settings.timeout_s)
+    with contextlib.closing(settings.transport()) as transport, ThreadPoolExecutor(16) as pool:
+
+        def ask(visit: Visit) -> Visit:
+            return _ask(transport, visit, timeout_s)
+
+        visits = list(pool.map(ask, [Visit(url) for url in urls]))
+        infos = [one.info for one in visits if one.info is not None]
+        members = {member.name: member for info in infos for member in info.members}
+        for one in visits:
+            found = [member for member in members.values() if one.url.endswith(f"//{member.http}")]
+            one.member = members.get(one.name) or (found[0] if found else None)
+        known = {one.name for one in visits}
+        others = [Visit(f"http://{one.http}", one) for one in members.values() if one.name not in known]
+        visits += pool.map(ask, others)
+    order = {name: place for place, name in enumerate(members)}
+    return sorted(visits, key=lambda one: order.get(one.name, len(order)))
+
+
+def _ask(transport: HttpTransport, visit: Visit, timeout_s: float) -> Visit:
+    """Ask one node for its view of the cluster, its overview and its health."""
+    import msgspec
+
+    from quorl.client.flow import Failure, Send
+    from quorl.cluster.protocol.overview import Overview
+    from quorl.cluster.protocol.system import ClusterInfo
+    from quorl.cluster.protocol.wire import Answer, Call
+
+    def get(path: str, query: str = "") -> Answer | Failure:
+        return transport.send(Send(visit.url, Call("GET", path, query, {}, b""), timeout_s))
+
+    answer = get("/v1/cluster")  # opens the connection, so that the next one is measured without
+    if isinstance(answer, Failure):
+        visit.why = answer.why
+        return visit
+    began = time.perf_counter()
+    answer = get("/v1/cluster")
+    visit.took_ms = 1000 * (time.perf_counter() - began)
+    asked_ms = time.time_ns() // 1_000_000
+    overview = get("/v1/overview")
+    visit.asked_ms = asked_ms, time.time_ns() // 1_000_000
+    ready = get("/readyz", "verbose")
+    try:
+        assert isinstance(answer, Answer)
+        visit.info = msgspec.json.decode(answer.body, type=ClusterInfo)
+        if isinstance(overview, Answer) and overview.status == 200:
+            visit.seen = msgspec.json.decode(overview.body, type=Overview)
+    except (AssertionError, msgspec.DecodeError):
+        visit.why = (
+            visit.why or "its answer is not that of a quorl node, or of a version that this program does not know"
+        )
+    visit.ready = ready.body.decode(errors="replace") if isinstance(ready, Answer) else ""
+    return visit
+
+
+# -- one node ------------------------------------------------------------------------------------------------------
+def of_node(visit: Visit) -> Iterator[Finding]:
+    """Yield what is to be said about one node."""
+    place, name = visit.url.partition("://")[2], visit.name
+    if visit.info is None:
+        heard = visit.member is not None and visit.member.state == "ok"
+        text = f"{place} does not answer: {visit.why}"
+        if heard:
+            yield Finding(
+                Level.WARN, "port", name, f"{text}; other members hear it", "Is its address reachable from here?"
+            )
+        else:
+            yield Finding(Level.WARN, "port", name, text, "Does it run there?  quorl node run -c FILE")
+        return
+    yield Finding(Level.OK, "port", name, f"{place} answers in {visit.took_ms:.1f} ms")
+    yield from _health(visit)
+    if visit.seen is not None:
+        yield _clock(visit, visit.seen)
+
+
+def _health(visit: Visit) -> Iterator[Finding]:
+    for line in visit.ready.splitlines():
+        found = _CHECK.match(line)
+        if found is None:
+            continue
+        check, detail = found["name"], found["detail"]
+        free = re.match(r"(\d+) MiB free", detail) if check == "disk" else None
+        if found["ok"] == "-":
+            level = Level.CRIT if check in {"disk", "raft"} else Level.WARN
+            yield Finding(level, check, visit.name, detail, "The node's log says more.")
+        elif free is not None and int(free[1]) < FREE_MIB:
+            yield Finding(Level.WARN, check, visit.name, f"only {detail}", "Make room where its data_dir is.")
+        elif free is not None:
+            yield Finding(Level.OK, check, visit.name, detail)
+
+
+def _clock(visit: Visit, seen: Overview) -> Finding:
+    """Compare a node's clock with the one here, as exactly as an overview that may be a second old allows."""
+    asked_ms, came_ms = visit.asked_ms
+    behind_ms = asked_ms - (seen.made_at_ms + _OVERVIEW_AGE_MS)  # at least
+    ahead_ms = seen.made_at_ms - came_ms  # at least
+    off_ms = max(behind_ms, ahead_ms)
+    if off_ms > SKEW_MS:
+        word = "behind" if behind_ms > ahead_ms else "ahead of"
+        text = f"its clock is {off_ms / 1000:.1f} s or more {word} the one here"
+        hint = "Let NTP set both. Leases do not depend on it; moments and --run-at do, by the leader's clock."
+        return Finding(Level.WARN, "clock", visit.name, text, hint)
+    return Finding(Level.OK, "clock", visit.name, f"as here, within {(SKEW_MS + _OVERVIEW_AGE_MS) / 1000:g} s")
+
+
+# -- all of them ---------------------------------------------------------------------------------------------------
+def compared(visits: Sequence[Visit]) -> Iterator[Finding]:
+    """Yield what follows from what the nodes say together."""
+    import quorl
+
+    infos = [one.info for one in visits if one.info is not None]
+    if not infos:
+        return
+    best = max(infos, key=lambda info: (info.leader is not None, info.term, info.sequence))
+    yield quorum_finding(best)
+    yield _same(
+        "leader", [(i.node, f"{i.leader or 'nobody'} in term {i.term}") for i in infos], "the leader", Level.WARN
+    )
+    yield _same("cluster", [(i.node, f"{i.name} {i.cluster_id}") for i in infos], "the cluster", Level.CRIT)
+    members = [(i.node, ", ".join(f"{m.name} {m.http} {m.raft}" for m in i.members)) for i in infos]
+    yield _same("config", members, "the members of the configuration", Level.CRIT)
+    versions = [(one.name, one.seen.version) for one in visits if one.seen is not None]
+    if versions:
+        yield _same("version", [*versions, ("this program", quorl.__version__)], "the version", Level.WARN)
+    yield _same("machine", [(i.node, str(i.machine_version)) for i in infos], "the version of the machine", Level.WARN)
+    yield _states(infos)
+    for member in best.members:
+        if member.state == "ok" and (member.lag or 0) > LAG_ENTRIES:
+            text = f"{output.counted(member.lag or 0, 'entry').replace('entrys', 'entries')} behind"
+            yield Finding(Level.WARN, "lag", member.name, text, "A slow disk or network, or it has just started.")
+    yield from _alerts(
+        max((one.seen for one in visits if one.seen is not None), key=lambda s: s.sequence, default=None)
+    )
+
+
+def _same(check: str, said: Sequence[tuple[str, str]], what: str, level: Level) -> Finding:
+    """Say that all agree, or who says what."""
+    by_text: dict[str, list[str]] = {}
+    for who, text in said:
+        by_text.setdefault(text, []).append(who)
+    if len(by_text) == 1:
+        (text,) = by_text
+        return Finding(Level.OK, check, "", f"all say the same of {what}: {text}")
+    told = "; ".join(f"{', '.join(who)} {'say' if len(who) > 1 else 'says'} {text}" for text, who in by_text.items())
+    hint = {
+        "leader": "For a moment that is an election. If it stays: can all members reach each other?",
+        "version": "Upgrade the others too, one node after the other.",
+        "machine": "Upgrade the others too, one node after the other.",
+    }.get(check, "Compare the config files: the tables [cluster] and [[cluster.members]] must be the same everywhere.")
+    return Finding(level, check, "", f"they differ in {what}: {told}", hint)
+
+
+def _states(infos: Sequence[ClusterInfo]) -> Finding:
+    """Compare the digests of the nodes that have applied equally much."""
+    by_sequence: dict[int, dict[str, list[str]]] = {}
+    for info in infos:
+        by_sequence.setdefault(info.sequence, {}).setdefault(info.digest, []).append(info.node)
+    for sequence, digests in by_sequence.items():
+        if len(digests) > 1:
+            told = "; ".join(f"{', '.join(nodes)} {digest}" for digest, nodes in digests.items())
+            hint = "Stop writing, keep all data directories, and report it: this must never happen."
+            return Finding(Level.CRIT, "state", "", f"states differ after {sequence} entries: {told}", hint)
+    most = max(sum(map(len, digests.values())) for digests in by_sequence.values())
+    if most == 1:
+        return Finding(Level.OK, "state", "", "no two nodes were asked at the same sequence: nothing to compare")
+    return Finding(Level.OK, "state", "", f"{most} of {len(infos)} nodes were asked at the same sequence, and agree")
+
+
+def _alerts(seen: Overview | None) -> Iterator[Finding]:
+    for alert in () if seen is None else seen.alerts:
+        if not alert.code.startswith(_OF_THE_CLUSTER):
+            level = Level.CRIT if alert.severity == "critical" else Level.WARN
+            hint = "quorl queue ls · quorl worker ls" if alert.node is None else ""
+            yield Finding(level, alert.code.replace("_", " "), alert.node or "", alert.text, hint)
+
+
+# -- the report ----------------------------------------------------------------------------------------------------
+def _report(settings: Settings, visits: Sequence[Visit], findings: Sequence[Finding]) -> None:
+    import quorl
+
+    about: dict[str, Any] = {
+        "at": dt.datetime.now(dt.UTC).isoformat(timespec="seconds").replace("+00:00", "Z"),
+        "version": quorl.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(terse=True),
+        "servers": [one.url for one in visits],
+    }
+    level = worst(list(findings))
+    if settings.as_json:
+        told = [{**one._asdict(), "level": one.level.name} for one in findings]
+        output.emit({"level": level.name, **about, "findings": told})
+        return
+    click.echo(f"quorl {about['version']} · Python {about['python']} · {about['platform']} · {about['at']}")
+    click.echo(f"asked {', '.join(about['servers'])}\n")
+    rows = [(one.level.name, one.check, one.node or "–", one.text) for one in findings]
+    output.table(("LEVEL", "CHECK", "NODE", "FOUND"), rows)
+    click.echo()
+    for one in findings:
+        if one.level != Level.OK and one.hint:
+            click.echo(f"try  {' '.join(filter(None, (one.check, output.clean(one.node))))}: {one.hint}")
+    bad = [one for one in findings if one.level != Level.OK]
+    click.echo(f"{level.name}: {output.counted(len(bad), 'finding')} to look at" if bad else "OK: nothing to look at")

@@ -1,0 +1,112 @@
+"""``quorl cluster``: what people read of the cluster, and what monitoring does."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from quorl.cluster.protocol import overview as o
+from tests.client.commands import Quorl
+from tests.client.scripted import problem
+from tests.client.stand_in import StandIn, closed_port
+
+
+def history(cluster: StandIn, *leaders: o.LeaderMark) -> None:
+    nothing = o.HistoryCounts(
+        submitted=[],
+        started=[],
+        succeeded=[],
+        failed_attempts=[],
+        lost=[],
+        failed=[],
+        appended=[],
+        waiting=[],
+        running=[],
+    )
+    found = o.History(
+        step=10, queue=None, topic=None, since_ms=0, at_ms=[], counts=nothing, leaders=list(leaders)
+    )  # fmt: skip
+    cluster.answers["get_history"] = lambda _: found
+
+
+def test_d15_status_says_since_when_and_whether_it_commits(quorl: Quorl, cluster: StandIn) -> None:
+    now_ms = round(1000 * time.time())
+    history(
+        cluster,
+        o.LeaderMark(at_ms=now_ms - 9_000_000, term=6, node="n1"),
+        o.LeaderMark(at_ms=now_ms - 11_525_000, term=7, node="n1"),
+    )
+    result = quorl("cluster", "status")
+    assert "leader n1 (term 7, since 3h 12m) · OK" in result.stdout.splitlines()[0]
+    assert result.stderr.startswith("Commit check: an entry was committed in ")
+    reads = [call.query for _, call in cluster.calls if call.path == "/v1/topics"]
+    assert ["consistency=linearizable" in query for query in reads] == [True], "it is no look at what is there already"
+    assert quorl("cluster", "status", "-o", "name").stdout == "n1\nn2\nn3\n"
+    assert quorl("cluster", "status", "-q").stderr == ""
+
+
+def test_members(quorl: Quorl, cluster: StandIn) -> None:
+    head, first, *_ = quorl("cluster", "members").stdout.splitlines()
+    assert head.split() == ["NODE", "ROLE", "HTTP", "RAFT", "VERSION"]
+    assert first.split() == ["n1", "LEADER", cluster.urls[0].removeprefix("http://"), "127.0.0.1:7201", "0.1.0"]
+    assert [one["name"] for one in json.loads(quorl("cluster", "members", "--json").stdout)] == ["n1", "n2", "n3"]
+
+
+def test_d15_check_is_one_line_and_four_exit_codes(quorl: Quorl, cluster: StandIn) -> None:
+    fine = quorl("cluster", "check")
+    assert fine.exit_code == 0
+    assert fine.stdout.startswith(
+        "OK: 3 of 3 members are ok, 2 are needed, n1 leads in term 7; an entry was committed in"
+    )
+    cluster.health = "degraded"
+    degraded = quorl("cluster", "check")
+    assert degraded.exit_code == 1
+    assert degraded.stdout.startswith(
+        "WARN: 1 of 3 members are ok, 2 are needed: n2 unreachable, n3 unreachable; one more"
+    )
+    cluster.health = "no_quorum"
+    assert quorl("cluster", "check").exit_code == 2
+    told = json.loads(quorl("cluster", "check", "--json").stdout)
+    assert (told["level"], told["checks"][0]["check"]) == ("CRIT", "quorum")
+    cluster.health, cluster.leader = "ok", None
+    assert "none leads" in quorl("cluster", "check").stdout
+    unknown = quorl("cluster", "check", "-s", closed_port(), "--timeout", "0.3")
+    assert unknown.exit_code == 3
+    assert unknown.stdout.startswith("UNKNOWN: no node answers: ")
+    assert unknown.stdout.count("\n") == 1
+
+
+def test_check_does_not_believe_in_a_leader_that_commits_nothing(
+    quorl: Quorl, cluster: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for mishaps in cluster.mishaps[1:]:
+        mishaps.extend([problem("no_quorum")] * 60)
+    monkeypatch.setenv("QUORL_SERVER", cluster.urls[0])
+    assert quorl("cluster", "check", "--timeout", "0.5").exit_code == 0
+    answer = cluster.info()
+    cluster.answers["get_cluster"] = lambda _: answer
+    cluster.answers["list_topics"] = lambda _: (_ for _ in ()).throw(RuntimeError)
+    critical = quorl("cluster", "check", "-s", cluster.urls[0], "--timeout", "0.5")
+    assert critical.exit_code == 2
+    assert critical.stdout.startswith("CRIT: ")
+
+
+def test_wait_ends_when_it_commits(quorl: Quorl, cluster: StandIn) -> None:
+    cluster.mishaps[0].extend([problem("no_leader")] * 3)
+    ready = quorl("cluster", "wait", "-s", cluster.urls[0])
+    assert ready.exit_code == 0
+    assert ready.stderr.startswith("ready: dev · ")
+    assert json.loads(quorl("cluster", "wait", "--json").stdout)["leader"] == "n1"
+
+
+def test_wait_has_an_end(quorl: Quorl, cluster: StandIn) -> None:
+    cluster.health = "degraded"
+    assert quorl("cluster", "wait", "--max-wait", "1s").exit_code == 0
+    late = quorl("cluster", "wait", "--all", "--max-wait", "500ms")
+    assert late.exit_code == 6
+    assert late.stderr.splitlines()[1] == "why    not ok yet: n2, n3"
+    cluster.leader = None
+    assert "no leader yet" in quorl("cluster", "wait", "--max-wait", "500ms", "-s", cluster.servers).stderr
+    assert quorl("cluster", "wait", "--max-wait", "300ms", "-s", closed_port()).exit_code == 6

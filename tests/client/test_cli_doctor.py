@@ -1,0 +1,143 @@
+"""``quorl doctor``: what it concludes from what nodes say, and how it ends."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+import quorl as package
+from quorl.client.cli.checks import Finding, Level, worst
+from quorl.client.cli.doctor import Visit, compared, of_node
+from quorl.cluster.protocol import overview as o
+from quorl.cluster.protocol.system import ClusterInfo
+from tests.client import sights
+from tests.client.commands import Quorl
+from tests.client.stand_in import StandIn, closed_port
+
+READY = "[+]raft ok: leader, term 7\n[+]disk ok: 60000 MiB free\nready\n"
+
+
+def visit(info: ClusterInfo, node: str, *, seen: dict[str, Any] | None = None, **changes: Any) -> Visit:
+    """A node of this cluster that answers."""
+    info = msgspec.structs.replace(info, node=node, **changes)
+    overview = sights.overview(info, **({"version": package.__version__} | (seen or {})))
+    made = sights.MADE_AT_MS
+    member = next(one for one in info.members if one.name == node)
+    return Visit(f"http://{member.http}", member, info=info, seen=overview, asked_ms=(made, made + 3), ready=READY)
+
+
+def wrong(visits: list[Visit]) -> list[tuple[str, str, str]]:
+    """What is found that is not ok: level, check and node."""
+    findings = [found for one in visits for found in of_node(one)] + list(compared(visits))
+    return [(one.level.name, one.check, one.node) for one in findings if one.level != Level.OK]
+
+
+def test_d15_nothing_is_wrong_with_a_cluster_that_agrees(cluster: StandIn) -> None:
+    assert wrong([visit(cluster.info(), name) for name in ("n1", "n2", "n3")]) == []
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"leader": "n2"}, ("WARN", "leader", "")),
+        ({"term": 6}, ("WARN", "leader", "")),
+        ({"cluster_id": "other"}, ("CRIT", "cluster", "")),
+        ({"machine_version": 2}, ("WARN", "machine", "")),
+        ({"digest": "ff"}, ("CRIT", "state", "")),
+        ({"seen": {"version": "0.0.9"}}, ("WARN", "version", "")),
+        ({"seen": {"made_at_ms": sights.MADE_AT_MS - 5_000}}, ("WARN", "clock", "n3")),
+        ({"seen": {"made_at_ms": sights.MADE_AT_MS + 5_000}}, ("WARN", "clock", "n3")),
+    ],
+)
+def test_d15_a_node_that_differs_is_found(cluster: StandIn, changes: dict[str, Any], found: tuple[str, ...]) -> None:
+    info = cluster.info()
+    assert wrong([visit(info, "n1"), visit(info, "n2"), visit(info, "n3", **({"seen": {}} | changes))]) == [found]
+
+
+def test_d15_configurations_that_drifted_are_found(cluster: StandIn) -> None:
+    info = cluster.info()
+    moved = [msgspec.structs.replace(one, raft="10.0.0.9:7201") if one.name == "n2" else one for one in info.members]
+    visits = [visit(info, "n1"), visit(info, "n2", members=moved), visit(info, "n3")]
+    assert wrong(visits) == [("CRIT", "config", "")]
+    (told,) = [one.text for one in compared(visits) if one.check == "config"]
+    assert "; n2 says n1" in told
+    assert "10.0.0.9:7201" in told
+
+
+def test_states_are_only_compared_at_the_same_sequence(cluster: StandIn) -> None:
+    info = cluster.info()
+    assert wrong([visit(info, "n1", sequence=5), visit(info, "n2", sequence=6, digest="ff")]) == []
+
+
+def test_a_node_that_does_not_answer(cluster: StandIn) -> None:
+    info = cluster.info()
+    heard = Visit(f"http://{info.members[2].http}", info.members[2], why="connection refused")
+    (found,) = of_node(heard)
+    assert (found.level, found.check, found.node) == (Level.WARN, "port", "n3")
+    assert found.text == f"{info.members[2].http} does not answer: connection refused; other members hear it"
+    unheard = Visit("http://nowhere:1", why="no such host")
+    assert "hear" not in next(of_node(unheard)).text
+
+
+def test_health_and_lag_and_alerts(cluster: StandIn) -> None:
+    info = cluster.info()
+    members = [msgspec.structs.replace(one, lag=5_000) if one.name == "n2" else one for one in info.members]
+    alerts = [
+        o.Alert(code="no_workers", severity="critical", text="reports: 3 tasks wait", queue="reports"),
+        o.Alert(code="worker_dead", severity="warning", text="w1 is DEAD", worker_id=1),
+        o.Alert(code="one_failure_left", severity="critical", text="is said already"),
+    ]
+    one = visit(info, "n1", members=members, seen={"alerts": alerts})
+    one.ready = "[-]disk failed: 12 MiB free\n[-]replay failed: 20000 committed entries\nnot ready\n"
+    assert wrong([one]) == [
+        ("CRIT", "disk", "n1"),
+        ("WARN", "replay", "n1"),
+        ("WARN", "lag", "n2"),
+        ("CRIT", "no workers", ""),
+        ("WARN", "worker dead", ""),
+    ]
+    one.ready = "[+]disk ok: 500 MiB free\n"
+    assert [found.level for found in of_node(one) if found.check == "disk"] == [Level.WARN]
+
+
+def test_the_worst_is_what_is_known_to_be_wrong() -> None:
+    def of(*levels: Level) -> Level:
+        return worst([Finding(level, "x", "", "") for level in levels])
+
+    assert of() == Level.UNKNOWN
+    assert of(Level.OK, Level.WARN, Level.OK) == Level.WARN
+    assert of(Level.UNKNOWN, Level.WARN) == Level.UNKNOWN
+    assert of(Level.UNKNOWN, Level.CRIT) == Level.CRIT
+
+
+def test_d15_the_report(quorl: Quorl, cluster: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("quorl.client.cli.doctor.SKEW_MS", 10**15)  # the stand-in's clock stands still
+    fine = quorl("doctor")
+    assert fine.exit_code == 0
+    assert fine.stdout.splitlines()[-1] == "OK: nothing to look at"
+    assert columns_of(fine.stdout) == ["LEVEL", "CHECK", "NODE", "FOUND"]
+    told = json.loads(quorl("doctor", "--json").stdout)
+    assert told["level"] == "OK"
+    assert {"at", "version", "python", "platform", "servers", "findings"} < set(told)
+    cluster.health = "degraded"
+    warned = quorl("doctor", "-s", f"{cluster.urls[0]},{closed_port()}")
+    assert warned.exit_code == 1
+    assert "try  quorum: See to n2, n3" in warned.stdout
+    cluster.health = "no_quorum"
+    assert quorl("doctor").exit_code == 2
+    assert quorl("doctor", "--node", "n1").exit_code == 2
+    assert "no node is called 'n7'" in quorl("doctor", "--node", "n7").stderr
+
+
+def test_d15_no_node_answers(quorl: Quorl) -> None:
+    unknown = quorl("doctor", "-s", closed_port(), "--timeout", "1")
+    assert unknown.exit_code == 3
+    assert "connection refused" in unknown.stdout
+    assert unknown.stdout.splitlines()[-1] == "UNKNOWN: 2 findings to look at"
+
+
+def columns_of(report: str) -> list[str]:
+    return next(line.split() for line in report.splitlines() if line.startswith("LEVEL"))

@@ -23,7 +23,7 @@ HINTS = {
     "invalid_parameter": "Correct what the line above names.",
     "payload_too_large": "Send less at once, or store large data elsewhere and send its URL.",
     "route_not_found": "Is the server a quorl node, and as new as this program? quorl version",
-    "upgrade_required": "It is no route to call; what there is: quorl api GET /openapi.json",
+    "upgrade_required": "It is no route to call. Those that there are: http://NODE/docs",
     "forbidden_host": "Give the server as an address of loopback or as the node's config has it: quorl --server URL",
     "member_not_found": "quorl cluster status lists the members.",
     "transfer_refused": "quorl cluster status says who can be reached and how far behind each member is.",

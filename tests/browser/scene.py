@@ -96,14 +96,14 @@ class Scene:
         for queue in QUEUES:
             put_queue(url, queue, backoff={"kind": "fixed", "first_ms": 200, "jitter": 0})
         ok(call(url, "PATCH", "/v1/queues/nightly%20batch", {"paused": True}))
+        self.worker("web-3", "-q", "imports", "--concurrency", "2")
+        slow = submit(url, "imports", *[{"name": "shop.import_rows", "args": ["crash.csv", 4000]} for _ in range(3)])
+        until(lambda: any(task_of(url, one["id"])["worker"] == "web-3" for one in slow), "web-3 to have work", 30)
         self.worker("web-1", "-q", "payments", "-q", "emails", "--concurrency", "4")
         self.worker("web-2", "-q", "payments", "-q", "emails", "-q", "imports", "--concurrency", "4")
-        self.worker("web-3", "-q", "imports", "--concurrency", "2")
         self.worker("spare", "-q", "payments", "-q", "imports", "--standby", "--concurrency", "2")
         self._fill(url)
         self._topics(url)
-        slow = submit(url, "imports", *[{"name": "shop.import_rows", "args": ["crash.csv", 4000]} for _ in range(3)])
-        until(lambda: any(task_of(url, one["id"])["worker"] == "web-3" for one in slow), "web-3 to have work", 30)
         self.kill_worker("web-3")
 
     def _fill(self, url: str) -> None:

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 from tests.browser.conftest import NARROW, Open, live, overflow, serious, shot
 from tests.browser.scene import BIG, QUEUES, TOPICS, Scene
 from tests.harness import call
-from tests.taskkit import ok, task_of
+from tests.taskkit import finished, ok, submit_one, task_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -27,10 +27,11 @@ PAGES = {
     "queues": ("#/queues", "[data-row=reports]"),
     "queue": ("#/queues/payments", "text=Workers that serve it"),
     "tasks": ("#/tasks", ".task-row[data-id]"),
-    "failed": ("#/tasks?status=FAILED", ".bulk"),
+    "failed": ("#/tasks?status=FAILED&queue=payments", ".bulk"),
     "workers": ("#/workers", "text=stand-by"),
     "topics": ("#/topics", "[data-row=orders]"),
     "topic": ("#/topics/orders", ".message"),
+    "dead": ("#/dead", ".group"),
     "submit": ("#/submit?name=shop.charge", "#param-order"),
     "cluster": ("#/cluster", "text=Who led"),
 }
@@ -169,7 +170,9 @@ def test_b1_everything_is_reached_by_keyboard(opened: Open, scene: Scene) -> Non
     with opened(scene.cluster, scene.url) as seen:
         page = seen.page
         live(page)
-        for key, title in zip("qtwpco", ("Queues", "Tasks", "Workers", "Topics", "Cluster", "Overview"), strict=True):
+        for key, title in zip(
+            "qtwpdco", ("Queues", "Tasks", "Workers", "Topics", "Dead", "Cluster", "Overview"), strict=True
+        ):
             keys(page, "g", key)
             expect(page.locator("h1")).to_have_text(title)
         keys(page, "?")
@@ -205,6 +208,33 @@ def test_b1_filters_stand_in_the_address_and_survive_a_reload(opened: Open, scen
         assert "queue=emails" in page.url
         page.reload()
         expect(page.locator(".task-row[data-id]")).to_have_count(5)
+
+
+def test_b1_many_are_done_at_once_after_saying_how_many(opened: Open, scene: Scene) -> None:
+    tasks = [submit_one(scene.url, "reports", name="shop.render", args=[n]) for n in range(3)]
+    with opened(scene.cluster, f"{scene.url}/#/tasks?queue=reports") as seen:
+        page = seen.page
+        for one in tasks:
+            page.locator(f'[data-id="{one}"] input').check()
+        page.locator(".bulk").get_by_role("button", name="Cancel").click()
+        expect(page.get_by_role("dialog")).to_contain_text("3 tasks become CANCELLED")
+        page.get_by_role("button", name="Cancel 3 tasks").click()
+        expect(page.get_by_text("3 tasks cancelled")).to_be_visible()
+        for one in tasks:
+            assert finished(scene.url, one)["status"] == "CANCELLED"
+
+
+def test_b1_a_group_of_dead_tasks_is_retried_after_saying_how_many(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, f"{scene.url}/#/dead?queue=emails") as seen:
+        page = seen.page
+        group = page.locator(".group", has_text="LookupError: no mailbox for")
+        expect(group.locator(".group-count")).to_have_text("5")
+        group.locator(".group-head").click()
+        expect(group.locator(".sample pre")).to_contain_text("raise LookupError")
+        group.get_by_role("button", name="Retry").click()
+        expect(page.get_by_role("dialog")).to_contain_text("5 tasks are queued again")
+        page.get_by_role("button", name="Keep as it is").click()
+        expect(page.get_by_role("dialog")).to_have_count(0)
 
 
 def test_b1_messages_are_published_browsed_and_followed(opened: Open, scene: Scene) -> None:

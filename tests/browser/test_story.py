@@ -120,7 +120,7 @@ def test_b1_an_empty_cluster_explains_what_to_do_first(opened: Open, tmp_path: P
                 expect(seen.page.get_by_text("quorl worker run shop:app").first).to_be_visible()
                 shot(seen.page, f"empty-{look}")
                 assert serious(seen.page) == []
-        for name in ("queues", "tasks", "workers", "topics", "submit"):
+        for name in ("queues", "tasks", "workers", "topics", "dead", "submit"):
             with opened(cluster, f"{cluster.urls[1]}/#/{name}") as seen:
                 live(seen.page)
                 shot(seen.page, f"empty-{name}")

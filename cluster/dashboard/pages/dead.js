@@ -2,6 +2,7 @@
 import { html, cls, useState } from "../lib/html.js";
 import { overview } from "../lib/live.js";
 import { get, path, all } from "../lib/api.js";
+import { deadGroups, LOOKED_AT } from "../lib/groups.js";
 import { useResource } from "../lib/resource.js";
 import { count, plural } from "../lib/format.js";
 import { route, to } from "../lib/route.js";
@@ -10,7 +11,7 @@ import { bulk } from "../ui/bulk.js";
 
 export function Dead() {
   const { queue = "", name = "" } = route.value.query;
-  const { data, error, reload } = useResource((signal) => get("/v1/dead", { queue, name, limit: 200 }, { signal }), [queue, name], 5000);
+  const { data, error, reload } = useResource(() => deadGroups({ queue, name }), [queue, name], 5000);
   const [open, setOpen] = useState(null);
   const groups = data?.items || [];
   const sum = groups.reduce((total, one) => total + one.count, 0);
@@ -22,11 +23,11 @@ export function Dead() {
     ${error && html`<${Problem} error=${error} />`}
     ${groups.length ? html`<ul class="groups">${groups.map((one) => html`<${Group} key=${one.group} one=${one} open=${open === one.group} onOpen=${() => setOpen(open === one.group ? null : one.group)} reload=${reload} />`)}</ul>`
       : data && !error && html`<section class="panel"><${Empty} title="Nothing is dead">Tasks that failed for good are listed here, grouped by what they died of.<//></section>`}
-    ${data?.next && html`<p class="dim small">More groups: filter by queue or task name.</p>`}`;
+    ${data?.more && html`<p class="dim small">Of the newest ${count(LOOKED_AT)} FAILED tasks; a filter by queue or task name shows others.</p>`}`;
 }
 
 function Group({ one, open, onOpen, reload }) {
-  const which = { group: one.group };
+  const which = { ids: one.ids };
   const about = `${one.name}: ${one.error}`;
   return html`<li class="panel group"><div class="group-line">
       <button type="button" class="group-head" aria-expanded=${String(open)} onClick=${onOpen}><span class=${cls("turn", { open })}><${Icon} name="right" /></span><span class="group-count">${count(one.count)}</span>

@@ -12,17 +12,22 @@ const WORDS = {
   forget: ["Forget", "are deleted with their results and history", "forgotten"],
 };
 
-/** All pages of one batch call: {matched, done, refused}. */
+const IDS_MAX = 1000;
+
+/** All pages of one batch call, and all its ids, a thousand at once: {matched, done, refused}. */
 async function run(body) {
   const sum = { matched: 0, done: 0, refused: [] };
-  let cursor = "";
-  do {
-    const answer = await post("/v1/tasks/batch", cursor ? { ...body, cursor } : body);
-    sum.matched += answer.matched;
-    sum.done += answer.done;
-    sum.refused.push(...answer.refused);
-    cursor = answer.next;
-  } while (cursor);
+  const { ids, ...rest } = body;
+  const parts = ids ? Array.from({ length: Math.ceil(ids.length / IDS_MAX) }, (_, at) => ({ ...rest, ids: ids.slice(at * IDS_MAX, (at + 1) * IDS_MAX) })) : [rest];
+  for (const part of parts) {
+    for (let after = 0; after !== null;) {
+      const answer = await post("/v1/tasks/batch", after ? { ...part, after } : part);
+      sum.matched += answer.matched;
+      sum.done += answer.done;
+      sum.refused.push(...answer.refused);
+      after = answer.next;
+    }
+  }
   return sum;
 }
 
@@ -37,7 +42,7 @@ export async function bulk(action, which, about) {
     title: `${word} ${about}?`, action: affected ? `${word} ${plural(affected, "task")}` : "Nothing to do", danger: action !== "retry",
     text: [affected ? `${plural(affected, "task")} ${effect}.` : "None of these tasks is in a state in which that can be done.",
       ...(impact.refused.length ? [`${plural(impact.refused.length, "task")} cannot be: another state, or gone.`] : [])],
-    copies: [["curl", curl("POST", "/v1/tasks/batch", body)]],
+    copies: which.ids?.length > 20 ? [] : [["curl", curl("POST", "/v1/tasks/batch", body)]],
   });
   if (!sure || !affected) return false;
   return attempt(() => run(body), (found) => `${plural(found.done, "task")} ${done}`);
@@ -47,7 +52,7 @@ export async function bulk(action, which, about) {
 export function BulkBar({ list, picked, filters, total, onDone, onClear }) {
   const [busy, setBusy] = useState(false);
   const states = filters.status ? filters.status.split(",") : [];
-  const fitting = !picked.size && !filters.worker_id && states.length <= 1 && (filters.queue || states.length === 1);
+  const fitting = !picked.size && !filters.worker_id && filters.queue && states.length === 1 && !["QUEUED", "PROCESSING"].includes(states[0]);
   if (!picked.size && !fitting) return null;
   const which = picked.size ? { ids: [...picked] } : Object.fromEntries([["queue", filters.queue], ["status", filters.status], ["name", filters.name]].filter(([, value]) => value));
   const about = picked.size ? plural(picked.size, "selected task") : `all that fit: ${Object.values(which).join(", ")}`;

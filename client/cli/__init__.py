@@ -65,6 +65,7 @@ COMMANDS = {
     "node": "node",
     "queue": "queue",
     "task": "task",
+    "top": "top",
     "topic": "topic",
     "version": "info",
     "worker": "worker",

@@ -52,6 +52,7 @@ CHEATS: dict[str, tuple[tuple[str, str], ...]] = {
         ("quorl topic consume logs --register --all", "read each message once"),
     ),
     "cluster": (
+        ("quorl top", "everything on one screen"),
         ("quorl cluster status", "who leads, who is behind"),
         ("quorl cluster check", "for monitoring: 0 ok, 1 warning, 2 critical, 3 not known"),
         ("quorl doctor", "a report to copy"),

@@ -79,6 +79,7 @@ def test_these_are_the_commands() -> None:
         "task submit",
         "task wait",
         "task why",
+        "top",
         "topic consume",
         "topic create",
         "topic ls",

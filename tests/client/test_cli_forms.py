@@ -198,7 +198,7 @@ def test_d15_completion(quorl: Quorl, shell: str) -> None:
 
 def test_completion_knows_commands_and_options() -> None:
     complete = ShellComplete(cli, {}, "quorl", "_QUORL_COMPLETE")
-    assert {one.value for one in complete.get_completions([], "t")} == {"task", "topic"}
+    assert {one.value for one in complete.get_completions([], "t")} == {"task", "top", "topic"}
     assert "ls" in {one.value for one in complete.get_completions(["queue"], "")}
     assert "--watch" in {one.value for one in complete.get_completions(["queue", "ls"], "--")}
     assert "ndjson" in {one.value for one in complete.get_completions(["queue", "ls", "-o"], "")}

@@ -28,6 +28,8 @@ HEADERS_BYTES_MAX = 16 * 1024
 BODY_S_MAX = 30.0
 """A body that takes longer to arrive is given up: its client is gone, or means no good."""
 _CHUNK_BYTES = 64 * 1024
+_OF_THE_TABLE = "/v1/"
+"""What begins so is never answered here."""
 
 
 class Handler(Protocol):
@@ -94,6 +96,9 @@ class Skin:
         path, _, query = request.raw_path.partition("?")
         headers = {name.lower(): value for name, value in request.headers.items()}
         call = Call(request.method, path, query, headers, b"")
+        if not self._hosts.take(headers.get("host")):
+            detail = f"The request is for {headers['host'][:100]}, which is no name of this node."
+            return _respond(self._node.refuse(call, Problem("forbidden_host", detail)))
         if (answer := self._at_once(call)) is not None:
             return _respond(answer)
         if (stream := self._streams.get(path)) is not None:
@@ -115,7 +120,7 @@ class Skin:
         return _respond(self._node.refuse(call, Problem("upgrade_required", detail)))
 
     async def take(self, call: Call) -> Answer:
-        """Answer one call that came on a channel, as if it had come by itself."""
+        """Answer one call that came on a channel, as if it had come by itself. The channel's host was looked at before."""
         answer = self._at_once(call)
         if answer is None and len(call.body) > self._body_bytes_of(call.path):
             answer = self._too_large(call)
@@ -124,13 +129,11 @@ class Skin:
     def _at_once(self, call: Call) -> Answer | None:
         """What is answered here, before anybody reads a body; None for what is the node's business."""
         _, path, _, headers, _ = call
-        if not self._hosts.take(headers.get("host")):
-            detail = f"The request is for {headers['host'][:100]}, which is no name of this node."
-            return self._node.refuse(call, Problem("forbidden_host", detail))
-        if (page := self._page(path)) is not None:
-            return self._shown(page, call)
-        if file := self._dashboard.answer(call.method, path, headers):
-            return file
+        if not path.startswith(_OF_THE_TABLE):
+            if (page := self._page(path)) is not None:
+                return self._shown(page, call)
+            if file := self._dashboard.answer(call.method, path, headers):
+                return file
         if path.startswith(PREFIX) and not knows(self._token, headers.get(HEADER)):
             plain = {"content-type": "text/plain; charset=utf-8"}
             return Answer(403, plain, b"These routes are for members of the cluster only.\n")

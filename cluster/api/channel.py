@@ -171,6 +171,8 @@ class Channel:
             if len(answer.body) > _LARGE_BYTES:
                 await self._until_room()
             self._answer(number, answer)
+            if len(self._running) == 1:
+                self._flush()  # nobody to travel with
         except ConnectionError:
             pass  # it broke while a large answer waited
         except Exception as error:
@@ -201,6 +203,7 @@ class Channel:
             self._loop.call_soon(self._flush)
 
     def _flush(self) -> None:
+        """Send what is answered. One that is called for what has left already finds nothing."""
         self._flush_wanted = False
         answers, self._answers, self._answer_bytes = self._answers, [], 0
         if answers and not self._transport.is_closing():

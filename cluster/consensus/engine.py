@@ -87,7 +87,8 @@ class Engine(Named):
         self.election = Election(self, clock, dice, timing.election_min_s)
         self.replication = Replication(self)
         self.filter = Filter(self)
-        super().__init__(Member(name), [Member(o) for o in others], conf, nodeClass=Member, transport=Link(self))
+        self._members = {other: Member(other) for other in others}
+        super().__init__(Member(name), [*self._members.values()], conf, nodeClass=Member, transport=Link(self))
         self._poller = library.NoPoller()
         # What the state holds is committed and applied: nothing of it may be applied twice.
         self.applied_index = max(applied_index, log.first_index)
@@ -107,8 +108,8 @@ class Engine(Named):
 
     def receive(self, peer: str, message: Message) -> None:
         """Take in one message of a member."""
-        member = Member(peer)
-        if self.fatal is None and member in self.others:
+        member = self._members.get(peer)
+        if self.fatal is None and member is not None:
             self.guarded(lambda: self.filter.receive(member, message))
             self.wants_tick()
 

@@ -47,11 +47,22 @@ class _Dice(Protocol):
 
 
 class Member(pysyncobj.node.Node):  # type: ignore[misc]
-    """A member as the library knows it. Its hash does not depend on the process, so that sets iterate alike."""
+    """A member as the library knows it. Its hash does not depend on the process, so that sets iterate alike.
+
+    Hashed and compared some fifty times for every entry, so it does both without asking the library.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self._hash = zlib.crc32(name.encode())
 
     @override
     def __hash__(self) -> int:
-        return zlib.crc32(self.id.encode())
+        return self._hash
+
+    @override
+    def __eq__(self, other: object) -> bool:
+        return self is other or (isinstance(other, Member) and bool(self._id == other._id))
 
 
 class NoPoller:

@@ -67,6 +67,16 @@ class Status(NamedTuple):
     """Whether this member's disk was empty when it met a formed cluster, and it does not count yet."""
 
 
+class Glance(NamedTuple):
+    """As much of a member's ``Status`` as every tick asks for."""
+
+    leads: bool
+    term: int
+    leader: str | None
+    quorum_fresh: bool
+    applied_index: int
+
+
 Apply = Callable[[int, int, bytes], Any]
 """``apply(index, term, payload)`` on every member, in log order, each index once per life of the state."""
 

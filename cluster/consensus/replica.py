@@ -16,7 +16,7 @@ import msgspec
 from quorl.cluster.consensus import library, messages
 from quorl.cluster.consensus.engine import Engine, Outside, Timing
 from quorl.cluster.consensus.logstore import LogStore
-from quorl.cluster.consensus.port import Apply, Clock, Hello, Network, Role, Status
+from quorl.cluster.consensus.port import Apply, Clock, Glance, Hello, Network, Role, Status
 from quorl.cluster.protocol import limits
 
 TICK_S = 0.05
@@ -130,6 +130,13 @@ class Replica:
             connected=frozenset(self._peers),
             blank=engine.blank,
         )
+
+    def glance(self) -> Glance:
+        """As much of ``status`` as every tick asks for, at a fraction of its cost."""
+        engine = self.engine
+        leads, leader = engine.leads, engine.known_leader if engine.fatal is None else None
+        fresh = leads and engine.election.leader_is_fresh()
+        return Glance(leads, engine.term, leader, fresh, engine.applied_index)
 
     def propose(self, payload: bytes) -> asyncio.Future[Any]:
         """See ``port.Consensus``."""

@@ -14,7 +14,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from quorl.cluster.consensus.port import Clock, NotApplied, Status
+from quorl.cluster.consensus.port import Clock, Glance, NotApplied, Status
 from quorl.cluster.consensus.replica import TICK_S
 from quorl.cluster.machine.events import Event
 from quorl.cluster.machine.machine import Machine
@@ -40,7 +40,7 @@ class Outside(NamedTuple):
     dice: random.Random
     new_token: Callable[[], str]
     log: Log
-    status: Callable[[], Status]
+    status: Callable[[], Glance | Status]
     machine: Callable[[], Machine]
     """The state as it is now; another object after a snapshot was put in place."""
     term_at: Callable[[int], int | None]
@@ -71,7 +71,7 @@ class Leadership:
         )
 
     # -- what the node says ----------------------------------------------------------------------------------------
-    def look(self, status: Status, *, leads: bool, stopping: bool) -> None:
+    def look(self, status: Glance | Status, *, leads: bool, stopping: bool) -> None:
         """Something in the status may have changed, or a tick went by."""
         self._time.look(deciding=leads and status.quorum_fresh)
         if leads and self.term != status.term:
@@ -98,8 +98,8 @@ class Leadership:
 
     # -- what requests ask ------------------------------------------------------------------------------------------
     async def submit(self, sealed: Sealed) -> Decided:
-        """See ``Core``. Shielded: a client that goes away must not take an entry with it that may be decided already."""
-        return await asyncio.shield(self.committer.submit(sealed))
+        """See ``Core``. Who goes away before his command was proposed is not waited for; later it makes no difference."""
+        return await self.committer.submit(sealed)
 
     async def barrier(self) -> int:
         """See ``Core``."""

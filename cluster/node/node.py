@@ -27,7 +27,6 @@ from quorl.cluster.consensus.port import (
     NotApplied,
     Offload,
     OtherFormat,
-    Role,
     Snapshot,
     StateFiles,
     Status,
@@ -164,7 +163,7 @@ class Node:
             ports.dice,
             ports.new_token,
             self.replica,
-            self.replica.status,
+            self.replica.glance,
             lambda: self.machine,
             store.term_at,
         )
@@ -267,8 +266,8 @@ class Node:
         return applied
 
     def _on_changed(self) -> None:
-        status = self.replica.status()
-        leads = status.role is Role.LEADER and self.replica.engine.fatal is None
+        status = self.replica.glance()
+        leads = status.leads and self.replica.engine.fatal is None
         if self._told != (status.leader, status.term):
             self.meters.leader_changes += status.leader not in {None, self._told[0]}
             self._told = (status.leader, status.term)

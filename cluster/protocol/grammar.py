@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Generic, Literal, TypeVar
 
 import msgspec
@@ -85,7 +86,7 @@ class Errand(Request[R], frozen=True):
     """A request that the leader attends to, beside the log; whether it was done is seen, not remembered."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Operation:
     """One row of the table: everything the outside world needs to know about a request."""
 
@@ -97,12 +98,12 @@ class Operation:
     status: int
     consistency: Consistency
 
-    @property
+    @cached_property
     def name(self) -> str:
         """The operation's name, which is the tag of its request: ``create_topic``."""
         return str(self.request.__struct_config__.tag)
 
-    @property
+    @cached_property
     def writes(self) -> bool:
         """Whether the request travels through the replicated log."""
         return issubclass(self.request, Command)
@@ -112,7 +113,7 @@ class Operation:
         """The first line of the request's docstring."""
         return (self.request.__doc__ or "").strip().splitlines()[0]
 
-    @property
+    @cached_property
     def placeholders(self) -> tuple[str, ...]:
         """The names in braces in the path, in order."""
         return tuple(re.findall(r"{(\w+)}", self.path))

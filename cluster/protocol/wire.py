@@ -274,6 +274,8 @@ def _from_path(plan: Plan, in_path: dict[str, str]) -> dict[str, Any]:
 
 def _from_query(row: Operation, plan: Plan, call: Call) -> tuple[Options, dict[str, Any]]:
     """Read the query. What it leaves out keeps its default, which for requests with a body is the body's word."""
+    if plan.takes_body and not call.query:  # nearly all writes
+        return Options(read_key(call.headers), row.consistency, 0, read_hops(call.headers)), {}
     pairs = read_pairs(call.query, plan.query_names) if call.query else {}
     try:
         found = msgspec.convert(pairs, plan.query, strict=False)

@@ -220,6 +220,42 @@ def commands() -> str:
     return table(("command", "what it does"), rows)
 
 
+def common_options() -> str:
+    """The options that all commands share, and the one that lists and what shows one thing have beside."""
+    ls = cli.commands["topic"].commands["ls"]  # type: ignore[attr-defined]
+    return table(("option", "meaning"), [row for name, row in options_of(ls).items() if name in shared()])
+
+
+def command_options() -> str:
+    """Every command with what it does and its own options."""
+    parts = []
+    for words, command in leaves(cli, ("quorl",)):
+        usage = " ".join([*words, *command.collect_usage_pieces(click.Context(command))]).replace(" [OPTIONS]", "")
+        paragraphs = re.split(r"\n\s*\n", (command.help or "").split("\b\n")[0].strip())
+        told = "\n\n".join(plain(paragraph) for paragraph in paragraphs)
+        rows = [row for name, row in options_of(command).items() if name not in shared()]
+        parts.append(f"### {' '.join(words)}\n\n`{usage}`\n\n{told}\n")
+        if rows:
+            parts.append("\n" + table(("option", "meaning"), rows))
+        parts.append("\n")
+    return "\n" + "".join(parts)
+
+
+def shared() -> frozenset[str]:
+    """The names of the options of every command."""
+    return frozenset({"watch", *(one.name or "" for one in cli.params)})
+
+
+def options_of(command: click.Command) -> dict[str, tuple[str, str]]:
+    """The options of a command by name, each with how it is written and what it means."""
+    found = {}
+    for one in command.params:
+        record = one.get_help_record(click.Context(command)) if isinstance(one, click.Option) else None
+        if record is not None:
+            found[one.name or ""] = (f"`{record[0]}`", plain(record[1]))
+    return found
+
+
 def leaves(group: click.Group, words: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], click.Command]]:
     """The commands below a group."""
     for name, command in sorted(group.commands.items()):
@@ -236,6 +272,8 @@ PASSAGES = {
     "limits": bounds,
     "config": settings,
     "commands": commands,
+    "common_options": common_options,
+    "command_options": command_options,
 }
 
 

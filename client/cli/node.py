@@ -12,6 +12,7 @@ import re
 import click
 
 from quorl.client.cli.common import Exit, Settings, common_options, fail
+from quorl.client.cli.init import init
 
 _HERE = "http://127.0.0.1:7101"
 _OK = 200
@@ -22,6 +23,9 @@ _config = click.option("-c", "--config", required=True, metavar="FILE", help="Th
 @click.group()
 def node() -> None:
     """Run a node, check its configuration, or ask for its health."""
+
+
+node.add_command(init)
 
 
 @node.command()

@@ -67,7 +67,10 @@ def top(settings: Settings, every: float, once: bool) -> None:
             except QuorlError as error:
                 return None, error.detail
 
-        _live(settings, seen, look, every)
+        try:
+            _live(settings, seen, look, every)
+        except KeyboardInterrupt:
+            return  # wherever it came: the screen and the terminal are as they were
 
 
 def _print(seen: o.Overview) -> None:
@@ -253,11 +256,8 @@ def _keys() -> Iterator[Callable[[float], frozenset[str]]]:
     before = termios.tcgetattr(descriptor)
 
     def pressed(seconds: float) -> frozenset[str]:
-        try:
-            ready, _, _ = select.select([descriptor], [], [], seconds)
-            return frozenset(os.read(descriptor, 64).decode(errors="replace") or "\x04") if ready else frozenset()
-        except KeyboardInterrupt:
-            return frozenset("q")
+        ready, _, _ = select.select([descriptor], [], [], seconds)
+        return frozenset(os.read(descriptor, 64).decode(errors="replace") or "\x04") if ready else frozenset()
 
     try:
         tty.setcbreak(descriptor)

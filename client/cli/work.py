@@ -94,7 +94,7 @@ def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int,
         worker = Worker(
             source,
             queues,
-            servers=settings.servers(),
+            servers=_servers(settings, source),
             crash_between=crash_between or None,
             write=None if settings.quiet else to_stderr,
             **options,
@@ -105,6 +105,12 @@ def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int,
     except Superseded as error:
         hint = "quorl worker ls shows who is alive; give each worker a --name of its own, or none"
         fail(Exit.CONFLICT, "the worker was replaced", str(error), hint)
+
+
+def _servers(settings: Settings, source: object) -> str | None:
+    """Return the nodes to work for: those said on the line, else the app's own, else those of environment and context."""
+    said = settings.server is not None or settings.context is not None
+    return settings.servers() if said or getattr(source, "servers", None) is None else None
 
 
 def load(target: str) -> App | Mapping[str, Callable[..., Any]]:

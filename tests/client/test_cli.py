@@ -59,6 +59,7 @@ def test_these_are_the_commands() -> None:
         "errors",
         "monitor",
         "node check",
+        "node init",
         "node run",
         "node status",
         "queue ls",

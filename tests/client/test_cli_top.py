@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pty
+import signal
 import struct
 import termios
 from fcntl import ioctl
@@ -99,8 +100,8 @@ def test_without_a_terminal_it_is_printed_once(quorl: Quorl, cluster: StandIn) -
     assert json.loads(quorl("top", "--json").stdout) == json.loads(msgspec.json.encode(seen))
 
 
-@pytest.mark.parametrize("key", [b"q", b"\x03"])
-def test_d15_q_quits(cluster: StandIn, key: bytes) -> None:
+@pytest.mark.parametrize("how", ["q", "Ctrl-C"])
+def test_d15_q_quits(cluster: StandIn, how: str) -> None:
     cluster.answers["get_overview"] = lambda _: busy(cluster)
     ours, theirs = pty.openpty()
     try:
@@ -110,9 +111,10 @@ def test_d15_q_quits(cluster: StandIn, key: bytes) -> None:
             seen = b""
             while seen.count(b"q quits") < 3:
                 seen += os.read(ours, 65536)
-            os.write(ours, key)
-            if key == b"\x03":
-                process.send_signal(2)  # the terminal is not its own, so nobody turns the key into a signal
+            if how == "q":
+                os.write(ours, b"q")
+            else:
+                process.send_signal(signal.SIGINT)  # as its terminal would, if this one were its own
             while process.poll() is None:
                 seen += os.read(ours, 65536) if _readable(ours) else b""
             assert process.returncode == 0

@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import pytest
 from click.testing import CliRunner, Result
 
-from quorl.client import worker
-from quorl.client.cli import cli
+from quorl.client import App, worker
+from quorl.client.cli import cli, work
+from quorl.client.cli.common import Settings
 from quorl.client.demo import app
 from quorl.client.worker_lines import to_stderr
 from quorl.client.worker_shift import Superseded
@@ -100,3 +101,11 @@ def test_reloading_watches_and_its_process_does_not(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("QUORL_RELOADED", "1")
     assert run("quorl.demo:app", "--reload").exit_code == 0
     assert Recorded.made
+
+
+def test_whose_addresses_a_worker_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUORL_SERVER", "http://env:1")
+    anywhere, somewhere = App(), App("http://own:1")
+    assert work._servers(Settings(), {}) == work._servers(Settings(), anywhere) == "http://env:1"
+    assert work._servers(Settings(), somewhere) is None, "the worker takes the app's"
+    assert work._servers(Settings(server="http://said:1"), somewhere) == "http://said:1"

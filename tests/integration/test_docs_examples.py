@@ -38,6 +38,7 @@ class Reader:
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "QUORL_SERVER": ",".join(cluster.urls),
             "N": cluster.urls[0],
+            "XDG_CONFIG_HOME": str(folder / "config"),
             "PYTHONWARNINGS": "error",
         }
         self.running: list[subprocess.Popen[bytes]] = []

@@ -1,0 +1,185 @@
+"""``quorl node init``: the files that a new cluster's machines need, made in one go so that they agree.
+
+One folder for each member, to be copied to ``/etc/quorl`` there: its config and the cluster's secret, which is the same in all
+of them and readable by nobody else. Nothing that exists is overwritten.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import pathlib
+import re
+import secrets
+import sys
+from typing import NamedTuple
+
+import click
+
+from quorl.client.cli import output
+from quorl.client.cli.common import Exit, Settings, common_options, fail
+
+HTTP_PORT, RAFT_PORT = 7101, 7201
+DATA_DIR = "/var/lib/quorl"
+SECRET_BYTES = 32
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
+
+UNIT = """\
+[Unit]
+Description=quorl node
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=notify
+User=quorl
+ExecStart={node} --config /etc/quorl/node.toml
+# A long log takes its time to be read; the node is ready when it listens, with or without the other members.
+TimeoutStartSec=600
+# A loop that has not turned for so long will not turn again: the node is killed and started anew.
+WatchdogSec=30
+Restart=on-failure
+RestartSec=1
+# A wrong config or damaged data does not get better by trying again.
+RestartPreventExitStatus=2 78
+TimeoutStopSec=20
+LimitNOFILE=65536
+UMask=0077
+StateDirectory=quorl
+StateDirectoryMode=0700
+NoNewPrivileges=yes
+ProtectSystem=strict
+ProtectHome=yes
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectKernelTunables=yes
+ProtectControlGroups=yes
+RestrictAddressFamilies=AF_INET AF_INET6 AF_UNIX
+CapabilityBoundingSet=
+
+[Install]
+WantedBy=multi-user.target
+"""
+"""As ``deploy/systemd/quorl.service``, which a test compares."""
+
+
+class Member(NamedTuple):
+    """A member of the cluster to be."""
+
+    name: str
+    host: str
+    http: str
+    raft: str
+
+
+@click.command()
+@click.option(
+    "--cluster", "cluster_name", required=True, metavar="NAME", help="Its name; the nodes of another are refused."
+)
+@click.option("--members", required=True, metavar="[NAME=]HOST,…", help="An odd number of them; n1, n2, … by default.")
+@click.option("--out", required=True, type=click.Path(path_type=pathlib.Path), help="A folder for what is written.")
+@common_options
+def init(settings: Settings, cluster_name: str, members: str, out: pathlib.Path) -> None:
+    """Write what the machines of a new cluster need: a config and the secret for each member, and a systemd unit.
+
+    \b
+    quorl node init --cluster prod-eu --members 10.0.0.11,10.0.0.12,10.0.0.13 --out conf
+    """  # noqa: D301 - click's mark against rewrapping
+    if not _NAME.fullmatch(cluster_name):
+        raise click.BadParameter("1 to 63 letters, digits, `.`, `_` and `-`", param_hint="--cluster")
+    found = read_members(members)
+    local = all(_loopback(one.host) for one in found)
+    secret = secrets.token_hex(SECRET_BYTES) + "\n"
+    files = {out / one.name / "node.toml": config(cluster_name, found, one, local=local) for one in found}
+    files |= {out / one.name / "cluster.secret": secret for one in found}
+    node = pathlib.Path(sys.executable).with_name("quorl-node")
+    files |= {} if local else {out / "quorl.service": UNIT.format(node=node)}
+    for path, text in files.items():
+        _write(path, text)
+    if settings.as_json:
+        output.emit({"cluster": cluster_name, "files": [str(path) for path in files]})
+        return
+    for path in files:
+        click.echo(output.clean(path))
+    _next_steps(settings, out, found, local=local)
+
+
+def _next_steps(settings: Settings, out: pathlib.Path, members: list[Member], *, local: bool) -> None:
+    if len(members) % 2 == 0:
+        settings.say(f"! {len(members)} members survive the loss of no more nodes than {len(members) - 1} do")
+    if local:
+        settings.say("start each, in a terminal of its own:")
+        for one in members:
+            settings.say(f"  quorl node run -c {out / one.name / 'node.toml'}")
+        return
+    settings.say(
+        '! the configs say mode = "insecure": whoever reaches the HTTP port may do everything, so keep it private'
+    )
+    settings.say("copy to each machine, check there, and start:")
+    for one in members:
+        settings.say(f"  scp -r {out / one.name}/. {one.host}:/etc/quorl/")
+    settings.say("  quorl node check -c /etc/quorl/node.toml")
+    settings.say(f"  {out / 'quorl.service'} belongs into /etc/systemd/system; its user `quorl` must own /etc/quorl")
+
+
+def read_members(text: str) -> list[Member]:
+    """Return the members that a comma list names; those on one host get ports of their own."""
+    members: list[Member] = []
+    for number, part in enumerate(filter(None, map(str.strip, text.split(","))), start=1):
+        name, sign, host = part.rpartition("=")
+        name = name if sign else f"n{number}"
+        if not _NAME.fullmatch(name):
+            raise click.BadParameter(f"{name!r} is no name of a node: 1 to 63 letters, digits, `.`, `_`, `-`")
+        if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]", host):
+            raise click.BadParameter(f"{host!r} is no host: write 10.0.0.11, a name, or [::1], without a port")
+        if name in {one.name for one in members}:
+            raise click.BadParameter(f"two members are called {name}")
+        beside = sum(one.host == host for one in members)
+        members.append(Member(name, host, f"{host}:{HTTP_PORT + beside}", f"{host}:{RAFT_PORT + beside}"))
+    if not members:
+        raise click.BadParameter("say at least one host")
+    return members
+
+
+def config(cluster_name: str, members: list[Member], me: Member, *, local: bool) -> str:
+    """Return the config of one member. ``local``: all are on this machine, to try things on."""
+    lines = [
+        f"# Node {me.name} of the cluster {cluster_name}. Everything but [node] is the same on every machine.",
+        "# What else there is to set: docs/operating.md.",
+        "[node]",
+        f'name = "{me.name}"',
+        f'http = "{me.http}"  # clients and forwarded requests',
+        f'raft = "{me.raft}"  # the other members; keep it off the public network',
+        *([] if local else [f'data_dir = "{DATA_DIR}"']),
+        "",
+        "[cluster]",
+        f'name = "{cluster_name}"',
+        'secret_file = "cluster.secret"  # beside this file',
+        "",
+    ]
+    for one in members:
+        lines += ["[[cluster.members]]", f'name = "{one.name}"', f'http = "{one.http}"', f'raft = "{one.raft}"', ""]
+    if not local:
+        lines += ["[auth]", 'mode = "insecure"  # whoever reaches the HTTP port may do everything', ""]
+    return "\n".join(lines)
+
+
+def _loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _write(path: pathlib.Path, text: str) -> None:
+    """Write a new file that nobody but its owner reads."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError:
+        hint = "Choose another --out; a secret that is in use must stay the same on all members."
+        fail(Exit.CONFLICT, "nothing is overwritten", f"{path} exists", hint)
+    except OSError as error:
+        fail(Exit.FAILED, "the files cannot be written", f"{path}: {error.strerror}", "Choose another --out.")
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)

@@ -1,4 +1,4 @@
-"""Calls from this node to the others, over kept-alive connections."""
+"""Calls from this node to the others: over channels, and over HTTP for copies of the state and to nodes without channels."""
 
 from __future__ import annotations
 
@@ -7,23 +7,46 @@ import asyncio
 import aiohttp
 from yarl import URL
 
+from quorl.channel import Line, Lost, NoChannel, NotSent
 from quorl.cluster.api.members_only import HEADER
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
+from quorl.cluster.node.internal import PREFIX
+from quorl.cluster.protocol.channel import fits
 from quorl.cluster.protocol.wire import Answer, Call
 
 _CONNECT_TIMEOUT_S = 1.0
 
 
+_COPIES = f"{PREFIX}snapshot"
+"""Pieces of a copy are large, and would hold up every call on the same connection."""
+
+
 class HttpPeers:
-    """Implements ``core.Peers`` over aiohttp."""
+    """Implements ``core.Peers``."""
 
     def __init__(self, addresses: dict[str, str], token: str) -> None:
         self._addresses = addresses
         self._token = token
         self._session: aiohttp.ClientSession | None = None
+        self._lines = {
+            peer: Line(f"http://{address}", {HEADER: token}, _CONNECT_TIMEOUT_S) for peer, address in addresses.items()
+        }
 
     async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
         """See ``core.Peers``."""
+        line = self._lines[peer]
+        if line.plain or call.path.startswith(_COPIES) or not fits(call):
+            return await self._over_http(peer, call, timeout_s)
+        try:
+            return await line.ask(call, call.headers, max(0.001, timeout_s))
+        except NoChannel:
+            return await self._over_http(peer, call, timeout_s)
+        except (NotSent, TimeoutError, OSError) as error:
+            raise PeerUnreachable(f"{peer} at {self._addresses[peer]}: {error}") from error
+        except Lost as error:
+            raise PeerLost(f"{peer} at {self._addresses[peer]}: {error}") from error
+
+    async def _over_http(self, peer: str, call: Call, timeout_s: float) -> Answer:
         target = call.path + (f"?{call.query}" if call.query else "")
         url = URL(f"http://{self._addresses[peer]}{target}", encoded=True)
         if url.raw_path_qs != target:
@@ -61,5 +84,7 @@ class HttpPeers:
 
     async def close(self) -> None:
         """Close every connection."""
+        for line in self._lines.values():
+            await line.close()
         if self._session is not None:
             await self._session.close()

@@ -124,8 +124,10 @@ def read_answering(frame: bytes) -> Answering:
 
 
 def fits(call: Call) -> bool:
-    """Whether a call fits into a frame; what does not is for an HTTP request of its own to carry."""
-    return len(call.body) <= limits.REQUEST_BYTES_MAX and len(call.path) + len(call.query) <= limits.TARGET_BYTES_MAX
+    """Whether a call fits into a frame; what does not is for an HTTP request of its own to carry, or to refuse."""
+    if len(call.body) > limits.REQUEST_BYTES_MAX or len(call.path) + len(call.query) > limits.TARGET_BYTES_MAX:
+        return False
+    return call.path.isascii() and call.query.isascii() and "".join(call.headers.values()).isascii()
 
 
 def fault_of(asked: Asked) -> Problem | None:

@@ -34,6 +34,10 @@ from quorl.cluster.protocol.wire import Answer, Call
 
 IDLE_S_MAX = 50.0
 """Nodes end a channel that was idle for longer than this; none is used that may be ending."""
+WITHOUT_S = 60.0
+"""A server that has no channel is not asked for one again for so long: it may be replaced by a newer one."""
+ASK_AGAIN_S = 5.0
+"""The same of a server that was in trouble when it was asked."""
 _HEAD_BYTES_MAX = 16 * 1024
 _SWITCHING = 101
 
@@ -259,6 +263,68 @@ class Channel(asyncio.Protocol):
                 answer.set_exception(NotSent(why) if number in self._unsent else Lost(why))
         self._waiting.clear()
         self._unsent.clear()
+
+
+class Line:
+    """The channels to one node, at ``http(s)://host:port``: one, and more while very many calls are under way.
+
+    ``headers`` go with the upgrade; ``connect_s`` is how long a connection may take.
+    """
+
+    def __init__(self, node: str, headers: Mapping[str, str], connect_s: float) -> None:
+        self._node = node
+        self._headers = headers
+        self._connect_s = connect_s
+        self._channels: list[Channel] = []
+        self._dialling: asyncio.Task[Channel] | None = None
+        self._plain_until_s = float("inf") if "@" in node else 0.0  # a name and a password are HTTP's business
+
+    @property
+    def plain(self) -> bool:
+        """Whether the node has no channel, as far as is known."""
+        return self._plain_until_s > 0 and asyncio.get_running_loop().time() < self._plain_until_s
+
+    async def ask(self, call: Call, headers: Mapping[str, str], timeout_s: float) -> Answer:
+        """Make a call on a channel that has room, or on a new one. Raises as ``dial`` and ``Channel.ask``."""
+        for channel in self._channels:
+            if channel.usable:
+                return await channel.ask(call, headers, timeout_s)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        channel = await self._dialled(min(self._connect_s, timeout_s))
+        return await channel.ask(call, headers, max(0.001, timeout_s - (loop.time() - began_s)))
+
+    async def _dialled(self, timeout_s: float) -> Channel:
+        """Return a new one, the same for all who want one at the same time."""
+        if self._dialling is None or self._dialling.done():
+            self._channels = [channel for channel in self._channels if not channel.closed]
+            self._dialling = asyncio.ensure_future(self._dial())
+            self._dialling.add_done_callback(lambda done: done.cancelled() or done.exception())
+        dialling = self._dialling
+        async with asyncio.timeout(timeout_s):
+            await asyncio.wait([dialling])
+        if dialling.cancelled():
+            raise NotSent("the client is closed")
+        return dialling.result()
+
+    async def _dial(self) -> Channel:
+        try:
+            channel = await dial(self._node, self._headers, self._connect_s)
+        except NoChannel as error:
+            self._plain_until_s = asyncio.get_running_loop().time() + (
+                WITHOUT_S if 400 <= error.status < 500 else ASK_AGAIN_S
+            )
+            raise
+        self._channels.append(channel)
+        return channel
+
+    async def close(self) -> None:
+        """End them."""
+        if self._dialling is not None:
+            self._dialling.cancel()
+            await asyncio.gather(self._dialling, return_exceptions=True)
+        for channel in self._channels:
+            channel.abort()
 
 
 def _words(error: Exception) -> str:

@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from aiohttp import web
 
-from quorl.client import aio_transport
+from quorl import channel
 from quorl.client.aio_transport import ChannelTransport
 from quorl.client.flow import Failure, Send
 from quorl.cluster.protocol import limits
@@ -224,7 +224,7 @@ async def plain_server(handler: Callable[[web.BaseRequest], int]) -> tuple[web.S
 async def test_where_there_is_no_channel_calls_go_over_http(
     transport: ChannelTransport, status: int, asked_again: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(aio_transport, "_ASK_AGAIN_S", 0.0)
+    monkeypatch.setattr(channel, "ASK_AGAIN_S", 0.0)
     upgrades = []
 
     def handler(request: web.BaseRequest) -> int:

@@ -77,6 +77,8 @@ def test_whatever_fits_makes_a_frame_that_is_taken() -> None:
     assert len(Frames(limits.CHANNEL_FRAME_BYTES_MAX).feed(sent([*before, largest]))) == 1
     assert not channel.fits(Call("POST", "/", "", {}, largest.body + b"x"))
     assert not channel.fits(Call("POST", largest.path, "x", {}, b""))
+    assert not channel.fits(Call("POST", "/", "", {"idempotency-key": "\ud800"}, b""))
+    assert not channel.fits(Call("POST", "/\udcff", "", {}, b""))
 
 
 @pytest.mark.parametrize("size", [101, 2**32 - 1])

@@ -16,6 +16,9 @@ SEEDS  ?= 100
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
+up: .venv/.stamp ## Run a cluster on this machine: three nodes, a worker, the dashboard, keys that break things
+	.venv/bin/quorl up
+
 demo: .venv/.stamp ## Start three nodes, kill the leader half way, and count what was lost (nothing)
 	$(PY) -m examples.demo
 
@@ -48,12 +51,9 @@ chaos: .venv/.stamp ## Kill, pause and cut off real nodes, longer than the tests
 bench: .venv/.stamp ## Measure this machine
 	$(PY) -m benchmarks all
 
-cluster: .venv/.stamp ## Run the three nodes of configs/ until Ctrl-C; their data stays in data/
-	$(PY) -m examples.cluster
-
 clean: ## Stop the cluster of the demo; remove the environment, caches and the data of all local clusters
 	-@$(PYTHON) -m examples.demo --stop
 	rm -rf .venv data build dist src/*.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help demo test check sim mutants fuzz chaos bench cluster clean
+.PHONY: help demo test check sim mutants fuzz chaos bench up clean

@@ -18,7 +18,8 @@ from types import TracebackType
 
 from typing_extensions import override
 
-from examples.cluster import ROOT, LocalCluster, LocalNode
+from examples import ROOT
+from quorl.client.local.processes import LocalCluster, LocalNode
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs", "rootfs"})
 _PORTS = range(11_000, 29_000)

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import machine, report
 from benchmarks.cluster import file_system
-from examples.cluster import ROOT
+from examples import ROOT
 
 SYSTEMS = ("nats", "rabbit")
 TASK_SYSTEMS = ("nats", "celery")

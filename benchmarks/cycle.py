@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from benchmarks import load
-from examples.cluster import ROOT
+from examples import ROOT
 from quorl.client import AsyncClient
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q

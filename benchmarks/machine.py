@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import quorl
-from examples.cluster import ROOT
+from examples import ROOT
 
 _PROC = Path("/proc")
 _PACKAGES = ("aiohttp", "msgspec", "orjson", "pysyncobj", "uvloop")

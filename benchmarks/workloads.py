@@ -15,8 +15,8 @@ from benchmarks import load
 from benchmarks.cluster import Cluster
 from benchmarks.cycle import task_cycle, task_cycle_32, task_cycle_app
 from benchmarks.failover import failover
-from examples.cluster import LocalNode
 from quorl.client import AsyncClient, AsyncTopic
+from quorl.client.local.processes import LocalNode
 from quorl.cluster.protocol import topics as t
 
 STORED = 100_000

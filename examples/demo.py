@@ -1,6 +1,6 @@
 """``make demo``: three real nodes, the leader killed half way, and everything counted.
 
-Starts the nodes of ``configs/`` with fresh data in ``data/demo``, plays the founding scenario while the leader is killed with
+Starts three nodes as ``quorl up`` does, with fresh data in ``data/demo``, plays the founding scenario while the leader is killed with
 -9, lets workers run a file of tasks while one of them and the leader are killed, then pipes a real log file through the
 command line and reads it back at every node. The cluster stays up afterwards;
 ``python -m examples.demo --stop`` stops it. Every figure is computed; the exit code is 1 if anything was lost or doubled.
@@ -9,13 +9,10 @@ command line and reads it back at every node. The cluster stays up afterwards;
 from __future__ import annotations
 
 import argparse
-import contextlib
 import hashlib
 import json
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,7 +23,9 @@ from itertools import cycle, islice
 from pathlib import Path
 from typing import NamedTuple
 
-from examples.cluster import CONFIGS, READY_S, ROOT, STOP_S, LocalCluster, LocalNode, NodeFailed, until
+from examples import ROOT
+from quorl.client.local.laptop import Laptop, Refused
+from quorl.client.local.processes import READY_S, STOP_S, LocalCluster, LocalNode, NodeFailed, until
 
 DATA = ROOT / "data" / "demo"
 PROCESSES = DATA / "processes.json"
@@ -45,30 +44,16 @@ def say(text: str = "") -> None:
 
 
 # -- the cluster ---------------------------------------------------------------------------------------------------
-class PortTaken(Exception):
-    """Another program listens where a node would."""
+def own_cluster(directory: Path, *, stays: bool = False) -> LocalCluster:
+    """Three nodes with empty data directories, as ``quorl up`` makes them; raises ``Refused``."""
+    return Laptop(directory=directory, fresh=True, environment=SOON_DEAD, stays=stays).cluster
 
 
 def start() -> LocalCluster:
     """Start the three nodes with empty data directories."""
     if stop():
         say("The cluster of an earlier demo was still up; it is stopped, and a new one starts.")
-    nodes = [
-        LocalNode(
-            config,
-            log=DATA / f"{config.stem}.log",
-            environment={
-                "QUORL_NODE__DATA_DIR": str(DATA / config.stem),
-                "QUORL_LOG__FORMAT": "json",
-                **SOON_DEAD,
-            },
-        )
-        for config in CONFIGS
-    ]
-    check_ports(nodes)
-    shutil.rmtree(DATA, ignore_errors=True)
-    DATA.mkdir(parents=True)
-    cluster = LocalCluster(nodes)
+    cluster = own_cluster(DATA, stays=True)
     try:
         cluster.start()
         cluster.leader()
@@ -77,22 +62,6 @@ def start() -> LocalCluster:
         raise
     remember(cluster)
     return cluster
-
-
-def check_ports(nodes: list[LocalNode]) -> None:
-    """Refuse in words, before anything is started."""
-    for node in nodes:
-        for port in node.ports:
-            with contextlib.closing(socket.socket()) as probe:
-                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-                try:
-                    probe.bind(("127.0.0.1", port))
-                except OSError as error:
-                    raise PortTaken(
-                        f"Port {port}, which {node.name} needs, is taken: {error.strerror}.\n"
-                        "If `make cluster` runs in another terminal, stop it with Ctrl-C.\n"
-                        f"Else see who has it:  ss -ltnp 'sport = :{port}'   (macOS: lsof -i :{port})"
-                    ) from error
 
 
 def remember(cluster: LocalCluster) -> None:
@@ -128,7 +97,7 @@ def is_ours(pid: int) -> bool:
             return False
         listed = subprocess.run(["ps", "-p", str(pid), "-o", "command="], capture_output=True, text=True, check=False)
         command = listed.stdout
-    return str(ROOT / "node.py") in command
+    return f"quorl.cluster.main --config {DATA}" in command
 
 
 class LeaderKill:
@@ -299,7 +268,7 @@ def farewell(cluster: LocalCluster) -> None:
         f"\nThe cluster stays up: {' '.join(cluster.urls)}\n"
         f"  look at it   {quorl} cluster status\n"
         f"  read from it {quorl} topic tail '{TOPIC}'\n"
-        f"  its logs     {DATA.relative_to(ROOT)}/node1.log …\n"
+        f"  its logs     {DATA.relative_to(ROOT)}/n1.log …\n"
         f"  stop it      {os.path.relpath(sys.executable)} -m examples.demo --stop   (make clean does that, too)"
     )
 
@@ -314,8 +283,8 @@ def main() -> int:
     started_s = time.monotonic()
     try:
         cluster = start()
-    except (PortTaken, NodeFailed) as error:
-        say(str(error))
+    except (Refused, NodeFailed) as error:
+        say(f"{error}\n{error.why}\n{error.hint}" if isinstance(error, Refused) else str(error))
         return 1
     say(f"Three nodes are up after {time.monotonic() - started_s:.1f} s: {' '.join(cluster.urls)}")
     try:

@@ -1,6 +1,6 @@
 """The founding scenario: five producers, three consumers, three topics, and who writes and reads what.
 
-    python -m examples.founding                      # needs a running cluster: make cluster
+    python -m examples.founding                      # needs a running cluster: quorl up
 
 Every producer and every consumer is a thread with a ``MyQueue`` of its own, each beginning at another node. Producers number
 their messages, so that at the end everything can be counted: nothing lost, nothing doubled, every producer's own order

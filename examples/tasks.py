@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -24,9 +23,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from examples.cluster import CONFIGS, ROOT, LocalCluster, LocalNode, NodeFailed, until
-from examples.demo import SOON_DEAD, LeaderKill, PortTaken, check_ports, same_everywhere, say
+from examples import ROOT
+from examples.demo import LeaderKill, own_cluster, same_everywhere, say
 from quorl.client import Client
+from quorl.client.local.laptop import Refused
+from quorl.client.local.processes import LocalCluster, NodeFailed, until
 from quorl.cluster.protocol import tasks as k
 
 DATA = ROOT / "data" / "tasks"
@@ -243,22 +244,6 @@ def report(verdict: Verdict) -> str:
 
 
 # -- by one command ------------------------------------------------------------------------------------------------
-def own_cluster() -> LocalCluster:
-    """The three nodes of ``configs/`` with empty data directories."""
-    nodes = [
-        LocalNode(
-            config,
-            log=DATA / f"{config.stem}.log",
-            environment={"QUORL_NODE__DATA_DIR": str(DATA / config.stem), "QUORL_LOG__FORMAT": "json", **SOON_DEAD},
-        )
-        for config in CONFIGS
-    ]
-    check_ports(nodes)
-    shutil.rmtree(DATA, ignore_errors=True)
-    DATA.mkdir(parents=True)
-    return LocalCluster(nodes)
-
-
 def play(cluster: LocalCluster, directory: Path, kill: LeaderKill) -> bool:
     """The whole on a cluster that serves, with the leader killed half way; whether every promise was kept."""
     say(f"\nThe founding tasks: {', '.join(NAMES)}; {PARTITIONS} partitions")
@@ -278,11 +263,11 @@ def play(cluster: LocalCluster, directory: Path, kill: LeaderKill) -> bool:
 def main() -> int:
     """Start a cluster, play, stop it."""
     try:
-        with own_cluster() as cluster:
+        with own_cluster(DATA) as cluster:
             cluster.start()
             cluster.leader()
             good = play(cluster, DATA, LeaderKill(cluster, after=lambda _: None))
-    except (PortTaken, NodeFailed) as error:
+    except (Refused, NodeFailed) as error:
         say(f"{error}\nWhat nodes and workers said is in {DATA.relative_to(ROOT)}.")
         return 1
     say("\nevery task ended as it had to" if good else "\nSOMETHING IS MISSING OR DONE TWICE: see above")

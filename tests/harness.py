@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-from examples.cluster import READY_S, ROOT, LocalCluster, LocalNode, until
+from examples import ROOT
 from quorl.client import Client
+from quorl.client.local.processes import READY_S, LocalCluster, LocalNode, until
 
 _PORTS = range(11_000, 29_000)
 _PR_SET_PDEATHSIG = 1

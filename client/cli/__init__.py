@@ -67,6 +67,7 @@ COMMANDS = {
     "task": "task",
     "top": "top",
     "topic": "topic",
+    "up": "up",
     "version": "info",
     "worker": "worker",
 }

@@ -16,7 +16,7 @@ from benchmarks import compare, load, machine, report
 from benchmarks.cli import measure
 from benchmarks.cluster import MEMORY_FILE_SYSTEMS, Cluster, file_system, place_for_data
 from benchmarks.workloads import WORKLOADS
-from examples.cluster import ROOT
+from examples import ROOT
 
 RATES = {"msgs_s", "p50_ms", "p99_ms"}
 SHARES = {"others_cpu_cores", "stolen_cores", "client_cores", "server_cores"}

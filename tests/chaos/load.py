@@ -17,8 +17,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple, Protocol, Self, TypeVar, cast
 
-from examples.cluster import until
 from quorl.client import AsyncClient, OutcomeUnknown, QuorlError, Unavailable, message
+from quorl.client.local.processes import until
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Request
 

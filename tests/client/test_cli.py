@@ -89,6 +89,7 @@ def test_these_are_the_commands() -> None:
         "topic show",
         "topic size",
         "topic tail",
+        "up",
         "version",
         "worker ls",
         "worker quiet",

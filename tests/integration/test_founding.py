@@ -102,12 +102,5 @@ def test_demo_a_real_file_goes_through_and_the_nodes_agree(
     assert demo.same_everywhere(cluster)
 
 
-def test_demo_a_taken_port_is_named(cluster: LocalCluster) -> None:
-    """Here the running cluster itself stands in the way."""
-    node = cluster["n1"]
-    with pytest.raises(demo.PortTaken, match=f"Port {node.ports[0]}, which n1 needs, is taken"):
-        demo.check_ports([node])
-
-
 def test_demo_other_processes_are_left_alone() -> None:
     assert not demo.is_ours(os.getpid())

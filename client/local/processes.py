@@ -1,14 +1,10 @@
-"""A cluster of real node processes on this machine: start them, wait until they serve, kill, pause and stop them.
-
-``make cluster`` runs this file: the three nodes of ``configs/`` in the foreground until Ctrl-C. The demo and the tests use
-``LocalCluster`` with other directories.
+"""Node processes on this machine: start them, wait until they serve, kill, pause and stop them.
 
 Every node is a process in a session of its own, so that signals reach it only from here; ``stop`` leaves none behind.
 """
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import os
@@ -21,11 +17,9 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import TracebackType
 from typing import IO, Any, Self
 
-ROOT = Path(__file__).resolve().parent.parent
-CONFIGS = tuple(sorted((ROOT / "configs").glob("node*.toml")))
 READY_S = 60.0
 """Generous: on a busy machine a Python process alone may need seconds to start."""
 STOP_S = 15.0
@@ -53,7 +47,7 @@ class LocalNode:
         self.ports = [int(settings[key].rpartition(":")[2]) for key in ("http", "raft")]
         self.log = log
         self.process: subprocess.Popen[bytes] | None = None
-        self.command = [sys.executable, str(ROOT / "node.py"), "--config", str(config)]
+        self.command = [sys.executable, "-m", "quorl.cluster.main", "--config", str(config)]
         self._environment = environment or {}
         self._before_exec = before_exec
 
@@ -67,7 +61,7 @@ class LocalNode:
         assert not self.alive, f"{self.name} runs already"
         with contextlib.ExitStack() as stack:
             output: IO[bytes] | None = None if self.log is None else stack.enter_context(self.log.open("ab"))
-            self.process = subprocess.Popen(
+            self.process = subprocess.Popen(  # noqa: S603 - our own command
                 self.command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -114,7 +108,7 @@ class LocalNode:
     def ask(self, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
         """GET a path from this node; status 0 stands for no answer."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=timeout_s) as answer:
+            with urllib.request.urlopen(self.url + path, timeout=timeout_s) as answer:  # noqa: S310 - a node of ours
                 return answer.status, answer.read()
         except urllib.error.HTTPError as refusal:
             with refusal:
@@ -209,32 +203,3 @@ def until(
         if time.monotonic() > deadline:
             raise NodeFailed(f"waited {timeout_s:.0f} s for {what}\n{why()}".rstrip())
         time.sleep(_POLL_S)
-
-
-def main() -> int:
-    """Run the nodes of ``configs/`` until Ctrl-C, SIGTERM, or one of them ends by itself."""
-    signal.signal(signal.SIGTERM, _interrupt)
-    try:
-        with LocalCluster(LocalNode(config) for config in CONFIGS) as cluster:
-            cluster.start()
-            print(f"\nThe cluster is up: {' '.join(cluster.urls)}, data in data/.", file=sys.stderr)
-            print("Look at it with  quorl cluster status  from another terminal. Ctrl-C stops it.\n", file=sys.stderr)
-            until(lambda: not all(node.alive for node in cluster.nodes.values()), "Ctrl-C", float("inf"))
-            ended = [node for node in cluster.nodes.values() if not node.alive]
-            raise NodeFailed(", ".join(f"{node.name} ended with exit code {node.wait()}" for node in ended))
-    except KeyboardInterrupt:
-        return 0
-    except NodeFailed as error:
-        print(f"{error}\nThe other nodes are stopped too.", file=sys.stderr)
-        return 1
-
-
-def _interrupt(_signal: int, _frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
-
-
-if __name__ == "__main__":
-    argparse.ArgumentParser(
-        description="Run the three nodes of configs/ until Ctrl-C; their data stays in data/."
-    ).parse_args()
-    sys.exit(main())

@@ -52,6 +52,8 @@ class Commands(MutableMapping[str, click.Command]):
         return len(self._homes)
 
 
+HELP_CHARS = 120
+"""Of a line of help, where a terminal is so wide."""
 COMMANDS = {
     "api": "api",
     "cheat": "cheat",
@@ -74,7 +76,11 @@ COMMANDS = {
 """Each with the module that it is in, and its name there if it is another one."""
 
 
-@click.group(cls=Quorl, commands=Commands(COMMANDS), context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Quorl,
+    commands=Commands(COMMANDS),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_CHARS},
+)
 @common_options
 def cli() -> None:
     """Topics and tasks on a replicated log: work with a cluster of quorl nodes.

@@ -25,8 +25,8 @@ _BY_STATUS = {400: Exit.USAGE, 422: Exit.USAGE, 429: Exit.UNAVAILABLE, 504: Exit
 )
 
 
-@click.command()
-@click.argument("method", metavar="METHOD", type=click.Choice(METHODS, case_sensitive=False))
+@click.command(short_help="Make one raw call to the HTTP API.")
+@click.argument("method")
 @click.argument("path")
 @click.option("-d", "--data", metavar="JSON|@FILE|-", help="The body: JSON, a file that holds it, or standard input.")
 @click.option("-H", "--header", "given", multiple=True, metavar="NAME:VALUE", help="Can be repeated.")
@@ -42,6 +42,9 @@ def api(settings: Settings, method: str, path: str, data: str | None, given: tup
     """  # noqa: D301 - click's mark against rewrapping
     from quorl.cluster.protocol.wire import Call
 
+    method = method.upper()
+    if method not in METHODS:
+        raise click.BadParameter(f"{method!r} is none of {', '.join(METHODS)}", param_hint="METHOD")
     before, _, query = path.partition("?")
     body = b"" if data is None else _read(data)
     call = Call(method, "/" + before.lstrip("/"), query, _headers(given, body), body)

@@ -69,7 +69,7 @@ CHEATS: dict[str, tuple[tuple[str, str], ...]] = {
 }
 
 
-@click.command()
+@click.command(short_help="Print commands to copy.")
 @click.argument("topic", required=False)
 @common_options
 def cheat(settings: Settings, topic: str | None) -> None:

@@ -95,7 +95,7 @@ def ls(settings: Settings) -> None:
         output.emit([{"name": name, "server": url, "current": name == in_use} for name, url in contexts.items()])
         return
     rows = [(name, "*" if name == in_use else "", url) for name, url in contexts.items()]
-    output.table(("CONTEXT", "USE", "SERVER"), rows)
+    output.table(("CONTEXT", "USE", "SERVER"), rows, loose=("SERVER",))
     if not contexts:
         settings.say("none yet: quorl context add NAME URL[,URL]")
     if named := settings.server or os.environ.get("QUORL_SERVER"):

@@ -114,7 +114,8 @@ def ls(
         )
         for one in found
     ]
-    output.table(columns, rows, numbers=("TRIES",))
+    spare = ("REASON", "QUEUE", "FINISHED", "TRIES", "ERROR")
+    output.table(columns, rows, numbers=("TRIES",), spare=spare, loose=("TASK", "ERROR"))
     if len(found) == count and not everything:
         settings.say(f"the newest {output.grouped(count)}; --all lists all, quorl dead errors counts them")
     elif not found:
@@ -154,7 +155,7 @@ def errors(settings: Settings, queue: str | None, name: str | None, error: str |
         )
         for one in found
     ]
-    output.table(columns, rows, numbers=("COUNT",))
+    output.table(columns, rows, numbers=("COUNT",), spare=("FIRST", "LAST", "EXAMPLE"), loose=("ERROR",))
     if found:
         settings.say("quorl dead retry --error GROUP queues one of them again")
     else:

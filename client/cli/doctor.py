@@ -58,7 +58,7 @@ class Visit:
         return self.info.node if self.info is not None else self.member.name if self.member is not None else self.url
 
 
-@click.command()
+@click.command(short_help="Ask every node, and say what is wrong.")
 @click.option("--node", "only", metavar="NAME", help="Look at this node only, and at the cluster as it sees it.")
 @common_options
 def doctor(settings: Settings, only: str | None) -> None:
@@ -281,7 +281,7 @@ def _report(settings: Settings, visits: Sequence[Visit], findings: Sequence[Find
     click.echo(f"quorl {about['version']} · Python {about['python']} · {about['platform']} · {about['at']}")
     click.echo(f"asked {', '.join(about['servers'])}\n")
     rows = [(one.level.name, one.check, one.node or "–", one.text) for one in findings]
-    output.table(("LEVEL", "CHECK", "NODE", "FOUND"), rows)
+    output.table(("LEVEL", "CHECK", "NODE", "FOUND"), rows, loose=("FOUND",))
     click.echo()
     for one in findings:
         if one.level != Level.OK and one.hint:

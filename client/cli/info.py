@@ -36,7 +36,7 @@ def errors(settings: Settings, code: str | None) -> None:
             output.emit([kind._asdict() for kind in kinds])
         else:
             rows = [(kind.code, kind.status, "yes" if kind.retryable else "no", kind.title) for kind in kinds]
-            output.table(("CODE", "STATUS", "RETRY", "TITLE"), rows, numbers=("STATUS",))
+            output.table(("CODE", "STATUS", "RETRY", "TITLE"), rows, numbers=("STATUS",), loose=("TITLE",))
         return
     kind = CATALOGUE.get(code)
     if kind is None:

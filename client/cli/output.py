@@ -24,6 +24,8 @@ Show: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[object]]], None]
 
 GAP = "  "
 COLUMN_CHARS = 8
+LOOSE_CHARS = 20
+"""Room that a folded column should have at least."""
 ID_CHARS = 36
 """What stands first is copied, and stays in one piece up to this length while the terminal has room for it."""
 
@@ -82,11 +84,13 @@ def table(
     *,
     numbers: Sequence[str] = (),
     spare: Sequence[str] = (),
+    loose: Sequence[str] = (),
     headed: bool = True,
 ) -> None:
     """Print a table; the columns named in ``numbers`` stand to the right.
 
-    ``spare``: columns that a terminal without room for all does without, in this order. ``headed``: with their names.
+    ``spare``: columns that a terminal without room for all does without, in this order. ``loose``: those that are folded there
+    to make room, and no others if it is given. ``headed``: with their names.
     """
     settings = current()
     headed = headed and settings.headers
@@ -99,8 +103,8 @@ def table(
     lines = [[clean(cell) for cell in row] for row in rows]
     if is_terminal():
         if settings.form != "wide":
-            columns, lines = _fitted(columns, lines, spare)
-        _draw(columns, lines, numbers, headed=headed)
+            columns, lines = _fitted(columns, lines, spare, loose)
+        _draw(columns, lines, numbers, loose, headed=headed)
         return
     widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
     for line in [list(columns), *lines] if headed else lines:
@@ -126,30 +130,48 @@ def _comma_separated(columns: Sequence[str], rows: Sequence[Sequence[object]], *
 
 
 def _fitted(
-    columns: Sequence[str], lines: list[list[str]], spare: Sequence[str]
+    columns: Sequence[str], lines: list[list[str]], spare: Sequence[str], loose: Sequence[str]
 ) -> tuple[Sequence[str], list[list[str]]]:
     """Leave out columns that matter least until the table fits, or none is left to leave out."""
     room = shutil.get_terminal_size().columns
     widths = {
-        name: max(map(len, cells)) + len(GAP)
+        name: min(max(map(len, cells)), LOOSE_CHARS if name in loose else room) + len(GAP)
         for name, cells in zip(columns, zip(columns, *lines, strict=True), strict=True)
     }
-    for name in spare:
-        if sum(widths.values()) - len(GAP) <= room:
-            break
-        del widths[name]
-    places = [place for place, name in enumerate(columns) if name in widths]
+    left_out: list[str] = []
+    for name in (*spare, *reversed(spare)):  # what was left out early may fit once something wider is gone
+        kept = [column for column in columns if column not in left_out]
+        fits = sum(widths[column] for column in kept) - len(GAP) <= room
+        if name not in left_out and not fits:
+            left_out.append(name)
+        elif name in left_out and sum(widths[column] for column in (*kept, name)) - len(GAP) <= room:
+            left_out.remove(name)
+    places = [place for place, name in enumerate(columns) if name not in left_out]
     return [columns[place] for place in places], [[line[place] for place in places] for line in lines]
 
 
-def _draw(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str], *, headed: bool = True) -> None:
+def _draw(
+    columns: Sequence[str],
+    lines: list[list[str]],
+    numbers: Sequence[str],
+    loose: Sequence[str] = (),
+    *,
+    headed: bool = True,
+) -> None:
     from rich.console import Console
 
     console = Console(no_color=None if current().color else True, highlight=False)
-    console.print(drawn(columns, lines, numbers, headed=headed))
+    console.print(drawn(columns, lines, numbers, loose, headed=headed))
 
 
-def drawn(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str], *, headed: bool = True) -> RichTable:
+def drawn(
+    columns: Sequence[str],
+    lines: list[list[str]],
+    numbers: Sequence[str],
+    loose: Sequence[str] = (),
+    *,
+    headed: bool = True,
+) -> RichTable:
     """Return a table as rich draws it; the cells are clean already."""
     from rich.table import Table
     from rich.text import Text
@@ -158,7 +180,7 @@ def drawn(columns: Sequence[str], lines: list[list[str]], numbers: Sequence[str]
     room = shutil.get_terminal_size().columns - COLUMN_CHARS * (len(columns) - 1)
     for place, name in enumerate(columns):
         longest = max((len(line[place]) for line in lines), default=0)
-        whole = place == 0 and longest <= min(ID_CHARS, room)
+        whole = (place == 0 and longest <= min(ID_CHARS, room)) or (bool(loose) and place > 0 and name not in loose)
         drawn.add_column(name, justify="right" if name in numbers else "left", overflow="fold", no_wrap=whole)
     for line in lines:
         drawn.add_row(*[Text(cell, style=STYLES.get(cell, "")) for cell in line])

@@ -60,7 +60,7 @@ def ls(settings: Settings, prefix: str) -> None:
         "WORKERS",
     )
     rows = [_row(info, rates.get(info.name)) for info in found]
-    output.table(columns, rows, numbers=columns[2:], spare=("SCHED", "RETRY"))
+    output.table(columns, rows, numbers=columns[2:], spare=("SCHED", "RETRY"), loose=("QUEUE",))
     for info in found:
         _alarm(settings, info)
     if not found:

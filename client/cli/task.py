@@ -20,10 +20,11 @@ from quorl.client.cli.waiting import conclude, wait_for
 if TYPE_CHECKING:
     from quorl.cluster.protocol import tasks as k
 
+SPARE = ("WORKER", "TOOK", "QUEUE", "CREATED", "TRIES", "ERROR")
 _ids = click.argument("ids", metavar="ID...", nargs=-1, required=True)
 
 
-@click.group()
+@click.group(short_help="Work with tasks: calls that workers run.")
 def task() -> None:
     """Work with tasks: calls that workers run, and whose every attempt is on record."""
 
@@ -64,7 +65,7 @@ def ls(
         output.emit(found)
         return
     columns = ("ID", "TASK", "QUEUE", "STATUS", "TRIES", "WORKER", "CREATED", "TOOK", "ERROR")
-    output.table(columns, [_row(one) for one in found], numbers=("TRIES", "TOOK"))
+    output.table(columns, [_row(one) for one in found], numbers=("TRIES", "TOOK"), spare=SPARE, loose=("TASK", "ERROR"))
     if not found:
         settings.say("no task fits: quorl task submit NAME [ARGS]… submits one")
     elif len(found) == count and not everything:

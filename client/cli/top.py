@@ -43,7 +43,7 @@ class Section(NamedTuple):
     more: int = 0
 
 
-@click.command()
+@click.command(short_help="Show everything on one screen; q quits.")
 @click.option("--every", type=click.FloatRange(min=0.2), default=1.0, show_default=True, metavar="SECONDS")
 @click.option("--once", is_flag=True, help="Print it once, and end; so it is anyway where no terminal is.")
 @common_options

@@ -48,8 +48,19 @@ def ls(settings: Settings, prefix: str) -> None:
         output.emit(found)
         return
     columns = ("TOPIC", "PARTITIONS", "MESSAGES", "BYTES", "PRODUCERS", "CONSUMERS", "CREATED")
-    rows = [(i.name, i.partitions, i.messages, i.bytes, i.producers, i.consumers, i.created_at) for i in found]
-    output.table(columns, rows, numbers=columns[1:6])
+    rows = [
+        (
+            i.name,
+            i.partitions,
+            output.grouped(i.messages),
+            output.grouped(i.bytes),
+            i.producers,
+            i.consumers,
+            i.created_at,
+        )
+        for i in found
+    ]
+    output.table(columns, rows, numbers=columns[1:6], spare=("PRODUCERS", "BYTES", "CREATED"), loose=("TOPIC",))
     if not found:
         settings.say("no topics yet: quorl topic create NAME" if not prefix else f"no topic begins with {prefix!r}")
 

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol import workers as w
 
 RUNNING_MAX = 10_000
+SPARE = ("PID", "HOST", "LOST", "BEATS (2 min)", "FAILED TRIES", "QUEUES")
 _workers = click.argument("workers", metavar="WORKER...", nargs=-1, required=True)
 
 
@@ -57,7 +58,7 @@ def ls(settings: Settings, queue: str | None, status: str | None) -> None:
     beats = {} if seen is None else {one.worker_id: beats_text(one) for one in seen.workers}
     rows = [_row(one, running.get(one.worker_id, ()), beats.get(one.worker_id)) for one in found]
     numbers = ("WORKER", "PID", "BUSY", "DONE", "FAILED TRIES", "LOST", "LAST BEAT")
-    output.table(columns, rows, numbers=numbers, spare=("PID", "HOST", "LOST", "BEATS (2 min)"))
+    output.table(columns, rows, numbers=numbers, spare=SPARE, loose=("QUEUES", "NOW"))
     if not found:
         settings.say("no worker: quorl worker run MODULE:APP starts one")
 
@@ -159,7 +160,12 @@ def find(client: Client, worker: str) -> int:
         return int(worker)
     ids = [one.worker_id for one in client.workers.list() if one.name == worker]
     if not ids:
-        fail(Exit.NOT_FOUND, f"no worker is called {output.clean(worker)}", "it has no id either", "quorl worker ls")
+        fail(
+            Exit.NOT_FOUND,
+            f"no worker is called {output.clean(worker)}",
+            "it is neither the name of a worker nor an id",
+            "quorl worker ls",
+        )
     return max(ids)
 
 

@@ -244,3 +244,18 @@ def test_d15_a_command_loads_what_it_needs(cluster: StandIn) -> None:
 
 def quorl_modules(loaded: set[str]) -> set[str]:
     return {name.rpartition(".")[2] for name in loaded if name.startswith("quorl.client.cli.")}
+
+
+def test_what_was_left_out_comes_back_where_something_wider_is_gone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setenv("COLUMNS", "40")
+    row = ("i" * 20, "SUCCESS", "1/3", "e" * 90)
+    output.table(("ID", "STATUS", "TRIES", "ERROR"), [row], spare=("TRIES", "ERROR"), loose=("ERROR",))
+    assert capsys.readouterr().out.splitlines()[0].split() == ["ID", "STATUS", "TRIES"]
+    monkeypatch.setenv("COLUMNS", "60")
+    output.table(("ID", "STATUS", "TRIES", "ERROR"), [row], spare=("TRIES", "ERROR"), loose=("ERROR",))
+    shown = capsys.readouterr().out
+    assert shown.count("e") == 90, "it is folded, not cut"
+    assert "SUCCESS" in shown

@@ -66,6 +66,13 @@ class LeaseLost(NamedTuple):
     """A report came too late, and was refused."""
 
 
+class WorkerHeard(NamedTuple):
+    """A heartbeat of a worker was noted, at that moment of the calendar."""
+
+    worker_id: int
+    at_ms: int
+
+
 class WorkerChanged(NamedTuple):
     """A worker came, went, died, or is to be told something."""
 
@@ -97,6 +104,7 @@ Event = (
     | TasksStarted
     | RunSucceeded
     | LeaseLost
+    | WorkerHeard
     | WorkerChanged
     | CommandSpoiled
     | EntrySkipped

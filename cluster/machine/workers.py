@@ -80,6 +80,7 @@ def _note_beat(state: State, worker: Worker) -> None:
     state.execute(_NOTE_BEAT, (worker.worker_id, slot, worker.beat_wall_ms))
     worker.noted_ms = worker.beat_ms
     worker.beats += 1
+    state.events.append(e.WorkerHeard(worker.worker_id, worker.beat_wall_ms))
 
 
 def refresh(state: State) -> None:

@@ -13,8 +13,9 @@ from quorl.cluster.machine.events import Appended, Event, TopicDeleted
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.machine.overview_queries import Gauges, GetGauges
 from quorl.cluster.machine.task_lists import Briefs, GetBriefs
+from quorl.cluster.node.lately import Durations, Timelines
 from quorl.cluster.node.live import Live
-from quorl.cluster.node.overview import Overviews, Sight
+from quorl.cluster.node.overview import Overviews, Past, Sight
 from quorl.cluster.node.recorder import Recorder
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
@@ -52,7 +53,9 @@ class Looking:
         self._clock = clock
         self._free_bytes = free_bytes
         self._recorder = Recorder(clock.monotonic)
-        self.overviews = Overviews(self, self._recorder, clock)
+        self._durations = Durations(clock.monotonic)
+        self._timelines = Timelines()
+        self.overviews = Overviews(self, Past(self._recorder, self._durations, self._timelines), clock)
         self.live = Live(self.overviews, self._brief, node.sequence, self.readable)
         self._messages: int | None = None
         """In all topics; None: they must be counted."""
@@ -69,6 +72,8 @@ class Looking:
     def applied(self, events: Sequence[Event]) -> None:
         """An entry was applied."""
         self._recorder.applied(events)
+        self._durations.applied(events)
+        self._timelines.applied(events)
         self.live.applied(events)
         for event in events:
             if isinstance(event, Appended):

@@ -16,6 +16,7 @@ from quorl.cluster.consensus.port import Clock
 from quorl.cluster.machine.overview_queries import GetSparks, LookOver, Seen, SeenQueue, SeenTopic, Sparks
 from quorl.cluster.machine.queue_queries import health
 from quorl.cluster.machine.samples import STEP_MS
+from quorl.cluster.node.lately import Durations, Timelines
 from quorl.cluster.node.recorder import Recorder
 from quorl.cluster.node.visit import Declined
 from quorl.cluster.protocol import limits
@@ -45,6 +46,14 @@ class Sight(NamedTuple):
     disk_full: bool
 
 
+class Past(NamedTuple):
+    """What the node remembers of what it applied."""
+
+    recorder: Recorder
+    durations: Durations
+    timelines: Timelines
+
+
 class Core(Protocol):
     """What an overview is made of."""
 
@@ -61,11 +70,9 @@ class Core(Protocol):
 class Overviews:
     """Makes overviews, and keeps the last one."""
 
-    def __init__(
-        self, core: Core, recorder: Recorder, clock: Clock, *, cost: Callable[[], float] = time.thread_time
-    ) -> None:
+    def __init__(self, core: Core, past: Past, clock: Clock, *, cost: Callable[[], float] = time.thread_time) -> None:
         self._core = core
-        self._recorder = recorder
+        self._recorder, self._durations, self._timelines = past
         self._clock = clock
         self._cost = cost
         self._last: tuple[float, o.Overview, bytes] | None = None
@@ -122,11 +129,12 @@ class Overviews:
             read_only=sight.read_only,
             members=info.members,
             totals=self._totals(seen, sight),
+            latency=self._durations.latency(),
             queues=queues,
             queues_more=seen.queue_count - len(queues),
             topics=topics,
             topics_more=seen.topic_count - len(topics),
-            workers=seen.workers,
+            workers=[self._worker(worker, wall_ms) for worker in seen.workers],
             workers_more=seen.alive + seen.dead - len(seen.workers),
             alerts=alerts[: limits.OVERVIEW_ALERTS_MAX],
             alerts_more=max(0, len(alerts) - limits.OVERVIEW_ALERTS_MAX),
@@ -189,6 +197,10 @@ class Overviews:
             assert isinstance(found, Sparks)
             self._sparks, self._sparks_of = found.sparks, wanted
 
+    def _worker(self, seen: o.OverviewWorker, wall_ms: int) -> o.OverviewWorker:
+        beats = self._timelines.beats(seen.worker_id, seen.beats, wall_ms)
+        return seen if beats == seen.beats else msgspec.structs.replace(seen, beats=beats)
+
     def _topic(self, seen: SeenTopic) -> o.OverviewTopic:
         return o.OverviewTopic(
             topic=seen.name,
@@ -203,6 +215,10 @@ class Overviews:
 
 def _rounded(rate: float) -> float:
     return round(rate, 2)
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"
 
 
 # -- alerts --------------------------------------------------------------------------------------------------------
@@ -223,7 +239,8 @@ def _of_cluster(sight: Sight, wall_ms: int) -> Iterator[o.Alert]:
         yield o.Alert(code="member_unreachable", severity="warning", text=_away(member), node=member.name)
     for member in info.members:
         if member.state == "catching_up":
-            text = f"{member.name} is catching up, {member.lag} entries behind."
+            behind = "" if member.lag is None else f", {_counted(member.lag, 'entry', 'entries')} behind"
+            text = f"{member.name} is catching up{behind}."
             yield o.Alert(code="member_catching_up", severity="warning", text=text, node=member.name)
     if sight.disk_full:
         text = f"The disk of {info.node} is too full: it takes nothing new into its log."
@@ -243,12 +260,13 @@ def _of_queues(queues: list[o.OverviewQueue]) -> Iterator[o.Alert]:
     for queue in queues:
         counts = queue.counts
         waiting = counts.scheduled + counts.queued + counts.retry
+        wait = _counted(waiting, "task waits", "tasks wait")
         if queue.health == "no_workers":
             since = "" if queue.oldest_ms is None else f"; the first has waited for {queue.oldest_ms // 1000} s"
-            text = f"{queue.queue}: {waiting} task(s) wait and no worker serves it{since}."
+            text = f"{queue.queue}: {wait} and no worker serves it{since}."
             yield o.Alert(code="no_workers", severity="critical", text=text, queue=queue.queue)
         if queue.full:
-            text = f"{queue.queue} is full: {waiting} task(s) wait, and new ones are refused."
+            text = f"{queue.queue} is full: {wait}, and new ones are refused."
             yield o.Alert(code="queue_full", severity="warning", text=text, queue=queue.queue)
 
 
@@ -256,5 +274,6 @@ def _of_workers(seen: Seen, wall_ms: int) -> Iterator[o.Alert]:
     for worker in seen.workers:
         if worker.status == "DEAD":
             age_s = max(0, wall_ms - (worker.ended_at_ms or wall_ms)) // 1000
-            text = f"{worker.name} is DEAD since {age_s} s, and nobody came in its place; it lost {worker.lost} run(s)."
+            lost = _counted(worker.lost, "run", "runs")
+            text = f"{worker.name} is DEAD since {age_s} s, and nobody came in its place; it lost {lost}."
             yield o.Alert(code="worker_dead", severity="warning", text=text, worker_id=worker.worker_id)

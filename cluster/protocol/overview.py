@@ -21,6 +21,8 @@ RATE_S = 10
 """Rates are averages over so many seconds."""
 BEAT_CELL_S = 10
 """One character of ``OverviewWorker.beats`` stands for so many seconds."""
+LATENCY_S = 60
+"""Percentiles of how long things took are of so many seconds."""
 SPARK_CELL_S = 10
 """One number of a spark line stands for so many seconds."""
 
@@ -70,6 +72,21 @@ class OverviewTotals(msgspec.Struct, frozen=True, kw_only=True):
     failed_attempts_s: float
     failed_s: float
     appended_s: float
+
+
+class Latency(msgspec.Struct, frozen=True, kw_only=True):
+    """How long things took lately, in milliseconds: of all that entries applied here told in the last ``LATENCY_S`` seconds.
+
+    ``wait_…``: from when a task became QUEUED to its lease, of the ``started`` leases. ``run_…``: from the lease to the
+    report, of the ``succeeded`` runs that were a success. Both are null without any. They are rounded up, by 3 % at most.
+    """
+
+    started: int
+    wait_p50_ms: int | None
+    wait_p99_ms: int | None
+    succeeded: int
+    run_p50_ms: int | None
+    run_p99_ms: int | None
 
 
 class Spark(msgspec.Struct, frozen=True, kw_only=True):
@@ -134,8 +151,8 @@ class OverviewWorker(msgspec.Struct, frozen=True, kw_only=True):
     """A worker at a glance; what ``GetWorker`` says as well has its name there.
 
     ``beats``: sixty characters for the last ten minutes, the oldest first, each the number of heartbeats noted in
-    ``BEAT_CELL_S`` seconds (9: so many or more). The node that leads notes none that follow closer on another than half
-    of ``heartbeat_ms``. ``running`` lists at most five tasks, ``leases`` counts all.
+    ``BEAT_CELL_S`` seconds (9: so many or more); none is noted that follows closer on another than half of
+    ``heartbeat_ms``. A node knows all that were noted since it started, and of those before only the last 120. ``running`` lists at most five tasks, ``leases`` counts all.
     """
 
     worker_id: int
@@ -187,6 +204,7 @@ class Overview(Reply, frozen=True):
     read_only: str | None
     members: list[MemberInfo]
     totals: OverviewTotals
+    latency: Latency
     queues: list[OverviewQueue]
     queues_more: int
     topics: list[OverviewTopic]

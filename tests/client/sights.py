@@ -47,6 +47,9 @@ def overview(info: ClusterInfo, **changes: Any) -> o.Overview:
         "read_only": None,
         "members": info.members,
         "totals": totals,
+        "latency": o.Latency(
+            started=0, wait_p50_ms=None, wait_p99_ms=None, succeeded=0, run_p50_ms=None, run_p99_ms=None
+        ),
         "queues": [],
         "queues_more": 0,
         "topics": [],

@@ -10,11 +10,14 @@ import pytest
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.node.looking import Looking
 from quorl.cluster.node.visit import Declined
+from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as s
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.entry import SignOfLife
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 from tests.machine.desk import Desk, new
@@ -153,19 +156,17 @@ def test_a_queue_that_nobody_serves_is_an_alert_and_comes_first() -> None:
     node.do(s.Submit(queue="good", tasks=[new()] * 3), s.Submit(queue="reports", tasks=[new()]))
     node.clock.now_s += 8
     node.do()
-    assert (
-        node.alerts()["no_workers"] == "reports: 1 task(s) wait and no worker serves it; the first has waited for 8 s."
-    )
+    assert node.alerts()["no_workers"] == "reports: 1 task waits and no worker serves it; the first has waited for 8 s."
     assert [queue.health for queue in node.later().queues] == ["no_workers", "ok"]
     node.do(q.PatchQueue(queue="reports", paused=True), q.PatchQueue(queue="good", max_depth=3))
     assert "no_workers" not in node.alerts()
-    assert node.alerts()["queue_full"] == "good is full: 3 task(s) wait, and new ones are refused."
+    assert node.alerts()["queue_full"] == "good is full: 3 tasks wait, and new ones are refused."
 
 
 def test_a_queue_whose_tasks_are_not_due_is_said_to_have_no_workers_without_an_age() -> None:
     node = Node()
     node.do(s.Submit(queue="q", tasks=[new(delay_ms=60_000)]))
-    assert node.alerts()["no_workers"] == "q: 1 task(s) wait and no worker serves it."
+    assert node.alerts()["no_workers"] == "q: 1 task waits and no worker serves it."
 
 
 def test_a_worker_that_died_is_an_alert() -> None:
@@ -174,7 +175,7 @@ def test_a_worker_that_died_is_an_alert() -> None:
     node.clock.now_s += 2
     node.do()
     node.clock.now_s += 3
-    assert node.alerts()["worker_dead"] == "w is DEAD since 4 s, and nobody came in its place; it lost 0 run(s)."
+    assert node.alerts()["worker_dead"] == "w is DEAD since 4 s, and nobody came in its place; it lost 0 runs."
 
 
 def test_members_that_are_away_or_behind_are_alerts() -> None:
@@ -212,6 +213,57 @@ def test_a_full_disk_is_an_alert() -> None:
     node = Node()
     node.free_bytes = 0
     assert node.alerts() == {"disk_full": "The disk of n1 is too full: it takes nothing new into its log."}
+
+
+def test_one_and_many_are_told_apart_and_what_is_not_known_is_left_out() -> None:
+    node = Node()
+    worker = node.desk.enrol("w", "q", dead_after_ms=1_000)
+    node.desk.run(worker)
+    node.desk.term = 2
+    node.clock.now_s += 2
+    node.do()
+    assert node.alerts()["worker_dead"].endswith("it lost 1 run.")
+    node.members[2] = member("n3", state="catching_up", lag=1)
+    assert node.alerts()["member_catching_up"] == "n3 is catching up, 1 entry behind."
+    node.members[2] = member("n3", state="catching_up", lag=None)
+    assert node.alerts()["member_catching_up"] == "n3 is catching up."
+
+
+def test_how_long_tasks_of_the_last_minute_waited_and_ran() -> None:
+    node = Node()
+    none = node.later().latency
+    assert (none.started, none.wait_p50_ms, none.run_p99_ms) == (0, None, None)
+    worker = node.desk.enrol("w", "q")
+    node.do(s.Submit(queue="q", tasks=[new()] * 3))
+    node.clock.now_s += 4
+    node.do()
+    node.do(c.Claim(worker_id=worker, max=2, number=1))
+    for token in (1, 2):
+        node.clock.now_s += 1
+        node.do(c.CompleteTask(id=node.desk.id_of(token), lease=token, result=msgspec.Raw(b"1")))
+    found = node.later().latency
+    assert (found.started, found.wait_p50_ms, found.wait_p99_ms) == (2, 4_032, 4_032)
+    assert (found.succeeded, found.run_p50_ms, found.run_p99_ms) == (2, 1_008, 2_016)
+    node.later(60)
+    assert node.later().latency == none
+
+
+def test_c3_beats_of_ten_minutes_are_remembered_beyond_those_that_are_replicated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(limits, "BEATS_KEPT", 5)
+    node = Node()
+    node.do(w.RegisterWorker(name="w", queues=("q",), heartbeat_ms=2_000, dead_after_ms=60_000))
+    for _ in range(90):
+        node.clock.now_s += 2
+        node.desk.signs = (SignOfLife(1),)
+        node.do()
+    (worker,) = node.later().workers
+    assert (sum(map(int, worker.beats)), len(worker.beats), worker.beats[-10:-1]) == (91, 60, "5" * 9)
+    node.looking = Looking(node, "1.2.3", node.clock, lambda: node.free_bytes)
+    node.looking.replaced()
+    (worker,) = node.later().workers
+    assert sum(map(int, worker.beats)) == 5, "after a restart it has those that are replicated"
 
 
 def test_lists_are_bounded_and_say_how_much_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 // Is it healthy, is it moving, what is wrong.
 import { html, cls } from "../lib/html.js";
 import { overview } from "../lib/live.js";
-import { bytes, count, plural, rate } from "../lib/format.js";
+import { bytes, count, duration, plural, rate } from "../lib/format.js";
 import { to } from "../lib/route.js";
 import { Badge, Count, Empty } from "../ui/parts.js";
 import { Map } from "../ui/map.js";
@@ -43,14 +43,14 @@ function Alerts({ seen }) {
   })}${seen.alerts_more > 0 && html`<li class="dim small">and ${plural(seen.alerts_more, "more alert")}</li>`}</ul>`;
 }
 
-function Tile({ label, value, note, href, tone }) {
+function Tile({ label, value, note, href, tone, title }) {
   const body = html`<span class="label">${label}</span><span class=${cls("value", tone && `${tone}-text`)}>${value}</span><span class="note">${note || "\u00a0"}</span>`;
-  return href ? html`<a class="tile" href=${href}>${body}</a>` : html`<div class="tile">${body}</div>`;
+  return href ? html`<a class="tile" href=${href}>${body}</a>` : html`<div class="tile" title=${title}>${body}</div>`;
 }
 
 function Now({ seen }) {
   const { counts, ...totals } = seen.totals;
-  const ailing = seen.queues.filter((one) => one.health === "no_workers").length;
+  const { latency } = seen;
   return html`<section class="panel" aria-label="Now"><header><h2>Now</h2><span class="right">rates over the last 10 s</span></header>
     <div class="tiles">
       <${Tile} label="Queued" value=${count(counts.queued)} note=${`${rate(totals.submitted_s)}/s submitted`} href=${to("tasks", { status: "QUEUED" })} />
@@ -60,7 +60,7 @@ function Now({ seen }) {
       <${Tile} label="Scheduled · Retry" value=${html`${count(counts.scheduled)}<small> · ${count(counts.retry)}</small>`} note="wait for their time" href=${to("tasks", { status: "SCHEDULED,RETRY" })} />
       <${Tile} label="Workers" value=${count(totals.workers_alive)} note=${totals.workers_dead ? html`<span class="bad-text">${count(totals.workers_dead)} DEAD</span>` : "ALIVE"} href=${to("workers")} />
       <${Tile} label="Messages in" value=${html`${rate(totals.appended_s)}<small>/s</small>`} note=${`${count(totals.messages)} in ${plural(totals.topics, "topic")}`} href=${to("topics")} />
-      <${Tile} label="Queues" value=${count(totals.queues)} note=${ailing ? html`<span class="bad-text">${count(ailing)} without workers</span>` : `${rate(totals.started_s)}/s started`} href=${to("queues")} />
+      <${Tile} label="Wait · Run, median" value=${html`${duration(latency.wait_p50_ms)}<small> · ${duration(latency.run_p50_ms)}</small>`} note=${`p99 ${duration(latency.wait_p99_ms)} · ${duration(latency.run_p99_ms)}`} title="Of the last minute: from QUEUED to the lease, and runs that succeeded" />
     </div></section>`;
 }
 

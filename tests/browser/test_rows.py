@@ -16,21 +16,24 @@ pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 ROWS = 10_000
 ROWS_IN_SIGHT_MAX = 60
-FRAME_MS_MAX = 50.0
-"""A median frame longer than this would be seen; sixty in a second take 17 ms each on a machine that does nothing else."""
+BUILT_PER_STEP_MAX = 30
+"""A step of the wheel builds the rows that come into sight, about a dozen, and not the list anew."""
 _SCROLL = """async () => {
   const box = document.querySelector(".tasks .virtual");
-  const frames = [], rows = [];
-  for (let last = performance.now(), n = 0; n < 120; n++) {
+  const built = [], rows = [];
+  let changed = 0;
+  const watch = new MutationObserver((records) => { changed += records.flatMap((one) => [...one.addedNodes]).length; });
+  watch.observe(box, { childList: true, subtree: true });
+  for (let n = 0; n < 120; n++) {
+    changed = 0;
     box.scrollTop += 400;
     await new Promise(requestAnimationFrame);
-    const now = performance.now();
-    frames.push(now - last);
-    last = now;
+    await new Promise(requestAnimationFrame);
+    built.push(changed);
     rows.push(box.querySelectorAll(".task-row").length);
   }
-  frames.sort((a, b) => a - b);
-  return { median: frames[frames.length / 2], most: Math.max(...rows), least: Math.min(...rows) };
+  watch.disconnect();
+  return { built: Math.max(...built), most: Math.max(...rows), least: Math.min(...rows) };
 }"""
 
 
@@ -58,4 +61,4 @@ def test_b1_ten_thousand_rows_scroll(opened: Open, cluster: LocalCluster) -> Non
         found = page.evaluate(_SCROLL)
         assert found["most"] <= ROWS_IN_SIGHT_MAX
         assert found["least"] >= 15
-        assert found["median"] < FRAME_MS_MAX
+        assert found["built"] <= BUILT_PER_STEP_MAX, found

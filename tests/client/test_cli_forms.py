@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
+import pty
 import shlex
 import signal
 import subprocess
@@ -259,3 +261,20 @@ def test_what_was_left_out_comes_back_where_something_wider_is_gone(
     shown = capsys.readouterr().out
     assert shown.count("e") == 90, "it is folded, not cut"
     assert "SUCCESS" in shown
+
+
+def test_watching_stays_in_its_place_on_a_terminal(cluster: StandIn) -> None:
+    ours, theirs = pty.openpty()
+    try:
+        with start(cluster, "cluster", "members", "--watch=0.1", stdout=theirs) as process:
+            seen = b""
+            while seen.count(b"NODE") < 3:
+                seen += os.read(ours, 65536)
+            process.send_signal(signal.SIGINT)
+            assert process.wait(20) == 0
+        pages = seen.split(b"\x1b[H")
+        assert all(b"n3" in page and page.endswith(b"\x1b[J") for page in pages[2:4])
+        assert b"\x1b[K\r\n" in pages[2], "what a longer line has left behind is wiped out"
+    finally:
+        os.close(ours)
+        os.close(theirs)

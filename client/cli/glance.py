@@ -28,10 +28,13 @@ def glance(client: Client) -> o.Overview | None:
 def beats_text(worker: o.OverviewWorker, cells: int = BEATS_SHOWN) -> str:
     """Return heartbeats, the oldest first: a stroke for ten seconds in which one came when it should, a dot for others.
 
-    Where heartbeats are further apart than ten seconds, one counts until the next is due.
+    Where heartbeats are further apart than ten seconds, one counts until the next is due; so it does at the end, for the
+    last ten seconds are not over.
     """
     lasts = -(-worker.heartbeat_ms // _CELL_MS)
     beats = worker.beats
     first = max(0, len(beats) - cells)
     heard = (beats[max(0, place + 1 - lasts) : place + 1].strip("0") for place in range(first, len(beats)))
-    return "".join("|" if one else "·" for one in heard)
+    told = "".join("|" if one else "·" for one in heard)
+    due = worker.status == "ALIVE" and worker.silent_ms <= worker.heartbeat_ms
+    return told[:-1] + "|" if due else told

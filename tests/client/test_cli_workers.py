@@ -52,8 +52,8 @@ RUNNING = [
 def test_worker_ls(quorl: Quorl, cluster: StandIn) -> None:
     workers_of(cluster, ALIVE, *OTHERS)
     listed(cluster, "list_tasks", k.TaskList, *RUNNING)
-    slow = sights.worker(2, "w-b2e4", heartbeat_ms=20_000, beats="0" * 50 + "1010100000")
-    seen = [sights.worker(1, "w-7f3a", beats="2" * 57 + "021"), slow]
+    slow = sights.worker(2, "w-b2e4", status="DEAD", heartbeat_ms=20_000, beats="0" * 50 + "1010100000")
+    seen = [sights.worker(1, "w-7f3a", beats="2" * 56 + "0210"), slow]
     cluster.answers["get_overview"] = lambda _: sights.overview(cluster.info(), workers=seen)
     rows = [re.split(r"  +", line.strip()) for line in quorl("worker", "ls").stdout.splitlines()]
     assert rows[0] == [
@@ -71,7 +71,7 @@ def test_worker_ls(quorl: Quorl, cluster: StandIn) -> None:
         "BEATS (2 min)",
         "NOW",
     ]
-    assert rows[1] == ["1", "w-7f3a", "ALIVE", "web-1", "4121", "default", "3/4", "10 412", "17", "0", "900 ms", "|||||||||·||", "emails.send, demo.add ×2"]  # fmt: skip
+    assert rows[1] == ["1", "w-7f3a", "ALIVE", "web-1", "4121", "default", "3/4", "10 412", "17", "0", "900 ms", "||||||||·|||", "emails.send, demo.add ×2"]  # fmt: skip
     assert rows[2] == [
         "2",
         "w-b2e4",

@@ -67,6 +67,18 @@ class Election:
         answered = sum(1 for m in engine.others if engine.last_response.get(m, 0.0) > now - self._min_timeout_s)
         return 1 + answered >= engine.majority
 
+    def can_decide(self) -> bool:
+        """On the leader: whether a majority of members that count, itself included, could commit an entry now.
+
+        Who only answers is not enough: one that fills an empty disk or waits for a snapshot takes nothing yet.
+        """
+        engine, since = self._engine, self._clock.monotonic() - self._min_timeout_s
+        able = sum(
+            engine.replication.took_at.get(m, -math.inf) > since and engine.match_index.get(m, 0) >= engine.commit_index
+            for m in engine.others
+        )
+        return engine.leads and 1 + able >= engine.majority
+
     def protects_leader(self) -> bool:
         """Whether this member answers nobody who asks for an election."""
         return self.leader_is_fresh()

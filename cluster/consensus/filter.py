@@ -182,6 +182,8 @@ class Filter:
         elif m.success:
             replication.acknowledged(member, m.next_index - 1)
         counts = m.success and not m.blank
+        if counts:
+            replication.took_at[member] = engine.now()
         under_way = engine.next_index[member]
         engine.receive_as_library(
             member, {"type": "next_node_idx", "next_node_idx": m.next_index, "reset": False, "success": counts}

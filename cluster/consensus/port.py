@@ -55,7 +55,8 @@ class Status(NamedTuple):
     term: int
     leader: str | None
     quorum_fresh: bool
-    """For a leader: whether a majority answered within the last election time-out."""
+    """For a leader: whether a majority of members that count, and hold what is committed, answered within the last election
+    time-out."""
     first_index: int
     last_index: int
     commit_index: int

@@ -121,7 +121,7 @@ class Replica:
             role=_ROLES[engine.role],
             term=engine.term,
             leader=engine.known_leader if engine.fatal is None else None,
-            quorum_fresh=engine.leads and engine.election.leader_is_fresh(),
+            quorum_fresh=engine.election.can_decide(),
             first_index=self._log.first_index,
             last_index=self._log.last_index,
             commit_index=engine.commit_index,

@@ -27,6 +27,8 @@ class Replication:
         """Where, and since when, a follower that asked to go back is tried with one message at a time."""
         self.blank: set[Member] = set()
         """Members that acknowledge from a disk that was empty: they get entries, and do not count."""
+        self.took_at: dict[Member, float] = {}
+        """When each member that counts last took what was sent to it."""
 
     def forget(self, member: Member) -> None:
         """The connection is new: what was under way is lost, and sending goes on from what is known to be there."""
@@ -41,6 +43,7 @@ class Replication:
         self._under_way.clear()
         self._probes.clear()
         self.blank.clear()
+        self.took_at.clear()
 
     def acknowledged(self, member: Member, index: int) -> None:
         """Everything up to ``index`` has arrived: make room in the window."""

@@ -1,7 +1,8 @@
 """Cluster time: what the leader stamps on entries.
 
 ``now_ms`` counts the time in which the cluster could decide: from the last entry's time on, by the leader's monotonic
-clock, and only while a majority answers. So it stands still without a leader, and no wall clock can move it.
+clock, and only while a majority that counts answers. So it stands still without a leader, and for one whose only company
+is members that are being filled; and no wall clock can move it.
 ``wall_ms`` is for people: the median of the members' calendars, so that one wrong clock moves nothing.
 """
 

@@ -4,6 +4,7 @@
 * STILL-LEADS: a leader that cannot reach a majority says so within a second and a half.
 * REGRESSED: what a member knows to be committed never becomes less in one life.
 * TOO-FAST: cluster time never runs ahead of the world's.
+* RAN-ALONE: cluster time stands still while no majority of members that count holds what is committed.
 * GREEDY: one tick applies no more than its budget and one entry.
 * LOGS-DIFFER, ROT-ACCEPTED: what logs may never be.
 """
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 LOOK_S = 0.05
 HEALTHY_S = 1.0
 ALONE_S = 1.5
+STILL_S = 0.8
+"""So much cluster time may go by until a leader knows that it can decide nothing."""
 START_S = 1000.0
 
 
@@ -34,6 +37,8 @@ class Checks:
         """Its name, its term, and which of its lives it is."""
         self._around: dict[str, float] = {}
         self._alone: dict[str, float] = {}
+        self._unable: dict[str, tuple[WatchedNode, int, float]] = {}
+        """Leaders that can decide nothing: in which term, and what their clocks showed when that began."""
         self._committed: dict[WatchedNode, int] = {}
         self._applied_bytes: dict[WatchedNode, int] = {}
         self.highest_term = 0
@@ -42,6 +47,7 @@ class Checks:
         """Look now, and again and again."""
         self._look_for_deposed()
         self._look_for_alone()
+        self._look_for_time()
         self._world.later(LOOK_S, self.start)
 
     # -- leaders -----------------------------------------------------------------------------------------------------
@@ -124,6 +130,31 @@ class Checks:
             since = max(self._alone.setdefault(process.name, now), heard)
             if now - since > ALONE_S + world.wires.delay_s_max and node.leads():
                 world.problem(f"STILL-LEADS: {process.name} reaches {reached} others for {now - since:.1f} s")
+
+    def _look_for_time(self) -> None:
+        world = self._world
+        for process in world.processes.values():
+            node = process.node
+            if node is None or process.paused or not node._lead.term or self._able(node) >= world.majority:
+                self._unable.pop(process.name, None)
+                continue
+            seen = node, node._lead.term, node._time._elapsed_s
+            began = self._unable.setdefault(process.name, seen)
+            if began[:2] != seen[:2]:
+                self._unable[process.name] = seen
+            elif (ran_s := seen[2] - began[2]) > STILL_S + world.wires.delay_s_max:
+                world.problem(
+                    f"RAN-ALONE: {ran_s:.1f} s of cluster time went by, and {process.name} could decide nothing"
+                )
+
+    def _able(self, leader: WatchedNode) -> int:
+        """How many members count and hold what this leader knows to be committed, reached by it or not."""
+        engine = leader.replica.engine
+        index, term = engine.commit_index, engine.log.term_at(engine.commit_index)
+        others = [node.replica.engine for node in self._world.nodes()]
+        return sum(
+            not other.blank and (other.log.first_index > index or other.log.term_at(index) == term) for other in others
+        )
 
     # -- ticks and entries ---------------------------------------------------------------------------------------------
     def ticked(self, node: WatchedNode) -> None:

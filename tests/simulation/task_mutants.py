@@ -34,6 +34,7 @@ TASK_MUTANTS: dict[str, Mutant] = {
         _scene("beats_replicated", task_scenes.only_beats),
         _scene("signs_first", task_scenes.late_beat),
         _one("wall_clock", 1),
+        _one("counted_majority", 20_164),
         _one("dead_let_go", 1),
         _one("silence_noticed", 4),
         _scene("pulse", task_scenes.silent_night),

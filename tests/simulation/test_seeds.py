@@ -28,6 +28,7 @@ ONCE_FAILED = {
     10_218: "a node that had left was still taken for the leader",
     2367: "waiters were woken in the order of their addresses, and the seed did not replay",
 }
+ONCE_FAILED_TASKS = {20_164: "cluster time ran while nobody but members that were behind answered the leader"}
 """Seeds by what they found. A change of the simulation makes other stories of them; they stay, as good as any."""
 
 
@@ -43,7 +44,7 @@ def test_no_promise_is_broken_under_faults(chunk: int) -> None:
     assert sum(v.consumed for v in verdicts) > 100 * topics
     tasks = sum(load_of(v.seed) != "topics" for v in verdicts)
     tally = sum((Counter(v.tally) for v in verdicts), Counter())
-    assert min(topics, tasks) > 0
+    assert min(topics, tasks) > FRESH_PER_CHUNK // 4
     assert tally["created tasks"] > 15 * tasks
     assert tally["leases"] > 20 * tasks
     assert tally["success"] > 5 * tasks
@@ -51,12 +52,17 @@ def test_no_promise_is_broken_under_faults(chunk: int) -> None:
     for rare in ("failed", "dead workers", "replaced workers", "lost leases", "freezes", "crashes"):
         assert tally[rare] > 0, rare
     assert sum(v.leaders for v in verdicts) > 2 * FRESH_PER_CHUNK
-    assert sum(v.snapshots for v in verdicts) > 0
+    assert sum(v.snapshots for v in verdicts) > topics // 5
 
 
 @pytest.mark.parametrize("seed", ONCE_FAILED)
 def test_what_failed_once_does_not_fail_again(seed: int) -> None:
     assert play(seed).problems == []
+
+
+@pytest.mark.parametrize("seed", ONCE_FAILED_TASKS)
+def test_what_failed_once_with_tasks_does_not_fail_again(seed: int) -> None:
+    assert play(seed, load="tasks").problems == []
 
 
 @pytest.mark.parametrize(("seed", "load"), [(1, "topics"), (8, "both"), (2367, "topics"), (4, "tasks")])

@@ -274,6 +274,11 @@ def blank(setter: Setter) -> None:
     setter(Ballot, "blank", property(lambda ballot: False))
 
 
+def counted_majority(setter: Setter) -> None:
+    """Cluster time goes on while a majority answers, be it with members that do not count."""
+    setter(Election, "can_decide", lambda election: election._engine.leads and election.leader_is_fresh())
+
+
 def blank_forever(setter: Setter) -> None:
     """A member whose disk was lost never counts again."""
     setter(Engine, "seen_proof", lambda engine, term, proof: None)
@@ -402,6 +407,7 @@ _TABLE: list[Switch] = [
     step_down,
     blank,
     blank_forever,
+    counted_majority,
     birth,
     resigns,
     append_undone,

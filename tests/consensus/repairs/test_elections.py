@@ -236,6 +236,30 @@ async def test_c13_a_lost_disk_counts_again_once_it_is_full(repaired: bool) -> N
     assert acknowledged(group.write(a, b"two")) == ([b"two"] if repaired else [])
 
 
+@bites("counted_majority")
+async def test_c13_a_leader_with_nobody_but_an_emptied_disk_around_it_knows_that_it_decides_nothing(
+    repaired: bool,
+) -> None:
+    group = Group()
+    group.found("a")
+    group.isolate("c")
+    group.elect("b")
+    a = group.elect("a")
+    group.run(1.0)
+    assert a.replica.status().quorum_fresh
+    group.kill("b")
+    group.wipe("b")
+    group.boot("b")
+    group.connect("ab")
+    group.run(2.0)
+    assert group["b"].engine.blank
+    assert a.engine.leads, "it is answered"
+    assert a.replica.status().quorum_fresh is not repaired
+    group.connect("ac")
+    group.run(0.2)
+    assert a.replica.status().quorum_fresh
+
+
 @bites("birth")
 async def test_c13_two_lost_disks_do_not_found_a_second_cluster(repaired: bool) -> None:
     group = Group()

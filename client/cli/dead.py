@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import click
 
@@ -24,13 +23,8 @@ R = TypeVar("R")
 
 THREADS = 16
 CHUNK = 256
-_VARYING = (
-    (re.compile(r"[0-9a-fA-F]{8}-(?:[0-9a-fA-F]{4}-){3}[0-9a-fA-F]{12}"), "<id>"),
-    (re.compile(r"'[^']*'|\"[^\"]*\""), "'…'"),
-    (re.compile(r"\b0x[0-9a-fA-F]+\b|\b(?=[0-9a-fA-F]*\d)[0-9a-fA-F]{8,}\b"), "<hex>"),
-    (re.compile(r"\d+(?:\.\d+)?"), "N"),
-)
-"""What differs between two cases of one error."""
+CAUSE = re.compile("[0-9a-f]{16}")
+_WORDS = {"retry": ("Retry", "retried"), "forget": ("Forget", "forgotten")}
 
 
 @click.group()
@@ -61,7 +55,7 @@ class _Filter(NamedTuple):
 
         request = k.ListTasks(queue=self.queue, status="FAILED", name=self.name)
         for one in pages(client, request, count if self.error is None else None):
-            if self.error is None or self.error == group_of(one) or self.error in error_of(one):
+            if self.error is None or self.error == one.cause or self.error in error_of(one):
                 yield one
                 count = None if count is None else count - 1
                 if count == 0:
@@ -71,19 +65,6 @@ class _Filter(NamedTuple):
 def error_of(one: k.TaskSummary) -> str:
     """Return what a task died of, in one line."""
     return one.error or one.reason or "not known"
-
-
-def normalised(error: str) -> str:
-    """Return an error without what differs from case to case."""
-    for pattern, word in _VARYING:
-        error = pattern.sub(word, error)
-    return error
-
-
-def group_of(one: k.TaskSummary) -> str:
-    """Return the short name of a task's group: the same for the same error of the same task name."""
-    key = f"{one.name}\0{normalised(error_of(one))}"
-    return hashlib.blake2b(key.encode(), digest_size=4).hexdigest()
 
 
 # -- looking -------------------------------------------------------------------------------------------------------
@@ -127,27 +108,23 @@ def ls(
 @list_options_beside_queue
 def errors(settings: Settings, queue: str | None, name: str | None, error: str | None) -> None:
     """Count the tasks that are FAILED by task name and error, numbers and names in its text aside."""
-    groups: dict[str, dict[str, Any]] = {}
     with settings.client() as client:
-        for one in _Filter(queue, name, error).find(client):
-            seen = one.finished_at or one.created_at
-            group = groups.setdefault(
-                group_of(one),
-                {"group": group_of(one), "count": 0, "name": one.name, "error": normalised(error_of(one))}
-                | {"first": seen, "last": seen, "example": one.id},
-            )
-            group["count"] += 1
-            group["first"], group["last"] = min(group["first"], seen), max(group["last"], seen)
-    found = sorted(groups.values(), key=lambda group: (-group["count"], group["name"], group["error"]))
+        found = [
+            one
+            for one in _groups(client, queue, name)
+            if error is None or error == one["group"] or error in one["error"]
+        ]
+    found.sort(key=lambda group: (-group["count"], group["name"], group["error"], group["queue"]))
     if settings.as_json:
         output.emit(found)
         return
-    columns = ("GROUP", "COUNT", "TASK", "ERROR", "FIRST", "LAST", "EXAMPLE")
+    columns = ("GROUP", "COUNT", "TASK", "QUEUE", "ERROR", "FIRST", "LAST", "EXAMPLE")
     rows = [
         (
             one["group"],
             one["count"],
             one["name"],
+            one["queue"],
             one["error"],
             moment(one["first"]),
             moment(one["last"]),
@@ -160,6 +137,29 @@ def errors(settings: Settings, queue: str | None, name: str | None, error: str |
         settings.say("quorl dead retry --error GROUP queues one of them again")
     else:
         settings.say("none")
+
+
+def _groups(client: Client, queue: str | None, name: str | None) -> list[dict[str, Any]]:
+    """Return all groups, joined over the pages in which the cluster counts them."""
+    import msgspec
+
+    from quorl.cluster.protocol import batches as a
+
+    groups: dict[tuple[str, str], dict[str, Any]] = {}
+    request = a.ListDeadGroups(queue=queue, name=name)
+    while True:
+        page = client.call(request)
+        for one in page.items:
+            fresh = {"group": one.cause, "count": 0, "name": one.name, "queue": one.queue, "error": one.error}
+            times = {"first": one.first_at, "last": one.last_at, "example": one.sample_id}
+            group = groups.setdefault((one.queue, one.cause), fresh | times)
+            group["count"] += one.count
+            group["first"] = min(group["first"], one.first_at)
+            if one.last_at > group["last"]:
+                group.update(last=one.last_at, example=one.sample_id)
+        if page.next is None:
+            return list(groups.values())
+        request = msgspec.structs.replace(request, cursor=page.next)
 
 
 @dead.command()
@@ -222,7 +222,7 @@ def retry(
     which = _Filter(queue, name, error)
     _check(ids, which, everything)
     with settings.client() as client:
-        _do(settings, client, (ids, which, yes), ("Retry", "retried"), client.tasks.retry)
+        _do(settings, client, (ids, which, yes), "retry", client.tasks.retry)
 
 
 @dead.command()
@@ -242,7 +242,7 @@ def purge(
     _check(ids, which, everything)
     with settings.client() as client:
         if ids or name is not None or error is not None:
-            _do(settings, client, (ids, which, yes), ("Forget", "forgotten"), client.tasks.forget)
+            _do(settings, client, (ids, which, yes), "forget", client.tasks.forget)
             return
         infos = [client.queues.get(queue)] if queue is not None else client.queues.list()
         counts = {info.name: info.counts.failed for info in infos if info.counts.failed}
@@ -256,36 +256,53 @@ def _do(
     settings: Settings,
     client: Client,
     chosen: tuple[Sequence[str], _Filter, bool],
-    words: tuple[str, str],
+    action: Literal["retry", "forget"],
     do: Callable[[str], object],
 ) -> None:
     """Do something to the tasks that are meant; those that are FAILED no more are counted and left alone."""
-    from quorl.client.errors import TaskNotFound, WrongState
-
     ids, which, yes = chosen
+    asked, word = _WORDS[action]
     if ids:
 
         def one(task_id: str) -> None:
             answer = do(task_id)
             if settings.as_json:
                 output.emit(answer)
-            settings.say(f"{output.clean(task_id)} {words[1]}")
+            settings.say(f"{output.clean(task_id)} {word}")
 
         each(settings, ids, one)
         return
-
-    def attempt(task_id: str) -> bool:
-        try:
-            do(task_id)
-        except (TaskNotFound, WrongState):
-            return False
-        return True
-
-    found = [task.id for task in which.find(client)]
+    parts = _parts(client, which)
+    found = _change(client, action, parts, dry_run=True)
     if found:
-        confirm(f"{words[0]} {output.counted(len(found), 'task')}?", yes=yes)
-    done = sum(in_parallel(attempt, found))
-    _conclude(settings, done, len(found) - done, words[1])
+        confirm(f"{asked} {output.counted(found, 'task')}?", yes=yes)
+    done = _change(client, action, parts, dry_run=False) if found else 0
+    _conclude(settings, done, max(0, found - done), word)
+
+
+def _parts(client: Client, which: _Filter) -> list[dict[str, Any]]:
+    """Return what to say to the cluster, so that it finds the tasks: the fields of one command each."""
+    from quorl.cluster.protocol import limits
+
+    if which.error is not None and not CAUSE.fullmatch(which.error):  # only who reads the errors knows
+        found = [task.id for task in which.find(client)]
+        most = limits.BATCH_TASKS_MAX
+        return [{"ids": tuple(found[start : start + most])} for start in range(0, len(found), most)]
+    queues = [which.queue] if which.queue else [one.name for one in client.queues.list() if one.counts.failed]
+    return [{"queue": queue, "name": which.name, "cause": which.error} for queue in queues]
+
+
+def _change(client: Client, action: Literal["retry", "forget"], parts: list[dict[str, Any]], *, dry_run: bool) -> int:
+    """Do it to all of them, or only look; returns to how many it was done, or would be."""
+    from quorl.cluster.protocol import batches as a
+
+    done = 0
+    for part in parts:
+        after: int | None = 0
+        while after is not None:
+            answer = client.call(a.ChangeTasks(action=action, after=after, dry_run=dry_run, **part))
+            done, after = done + answer.done, answer.next
+    return done
 
 
 def _conclude(settings: Settings, done: int, others: int, word: str) -> None:

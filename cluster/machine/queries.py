@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple, assert_never
 
 from quorl.cluster.machine import (
+    dead_queries,
     guessing,
     history_queries,
     metric_queries,
@@ -29,6 +30,7 @@ from quorl.cluster.machine.pages import BadCursor
 from quorl.cluster.machine.reading import Decode, decode_anew
 from quorl.cluster.machine.task_lists import GetBriefs
 from quorl.cluster.machine.worker_queries import BeatLog, Heartbeats, LastBeat
+from quorl.cluster.protocol import batches as b
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import queues as q
@@ -56,7 +58,7 @@ class ListNames(Query[Names], frozen=True, tag="list_names"):
 
 
 _OfTopic = t.GetTopic | t.ListProducers | t.ListConsumers | t.GetConsumer | t.Browse | t.GetMessage | t.GetSize
-_OfTask = k.GetTask | k.GetResult | k.GetTaskEvents | k.GetTaskWhy | k.ListTasks | GetBriefs
+_OfTask = k.GetTask | k.GetResult | k.GetTaskEvents | k.GetTaskWhy | k.ListTasks | GetBriefs | b.ListDeadGroups
 _OfWorker = w.GetWorker | w.ListWorkers | e.GetDirectives | Heartbeats
 _OfAll = GetHistory | LookOver | GetSparks | GetGauges | GetMetrics
 Read = ListNames | t.ListTopics | _OfTopic | q.ListQueues | q.GetQueue | _OfTask | _OfWorker | _OfAll
@@ -121,6 +123,8 @@ def _answer(connection: sqlite3.Connection, request: Read, decode: Decode) -> Re
             return queue_queries.get_queue(connection, request.queue)
         case k.GetTask() | k.GetResult() | k.GetTaskEvents() | k.GetTaskWhy() | k.ListTasks() | GetBriefs():
             return _answer_of_task(connection, request)
+        case b.ListDeadGroups():
+            return _answer_of_task(connection, request)
         case w.GetWorker() | w.ListWorkers() | e.GetDirectives() | Heartbeats():
             return _answer_of_worker(connection, request)
         case GetHistory() | LookOver() | GetSparks() | GetGauges() | GetMetrics():
@@ -143,6 +147,8 @@ def _answer_of_task(connection: sqlite3.Connection, request: _OfTask) -> Reply |
             return task_lists.list_tasks(connection, request)
         case GetBriefs():
             return task_lists.briefs(connection, request)
+        case b.ListDeadGroups():
+            return dead_queries.list_groups(connection, request)
         case _ as unknown:
             assert_never(unknown)
 

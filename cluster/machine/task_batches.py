@@ -6,7 +6,7 @@ behind the last of them comes to an end. A dry run changes nothing and counts wh
 
 from __future__ import annotations
 
-from quorl.cluster.machine import moves, queues, tasks
+from quorl.cluster.machine import causes, moves, queues, tasks
 from quorl.cluster.machine.moves import CANCELLED, EXPIRED, FAILED, PROCESSING, SUCCESS, Task
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import batches as b
@@ -38,7 +38,7 @@ def change(state: State, command: b.ChangeTasks) -> b.TasksChanged | QueueNotFou
             return queues.not_found(command.queue)
         values = (queue.queue_id, k.STATES.index(command.status), command.after, limits.BATCH_TASKS_MAX)
         rows = state.execute(_OF_QUEUE, values).fetchall()
-        chosen = [task_id for task_id, _, name in rows if command.name in {None, name}]
+        chosen = [task_id for task_id, ordinal, name in rows if _chosen(state, command, ordinal, name)]
         following = rows[-1][1] if len(rows) == limits.BATCH_TASKS_MAX else None
     refused = [b.RefusedTask(id=task_id, code=code) for task_id in chosen if (code := _do(state, command, task_id))]
     return b.TasksChanged(
@@ -48,6 +48,13 @@ def change(state: State, command: b.ChangeTasks) -> b.TasksChanged | QueueNotFou
         refused=refused[:REFUSED_SHOWN_MAX],
         next=following,
     )
+
+
+def _chosen(state: State, command: b.ChangeTasks, ordinal: int, name: str) -> bool:
+    """Whether a task of the queue and the status is meant."""
+    if command.name not in {None, name}:
+        return False
+    return command.cause is None or causes.cause(state.connection, ordinal) == command.cause
 
 
 def _do(state: State, command: b.ChangeTasks, task_id: str) -> str:

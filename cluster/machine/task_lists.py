@@ -16,8 +16,8 @@ from typing import NamedTuple
 
 import msgspec
 
-from quorl.cluster.machine import pages, queue_queries, task_rows
-from quorl.cluster.machine.task_rows import NULL, PROCESSING, QUEUED, SUCCESS, TaskRow, text
+from quorl.cluster.machine import causes, pages, queue_queries, task_rows
+from quorl.cluster.machine.task_rows import FAILED, NULL, PROCESSING, QUEUED, SUCCESS, TaskRow, text
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
@@ -29,7 +29,6 @@ QUEUES_MERGED_MAX = 1_000
 """With more queues than this a list over all of them does not look which hold tasks in the states asked for."""
 ARGUMENT_BYTES_SHOWN_MAX = 1_024
 """The arguments of a task with a larger body are left out of lists."""
-_ERROR_CHARS_SHOWN_MAX = 300
 _ITEM_BYTES = 600
 
 _COLUMNS = "SELECT ordinal, queue_id, state, name, worker_id FROM tasks WHERE"
@@ -61,7 +60,7 @@ class GetBriefs(Query[Briefs], frozen=True, tag="get_briefs"):
     ids: tuple[str, ...]
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
     """What the filters look at."""
 
     ordinal: int
@@ -78,7 +77,7 @@ class _Range(NamedTuple):
     values: tuple[int, ...]
 
 
-class _Filter(NamedTuple):
+class Filter(NamedTuple):
     """What is asked for; None is anything."""
 
     queue_id: int | None
@@ -86,7 +85,7 @@ class _Filter(NamedTuple):
     name: str | None
     worker_id: int | None
 
-    def fits(self, found: _Found) -> bool:
+    def fits(self, found: Found) -> bool:
         """Whether a task is one of those asked for."""
         if self.queue_id not in {None, found.queue_id} or self.name not in {None, found.name}:
             return False
@@ -103,6 +102,27 @@ def list_tasks(connection: sqlite3.Connection, request: k.ListTasks) -> k.TaskLi
     last = pages.decode_id_cursor(kind, request.cursor)
     if not request.cursor and request.order == "newest":
         last = limits.INTEGER_MAX
+    fitting = wanted(connection, request)
+    if isinstance(fitting, q.QueueNotFound):
+        return fitting
+    items: list[k.TaskSummary] = []
+    room_bytes = limits.PAGE_BYTES_MAX
+    with ExitStack() as opened:
+        listed = rows(connection, opened, fitting, request, last)
+        for found in itertools.islice(listed, limits.LISTED_ROWS_MAX):
+            if fitting.fits(found):
+                if len(items) == request.limit or room_bytes <= 0:
+                    return k.TaskList(items=items, next=pages.encode_cursor(kind, str(last)))
+                item, size_bytes = _summary(connection, found.ordinal)
+                items.append(item)
+                room_bytes -= size_bytes
+            last = found.ordinal
+        more = next(listed, None) is not None
+    return k.TaskList(items=items, next=pages.encode_cursor(kind, str(last)) if more else None)
+
+
+def wanted(connection: sqlite3.Connection, request: k.ListTasks) -> Filter | q.QueueNotFound:
+    """What a list is asked to show."""
     queue_id = None
     if request.queue is not None:
         queue = queue_queries.find(connection, request.queue)
@@ -112,21 +132,7 @@ def list_tasks(connection: sqlite3.Connection, request: k.ListTasks) -> k.TaskLi
     states = None
     if request.status is not None:
         states = frozenset(number for number, word in enumerate(k.STATES) if word in request.status.split(","))
-    wanted = _Filter(queue_id, states, request.name, request.worker_id)
-    items: list[k.TaskSummary] = []
-    room_bytes = limits.PAGE_BYTES_MAX
-    with ExitStack() as opened:
-        rows = _rows(connection, opened, wanted, request, last)
-        for found in itertools.islice(rows, limits.LISTED_ROWS_MAX):
-            if wanted.fits(found):
-                if len(items) == request.limit or room_bytes <= 0:
-                    return k.TaskList(items=items, next=pages.encode_cursor(kind, str(last)))
-                item, size_bytes = _summary(connection, found.ordinal)
-                items.append(item)
-                room_bytes -= size_bytes
-            last = found.ordinal
-        more = next(rows, None) is not None
-    return k.TaskList(items=items, next=pages.encode_cursor(kind, str(last)) if more else None)
+    return Filter(queue_id, states, request.name, request.worker_id)
 
 
 def briefs(connection: sqlite3.Connection, request: GetBriefs) -> Briefs:
@@ -142,23 +148,23 @@ def briefs(connection: sqlite3.Connection, request: GetBriefs) -> Briefs:
 
 
 # -- where the rows come from --------------------------------------------------------------------------------------
-def _rows(
-    connection: sqlite3.Connection, opened: ExitStack, wanted: _Filter, request: k.ListTasks, last: int
-) -> Iterator[_Found]:
+def rows(
+    connection: sqlite3.Connection, opened: ExitStack, fitting: Filter, request: k.ListTasks, last: int
+) -> Iterator[Found]:
     """Tasks behind ``last`` in the order asked for, all those that fit among them."""
-    ranges = _ranges(connection, wanted)
+    ranges = _ranges(connection, fitting)
     if ranges is None or len(ranges) > STREAMS_MAX:
         ranges = [_Range("", ())]
     streams = []
     for condition, values in ranges:
         cursor = connection.execute(f"{_COLUMNS} {condition} {_BEHIND[request.order]}", (*values, last))
-        streams.append(map(_Found._make, opened.enter_context(closing(cursor))))
+        streams.append(map(Found._make, opened.enter_context(closing(cursor))))
     if len(streams) == 1:
         return streams[0]
     return heapq.merge(*streams, key=lambda found: found.ordinal, reverse=request.order == "newest")
 
 
-def _ranges(connection: sqlite3.Connection, wanted: _Filter) -> list[_Range] | None:
+def _ranges(connection: sqlite3.Connection, wanted: Filter) -> list[_Range] | None:
     """The ranges that hold every task that fits; None if the table itself is as good."""
     if wanted.queue_id is None and wanted.states is None:
         return None
@@ -205,7 +211,7 @@ def _summary(connection: sqlite3.Connection, ordinal: int) -> tuple[k.TaskSummar
         found = task_rows.last_error(connection, row)
         if found is not None:
             size_bytes += len(found.message) + len(found.traceback)
-            error = task_rows.in_one_line(found)[:_ERROR_CHARS_SHOWN_MAX]
+            error = causes.in_short(found, row.reason)
     worker_id, worker = task_rows.known_worker(row)
     summary = k.TaskSummary(
         id=row.id,
@@ -225,6 +231,7 @@ def _summary(connection: sqlite3.Connection, ordinal: int) -> tuple[k.TaskSummar
         finished_at=text(row.finished_ms),
         reason=row.reason,
         error=error,
+        cause=causes.fingerprint(row.name, error or causes.in_short(None, row.reason)) if row.state == FAILED else None,
     )
     return summary, size_bytes
 

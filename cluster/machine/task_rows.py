@@ -15,8 +15,8 @@ from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol.submitting import TaskBody
 
-SCHEDULED, QUEUED, PROCESSING, RETRY, SUCCESS = (
-    k.STATES.index(status) for status in ("SCHEDULED", "QUEUED", "PROCESSING", "RETRY", "SUCCESS")
+SCHEDULED, QUEUED, PROCESSING, RETRY, SUCCESS, FAILED = (
+    k.STATES.index(status) for status in ("SCHEDULED", "QUEUED", "PROCESSING", "RETRY", "SUCCESS", "FAILED")
 )
 FINAL = frozenset(number for number, status in enumerate(k.STATES) if status in k.FINAL)
 NULL = msgspec.Raw(b"null")

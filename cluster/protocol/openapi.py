@@ -84,6 +84,7 @@ _TAGS = {
     "cluster": "The nodes, as the answering one knows them.",
     "node": "The node that answers: its health, its release, its documentation.",
     "founding": "The routes of the first queue, beside `/v1`. Wrong input is 400, every failure says `status: failure`.",
+    "dead": "What FAILED tasks died of.",
     "overview": "Everything at a glance.",
     "history": "What happened when.",
 }

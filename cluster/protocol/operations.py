@@ -60,6 +60,7 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(b.Submit, b.Submitted, "POST", _Q + "/tasks", k.TaskExists, q.QueueSealed, q.QueueFull, status=201),
     operation(k.ListTasks, k.TaskList, "GET", "/v1/tasks", q.QueueNotFound, consistency="local"),
     operation(a.ChangeTasks, a.TasksChanged, "POST", "/v1/tasks/batch", q.QueueNotFound),
+    operation(a.ListDeadGroups, a.DeadGroups, "GET", "/v1/dead", q.QueueNotFound, consistency="local"),
     operation(k.GetTask, k.TaskInfo, "GET", _K, k.TaskNotFound),
     operation(k.GetResult, k.TaskResult, "GET", _K + "/result", k.TaskNotFound),
     operation(k.GetTaskEvents, k.TaskEvents, "GET", _K + "/events", k.TaskNotFound),

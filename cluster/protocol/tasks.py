@@ -268,7 +268,10 @@ class GetTaskWhy(Query[TaskWhy], frozen=True, tag="get_task_why"):
 
 
 class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """A task in a list. ``error`` is the last error's type and message in one line; long arguments are left out (null)."""
+    """A task in a list. ``error`` is the last error's type and message in one line; long arguments are left out (null).
+
+    ``cause`` is the same for FAILED tasks of one name with the same error, numbers, ids and quoted names aside.
+    """
 
     id: str
     name: str
@@ -287,6 +290,7 @@ class TaskSummary(msgspec.Struct, frozen=True, kw_only=True):
     finished_at: str | None
     reason: str | None
     error: str | None
+    cause: str | None = None
 
 
 class TaskList(Reply, frozen=True):

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from quorl.client.cli.dead import group_of
+from quorl.cluster.protocol import batches as b
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import workers as w
@@ -165,16 +165,37 @@ def test_queue_rm(quorl: Quorl, cluster: StandIn, monkeypatch: pytest.MonkeyPatc
 
 
 # -- the dead -------------------------------------------------------------------------------------------------------
+NUMBER = "0123456789abcdef"
+"""The cause of errors about numbers."""
+
+
+def dead_groups(request: b.ListDeadGroups) -> b.DeadGroups:
+    """Two pages, on both of which the same group is."""
+
+    def group(cause: str, error: str, count: int, first: int, last: int, sample_id: str) -> b.DeadGroup:
+        return b.DeadGroup(
+            cause=cause, queue="default", name="demo.add", reason="ERROR", error=error, count=count,
+            first_at=at(first), last_at=at(last), sample_id=sample_id,
+        )  # fmt: skip
+
+    number = "ValueError: no number: '…'"
+    if not request.cursor:
+        return b.DeadGroups(items=[group(NUMBER, number, 2, 3, 5, "t1")], looked_at=2, next="more")
+    items = [group(NUMBER, number, 1, 9, 9, "t5"), group("f" * 16, "POISON", 1, 2, 2, "t4")]
+    return b.DeadGroups(items=items, looked_at=2, next=None)
+
+
 @pytest.fixture
 def graveyard(cluster: StandIn) -> list[k.TaskSummary]:
     found = [
-        summary("t1", error="ValueError: no number: 'ejnf'", finished_at=at(5)),
-        summary("t2", error='ValueError: no number: "abc"', finished_at=at(3)),
+        summary("t1", error="ValueError: no number: 'ejnf'", finished_at=at(5), cause=NUMBER),
+        summary("t2", error='ValueError: no number: "abc"', finished_at=at(3), cause=NUMBER),
         summary("t3", error="KeyError: 17 of 0xdeadbeef", name="demo.get"),
         summary("t4", error=None, reason="POISON", lost=5),
-        summary("t5", error="ValueError: no number: 'x y'", finished_at=at(9)),
+        summary("t5", error="ValueError: no number: 'x y'", finished_at=at(9), cause=NUMBER),
     ]
     listed(cluster, "list_tasks", k.TaskList, *found)
+    cluster.answers["list_dead_groups"] = dead_groups
     return found
 
 
@@ -187,21 +208,35 @@ def test_dead_ls_and_errors(quorl: Quorl, cluster: StandIn, graveyard: list[k.Ta
     assert [one["id"] for one in json.loads(quorl("dead", "ls", "--error", "KeyError", "--json").stdout)] == ["t3"]
     groups = json.loads(quorl("dead", "errors", "--json").stdout)
     assert groups[0] == {
-        "group": group_of(graveyard[0]),
+        "group": NUMBER,
         "count": 3,
         "name": "demo.add",
+        "queue": "default",
         "error": "ValueError: no number: '…'",
         "first": at(3),
         "last": at(9),
-        "example": "t1",
+        "example": "t5",
     }
-    assert {(one["error"], one["count"]) for one in groups[1:]} == {("KeyError: N of <hex>", 1), ("POISON", 1)}
+    assert {(one["error"], one["count"]) for one in groups[1:]} == {("POISON", 1)}
+    assert [one["error"] for one in json.loads(quorl("dead", "errors", "--error", "POI", "--json").stdout)] == [
+        "POISON"
+    ]
     result = quorl("dead", "errors")
-    assert result.stdout.splitlines()[0].split() == ["GROUP", "COUNT", "TASK", "ERROR", "FIRST", "LAST", "EXAMPLE"]
+    assert result.stdout.splitlines()[0].split() == [
+        "GROUP",
+        "COUNT",
+        "TASK",
+        "QUEUE",
+        "ERROR",
+        "FIRST",
+        "LAST",
+        "EXAMPLE",
+    ]
     assert groups[0]["group"] in result.stdout
     chosen = json.loads(quorl("dead", "ls", "--error", groups[0]["group"], "-n", "2", "--json").stdout)
     assert [one["id"] for one in chosen] == ["t1", "t2"]
     listed(cluster, "list_tasks", k.TaskList)
+    cluster.answers["list_dead_groups"] = lambda _: b.DeadGroups(items=[], looked_at=0, next=None)
     assert quorl("dead", "ls").stderr == quorl("dead", "errors").stderr == "none\n"
 
 
@@ -216,20 +251,36 @@ def test_dead_retry(
         done.append(request.id)
         return k.TaskStatus(id=request.id, status="QUEUED", attempts=3)
 
-    cluster.answers["retry_task"] = retry
+    changed: list[b.ChangeTasks] = []
+
+    def change(request: b.ChangeTasks) -> b.TasksChanged:
+        changed.append(request)
+        following = 7 if request.dry_run and request.queue and not request.after else None
+        done = 3 - request.after // 7 * 3 if request.dry_run else 2
+        return b.TasksChanged(action=request.action, matched=done, done=done, refused=[], next=following)
+
+    cluster.answers |= {"retry_task": retry, "change_tasks": change}
     assert quorl("dead", "retry", "t1", "t2").stderr == "t1 retried\nt2 retried\n"
     assert quorl("dead", "retry", "t5").exit_code == 4
     for wrong in ((), ("t1", "--all"), ("t1", "--error", "x"), ("-q", "default")):
         assert quorl("dead", "retry", *wrong).exit_code == 2
     assert quorl("dead", "retry", "--error", "ValueError").exit_code == 2, "nobody to ask"
     somebody_answers(monkeypatch)
-    done.clear()
-    result = quorl("dead", "retry", "--error", group_of(graveyard[0]), input="y\n")
+    listed(cluster, "list_queues", q.QueueList, queue_info("a", counts=q.QueueCounts(failed=5)), queue_info("b"))
+    changed.clear()
+    result = quorl("dead", "retry", "--error", NUMBER, input="y\n")
     assert "Retry 3 tasks?" in result.stderr
     assert "2 tasks retried, 1 no longer FAILED" in result.stderr
-    assert sorted(done) == ["t1", "t2"]
+    assert [(one.queue, one.cause, one.after, one.dry_run) for one in changed] == [
+        ("a", NUMBER, 0, True),
+        ("a", NUMBER, 7, True),
+        ("a", NUMBER, 0, False),
+    ]
+    changed.clear()
+    assert quorl("dead", "retry", "--error", "ValueError", "-y").stderr.startswith("2 tasks retried")
+    assert {one.ids for one in changed} == {("t1", "t2", "t5")}
     assert json.loads(quorl("dead", "retry", "--all", "--yes", "--json").stdout) == {
-        "retried": 4,
+        "retried": 2,
         "changed_meanwhile": 1,
     }
 
@@ -245,7 +296,12 @@ def test_dead_purge_and_export(quorl: Quorl, cluster: StandIn, graveyard: list[k
         gone.append((request.queue, request.states))
         return q.Purged(removed=5, remaining=0)
 
-    cluster.answers |= {"forget_task": forget, "purge_queue": purge}
+    def change(request: b.ChangeTasks) -> b.TasksChanged:
+        done = len(request.ids)
+        gone.extend(() if request.dry_run else request.ids)
+        return b.TasksChanged(action=request.action, matched=done, done=done, refused=[], next=None)
+
+    cluster.answers |= {"forget_task": forget, "purge_queue": purge, "change_tasks": change}
     assert quorl("dead", "purge", "--error", "POISON", "--yes").stderr == "1 task forgotten\n"
     assert quorl("dead", "purge", "t1").stderr == "t1 forgotten\n"
     assert gone == ["t4", "t1"]

@@ -58,6 +58,13 @@ GOOD_OF_TASKS: list[tuple[str, str, bytes, Request[Any]]] = [
         b'{"action":"retry","queue":"q","name":"n","after":7}',
         a.ChangeTasks(action="retry", queue="q", name="n", after=7, dry_run=True),
     ),
+    (
+        "POST",
+        "/v1/tasks/batch",
+        b'{"action":"forget","queue":"q","cause":"0123456789abcdef"}',
+        a.ChangeTasks(action="forget", queue="q", cause="0123456789abcdef"),
+    ),
+    ("GET", "/v1/dead?queue=q&limit=10", b"", a.ListDeadGroups(queue="q", limit=10)),
     ("POST", "/v1/queues/q/purges", b"", q.PurgeQueue(queue="q")),
     (
         "POST",

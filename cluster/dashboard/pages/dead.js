@@ -1,8 +1,8 @@
 // What FAILED tasks died of: the same errors together, to be queued again or forgotten as a group.
 import { html, cls, useState } from "../lib/html.js";
 import { overview } from "../lib/live.js";
-import { get, path, all } from "../lib/api.js";
-import { deadGroups, LOOKED_AT } from "../lib/groups.js";
+import { get, path } from "../lib/api.js";
+import { deadGroups } from "../lib/groups.js";
 import { useResource } from "../lib/resource.js";
 import { count, plural } from "../lib/format.js";
 import { route, to } from "../lib/route.js";
@@ -11,7 +11,7 @@ import { bulk } from "../ui/bulk.js";
 
 export function Dead() {
   const { queue = "", name = "" } = route.value.query;
-  const { data, error, reload } = useResource(() => deadGroups({ queue, name }), [queue, name], 5000);
+  const { data, error, reload } = useResource((signal) => deadGroups({ queue, name }, signal), [queue, name], 10_000);
   const [open, setOpen] = useState(null);
   const groups = data?.items || [];
   const sum = groups.reduce((total, one) => total + one.count, 0);
@@ -21,13 +21,13 @@ export function Dead() {
       ${queue && sum > 0 && html`<button type="button" class="button" onClick=${() => bulk("retry", { queue, status: "FAILED", ...(name ? { name } : {}) }, `all FAILED of ${queue}`).then(reload)}><${Icon} name="refresh" />Retry all of ${queue}…</button>`}
       ${failed > 0 && html`<a class="button" href=${to("tasks", { status: "FAILED" })}>All FAILED tasks</a>`}</div>
     ${error && html`<${Problem} error=${error} />`}
-    ${groups.length ? html`<ul class="groups">${groups.map((one) => html`<${Group} key=${one.group} one=${one} open=${open === one.group} onOpen=${() => setOpen(open === one.group ? null : one.group)} reload=${reload} />`)}</ul>`
+    ${groups.length ? html`<ul class="groups">${groups.map((one) => html`<${Group} key=${one.key} one=${one} open=${open === one.key} onOpen=${() => setOpen(open === one.key ? null : one.key)} reload=${reload} />`)}</ul>`
       : data && !error && html`<section class="panel"><${Empty} title="Nothing is dead">Tasks that failed for good are listed here, grouped by what they died of.<//></section>`}
-    ${data?.more && html`<p class="dim small">Of the newest ${count(LOOKED_AT)} FAILED tasks; a filter by queue or task name shows others.</p>`}`;
+    ${data?.more && html`<p class="dim small">Of the ${count(data.looked_at)} FAILED tasks that were submitted last; a filter by queue or task name shows others.</p>`}`;
 }
 
 function Group({ one, open, onOpen, reload }) {
-  const which = { ids: one.ids };
+  const which = { queue: one.queue, cause: one.cause };
   const about = `${one.name}: ${one.error}`;
   return html`<li class="panel group"><div class="group-line">
       <button type="button" class="group-head" aria-expanded=${String(open)} onClick=${onOpen}><span class=${cls("turn", { open })}><${Icon} name="right" /></span><span class="group-count">${count(one.count)}</span>

@@ -74,18 +74,18 @@ function Lists({ seen }) {
 function WorkersBrief({ seen }) {
   const shown = seen.workers.slice(0, 8), more = seen.workers.length - shown.length + seen.workers_more;
   return html`<section class="panel flush" aria-label="Workers"><header><h2>Workers</h2><span class="right"><a href="#/workers">All workers</a></span></header>
-    ${!shown.length ? html`<${Empty} title="No workers"><code>quorl worker run shop:app</code> starts one.<//>` : html`<div class="table-wrap" tabindex="0"><table>
-      <thead><tr><th>Worker</th><th>Status</th><th class="num">Busy</th><th>Queues</th></tr></thead>
+    ${!shown.length ? html`<${Empty} title="No workers"><code>quorl worker run shop:app</code> starts one.<//>` : html`<div class="table-wrap" tabindex="0"><table class="brief">
+      <thead><tr><th>Worker</th><th>Status</th><th class="num">Busy</th><th class="gone">Queues</th></tr></thead>
       <tbody>${shown.map((one) => html`<tr key=${one.worker_id}><td><a class="name-cell cut" href=${to("workers", { open: one.worker_id })}>${one.name}</a>${one.standby && html` <span class="tag">stand-by</span>`}</td>
-        <td><${Badge} word=${one.status} /></td><td class="num">${one.status === "ALIVE" ? `${one.leases}/${one.concurrency}` : "–"}</td><td class="dim cut cell">${one.queues.join(", ")}</td></tr>`)}</tbody></table></div>`}
+        <td><${Badge} word=${one.status} /></td><td class="num">${one.status === "ALIVE" ? `${one.leases}/${one.concurrency}` : "–"}</td><td class="dim cut cell gone">${one.queues.join(", ")}</td></tr>`)}</tbody></table></div>`}
     ${more > 0 && html`<p class="more"><a href="#/workers">and ${plural(more, "more worker")}</a></p>`}</section>`;
 }
 
 function TopicsBrief({ seen }) {
   return html`<section class="panel flush" aria-label="Topics"><header><h2>Topics</h2><span class="right"><a href="#/topics">All topics</a></span></header>
-    ${!seen.topics.length ? html`<${Empty} title="No topics"><code>quorl topic create NAME</code> makes one.<//>` : html`<div class="table-wrap" tabindex="0"><table>
-      <thead><tr><th>Topic</th><th class="num">Messages</th><th class="num">In /s</th><th class="num">Worst lag</th><th class="num">Size</th></tr></thead>
+    ${!seen.topics.length ? html`<${Empty} title="No topics"><code>quorl topic create NAME</code> makes one.<//>` : html`<div class="table-wrap" tabindex="0"><table class="brief">
+      <thead><tr><th>Topic</th><th class="num">Messages</th><th class="num">In /s</th><th class="num">Worst lag</th><th class="num gone">Size</th></tr></thead>
       <tbody>${seen.topics.map((one) => html`<tr key=${one.topic}><td><a class="name-cell cut" href=${to("topics", one.topic)}>${one.topic}</a></td>
-        <td class="num">${count(one.messages)}</td><td class="num">${rate(one.appended_s)}</td><td class="num"><${Count} value=${one.worst_lag} /></td><td class="num">${bytes(one.bytes)}</td></tr>`)}</tbody></table></div>`}
+        <td class="num">${count(one.messages)}</td><td class="num">${rate(one.appended_s)}</td><td class="num"><${Count} value=${one.worst_lag} /></td><td class="num gone">${bytes(one.bytes)}</td></tr>`)}</tbody></table></div>`}
     ${seen.topics_more > 0 && html`<p class="more"><a href="#/topics">and ${plural(seen.topics_more, "more topic")}</a></p>`}</section>`;
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
+from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.node.core import Core
 from quorl.cluster.node.visit import Visit, refuse_if_final
 from quorl.cluster.protocol.entry import Sealed
@@ -27,6 +28,8 @@ class Came(NamedTuple):
     value: Claims | Rejection
     sequence: int
     replayed: bool
+    decided: bool = True
+    """False: its time was over before anything was put into the log."""
 
 
 class Claiming:
@@ -57,17 +60,31 @@ class Claiming:
             decided = await core.claim(sealed, claim, visit.poll_until, news)
             if decided is None:
                 visit.maybe_applied = before
-                sequence = core.sequence() if core.monotonic() - began >= _LONG_S else await core.barrier()
-                return Came(Claims(), sequence, replayed=False)
+                return await self._nothing(began)
         except NotApplied as reason:
             visit.maybe_applied = before
             refuse_if_final(visit, reason)
             return None
         except OutcomeUnknown:
             return None
-        outcome, sequence = decided
-        value = await core.render(outcome.value)
+        came = await self._found(decided)
         visit.maybe_applied = False
+        return came
+
+    async def attempt(self, visit: Visit, sealed: Sealed, claim: Claim, news: GetDirectives | None = None) -> Came:
+        """Claim once, beside something else. Raises ``NotApplied`` or ``OutcomeUnknown``, and leaves the visit's doubts alone."""
+        began = self._core.monotonic()
+        decided = await self._core.claim(sealed, claim, visit.poll_until, news)
+        return await (self._nothing(began) if decided is None else self._found(decided))
+
+    async def _nothing(self, began: float) -> Came:
+        core = self._core
+        sequence = core.sequence() if core.monotonic() - began >= _LONG_S else await core.barrier()
+        return Came(Claims(), sequence, replayed=False, decided=False)
+
+    async def _found(self, decided: tuple[Outcome, int]) -> Came:
+        outcome, sequence = decided
+        value = await self._core.render(outcome.value)
         assert isinstance(value, Claims | Rejection), f"a claim came to {type(value).__name__}"
         return Came(value, sequence, outcome.replayed)
 

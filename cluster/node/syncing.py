@@ -1,24 +1,36 @@
 """The one call of a worker: heartbeat, reports and claim, answered with tasks and with what the worker is asked to do.
 
-Reports take effect at once, under a key of their own; only the claim is waited for. A heartbeat beside them rides along
+Reports take effect at once, under a key of their own; only the claim is waited for, and stands behind them in the same entry when
+there is work already. A heartbeat beside them rides along
 in the next entry, and nobody waits for it. One that comes alone is gathered at whatever node it came to, and answered
 when it is in that node's copy of the state.
 """
 
 from __future__ import annotations
 
+import asyncio
+from typing import NamedTuple
+
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
-from quorl.cluster.node.claiming import Claiming, stamped
+from quorl.cluster.node.claiming import Came, Claiming, stamped
 from quorl.cluster.node.core import Core
 from quorl.cluster.node.gathering import Gathering, Undelivered
 from quorl.cluster.node.reading import Reading
 from quorl.cluster.node.sealing import Sealer, reports_key
 from quorl.cluster.node.visit import Declined, Visit, refuse_if_final
-from quorl.cluster.protocol.entry import SignOfLife
+from quorl.cluster.protocol.entry import Sealed, SignOfLife
 from quorl.cluster.protocol.grammar import Rejection
-from quorl.cluster.protocol.leases import Claims, Directives, GetDirectives, Settle, Settled, Sync, Synced
+from quorl.cluster.protocol.leases import Claim, Claims, Directives, GetDirectives, Settle, Settled, Sync, Synced
 from quorl.cluster.protocol.problems import Problem, problem_of
 from quorl.cluster.protocol.wire import Answer
+
+
+class Reported(NamedTuple):
+    """What reports came to."""
+
+    value: Settled | Rejection
+    sequence: int
+    replayed: bool
 
 
 class Syncing:
@@ -55,43 +67,100 @@ class Syncing:
         """Answer a ``Sync`` that reports or claims; None to try again."""
         request = _request(visit)
         self._core.note(_sign(request))
-        settled: Settled | None = None
-        claims, replayed, sequence = Claims(), False, 0
-        reports = request.reports()
-        if reports is not None:
-            came = await self._settle(visit, reports)
-            if came is None:
-                return None
-            value, sequence, replayed = came
-            if isinstance(value, Rejection):
-                return stamped(visit.voice.problem(problem_of(value), visit.scene), sequence, replayed=replayed)
-            settled = value
-        wish = request.wish()
-        if wish is not None:
-            sealed = self._sealer.seal(visit.row.name, wish, visit.key)
-            granted = await self._claiming.claim(visit, sealed, wish, _directives(request))
-            if granted is None:
-                return None
-            sequence, replayed = max(sequence, granted.sequence), replayed or granted.replayed
-            if isinstance(granted.value, Rejection):
-                return stamped(visit.voice.problem(problem_of(granted.value), visit.scene), sequence, replayed=replayed)
-            claims = granted.value
+        reports, wish = request.reports(), request.wish()
+        came: list[Came | Reported | None]
+        if reports is None:
+            came = [await self._claim(visit)]
+        elif wish is None:
+            came = [await self._settle(visit, reports)]
+        else:
+            came = await self._both(visit, reports)
+        done = [one for one in came if one is not None]
+        if len(done) < len(came):
+            return None
+        sequence, replayed = max(one.sequence for one in done), any(one.replayed for one in done)
+        settled, claims = None, Claims()
+        for one in done:
+            match one.value:
+                case Rejection() as rejection:
+                    problem = visit.voice.problem(problem_of(rejection), visit.scene)
+                    return stamped(problem, sequence, replayed=replayed)
+                case Settled():
+                    settled = one.value
+                case Claims():
+                    claims = one.value
         return stamped(await self._answer(visit, settled, claims), sequence, replayed=replayed)
 
-    async def _settle(self, visit: Visit, reports: Settle) -> tuple[Settled | Rejection, int, bool] | None:
-        """Commit the reports. From here on something was applied: until the answer leaves, the visit says so."""
+    async def _claim(self, visit: Visit) -> Came | None:
+        """Claim; None to try again."""
+        request = _request(visit)
+        wish = request.wish()
+        assert wish is not None, "a beat never comes here"
+        return await self._claiming.claim(visit, self._seal(visit, wish, visit.key), wish, _directives(request))
+
+    async def _settle(self, visit: Visit, reports: Settle) -> Reported | None:
+        """Commit the reports; None to try again. From here on something was applied: until the answer leaves, the visit says so."""
         before, visit.maybe_applied = visit.maybe_applied, True
         try:
-            sealed = self._sealer.seal(visit.row.name, reports, reports_key(visit.key))
-            outcome, sequence = await self._core.submit(sealed)
+            return await self._report(visit, reports)
         except NotApplied as reason:
             visit.maybe_applied = before
             refuse_if_final(visit, reason)
             return None
         except OutcomeUnknown:
             return None
+
+    async def _both(self, visit: Visit, reports: Settle) -> list[Came | Reported | None]:
+        """Commit the reports, and behind them in the same entry the claim, if there is something to claim already.
+
+        Until the outcome of both is known the visit is in doubt. Each has a key of its own, so a repeat finds what was
+        decided of either. Reports may make work: a claim that found nothing, and does not wait, looks again after them.
+        """
+        request = _request(visit)
+        wish = request.wish()
+        assert wish is not None, "there is a claim, too"
+        before, visit.maybe_applied = visit.maybe_applied, True
+        sealed, begun = self._seal(visit, wish, visit.key), False
+
+        async def claim() -> Came:
+            nonlocal begun
+            begun = True
+            return await self._claiming.attempt(visit, sealed, wish, _directives(request))
+
+        claiming = asyncio.ensure_future(claim())  # it begins when the reports are in line, and first wait
+        settled: Reported | None = None
+        try:
+            settled = await self._report(visit, reports)
+            if isinstance(settled.value, Rejection):
+                return [settled]
+            claimed = await claiming
+        except NotApplied as reason:
+            if settled is None:  # was the claim, which stands behind them, not applied either?
+                claiming.cancel()
+                await asyncio.wait([claiming])
+                if not begun or (not claiming.cancelled() and isinstance(claiming.exception(), NotApplied)):
+                    visit.maybe_applied = before
+            refuse_if_final(visit, reason)
+            return [None]
+        except OutcomeUnknown:
+            return [None]
+        finally:
+            claiming.cancel()
+            claiming.add_done_callback(lambda done: done.cancelled() or done.exception())
+        if not claimed.decided and visit.poll_until <= self._core.monotonic():
+            again = await self._claim(visit)
+            visit.maybe_applied = True
+            return [settled, again]
+        return [settled, claimed]
+
+    async def _report(self, visit: Visit, reports: Settle) -> Reported:
+        """Commit the reports. Raises ``NotApplied`` or ``OutcomeUnknown``."""
+        outcome, sequence = await self._core.submit(self._seal(visit, reports, reports_key(visit.key)))
         assert isinstance(outcome.value, Settled | Rejection), f"reports came to {type(outcome.value).__name__}"
-        return outcome.value, sequence, outcome.replayed
+        return Reported(outcome.value, sequence, outcome.replayed)
+
+    def _seal(self, visit: Visit, command: Settle | Claim, key: str) -> Sealed:
+        return self._sealer.seal(visit.row.name, command, key)
 
     async def _answer(self, visit: Visit, settled: Settled | None, claims: Claims) -> Answer:
         told = await self._core.read(_directives(_request(visit)))

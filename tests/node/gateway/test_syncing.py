@@ -315,6 +315,76 @@ async def test_reports_of_which_no_outcome_is_known_are_made_again() -> None:
     assert (status, answer["accepted"], headers["idempotent-replay"]) == (200, 1, "true")
 
 
+async def test_reports_and_a_claim_stand_in_one_entry_when_there_is_work() -> None:
+    cluster = await started()
+    ((one, token),) = await leased(cluster)
+    two = await submit(cluster)
+    before = len(cluster.group.entries)
+    status, answer, headers = await sync(
+        cluster, "n2", {"complete": [{"task_id": one, "lease": token}], "claim": {"wait": 5}}
+    )
+    assert (status, answer["accepted"], [task["id"] for task in answer["tasks"]]) == (200, 1, [two])
+    assert tags(cluster)[before:] == [["settle", "claim"]]
+    assert headers["quorl-sequence"] == str(before + 1)
+
+
+async def test_a_claim_that_does_not_wait_finds_what_its_own_reports_made_claimable() -> None:
+    cluster = await started()
+    ((one, token),) = await leased(cluster)
+    body = {"release": [{"task_id": one, "lease": token}], "claim": {"wait": 0}}
+    status, answer, _ = await sync(cluster, "n1", body)
+    assert (status, answer["accepted"], [task["id"] for task in answer["tasks"]]) == (200, 1, [one])
+    (task,) = answer["tasks"]
+    assert task["lease"]["token"] > token
+    body = {"complete": [{"task_id": one, "lease": task["lease"]["token"]}], "claim": {"wait": 0}}
+    assert (await sync(cluster, "n1", body))[1]["tasks"] == []
+
+
+@pytest.mark.parametrize("error", [NotApplied("storage_full", "full"), NotApplied("too_many_requests", "full")])
+async def test_reports_that_are_not_taken_are_refused_and_nothing_is_claimed_behind_them(error: NotApplied) -> None:
+    cluster = await started()
+    ((one, token),) = await leased(cluster)
+    await submit(cluster)
+    cluster.core("n1").script = [error]
+    body = {"complete": [{"task_id": one, "lease": token}], "claim": {"wait": 5}}
+    before = len(cluster.group.entries)
+    _, answer, _ = await sync(cluster, "n1", body, idempotency_key="k")
+    assert (answer["code"], len(cluster.group.entries)) == (error.code, before)
+    again = await sync(cluster, "n1", body, idempotency_key="k")
+    assert (again[0], again[1]["accepted"], len(again[1]["tasks"])) == (200, 1, 1)
+    assert "idempotent-replay" not in again[2]
+
+
+async def test_reports_without_an_outcome_are_made_again_and_so_is_the_claim_behind_them() -> None:
+    cluster = await started()
+    ((one, token),) = await leased(cluster)
+    await submit(cluster)
+    cluster.core("n1").script = [OutcomeUnknown()]
+    body = {"complete": [{"task_id": one, "lease": token}], "claim": {"wait": 5}}
+    status, answer, headers = await sync(cluster, "n1", body)
+    assert (status, answer["accepted"], len(answer["tasks"]), headers["idempotent-replay"]) == (200, 1, 1, "true")
+
+
+async def test_refused_reports_claim_nothing() -> None:
+    cluster = await started()
+    await submit(cluster)
+    body = {"complete": [{"task_id": "t", "lease": 1}], "claim": {"wait": 5}}
+    status, answer, _ = await sync(cluster, "n2", body, worker_id=99)
+    assert (status, answer["code"]) == (404, "worker_not_found")
+
+
+async def test_who_goes_away_after_his_reports_is_granted_nothing() -> None:
+    cluster = await started()
+    ((one, token),) = await leased(cluster)
+    call = sync(cluster, "n1", {"complete": [{"task_id": one, "lease": token}], "claim": {"wait": 5}})
+    await parked(cluster)
+    call.cancel()
+    await asyncio.wait([call])
+    await asyncio.sleep(0)
+    assert await status_of(cluster, one) == "SUCCESS"
+    assert await status_of(cluster, await submit(cluster)) == "QUEUED"
+
+
 # -- directives ----------------------------------------------------------------------------------------------------
 async def test_a_worker_that_waits_for_tasks_is_told_at_once_what_it_is_to_do() -> None:
     cluster = await started()

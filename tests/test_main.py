@@ -17,6 +17,7 @@ from quorl.cluster.consensus.port import Damaged, InUse
 from quorl.cluster.main import Exit, explain, main
 from quorl.cluster.node import logs
 from quorl.cluster.node.config import Config, load
+from tests.harness import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "node1.toml"
@@ -115,6 +116,8 @@ def test_the_exit_code_says_why_the_node_stopped(
     monkeypatch.setattr(server, "serve", serve, raising=False)
     monkeypatch.setitem(sys.modules, server.__name__, server)
     monkeypatch.setattr(logs, "configure", lambda *_: None)  # it sets up the whole process
+    for key, port in zip(("HTTP", "RAFT"), free_ports(2), strict=True):  # whatever else runs on this machine
+        monkeypatch.setenv(f"QUORL_NODE__{key}", f"127.0.0.1:{port}")
     assert main(["--config", str(CONFIG)]) == code
     assert said in capsys.readouterr().err
 

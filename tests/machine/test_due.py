@@ -101,8 +101,8 @@ def test_a_worker_that_cannot_be_retired_is_put_off(desk: Desk, monkeypatch: pyt
     desk.enrol("a")
     desk.enrol("b")
 
-    def retire(state: Any, worker: Any, *rest: Any) -> tuple[str, ...]:
-        names = real(state, worker, *rest)
+    def retire(state: Any, worker: Any, *rest: Any, **how: Any) -> tuple[str, ...]:
+        names = real(state, worker, *rest, **how)
         if worker.name == "a":
             raise ValueError("a defect")
         return names

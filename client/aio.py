@@ -22,6 +22,7 @@ from quorl.client.lanes import AppendLane, SubmitLane
 from quorl.client.model import size_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
 from quorl.client.tasking import tasks_bytes
+from quorl.client.tracing import sending
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Consistency, Request
@@ -140,7 +141,8 @@ class AsyncClient:
         lane = self._submits.get(queue)
         if lane is None:
             lane = self._submits[queue] = SubmitLane(self._route, queue, timeout_s=self._timeout_s)
-        return await self._travel(lane, tasks, tasks_bytes(tasks), self._submits)
+        with sending(queue, tasks) as traced:
+            return await self._travel(lane, traced, tasks_bytes(traced), self._submits)
 
     def lane(self, topic: str) -> AppendLane:
         """Return a new lane to a topic, for whoever wants one of his own."""

@@ -61,6 +61,7 @@ class Context:
         checkpoint: Any = None,
         meta: Mapping[str, str] | None = None,
         reporter: Reporter | None = None,
+        traceparent: str | None = None,
     ) -> None:
         self.task_id = task_id
         self.name = name
@@ -73,6 +74,8 @@ class Context:
         self.checkpoint = checkpoint
         """What an attempt before this one saved last; None if none did."""
         self.meta = dict(meta or {})
+        self.traceparent = traceparent
+        """The span that submitted the task (W3C Trace Context); None if there was none."""
         self._reporter = reporter
         self._stop = threading.Event()
 

@@ -26,6 +26,7 @@ from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
 from quorl.client.tasking import tasks_bytes
 from quorl.client.tasks import Queues, Tasks, Workers
 from quorl.client.topics import Topic, Topics
+from quorl.client.tracing import sending
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Consistency, Request
@@ -208,7 +209,8 @@ class Client:
         def make() -> SubmitLane:
             return SubmitLane(self._route, queue, timeout_s=self._timeout_s)
 
-        return self._travel(("submit", queue), make, tasks, tasks_bytes(tasks))
+        with sending(queue, tasks) as traced:
+            return self._travel(("submit", queue), make, traced, tasks_bytes(traced))
 
     def _travel(
         self, place: tuple[str, str], make: Callable[[], Lane[ItemT, PlaceT]], items: list[ItemT], size: int

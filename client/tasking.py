@@ -59,6 +59,7 @@ class TaskOptions(TypedDict, total=False):
     tags: list[str]
     meta: dict[str, str]
     traceparent: str
+    """The span that submits it, as W3C Trace Context has it; with OpenTelemetry the current one, by itself."""
 
 
 _OPTIONS = frozenset(TaskOptions.__annotations__)

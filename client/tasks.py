@@ -13,6 +13,7 @@ from msgspec import UNSET, UnsetType
 from typing_extensions import Unpack
 
 from quorl.client.tasking import QUEUE_DEFAULT, BackoffLike, TaskOptions, new_task, read_backoff
+from quorl.client.tracing import sending
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
@@ -182,8 +183,9 @@ class Tasks:
             return []
         if idempotency_key is None:
             return self._client.submit(queue, batch)
-        request = b.Submit(queue=queue, tasks=batch)
-        return self._client.call(request, idempotency_key=idempotency_key).items
+        with sending(queue, batch) as traced:
+            request = b.Submit(queue=queue, tasks=traced)
+            return self._client.call(request, idempotency_key=idempotency_key).items
 
     def get(self, task_id: str, *, wait_s: float = 0) -> k.TaskInfo:
         """Describe a task with its history; with ``wait_s``, once it is finished or the seconds are over.

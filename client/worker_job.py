@@ -12,6 +12,7 @@ from msgspec import UNSET, UnsetType
 from quorl.client.context import Context, Retry, Stopped
 from quorl.client.handlers import Handler
 from quorl.client.tasking import decode, encode
+from quorl.client.tracing import Running, running
 from quorl.client.worker_lines import error_of, made_error
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
@@ -43,22 +44,30 @@ class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 def run_plain(one: Handler, task: e.ClaimedTask, context: Context) -> Verdict:
     """Run a plain function. Nothing is raised, whatever it does."""
-    try:
-        args, kwargs = arguments(one, task, context)
-        return value_verdict(one.function(*args, **kwargs))
-    except BaseException as error:  # SystemExit too: a handler does not end the worker
-        return error_verdict(error)
+    with running(task) as span:
+        try:
+            args, kwargs = arguments(one, task, context)
+            return _noted(span, value_verdict(one.function(*args, **kwargs)))
+        except BaseException as error:  # SystemExit too: a handler does not end the worker
+            return _noted(span, error_verdict(error), error)
 
 
 async def run_async(one: Handler, task: e.ClaimedTask, context: Context) -> Verdict:
     """Run an async function. Nothing is raised but being cancelled."""
-    try:
-        args, kwargs = arguments(one, task, context)
-        return value_verdict(await one.function(*args, **kwargs))
-    except asyncio.CancelledError:
-        raise
-    except BaseException as error:  # SystemExit too: a handler does not end the worker
-        return error_verdict(error)
+    with running(task) as span:
+        try:
+            args, kwargs = arguments(one, task, context)
+            return _noted(span, value_verdict(await one.function(*args, **kwargs)))
+        except asyncio.CancelledError:
+            raise
+        except BaseException as error:  # SystemExit too: a handler does not end the worker
+            return _noted(span, error_verdict(error), error)
+
+
+def _noted(span: Running, verdict: Verdict, raised: BaseException | None = None) -> Verdict:
+    if verdict.error is not None:
+        span.failed(verdict.error, raised)
+    return verdict
 
 
 def arguments(one: Handler, task: e.ClaimedTask, context: Context) -> tuple[list[Any], dict[str, Any]]:
@@ -112,5 +121,6 @@ def context_of(task: e.ClaimedTask, reporter: Any) -> Context:
         token=task.lease.token,
         checkpoint=decode(task.checkpoint),
         meta=task.meta,
+        traceparent=task.traceparent,
         reporter=reporter,
     )

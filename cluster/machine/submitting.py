@@ -32,7 +32,8 @@ _PAYLOAD = "INSERT INTO payloads VALUES (?, ?, ?, ?)"
 _SAME = "SELECT t.state, p.fingerprint FROM tasks t CROSS JOIN payloads p ON p.ordinal = t.ordinal WHERE t.id = ?"
 _encode_task = msgspec.msgpack.Encoder().encode
 _encode_backoff = msgspec.json.Encoder().encode
-_check_body = msgspec.json.Decoder(s.TaskBody).decode
+_encode_body = msgspec.json.Encoder().encode
+_read_body = msgspec.json.Decoder(s.TaskBody).decode
 
 
 def submit(state: State, command: s.SubmitBatch) -> s.Submitted | TaskExists | QueueSealed | QueueFull:
@@ -45,12 +46,12 @@ def submit(state: State, command: s.SubmitBatch) -> s.Submitted | TaskExists | Q
     prints: list[bytes | None] = []
     coming: dict[str, tuple[bytes, str]] = {}
     for task in tasks:
-        _check(task)
+        body = _check(task)
         if task.id is None:
             found.append(None)
             prints.append(None)
             continue
-        fingerprint = _fingerprint(command.queue, task)
+        fingerprint = _fingerprint(command.queue, task, body)
         known = _known(state, coming, task.id, fingerprint)
         if isinstance(known, TaskExists):
             return known
@@ -175,14 +176,17 @@ def _partition(queue: Queue, key: str | None) -> int:
     return partition
 
 
-def _fingerprint(queue: str, task: s.QueuedTask) -> bytes:
-    """What tells a task from another with the same id: everything that was said of it, and its queue."""
+def _fingerprint(queue: str, task: s.QueuedTask, body: s.TaskBody) -> bytes:
+    """What tells a task from another with the same id: everything that was said of it but its trace, and its queue."""
+    if body.traceparent is not None:
+        untraced = _encode_body(msgspec.structs.replace(body, traceparent=None))
+        task = msgspec.structs.replace(task, body=untraced)
     return hashlib.blake2b(_encode_task((queue, task)), digest_size=16).digest()
 
 
-def _check(task: s.QueuedTask) -> None:
-    """Refuse what the checks before the log never let pass."""
-    _check_body(task.body)
+def _check(task: s.QueuedTask) -> s.TaskBody:
+    """Refuse what the checks before the log never let pass; gives the body, which was read for that."""
+    body = _read_body(task.body)
     within = (
         (task.id is None or (0 < len(task.id) <= limits.TASK_ID_CHARS_MAX and task.id not in {".", ".."}))
         and 0 < len(task.name) <= limits.TASK_NAME_CHARS_MAX
@@ -197,3 +201,4 @@ def _check(task: s.QueuedTask) -> None:
     )
     if not within:
         raise ValueError("a task cannot be so")
+    return body

@@ -13,12 +13,15 @@ from typing import TypeVar
 from quorl.cluster.node.core import Core, PeerLost, Peers
 from quorl.cluster.node.visit import Declined, Visit
 from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.tracing import HEADER
 from quorl.cluster.protocol.wire import Answer, Call
 
 T = TypeVar("T")
 
 _PAUSE_S_MIN = 0.05
 _PAUSE_S_MAX = 1.0
+_SENT_ON = ("content-type", HEADER)
+"""Headers of the caller's that change what the call means."""
 _RELAYED = (
     "content-type",
     "location",
@@ -99,8 +102,9 @@ def forwarded(visit: Visit, now: float) -> Call:
         "quorl-wait-ms": str(max(0, round(1000 * (visit.poll_until - now)))),
         "request-id": visit.scene.request_id,
     }
-    if "content-type" in call.headers:
-        headers["content-type"] = call.headers["content-type"]
+    for name in _SENT_ON:
+        if name in call.headers:
+            headers[name] = call.headers[name]
     return call._replace(headers=headers)
 
 

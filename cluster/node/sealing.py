@@ -1,6 +1,6 @@
 """Sealing: a request as it goes into the log, with its key and the fingerprint of what was asked.
 
-Invariants: the fingerprint depends on the request alone. What the node's settings add to it, and how long the caller
+Invariants: the fingerprint depends on the request alone, and not on the trace that it belongs to. What the node's settings add to it, and how long the caller
 wants to wait, are no part of it: a repeat may come to a node that was configured anew, and may have less time left.
 """
 
@@ -16,7 +16,7 @@ from quorl.cluster.protocol.entry import Sealed, encode_command
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.leases import Claim
 from quorl.cluster.protocol.queues import Defaults, SetQueue
-from quorl.cluster.protocol.submitting import SubmitBatch
+from quorl.cluster.protocol.submitting import Submit, SubmitBatch
 from quorl.cluster.protocol.workers import EnrolWorker
 
 _REPORTS = ".s"
@@ -35,7 +35,10 @@ class Sealer:
             request = msgspec.structs.replace(request, wait=0)
         form = request.sealed()
         command = encode_command(form)
-        digest = hashlib.blake2b(name.encode() + b"\0" + command, digest_size=16).digest()
+        plain = command
+        if isinstance(request, Submit) and (untraced := request.untraced()) is not request:
+            plain = encode_command(untraced.sealed())
+        digest = hashlib.blake2b(name.encode() + b"\0" + plain, digest_size=16).digest()
         if isinstance(form, SubmitBatch | SetQueue | EnrolWorker):
             command = encode_command(msgspec.structs.replace(form, defaults=self._defaults))
         return Sealed(key, digest, command)

@@ -12,6 +12,7 @@ from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol.grammar import Command, Reply
 from quorl.cluster.protocol.queues import Attempts, Backoff, Defaults, Milliseconds, QueueName
 from quorl.cluster.protocol.tasks import Status, TaskId, TaskName
+from quorl.cluster.protocol.tracing import tidied
 
 Arguments = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "array"})]
 NamedArguments = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
@@ -24,6 +25,10 @@ Moment = Annotated[
         description="A time with its zone (RFC 3339), such as 2024-02-29T12:00:00Z.",
         extra_json_schema={"format": "date-time"},
     ),
+]
+Traceparent = Annotated[
+    str,
+    Meta(description="The span that submits it (W3C Trace Context); one that is not valid counts as none."),
 ]
 Tag = Annotated[str, Meta(max_length=limits.TAG_CHARS_MAX)]
 
@@ -54,7 +59,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     backoff: Backoff | None = None
     tags: Annotated[list[Tag], Meta(max_length=limits.TAGS_MAX)] | None = None
     meta: dict[str, str] | None = None
-    traceparent: Tag | None = None
+    traceparent: Traceparent | None = None
     task_id: TaskId | None = None
     hyphened_id: TaskId | None = msgspec.field(name="task-id", default=None)
     task: TaskName | None = None
@@ -135,6 +140,24 @@ class Submit(Command[Submitted], frozen=True, tag="submit"):
         """Encode the tasks once, for all nodes and for ever."""
         return SubmitBatch(queue=self.queue, tasks=[queued(task) for task in self.tasks])
 
+    def traced(self, header: str) -> Submit:
+        """Return the submit with a header's ``traceparent`` for each task that has none of its own."""
+        if (given := tidied(header)) is None:
+            return self
+        tasks = [
+            task if tidied(task.traceparent) else msgspec.structs.replace(task, traceparent=given)
+            for task in self.tasks
+        ]
+        return msgspec.structs.replace(self, tasks=tasks)
+
+    def untraced(self) -> Submit:
+        """Return the submit as it would be outside any trace: a repeat may belong to another one and is the same."""
+        if all(task.traceparent is None for task in self.tasks):
+            return self
+        return msgspec.structs.replace(
+            self, tasks=[msgspec.structs.replace(task, traceparent=None) for task in self.tasks]
+        )
+
 
 _encode_body = msgspec.json.Encoder().encode
 _SPELLINGS = (("id", "task_id", "task-id"), ("name", "task", "task_type"), ("args", "task_args"))
@@ -195,7 +218,7 @@ def queued(task: NewTask) -> QueuedTask:
         key=task.key,
         tags=task.tags,
         meta=task.meta,
-        traceparent=task.traceparent,
+        traceparent=tidied(task.traceparent),
         tries=task.task_tries,
     )
     return QueuedTask(

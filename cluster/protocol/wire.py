@@ -36,6 +36,7 @@ from quorl.cluster.protocol.problems import (
 )
 from quorl.cluster.protocol.routes import match, nearest
 from quorl.cluster.protocol.strictjson import faulty, read_object, read_typed
+from quorl.cluster.protocol.tracing import HEADER
 from quorl.cluster.protocol.wording import worded
 
 __all__ = [
@@ -175,6 +176,8 @@ def decode(call: Call) -> tuple[Operation, Request[Any], Options]:
     else:
         values |= parameters
     request = row.request(**values)
+    if HEADER in call.headers and isinstance(request, b.Submit):
+        request = request.traced(call.headers[HEADER])
     _check(request, len(call.body), bare=bare)
     return row, request, options
 

@@ -361,7 +361,7 @@ class TaskCluster:
             timeout_ms=task.new.timeout_ms,
             checkpoint=task.checkpoint,
             meta={},
-            traceparent=None,
+            traceparent=task.new.traceparent,
         )
 
 

@@ -73,6 +73,20 @@ def test_c5_an_id_that_comes_again_is_the_same_task_or_refused() -> None:
     desk.sound()
 
 
+def test_d15_the_same_task_submitted_in_another_trace_is_the_same() -> None:
+    desk = Desk()
+    traces = [None, *(f"00-{number:032x}-{number:016x}-01" for number in (1, 2))]
+    for first in traces:
+        task_id = f"id-{first}"
+        submitted(desk, new(id=task_id, args=ARGS, traceparent=first))
+        for other in traces:
+            again = submitted(desk, new(id=task_id, args=ARGS, traceparent=other))
+            assert again.existing
+        assert desk.refused(s.Submit(queue="q", tasks=[new(id=task_id, traceparent=first)])) == "task_exists"
+        assert desk.task(task_id).traceparent == first
+    desk.sound()
+
+
 def test_ids_are_made_from_the_leaders_dice_and_begin_with_the_moment() -> None:
     desk, other = Desk(), Desk()
     made = [submitted(one, *[new()] * 50).items for one in (desk, other)]

@@ -83,12 +83,12 @@ def test_a_task_says_everything_at_most_once_and_keeps_its_json() -> None:
     (task,) = submitted(
         b'{"name":"n","args":[1.50, {"a" :1}],"kwargs":{"b" :[ ]},"priority":9,"key":"k","delay_ms":5,"expires_ms":6,'
         b'"timeout_ms":7,"max_attempts":8,"max_lost":9,"backoff":{"kind":"list","delays_ms":[1,2],"jitter":0},'
-        b'"tags":["x"],"meta":{"m":"1"},"traceparent":"00-1"}'
+        b'"tags":["x"],"meta":{"m":"1"},"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}'
     )
     assert task == b.QueuedTask(
         id=None,
         name="n",
-        body=b'{"args":[1.50, {"a" :1}],"kwargs":{"b" :[ ]},"key":"k","tags":["x"],"meta":{"m":"1"},"traceparent":"00-1"}',
+        body=b'{"args":[1.50, {"a" :1}],"kwargs":{"b" :[ ]},"key":"k","tags":["x"],"meta":{"m":"1"},"traceparent":"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"}',
         priority=9,
         key="k",
         delay_ms=5,

@@ -76,6 +76,13 @@ async def test_d2_a_write_is_forwarded_byte_for_byte_under_a_key_and_one_hop() -
     assert cluster.peers.calls[1][1].headers["idempotency-key"] == "own"
 
 
+async def test_d15_the_trace_of_a_call_goes_with_it_to_the_leader() -> None:
+    cluster = await with_topic()
+    await cluster.call("n2", "POST", MESSAGES, {"value": 1}, traceparent="00-1")
+    ((_, sent),) = cluster.peers.calls
+    assert sent.headers["traceparent"] == "00-1"
+
+
 async def test_d2_an_answer_is_relayed_once_this_node_has_applied_it() -> None:
     cluster = await with_topic()
     follower = cluster.core("n2")

@@ -1,0 +1,23 @@
+"""Handlers of a program that has set OpenTelemetry up; in a process of a pool it does so when it is imported there."""
+
+from __future__ import annotations
+
+import multiprocessing
+
+from opentelemetry import trace
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+
+from quorl.client import NO_CONTEXT, Context
+
+if multiprocessing.parent_process() is not None:
+    trace.set_tracer_provider(TracerProvider())
+
+
+def current(ctx: Context = NO_CONTEXT) -> list[str | None]:
+    """What is going on: the kind of the current span, its trace and its parent in the traceparent's form, and what came."""
+    span = trace.get_current_span()
+    assert isinstance(span, ReadableSpan)
+    assert span.parent is not None
+    assert span.context is not None
+    parent = f"00-{span.context.trace_id:032x}-{span.parent.span_id:016x}-01"
+    return [span.kind.name, parent, ctx.traceparent]

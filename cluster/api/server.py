@@ -32,6 +32,7 @@ from quorl.cluster.api.members_only import token
 from quorl.cluster.api.metered import LoopLag, MeteredDisk
 from quorl.cluster.api.offload import Threads
 from quorl.cluster.api.peers import HttpPeers
+from quorl.cluster.api.told import Told
 from quorl.cluster.consensus.disk import RealDisk
 from quorl.cluster.consensus.engine import Timing
 from quorl.cluster.consensus.statefile import SqliteStateFiles
@@ -105,8 +106,9 @@ async def serve(config: Config) -> int:
         most, page = config.http.max_payload_bytes, Dashboard(str(m.http) for m in config.cluster.members)
         streams = {events.PATH: functools.partial(events.stream, node)}
         told = functools.partial(_metrics, node, disk.free_bytes, lag) if config.metrics.enabled else None
+        door = Told(node, log) if config.log.level == "debug" else node
         skin = Skin(
-            node, health, hosts, member_token, most, quorl.__version__, dashboard=page, streams=streams, metrics=told
+            door, health, hosts, member_token, most, quorl.__version__, dashboard=page, streams=streams, metrics=told
         )
         return await _listen(config, node, skin)
     finally:

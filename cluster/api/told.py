@@ -1,0 +1,59 @@
+"""A line for each call that is answered, for whoever set the level to ``debug``; otherwise nothing of this runs.
+
+A call that was forwarded has its line at both nodes, with the same ``request_id``. Bodies, queries and headers are left
+out: they are the users', and may hold what nobody else is to read.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Protocol
+
+from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.wire import Answer, Call
+
+
+class Answering(Protocol):
+    """What answers calls."""
+
+    async def handle(self, call: Call) -> Answer:
+        """Answer one call; never raises."""
+
+    def refuse(self, call: Call, problem: Problem) -> Answer:
+        """Answer a call that was not even read."""
+
+
+class Log(Protocol):
+    """The one word that is said here."""
+
+    def debug(self, event: str, **fields: object) -> object:
+        """Say what only somebody who searches wants to hear."""
+
+
+class Told:
+    """Answers as another one does, and says so."""
+
+    def __init__(self, node: Answering, log: Log) -> None:
+        self._node = node
+        self._log = log
+
+    async def handle(self, call: Call) -> Answer:
+        """See ``Answering``."""
+        began_s = time.monotonic()
+        return self._say(call, await self._node.handle(call), time.monotonic() - began_s)
+
+    def refuse(self, call: Call, problem: Problem) -> Answer:
+        """See ``Answering``."""
+        return self._say(call, self._node.refuse(call, problem), 0.0)
+
+    def _say(self, call: Call, answer: Answer, seconds: float) -> Answer:
+        self._log.debug(
+            "call_answered",
+            request_id=answer.headers.get("request-id", ""),
+            method=call.method,
+            path=call.path,
+            status=answer.status,
+            ms=round(1000 * seconds, 3),
+            hops=call.headers.get("quorl-hops", "0"),
+        )
+        return answer

@@ -1,0 +1,47 @@
+"""D15, D14: one call can be followed through the logs of its nodes, and nothing secret stands there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from tests.harness import READY_S, LocalNode, call, cluster_in, until
+
+
+def lines(node: LocalNode) -> list[dict[str, Any]]:
+    assert node.log is not None
+    return [json.loads(line) for line in node.log.read_text(encoding="utf-8").splitlines()]
+
+
+def test_d15_a_forwarded_call_has_one_request_id_at_both_nodes_and_no_secret_is_told(tmp_path: Path) -> None:
+    hidden = {"authorization": "Bearer hunter2", "idempotency-key": "hunter3", "cookie": "hunter4"}
+    with cluster_in(tmp_path, sections={"log": {"level": "debug", "format": "json"}}) as cluster:
+        leader = cluster.leader()
+        follower = next(name for name in cluster.nodes if name != leader)
+        headers = {"request-id": "follow-me", **hidden}
+        body = {"name": "n", "args": ["hunter5"]}
+        assert call(cluster[follower].url, "POST", "/v1/queues/q/tasks", body, headers=headers).status == 201
+        refused = call(cluster[follower].url, "GET", "/v1/topics/none", headers={"request-id": "and-me"})
+        assert refused.status == 404
+
+        def told(name: str, request_id: str) -> list[dict[str, Any]]:
+            return [line for line in lines(cluster[name]) if line.get("request_id") == request_id]
+
+        until(lambda: bool(told(follower, "follow-me") and told(leader, "follow-me")), "both nodes to tell", READY_S)
+        (here,), (there,) = told(follower, "follow-me"), told(leader, "follow-me")
+        for line, node, hops in ((here, follower, "0"), (there, leader, "1")):
+            assert {name: line[name] for name in ("event", "method", "path", "status", "node", "hops", "level")} == {
+                "event": "call_answered",
+                "method": "POST",
+                "path": "/v1/queues/q/tasks",
+                "status": 201,
+                "node": node,
+                "hops": hops,
+                "level": "debug",
+            }
+        assert here["ms"] >= there["ms"]
+        until(lambda: [line["status"] for line in told(follower, "and-me")] == [404], "the refusal to be told", READY_S)
+        everything = "".join(node.log.read_text(encoding="utf-8") for node in cluster.nodes.values() if node.log)
+        assert "hunter" not in everything
+        assert "a secret of this test" not in everything

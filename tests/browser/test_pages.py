@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, ViewportSize, expect
 
 from tests.browser.conftest import NARROW, Open, live, overflow, serious, shot
 from tests.browser.scene import BIG, QUEUES, TOPICS, Scene
@@ -20,6 +20,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "dark": {"scheme": "dark"},
     "narrow": {"size": NARROW},
 }
+WIDEST: ViewportSize = {"width": 1920, "height": 1080}
 SHIFT_MAX = 0.02
 FIRST_PAINT_MS_MAX = 300
 PAGES = {
@@ -48,6 +49,15 @@ def test_b1_every_page_is_whole_in_every_look(opened: Open, scene: Scene, name: 
         shot(seen.page, f"{name}-{look}")
         assert overflow(seen.page) == 0
         assert serious(seen.page) == []
+
+
+def test_b1_the_overview_fills_a_wide_screen(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, scene.url, size=WIDEST) as seen:
+        live(seen.page)
+        expect(seen.page.locator(".member.leads")).to_be_visible()
+        expect(seen.page.locator(".tile", has_text="Wait · Run").locator(".value")).to_contain_text("ms")
+        shot(seen.page, "overview-wide")
+        assert overflow(seen.page) == 0
 
 
 @pytest.mark.parametrize("look", LOOKS)

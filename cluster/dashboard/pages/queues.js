@@ -87,10 +87,10 @@ function Serving({ name }) {
   const { data } = useResource((signal) => get("/v1/workers", { queue: name, limit: 100 }, { signal }), [name], 5000);
   const items = data?.items || [];
   return html`<section class="panel flush" aria-label="Workers that serve it"><header><h2>Workers that serve it</h2></header>
-    ${!items.length ? html`<${Empty} title=${data ? "None" : "…"}><code>${shell("quorl", "worker", "run", "MODULE:APP", "-q", name)}</code><//>` : html`<div class="table-wrap" tabindex="0"><table>
-      <thead><tr><th>Worker</th><th>Status</th><th>State</th><th class="num">Busy</th><th class="num">Heard</th></tr></thead>
+    ${!items.length ? html`<${Empty} title=${data ? "None" : "…"}><code>${shell("quorl", "worker", "run", "MODULE:APP", "-q", name)}</code><//>` : html`<div class="table-wrap" tabindex="0"><table class="brief">
+      <thead><tr><th>Worker</th><th>Status</th><th class="gone">State</th><th class="num">Busy</th><th class="num">Heard</th></tr></thead>
       <tbody>${items.map((one) => html`<tr key=${one.worker_id}><td><a class="name-cell cut" href=${to("workers", { open: one.worker_id })}>${one.name}</a>${one.standby && html` <span class="tag">stand-by</span>`}</td>
-        <td><${Badge} word=${one.status} /></td><td><${Badge} word=${one.state} /></td><td class="num">${one.leases}/${one.concurrency}</td><td class="num"><${Ago} at=${one.last_heartbeat} /></td></tr>`)}</tbody></table></div>`}</section>`;
+        <td><${Badge} word=${one.status} /></td><td class="gone"><${Badge} word=${one.state} /></td><td class="num">${one.leases}/${one.concurrency}</td><td class="num"><${Ago} at=${one.last_heartbeat} /></td></tr>`)}</tbody></table></div>`}</section>`;
 }
 
 function backoffText({ kind, first_ms, max_ms, jitter, delays_ms }) {

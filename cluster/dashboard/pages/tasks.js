@@ -73,7 +73,7 @@ export function Tasks() {
         ${["Took", "Error"].map(head)}</div>
       ${list.items.length ? html`<${VirtualList} label="Rows" count=${list.items.length} height=${height} row=${row} at=${at} onEnd=${() => list.more()} onScroll=${(top) => { atTop.current = top < 8; }} />` : null}</div>
       ${!list.items.length && html`<${Nothing} list=${list} filters=${filters} />`}
-      <footer class="tasks-foot dim small" data-loaded=${list.items.length}>${list.error && list.items.length > 0 ? html`<span class="bad-text">${list.error.message}</span>` : html`${plural(list.items.length, "task")} loaded${total === null ? "" : ` of ${count(total)}`}${list.loading ? ", loading…" : list.next ? ", more as you scroll" : ""}`}</footer>
+      <footer class="tasks-foot dim small" data-loaded=${list.items.length}>${list.error && list.items.length > 0 ? html`<span class="bad-text">${list.error.message}</span>` : html`${plural(list.items.length, "task")} loaded${total === null ? "" : ` of ${count(Math.max(total, list.items.length))}`}${list.loading ? ", loading…" : list.next ? ", more as you scroll" : ""}`}</footer>
     </section>
     ${rest[0] !== undefined && html`<${TaskDrawer} key=${rest[0]} id=${rest[0]} onClose=${() => go("tasks", query)} />`}`;
 }

@@ -54,7 +54,13 @@ const CHARTS = { tasks: [["Throughput, tasks per second", RATES], ["Depth, tasks
 /** Charts of `kinds` ("tasks", "topics"); `about` is {queue} or {topic}, or nothing for the whole cluster. */
 export function History({ about = {}, kinds = ["tasks", "topics"] }) {
   const [window, setWindow] = useState("10m");
-  const { data, error } = useResource((signal) => ask(window, about, signal), [window, about.queue, about.topic], window === "10m" ? 5000 : 10_000);
+  const [coarse, setCoarse] = useState(false);
+  const read = async (signal) => {
+    const found = await ask(window, about, signal);
+    setCoarse(found.step === 10); // then nothing is new for ten seconds
+    return found;
+  };
+  const { data, error } = useResource(read, [window, about.queue, about.topic], coarse ? 10_000 : 5000);
   const marks = useMemo(() => (data?.leaders || []).slice(1).map((one) => ({ at: one.at_ms / 1000, label: `★ ${one.node}` })), [data]);
   const charts = kinds.flatMap((kind) => CHARTS[kind]);
   return html`<section class="panel" aria-label="History"><header><h2>History</h2><span class="right"><span class="wide-only">★ where the leader changed</span><${Segments} label="Window" options=${WINDOWS} value=${window} onChange=${setWindow} /></span></header>

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import compare, load, machine, report
+from benchmarks import carriers, compare, load, machine, report
 from benchmarks.cli import measure
 from benchmarks.cluster import MEMORY_FILE_SYSTEMS, Cluster, file_system, place_for_data
 from benchmarks.workloads import WORKLOADS
@@ -126,3 +126,9 @@ def test_compare_measures_tasks_beside_those_that_run_tasks(monkeypatch: pytest.
 def test_compare_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(SystemExit, match="--peers"):
         compare.compare([], compare.Peers(tmp_path, None), compare.SYSTEMS, (5, None), tmp_path)
+
+
+async def test_the_cost_of_carrying_a_call_is_measured_for_every_carrier() -> None:
+    costs = await carriers.measure(calls=64, rounds=1)
+    assert set(costs) == {1, 16, 64}
+    assert all(set(one) == {"http", "websocket", "channel"} and min(one.values()) > 0 for one in costs.values())

@@ -16,6 +16,7 @@ from benchmarks.cluster import Cluster
 from benchmarks.cycle import task_cycle, task_cycle_32, task_cycle_app
 from benchmarks.failover import failover
 from quorl.client import AsyncClient, AsyncTopic
+from quorl.client.aio_transport import AsyncTransport, HttpTransport
 from quorl.client.local.processes import LocalNode
 from quorl.cluster.protocol import topics as t
 
@@ -45,8 +46,10 @@ class Workload(NamedTuple):
 
 
 @contextlib.asynccontextmanager
-async def _client_of(node: LocalNode, topic: str) -> AsyncIterator[AsyncClient]:
-    async with AsyncClient([node.url]) as client:
+async def _client_of(
+    node: LocalNode, topic: str, transport: AsyncTransport | None = None
+) -> AsyncIterator[AsyncClient]:
+    async with AsyncClient([node.url], transport=transport) as client:
         await client.topics.create(topic)
         yield client
 
@@ -74,9 +77,18 @@ async def _append_each(scene: Scene, node: LocalNode, loops: int) -> Figures:
         return {**timed.figures()}
 
 
+async def append_64_calls(scene: Scene) -> Figures:
+    """64 loops, one call for each message, all over one channel."""
+    return await _append_by_calls(scene)
+
+
 async def append_64_http(scene: Scene) -> Figures:
     """64 loops, one HTTP request for each message."""
-    async with _client_of(scene.cluster.leading(), scene.topic) as client:
+    return await _append_by_calls(scene, HttpTransport())
+
+
+async def _append_by_calls(scene: Scene, transport: AsyncTransport | None = None) -> Figures:
+    async with _client_of(scene.cluster.leading(), scene.topic, transport) as client:
         request = t.Append(topic=scene.topic, messages=load.one_message())
         timed = await load.warmed(lambda: client.call(request), 64, scene.seconds)
         return {**timed.figures()}
@@ -150,6 +162,7 @@ async def _failover(scene: Scene) -> Figures:
 WORKLOADS: dict[str, Workload] = {
     "append-sync": Workload(append_sync, "one message at a time, each acknowledged before the next"),
     "append-64": Workload(append_64, "64 loops on one client, whose appends travel together"),
+    "append-64-calls": Workload(append_64_calls, "64 loops, one call for each message"),
     "append-64-http": Workload(append_64_http, "64 loops, one HTTP request for each message"),
     "append-64-follower": Workload(append_64_follower, "append-64 at a node that does not lead"),
     "append-batch": Workload(append_batch, "500 messages per call, four calls in flight"),

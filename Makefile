@@ -49,7 +49,7 @@ chaos: .venv/.stamp ## Kill, pause and cut off real nodes, longer than the tests
 	QUORL_CHAOS_ROUNDS=20 $(PY) -m pytest tests/chaos --timeout=1800
 
 bench: .venv/.stamp ## Measure this machine
-	$(PY) -m benchmarks all
+	$(PY) -m benchmarks
 
 clean: ## Stop the cluster of the demo; remove the environment, caches and the data of all local clusters
 	-@$(PYTHON) -m examples.demo --stop

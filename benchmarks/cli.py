@@ -11,38 +11,48 @@ from collections.abc import Coroutine, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import machine, report
+from benchmarks import machine, report, versus
 from benchmarks.cluster import Cluster, file_system, place_for_data
-from benchmarks.compare import SYSTEMS, TASK_SYSTEMS, Peers, compare
 from benchmarks.profiles import print_profiles, profiled
-from benchmarks.workloads import WORKLOADS, Scene
+from benchmarks.workloads import REMEMBERED, WORKLOADS, Scene
 
 COLUMNS = (
     "workload", "msgs_s", "p50_ms", "p99_ms", "decoded_msgs_s", "consume_msgs_s", "consume_p50_ms", "tasks_s", "submit_s",
-    "idle_p50_ms", "idle_p99_ms", "news_p50_ms", "news_p99_ms", "median_s", "min_s", "max_s", "acked", "stored", "others_cpu_cores", "stolen_cores", "client_cores", "server_cores",
+    "idle_p50_ms", "idle_p99_ms", "news_p50_ms", "news_p99_ms", "median_s", "min_s", "max_s", "acked", "stored", "node_mb", "fill_msgs_s", "others_cpu_cores", "stolen_cores", "client_cores", "server_cores",
     "worker_cores",
 )  # fmt: skip
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run what the arguments name; the exit code."""
-    options = _parser().parse_args(arguments)
-    if options.workload == "compare":
-        peers = Peers(options.peers, options.peers_python)
-        text = compare(options.workloads, peers, options.systems, _bounds(options), place_for_data(options.dir))
-        if options.out:
-            options.out.write_text(text)
-        print(text)
-        return 0
-    names = list(WORKLOADS) if options.workload == "all" else [options.workload]
-    return _run(_measure_all(names, options))
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if given[:1] == ["scaling"]:
+        from benchmarks import scaling
+
+        return scaling.main(given[1:])
+    parser = _parser()
+    options = parser.parse_args(given)
+    if unknown := [name for name in options.workloads if name not in WORKLOADS]:
+        parser.error(f"no workload {', '.join(unknown)}; there are {', '.join(WORKLOADS)}")
+    if options.vs is not None:
+        return _beside_rivals(options)
+    return run(_measure_all(options.workloads or list(WORKLOADS), options))
 
 
-def _bounds(options: argparse.Namespace) -> tuple[float, int | None]:
-    return options.secs, options.runs
+def _beside_rivals(options: argparse.Namespace) -> int:
+    peers = versus.find_peers(options.peers, options.peers_python)
+    systems = versus.rivals(options.vs, peers)
+    bounds = versus.Bounds(options.secs, options.runs, options.messages)
+    place = place_for_data(options.dir)
+    turns = versus.measure(options.workloads, peers, systems, bounds, place)
+    text = versus.lines(turns, place) if options.json else versus.document(turns, place)
+    if options.out:
+        options.out.write_text(text)
+    print(text)
+    return int(any("error" in turn.figures for turn in turns))
 
 
-def _run(work: Coroutine[Any, Any, int]) -> int:
+def run(work: Coroutine[Any, Any, int]) -> int:
     """Run on uvloop where it is installed, as the load generator of the other systems does."""
     factory = None
     with contextlib.suppress(ImportError):
@@ -59,7 +69,7 @@ async def _measure_all(names: Sequence[str], options: argparse.Namespace) -> int
         with Cluster(place, profile=options.profile) as cluster:
             cluster.start()
             with profiled(cluster.directory if options.profile else None):
-                rows.append(report.line(name, await measure(cluster, name, options.secs, options.runs), description))
+                rows.append(report.line(name, await measure(cluster, name, _bounds(options)), description))
             if options.profile:
                 cluster.stop()
                 print_profiles(cluster.directory)
@@ -74,18 +84,23 @@ async def _measure_all(names: Sequence[str], options: argparse.Namespace) -> int
     return 0
 
 
-async def measure(cluster: Cluster, name: str, seconds: float, runs: int | None) -> report.Row:
+def _bounds(options: argparse.Namespace) -> versus.Bounds:
+    return versus.Bounds(options.secs, options.runs, options.messages)
+
+
+async def measure(cluster: Cluster, name: str, bounds: versus.Bounds) -> report.Row:
     """Run one workload so many times, each on a fresh topic."""
     workload = WORKLOADS[name]
-    count = runs or workload.runs
+    count = bounds.runs or workload.runs
+    messages = REMEMBERED if bounds.messages is None else bounds.messages
     rows = []
     for number in range(1 if workload.once else count):
         before = machine.cpu_times()
         pids = cluster.pids
-        figures = await workload.run(Scene(cluster, f"{name}-{number}", seconds, count))
+        figures = await workload.run(Scene(cluster, f"{name}-{number}", bounds.seconds, count, messages))
         shares = machine.cpu_shares(before, machine.cpu_times(), pids | cluster.pids)
         rows.append(figures | shares)
-    return report.merged(rows) | {"runs": count, "secs": seconds}
+    return report.merged(rows) | {"runs": count, "secs": bounds.seconds}
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -93,24 +108,22 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description="Measures three real nodes on this machine, every message acknowledged after fsync on a majority.",
-        epilog=f"workloads:\n{listing}\n\ncompare: see benchmarks/README.md",
+        epilog=f"workloads:\n{listing}\n\n`python -m benchmarks scaling --help`: how costs grow along one axis at a time",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("workload", choices=[*WORKLOADS, "all", "compare"], metavar="WORKLOAD | all | compare")
-    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="for compare: which; all by default")
+    parser.add_argument("workloads", nargs="*", metavar="WORKLOAD", help="all by default")
     parser.add_argument("--json", action="store_true", help="one JSON line per workload instead of a table")
     parser.add_argument("--secs", type=float, default=5.0, help="seconds of one run (default 5)")
-    parser.add_argument("--runs", type=int, help="runs per workload (default 3), or kills of the leader (default 5)")
+    parser.add_argument(
+        "--runs", type=int, help="runs per workload (default 3, with --vs 5), or kills of the leader (5)"
+    )
+    parser.add_argument("--messages", type=int, help="what `memory` stores (default 1 000 000), and `read` at most")
     parser.add_argument("--dir", help="where the nodes' data goes for the time being; not on a file system in memory")
     parser.add_argument("--profile", action="store_true", help="show where nodes and client spend their time instead")
-    parser.add_argument("--peers", type=Path, help="for compare: the directory of the harness for other systems")
-    parser.add_argument("--peers-python", type=Path, help="for compare: the Python that has the harness's clients")
-    parser.add_argument(
-        "--systems",
-        nargs="*",
-        help=f"for compare (default {' '.join(SYSTEMS)}; for tasks {' '.join(TASK_SYSTEMS)})",
-    )
-    parser.add_argument("--out", type=Path, help="for compare: write the table to this file, too")
+    parser.add_argument("--vs", metavar="RIVAL,…", help=f"in turn with rivals: {','.join(versus.PROGRAMS)}")
+    parser.add_argument("--peers", type=Path, help="the directory of the rivals' harness; QUORL_PEERS by default")
+    parser.add_argument("--peers-python", type=Path, help="the Python that has the harness's clients")
+    parser.add_argument("--out", type=Path, help="with --vs: write what is printed to this file, too")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Three real nodes as processes on free loopback ports, with fresh data on a real disk.
+"""Real nodes, three by default, as processes on free loopback ports, with fresh data on a real disk.
 
 Invariants: a cluster's files lie under one temporary directory, which goes with it; its processes die with the one that
 started them, however that one ends; nothing is started on a file system that lives in memory.
@@ -18,6 +18,7 @@ from types import TracebackType
 
 from typing_extensions import override
 
+from benchmarks import machine
 from examples import ROOT
 from quorl.client.local.processes import LocalCluster, LocalNode
 
@@ -74,13 +75,13 @@ def place_for_data(given: str | None) -> Path:
 
 
 class Cluster(LocalCluster):
-    """Three nodes with fresh data; leaving ``with`` ends them and removes it. ``profile`` writes their profiles first."""
+    """Nodes with fresh data; leaving ``with`` ends them and removes it. ``profile`` writes their profiles first."""
 
-    def __init__(self, place: Path, *, profile: bool = False) -> None:
+    def __init__(self, place: Path, *, profile: bool = False, nodes: int = 3) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="quorl-benchmark-", dir=place))
         self._profile = profile
-        ports = _free_ports(6)
-        members = [(f"n{i + 1}", ports[2 * i], ports[2 * i + 1]) for i in range(3)]
+        ports = _free_ports(2 * nodes)
+        members = [(f"n{i + 1}", ports[2 * i], ports[2 * i + 1]) for i in range(nodes)]
         table = "".join(_MEMBER.format(name=name, http=http, raft=raft) for name, http, raft in members)
         super().__init__(self._node(*member, table) for member in members)
 
@@ -96,6 +97,10 @@ class Cluster(LocalCluster):
     def pids(self) -> set[int]:
         """The processes of the nodes."""
         return {node.process.pid for node in self.nodes.values() if node.process is not None}
+
+    def rss_mb(self) -> list[float]:
+        """The resident memory of each node that runs, MiB; 0 where the system does not say."""
+        return [machine.rss_mb(node.process.pid) for node in self.nodes.values() if node.process and node.alive]
 
     def leading(self) -> LocalNode:
         """The node that leads."""

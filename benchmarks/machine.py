@@ -66,6 +66,15 @@ def cpu_shares(before: CpuTimes | None, after: CpuTimes | None, servers: Iterabl
     }
 
 
+def rss_mb(pid: int) -> float:
+    """The resident memory of a process, MiB; 0 where the system does not say."""
+    try:
+        pages = int((_PROC / str(pid) / "statm").read_text().split()[1])
+    except OSError:
+        return 0.0
+    return round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1)
+
+
 def description(file_system: str) -> dict[str, Any]:
     """What does not change from run to run."""
     return {

@@ -11,17 +11,18 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
-from benchmarks import load
 from benchmarks.cluster import Cluster
 from benchmarks.cycle import task_cycle, task_cycle_32, task_cycle_app
 from benchmarks.failover import failover
-from quorl.client import AsyncClient, AsyncTopic
+from quorl.client import AsyncClient, AsyncTopic, load
 from quorl.client.aio_transport import AsyncTransport, HttpTransport
 from quorl.client.local.processes import LocalNode
 from quorl.cluster.protocol import topics as t
 
 STORED = 100_000
-BATCHES_IN_FLIGHT = 4
+REMEMBERED = 1_000_000
+SETTLED_S = 10.0
+"""So long after the last message memory is looked at again, as with the other systems."""
 
 Figures = dict[str, object]
 
@@ -34,6 +35,8 @@ class Scene(NamedTuple):
     seconds: float
     runs: int
     """For a workload that runs once: how often it does what it counts."""
+    messages: int = REMEMBERED
+    """How many ``memory`` stores, and at most ``read``."""
 
 
 class Workload(NamedTuple):
@@ -101,17 +104,16 @@ async def append_batch(scene: Scene) -> Figures:
         async def call() -> None:
             await client.call(t.Append(topic=scene.topic, messages=load.many_messages()))
 
-        timed = await load.warmed(call, BATCHES_IN_FLIGHT, scene.seconds)
+        timed = await load.warmed(call, load.BATCHES_IN_FLIGHT, scene.seconds)
         return {**timed.figures(load.BATCH)}
 
 
 # -- reading -------------------------------------------------------------------------------------------------------
 async def read(scene: Scene) -> Figures:
-    """Read what is stored, 500 at a time, three ways; ``--secs`` below 1 stores less."""
-    stored = max(load.BATCH, int(STORED * min(1.0, scene.seconds)) // load.BATCH * load.BATCH)
+    """Read what is stored, 500 at a time, three ways."""
+    stored = max(load.BATCH, min(STORED, scene.messages) // load.BATCH * load.BATCH)
     async with _client_of(scene.cluster.leading(), scene.topic) as client:
-        for _ in range(stored // load.BATCH):
-            await client.call(t.Append(topic=scene.topic, messages=load.many_messages()))
+        await load.fill(lambda batch: client.call(t.Append(topic=scene.topic, messages=batch)), stored)
         await asyncio.sleep(min(1.0, scene.seconds))
         browsed = await _read_through(stored, lambda offset: _browse(client, scene.topic, offset))
         topic = client.topic(scene.topic)
@@ -155,6 +157,26 @@ async def _consume(client: AsyncClient, topic: str, consumer: int) -> int:
     return len((await client.call(t.Consume(topic=topic, consumer_id=consumer, max=load.BATCH))).items)
 
 
+# -- memory --------------------------------------------------------------------------------------------------------
+async def memory(scene: Scene) -> Figures:
+    """The resident memory of every node, MiB, before and after a million messages, 500 per call."""
+    async with _client_of(scene.cluster.leading(), scene.topic) as client:
+        before = scene.cluster.rss_mb()
+        filled = await load.fill(lambda batch: client.call(t.Append(topic=scene.topic, messages=batch)), scene.messages)
+        at_end = scene.cluster.rss_mb()
+        await asyncio.sleep(min(SETTLED_S, 2 * scene.seconds))
+        after = scene.cluster.rss_mb()
+        stored = await client.topic(scene.topic).size()
+    return {
+        "node_mb": max(*at_end, *after),
+        "rss_mb_before": before,
+        "rss_mb_at_end": at_end,
+        "rss_mb_after": after,
+        "fill_msgs_s": round(scene.messages / filled.seconds),
+        "stored": stored,
+    }
+
+
 async def _failover(scene: Scene) -> Figures:
     return await failover(scene.cluster, scene.topic, scene.seconds, scene.runs)
 
@@ -173,4 +195,5 @@ WORKLOADS: dict[str, Workload] = {
     "failover": Workload(
         _failover, "a write every 10 ms while the leader is killed; a run is one kill", runs=5, once=True
     ),
+    "memory": Workload(memory, "resident memory of each node before and after 1 000 000 messages", runs=1, once=True),
 }

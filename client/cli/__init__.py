@@ -56,6 +56,7 @@ HELP_CHARS = 120
 """Of a line of help, where a terminal is so wide."""
 COMMANDS = {
     "api": "api",
+    "bench": "bench",
     "cheat": "cheat",
     "cluster": "cluster",
     "completion": "completion",

@@ -12,11 +12,13 @@ from typing import Any
 
 import pytest
 
-from benchmarks import carriers, compare, load, machine, report
-from benchmarks.cli import measure
+from benchmarks import carriers, machine, report
+from benchmarks.cli import main, measure
 from benchmarks.cluster import MEMORY_FILE_SYSTEMS, Cluster, file_system, place_for_data
+from benchmarks.versus import Bounds
 from benchmarks.workloads import WORKLOADS
 from examples import ROOT
+from quorl.client import load
 
 RATES = {"msgs_s", "p50_ms", "p99_ms"}
 SHARES = {"others_cpu_cores", "stolen_cores", "client_cores", "server_cores"}
@@ -28,7 +30,9 @@ MORE = {
     "task-cycle-app": CYCLE | {"result_p50_ms", "result_p99_ms", "worker_cores"},
     "read": {"decoded_msgs_s", "consume_msgs_s", "consume_p50_ms", "consume_p99_ms", "stored"},
     "failover": {"median_s", "min_s", "max_s", "gaps_s", "steady_gap_s", "rejoin_gaps_s", "acked", "stored"},
+    "memory": {"node_mb", "rss_mb_before", "rss_mb_at_end", "rss_mb_after", "fill_msgs_s", "stored"},
 }
+FEW = 2_000
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +46,11 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.mark.parametrize("name", WORKLOADS)
 def test_every_workload_gives_one_line_with_its_figures(name: str, cluster: Cluster) -> None:
-    figures = asyncio.run(measure(cluster, name, 0.3, 1))
+    figures = asyncio.run(measure(cluster, name, Bounds(0.3, 1, FEW)))
     line = report.as_json(report.line(name, figures, machine.description("ext4")))
     assert "\n" not in line
     row: dict[str, Any] = json.loads(line)
-    message_rates = name != "failover" and not name.startswith("task")
+    message_rates = name not in {"failover", "memory"} and not name.startswith("task")
     wanted = ABOUT | SHARES | MORE.get(name, set()) | (RATES if message_rates else set())
     assert wanted <= set(row)
     assert row["workload"] == name
@@ -54,12 +58,17 @@ def test_every_workload_gives_one_line_with_its_figures(name: str, cluster: Clus
         assert (row["missing"], row["doubled"], row["unacked"]) == (0, 0, 0)
         assert row["stored"] == row["acked"] > 0
         assert len(row["gaps_s"]) == 1
+    elif name == "memory":
+        assert row["stored"] == FEW
+        assert 0 < min(row["rss_mb_before"]) <= row["node_mb"]
+        assert len(row["rss_mb_before"]) == len(row["rss_mb_at_end"]) == len(row["rss_mb_after"]) == 3
     elif name.startswith("task"):
         assert 0 < row["tasks_s"] <= row["submit_s"]
         assert 0 < row["idle_p50_ms"] <= row["idle_p99_ms"]
     else:
         assert row["msgs_s"] > 0
         assert 0 < row["p50_ms"] <= row["p99_ms"]
+        assert row.get("stored", FEW) == FEW
 
 
 def test_the_command_prints_one_json_line_with_medians_and_ranges() -> None:
@@ -84,48 +93,10 @@ def test_data_is_never_kept_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path:
     assert file_system(tmp_path)
 
 
-def test_compare_measures_in_turn_and_gives_ratios(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "run.py").touch()
-    ran: list[str] = []
-
-    def run(command: list[str], _settings: dict[str, str]) -> dict[str, Any]:
-        system = command[-2] if command[1].endswith("run.py") else compare.OURS
-        ran.append(system)
-        if system == "rabbit":
-            return {"error": "exit code 1"}
-        shares: dict[str, Any] = dict.fromkeys(SHARES, 0.5)
-        rate = 900 if system == compare.OURS else 300
-        return shares | {"msgs_s": rate if command[1] == "-m" else {"median": rate, "min": rate, "max": rate}}
-
-    monkeypatch.setattr(compare, "_last_line", run)
-    peers = compare.Peers(tmp_path, Path("python"))
-    text = compare.compare(["append-64"], peers, ["nats", "rabbit"], (0.1, 2), tmp_path)
-    assert ran == ["quorl", "nats", "rabbit"] * 2
-    (row,) = [line for line in text.splitlines() if line.startswith("| nats")]
-    assert "3.00 x" in row
-    assert "exit code 1" in text
-
-
-def test_compare_measures_tasks_beside_those_that_run_tasks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "run.py").touch()
-
-    def run(command: list[str], _settings: dict[str, str]) -> dict[str, Any]:
-        if command[-2:] == ["celery", "task-cycle"]:
-            return {"tasks_s": {"median": 500}, "submit_to_start_p50_ms": {"median": 3.0}}
-        return {"tasks_s": 2000, "idle_p50_ms": 1.5}
-
-    monkeypatch.setattr(compare, "_last_line", run)
-    text = compare.compare(["task-cycle"], compare.Peers(tmp_path, Path("python")), None, (0.1, 1), tmp_path)
-    rows = {line.split()[1]: line for line in text.splitlines() if line.startswith("| ")}
-    assert rows["system"] == "| system | quorl is | tasks_s | idle_p50_ms |"
-    assert rows["quorl"] == "| quorl |  | 2,000 | 1.5 |"
-    assert rows["nats"] == "| nats | 1.00 x | 2,000 | 1.5 |"
-    assert rows["celery"] == "| celery | 4.00 x | 500 | 3 |"
-
-
-def test_compare_says_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(SystemExit, match="--peers"):
-        compare.compare([], compare.Peers(tmp_path, None), compare.SYSTEMS, (5, None), tmp_path)
+def test_the_command_names_the_workloads_that_it_knows(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["append-snyc"])
+    assert "no workload append-snyc; there are append-sync" in capsys.readouterr().err
 
 
 async def test_the_cost_of_carrying_a_call_is_measured_for_every_carrier() -> None:

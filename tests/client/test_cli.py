@@ -39,6 +39,11 @@ LEAVES = dict(leaves(cli))
 def test_these_are_the_commands() -> None:
     assert sorted(" ".join(path) for path in LEAVES) == [
         "api",
+        "bench consume",
+        "bench failover",
+        "bench latency",
+        "bench produce",
+        "bench tasks",
         "cheat",
         "cluster check",
         "cluster members",

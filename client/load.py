@@ -1,4 +1,4 @@
-"""What every workload shares: the payload, the loops that keep it in flight, and percentiles."""
+"""What `quorl bench` and the benchmarks share: the payload, the loops that keep it in flight, and percentiles."""
 
 from __future__ import annotations
 
@@ -13,22 +13,28 @@ from quorl.cluster.protocol import topics as t
 
 PAYLOAD_BYTES = 200
 BATCH = 500
+BATCHES_IN_FLIGHT = 4
+FILL_BYTES = 512 * 1024
+"""Half of what a request may hold."""
 WARM_UP_S = 0.5
+_ID = '{"id":"00000000-0000-4000-8000-%012d",'
 _HEAD = (
-    '{"id":"00000000-0000-4000-8000-%012d","type":"order.created","ts":1700000000000,'
+    _ID + '"type":"order.created","ts":1700000000000,'
     '"user":"u-12345678","items":[{"sku":"A-100","qty":2,"price":1999}],"note":"'
 )
+PAYLOAD_BYTES_MIN = 64
 
 
-def payload(number: int = 1) -> bytes:
-    """A JSON object of 200 bytes with a number in its id."""
-    head = _HEAD % number
-    return (head + "x" * (PAYLOAD_BYTES - 2 - len(head)) + '"}').encode()
+def payload(number: int = 1, size: int = PAYLOAD_BYTES) -> bytes:
+    """A JSON object of ``size`` bytes, at least 64, with a number in its id; one of an order if there is room."""
+    head = (_HEAD if size >= PAYLOAD_BYTES else _ID + '"note":"') % number
+    assert size >= PAYLOAD_BYTES_MIN
+    return (head + "x" * (size - 2 - len(head)) + '"}').encode()
 
 
 def number_of(value: bytes) -> int:
     """The number in the id of a payload."""
-    start = _HEAD.index("%012d")
+    start = _ID.index("%012d")
     return int(value[start : start + 12])
 
 
@@ -41,9 +47,9 @@ def one_message() -> list[t.Message]:
     return [t.Message(value=VALUE)]
 
 
-def many_messages(count: int = BATCH) -> list[t.Message]:
+def many_messages(count: int = BATCH, value: msgspec.Raw = VALUE) -> list[t.Message]:
     """What an append of a batch carries."""
-    return [t.Message(value=VALUE) for _ in range(count)]
+    return [t.Message(value=value) for _ in range(count)]
 
 
 class Timed(NamedTuple):
@@ -59,6 +65,23 @@ class Timed(NamedTuple):
             "p50_ms": percentile_ms(self.took_s, 0.5),
             "p99_ms": percentile_ms(self.took_s, 0.99),
         }
+
+
+async def fill(append: Callable[[list[t.Message]], Awaitable[object]], count: int, value: msgspec.Raw = VALUE) -> Timed:
+    """Append so many messages, 500 in a call (fewer when they are large), four calls in flight."""
+    each = max(1, min(BATCH, FILL_BYTES // len(bytes(value))))
+    sizes = iter([each] * (count // each) + ([count % each] if count % each else []))
+    took_s: list[float] = []
+    started = time.perf_counter()
+
+    async def loop() -> None:
+        for size in sizes:
+            before = time.perf_counter()
+            await append(many_messages(size, value))
+            took_s.append(time.perf_counter() - before)
+
+    await asyncio.gather(*(loop() for _ in range(BATCHES_IN_FLIGHT)))
+    return Timed(time.perf_counter() - started, took_s)
 
 
 async def in_flight(call: Callable[[], Awaitable[object]], loops: int, seconds: float) -> Timed:

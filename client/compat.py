@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
+import msgspec
+
 from quorl.client.errors import (
     AlreadyExists,
     ConsumerNotFound,
@@ -140,7 +142,8 @@ class TaskClient:
     def get_result(self, task_id: str) -> dict[str, Any]:
         """Return ``{"status": …, "result": …}`` as it is now; the status of an unknown id is ``not_found``.
 
-        The result is null until the status is ``success``.
+        The result is null until the status is ``success``. A task that ended otherwise has a ``reason`` too, and one that
+        failed its last ``error``, with ``type``, ``message`` and ``traceback``, where there is one.
         """
         try:
             return self._told(self._client.tasks.result(task_id))
@@ -156,7 +159,9 @@ class TaskClient:
 
     @staticmethod
     def _told(found: k.TaskResult) -> dict[str, Any]:
-        return {"status": found.status.lower(), "result": decode(bytes(found.result))}
+        told = {"status": found.status.lower(), "result": decode(bytes(found.result))}
+        more = {"reason": found.reason, "error": None if found.error is None else msgspec.to_builtins(found.error)}
+        return told | {word: value for word, value in more.items() if value is not None}
 
     def close(self) -> None:
         """Close the connections."""

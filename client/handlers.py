@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -118,6 +119,11 @@ class Handler(NamedTuple):
         """Return it as the cluster is told."""
         doc = (inspect.getdoc(self.function) or "").strip()
         return w.Handler(name=self.name, signature=_clipped(self.shown()), doc=_clipped(doc))
+
+    def entered(self, error: BaseException) -> bool:
+        """Whether an exception comes from within the function itself, and not from the call of it."""
+        code = getattr(inspect.unwrap(self.function), "__code__", None)
+        return code is not None and any(frame.f_code is code for frame, _ in traceback.walk_tb(error.__traceback__))
 
     def shown(self) -> str:
         """Return the signature as its author wrote it."""

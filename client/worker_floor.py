@@ -205,7 +205,10 @@ class Floor:
 
     # -- stopping -----------------------------------------------------------------------------------------------------
     def lost(self, holding: Holding, why: str) -> None:
-        """Stop a task whose lease is gone."""
+        """Stop a task whose lease is gone; ``why`` is told, unless its time was over."""
+        limit_s = (holding.task.timeout_ms or 0) / 1000
+        if limit_s and (holding.timed_out or 0 < holding.started <= self._loop.time() - limit_s):
+            why = f"timed out after {limit_s:g} s"
         self._lines.dropped(holding.task, why)
         self.stop(holding)
         self._wake()

@@ -49,7 +49,7 @@ def run_plain(one: Handler, task: e.ClaimedTask, context: Context) -> Verdict:
             args, kwargs = arguments(one, task, context)
             return _noted(span, value_verdict(one.function(*args, **kwargs)))
         except BaseException as error:  # SystemExit too: a handler does not end the worker
-            return _noted(span, error_verdict(error), error)
+            return _noted(span, misfit_verdict(one, task, error) or error_verdict(error), error)
 
 
 async def run_async(one: Handler, task: e.ClaimedTask, context: Context) -> Verdict:
@@ -61,7 +61,7 @@ async def run_async(one: Handler, task: e.ClaimedTask, context: Context) -> Verd
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # SystemExit too: a handler does not end the worker
-            return _noted(span, error_verdict(error), error)
+            return _noted(span, misfit_verdict(one, task, error) or error_verdict(error), error)
 
 
 def _noted(span: Running, verdict: Verdict, raised: BaseException | None = None) -> Verdict:
@@ -100,6 +100,22 @@ def error_verdict(error: BaseException) -> Verdict:
         delay_ms = None if error.in_ is None else min(limits.DELAY_MS_MAX, max(0, round(1000 * error.in_)))
         return Verdict(error=error_of(error), delay_ms=delay_ms)
     return Verdict(error=error_of(error))
+
+
+def misfit_verdict(one: Handler, task: e.ClaimedTask, error: BaseException) -> Verdict | None:
+    """Return the verdict for a call that the handler's signature does not take, or None. Another attempt would not help.
+
+    Asked only after a ``TypeError``, so that calls that are right pay nothing for it; and none that the function itself
+    raised counts, for a decorator may pass it other arguments than the task has.
+    """
+    if not isinstance(error, TypeError) or one.entered(error):
+        return None
+    try:
+        one.signature.check(decode(task.args), decode(task.kwargs))
+    except TypeError as why:
+        message = f"the arguments do not fit {one.name}{one.shown()}: {why}; submit it with others, or mend the handler"
+        return Verdict(error=made_error("ArgumentsRefused", message), retry=False)
+    return None
 
 
 def unknown_verdict(name: str, known: Mapping[str, Handler]) -> Verdict:

@@ -53,6 +53,11 @@ def took(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 120 else f"{seconds / 60:.1f} min"
 
 
+def counted(number: int, thing: str) -> str:
+    """Return so many things: 1 task, 2 tasks."""
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
 class Lines:
     """The lines of one worker; without ``write`` it is silent."""
 
@@ -75,7 +80,7 @@ class Lines:
         """Say who begins to work, on what, and where."""
         if self._write is None:
             return
-        self.say(f"quorl worker {clean(worker)} · {manner}")
+        self.say(" ".join(["quorl worker", *([clean(worker)] if worker else []), f"· {manner}"]))
         self.say(f"  queues   {clean(', '.join(queues), 1000)}")
         self.say(f"  servers  {clean(', '.join(servers), 1000)}")
         for name, one in sorted(handlers.items()):

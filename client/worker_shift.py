@@ -26,7 +26,7 @@ from quorl.client.handlers import Handler
 from quorl.client.worker_floor import Floor, Plan
 from quorl.client.worker_heart import Heart
 from quorl.client.worker_ledger import Batch, Ledger
-from quorl.client.worker_lines import Lines, made_error
+from quorl.client.worker_lines import Lines, clean, counted, made_error
 from quorl.client.worker_pace import Pace
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
@@ -45,6 +45,8 @@ NEWS_S = 0.5
 """Progress and checkpoints travel so long after they were told, at the latest."""
 AGAIN_S_MIN = 0.2
 AGAIN_S_MAX = 5.0
+FIRST_S = 2.0
+"""The first attempt to register takes so long at most: who starts a worker soon learns that no cluster answers."""
 UNWIND_S = 1.0
 """How long a handler that was told to stop may take to clear up when the worker ends."""
 DELIVER_S = 10.0
@@ -109,7 +111,9 @@ class Shift:
                 await self._client.close()
         if self._error is not None:
             raise self._error
-        self._lines.say(f"stopped: {self._floor.done} tasks done, {self._floor.failed} attempts failed")
+        self._lines.say(
+            f"stopped: {counted(self._floor.done, 'task')} done, {counted(self._floor.failed, 'attempt')} failed"
+        )
 
     def stop(self, *, now: bool = False) -> None:
         """End: after what runs, or ``now``."""
@@ -166,10 +170,13 @@ class Shift:
             heartbeat_ms=self._plan.heartbeat_ms,
             dead_after_ms=self._plan.dead_after_ms,
         )
+        if first:
+            self._banner()
         key: str | None = None
         while not self._stopping:
             try:
-                made = await self._client.call(request, idempotency_key=key)
+                timeout_s = FIRST_S if first and not self._silent else None
+                made = await self._client.call(request, idempotency_key=key, timeout_s=timeout_s)
             except Rejected as error:
                 if error.status != 429:
                     raise
@@ -184,10 +191,8 @@ class Shift:
                 self._name = made.name
                 self.life = Ledger(made.worker_id, made.name, made.dead_after_ms / 1000, self._client.make_key)
                 self._heart.start(made.heartbeat_ms / 1000, made.dead_after_ms / 1000)
-                if first:
-                    self._banner()
-                    if self._has_signals:  # the program's own run; inside another program it is not ours to say
-                        systemd.notify("READY=1", f"STATUS=worker {made.worker_id}")
+                if first and self._has_signals:  # the program's own run; inside another program it is not ours to say
+                    systemd.notify("READY=1", f"STATUS=worker {made.worker_id}")
                 self._lines.say(
                     f"registered as {made.name} (worker {made.worker_id}), heartbeat every {made.heartbeat_ms / 1000:g} s, "
                     f"dead after {made.dead_after_ms / 1000:g} s"
@@ -216,8 +221,10 @@ class Shift:
         """Note that the cluster cannot be reached, and when to try again."""
         if not self._silent:
             self._silent = True
-            kept = self.life.undelivered if self.life else 0
-            self._lines.say(f"! no answer from the cluster, trying on ({kept} results kept): {why.detail}")
+            kept = f" ({counted(self.life.undelivered, 'result')} kept)" if self.life else ""
+            tries = getattr(why, "tries", ())
+            told = "; ".join([why.detail, *(f"{clean(one.node)}: {clean(one.why)}" for one in tries)])
+            self._lines.say(f"! no answer from the cluster, trying on{kept}: {told}")
         self._again_s = min(AGAIN_S_MAX, 2 * self._again_s)
         self._not_before = self._loop.time() + self._again_s * _dice.uniform(0.5, 1)
 
@@ -407,7 +414,7 @@ class Shift:
         for holding in held:
             self._floor.lost(holding, "the worker was taken for dead")
         if not self._stopping:
-            self._lines.say(f"! {why.detail} {len(held)} tasks dropped")
+            self._lines.say(f"! {why.detail} {counted(len(held), 'task')} dropped")
             _ = self._start(self._reborn(life))
 
     async def _reborn(self, life: Ledger) -> None:

@@ -207,12 +207,22 @@ def _switch(word: str, done: str, what: str) -> None:
                 if settings.as_json:
                     output.emit(info)
                 waits = f"{output.counted(_waiting(info), 'task')} waiting"
-                settings.say(f"{done}: {output.clean(name)}, {waits}, {output.grouped(info.counts.processing)} running")
+                settings.say(
+                    f"{done}: {output.clean(name)}, {waits}, {output.grouped(info.counts.processing)} running{_ends(word, info)}"
+                )
 
             each(settings, names, one)
 
     command.__doc__ = what
     queue.command(word)(_names(common_options(command)))
+
+
+def _ends(word: str, info: q.QueueInfo) -> str:
+    """Return what sealing a queue means for the workers that serve it."""
+    if word != "seal" or not info.workers:
+        return ""
+    whose = "its" if info.workers == 1 else "their"
+    return f"; {output.counted(info.workers, 'worker')} to end, once {whose} queues are all sealed and empty"
 
 
 _switch("pause", "paused", "Hand nothing out of these queues until they are resumed; what runs goes on.")

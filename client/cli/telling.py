@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from quorl.client.cli import output
@@ -75,7 +76,9 @@ def how_it_went(info: k.TaskInfo) -> str:
     first, last = info.history[0], info.history[-1]
     waited = ms_between(max(info.created_at, info.due_at or ""), first.started_at)
     ran = ms_between(last.started_at, last.ended_at)
-    times = f"{span(total)} (queue {span(waited)}, run {span(ran)})"
+    pauses = [ms_between(one.ended_at, two.started_at) or 0 for one, two in itertools.pairwise(info.history)]
+    between = f"between attempts {span(sum(pauses))}, " if pauses else ""
+    times = f"{span(total)} (queue {span(waited)}, {between}run {span(ran)})"
     lost = f", {output.counted(info.lost, 'worker')} lost" if info.lost else ""
     if info.status == "SUCCESS":
         return f"SUCCESS in {times} on {output.clean(last.worker)}, attempt {info.attempts}{lost}"

@@ -120,6 +120,10 @@ def load(target: str) -> App | Mapping[str, Callable[..., Any]]:
     module_name, colon, path = target.partition(":")
     if not module_name or (colon and not path):
         raise click.BadParameter(f"{target!r} should look like shop:app", param_hint="MODULE:APP")
+    if module_name.endswith(".py") or "/" in module_name:
+        meant = ".".join(pathlib.PurePath(module_name.removesuffix(".py")).parts)
+        hint = f"{module_name} is a file, and a module is wanted; did you mean {meant}{colon}{path}?"
+        raise click.BadParameter(hint, param_hint="MODULE:APP")
     if str(pathlib.Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(pathlib.Path.cwd()))
     try:

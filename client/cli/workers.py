@@ -163,7 +163,7 @@ def find(client: Client, worker: str) -> int:
         fail(
             Exit.NOT_FOUND,
             f"no worker is called {output.clean(worker)}",
-            "it is neither the name of a worker nor an id",
+            "no worker has this name, neither alive nor gone lately, and ids are numbers",
             "quorl worker ls",
         )
     return max(ids)

@@ -386,5 +386,7 @@ def test_c7_the_founding_client(cluster: TaskCluster) -> None:
         assert client.wait_for_result(task_id, 5) == {"status": "success", "result": 20}
         wrong = client.submit("divide")
         TaskWorker("w1", {"multiply": multiply}, **options).start()
-        assert client.wait_for_result(wrong, 5) == {"status": "failed", "result": None}
+        told = client.wait_for_result(wrong, 5)
+        assert (told["status"], told["result"], told["error"]["type"]) == ("failed", None, "UnknownTask")
+        assert "no handler named 'divide'" in told["error"]["message"]
         assert "'divide'" in cluster.tasks[wrong].errors[0].message

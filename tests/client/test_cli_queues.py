@@ -113,7 +113,8 @@ def test_queue_pause_resume_seal_unseal(quorl: Quorl, cluster: StandIn) -> None:
         ("seal", "sealed", ("sealed", True)),
         ("unseal", "unsealed", ("sealed", False)),
     ):
-        assert quorl("queue", word, "jobs").stderr == f"{done}: jobs, 0 tasks waiting, 0 running\n"
+        ends = "; 1 worker to end, once its queues are all sealed and empty" if word == "seal" else ""
+        assert quorl("queue", word, "jobs").stderr == f"{done}: jobs, 0 tasks waiting, 0 running{ends}\n"
         assert getattr(desk.known, fact[0]) is fact[1]
         assert json.loads(quorl("queue", word, "jobs", "--json").stdout)[fact[0]] is fact[1]
 

@@ -120,7 +120,7 @@ def test_waiting_for_a_task_that_fails(quorl: Quorl, cluster: StandIn, desk: Des
     result = quorl("task", "submit", "demo.add", "1", "ejnf", "--id", "x", "--wait")
     assert (result.exit_code, result.stdout) == (1, "")
     assert result.stderr.splitlines()[1:] == [
-        "FAILED after 3 of 3 attempts in 7.0 s (queue 1.0 s, run 2 ms), last on w3",
+        "FAILED after 3 of 3 attempts in 7.0 s (queue 1.0 s, between attempts 1.9 s, run 2 ms), last on w3",
         "error  demo.add is FAILED",
         "why    ValueError: no number: 'ejnf'",
         "try    quorl task show x · quorl task retry x",
@@ -255,7 +255,7 @@ def test_task_show(quorl: Quorl, cluster: StandIn) -> None:
     result = quorl("task", "show", "t1")
     lines = result.stdout.splitlines()
     assert lines[:4] == [
-        'demo.add("1", "ejnf")  FAILED after 3 of 3 attempts in 7.0 s (queue 1.0 s, run 2 ms), last on w3',
+        'demo.add("1", "ejnf")  FAILED after 3 of 3 attempts in 7.0 s (queue 1.0 s, between attempts 1.9 s, run 2 ms), last on w3',
         " id t1 · queue default · priority 5",
         f" submitted {at(0)} · started {at(0.5)} · finished {at(7)}",
         "",

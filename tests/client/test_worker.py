@@ -101,7 +101,7 @@ def test_wrong_arguments_fail_as_python_says_it(cluster: TaskCluster) -> None:
 
     few, wrong = cluster.add("take", max_attempts=1), cluster.add("take", "noon", max_attempts=1)
     burst(cluster, {"take": take})
-    assert "missing 1 required positional argument" in few.errors[0].message
+    assert "missing a required argument: 'when'" in few.errors[0].message
     assert wrong.errors[0].message.startswith("argument 'when': ")
 
 
@@ -274,6 +274,25 @@ def test_a_lost_lease_stops_its_handler_and_its_result_is_dropped(cluster: TaskC
         cluster.until(lambda: seen[0].cancelled)
     assert any("dropped: its lease is gone" in line for line in lines)
     assert not [one for one in cluster.named("sync") if isinstance(one, e.Sync) and one.complete]
+
+
+def test_a_plain_handler_that_outlasts_its_time_limit_is_dropped_as_timed_out(cluster: TaskCluster) -> None:
+    over, go = threading.Event(), threading.Event()
+
+    def work(ctx: Context) -> None:
+        assert ctx.wait(10)
+        over.set()
+        go.wait(10)  # it goes on all the same
+
+    task = cluster.add("work", timeout_ms=30)
+    with working(cluster, {"work": work}) as lines:
+        assert over.wait(10)
+        token = task.token
+        task.token, task.status = 0, "FAILED"
+        cluster.lost = [token]
+        cluster.until(lambda: any("dropped" in line for line in lines))
+        go.set()
+    assert next(line for line in lines if "dropped" in line).endswith("dropped: timed out after 0.03 s")
 
 
 def test_d8_a_late_report_is_refused_and_dropped(cluster: TaskCluster) -> None:

@@ -43,7 +43,7 @@ def test_told_to_end_it_lets_tasks_finish_gives_back_the_rest_and_leaves(cluster
     thread.join(10)
     assert running.status == "SUCCESS"
     assert cluster.status[1] == "LEFT"
-    assert lines[-1] == "stopped: 1 tasks done, 0 attempts failed"
+    assert lines[-1] == "stopped: 1 task done, 0 attempts failed"
 
 
 def test_ended_at_once_it_gives_everything_back(cluster: TaskCluster) -> None:

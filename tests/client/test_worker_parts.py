@@ -254,6 +254,8 @@ def test_an_app_is_found_by_its_name_and_what_is_wrong_is_explained(
         "some_shop:": "should look like shop:app",
         "some_shop:number": "is a int, and no App or dict",
         "nowhere:app": "no module 'nowhere'",
+        "some_shop.py:shop": "did you mean some_shop:shop?",
+        "./deep/some_shop.py": "did you mean deep.some_shop?",
     }.items():
         with pytest.raises(BadParameter, match=complaint):
             load(target)

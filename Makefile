@@ -16,7 +16,12 @@ SEEDS  ?= 100
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-up: .venv/.stamp ## Run a cluster on this machine: three nodes, a worker, the dashboard, keys that break things
+.venv/bin/quorl:
+	@echo "Installing into .venv; this takes a minute."
+	$(PYTHON) -m venv .venv
+	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[all]'
+
+up: .venv/bin/quorl ## Run a cluster on this machine: three nodes, a worker, the dashboard, keys that break things
 	.venv/bin/quorl up
 
 demo: .venv/.stamp ## Start three nodes, kill the leader half way, and count what was lost (nothing)

@@ -12,7 +12,7 @@ CHEATS: dict[str, tuple[tuple[str, str], ...]] = {
         ("quorl cluster wait", "until the cluster takes writes"),
         ("quorl context add dev http://127.0.0.1:7101,http://127.0.0.1:7102", "no more addresses to type"),
         ("quorl worker run quorl.demo:app", "a worker with the tasks of the demo"),
-        ("quorl task submit demo.add 4 5 --wait", "the first result"),
+        ("quorl task submit -q demo demo.add 4 5 --wait", "the first result"),
     ),
     "tasks": (
         ("quorl task submit demo.add 4 5", "its id is on stdout"),

@@ -64,7 +64,7 @@ def up(
     """Run a cluster on this machine: three nodes, a demo worker, the dashboard. Ctrl-C stops it; the data stays.
 
     \b
-    quorl up                        then, in another terminal:  quorl task submit demo.add 4 5 --wait
+    quorl up                        then, in another terminal:  quorl task submit -q demo demo.add 4 5 --wait
     quorl up --ephemeral --open     nothing stays; opens the dashboard
     """  # noqa: D301 - click's mark against rewrapping
     from quorl.client.local.laptop import Laptop, Refused, state_dir
@@ -116,6 +116,7 @@ def _until_told() -> Iterator[None]:
 
 def _start(laptop: Laptop, workers: int, wanted_base: int, began_s: float) -> None:
     import quorl
+    from quorl.client.local.laptop import DEMO_QUEUE
 
     where = "a temporary directory" if laptop.ephemeral else str(laptop.directory)
     hint = "deleted at the end" if laptop.ephemeral else "--fresh wipes it, --ephemeral takes a temporary one"
@@ -131,12 +132,12 @@ def _start(laptop: Laptop, workers: int, wanted_base: int, began_s: float) -> No
         click.echo(f"  ✓ {node.name}  http 127.0.0.1:{http}  raft 127.0.0.1:{raft}  {role}")
     for worker in [laptop.add_worker() for _ in range(workers)]:
         laptop.wait_registered(worker)
-        click.echo(f"  ✓ worker {worker.name}  queue default  tasks {_demo_tasks()}")
+        click.echo(f"  ✓ worker {worker.name}  queue {DEMO_QUEUE}  tasks {_demo_tasks()}")
     click.echo(f"Ready in {time.monotonic() - began_s:.1f} s\n")
     click.echo(f"  dashboard   {laptop.cluster.urls[0]}/")
     at = "" if laptop.base == 7100 else f" -s {laptop.servers}"
     if workers:
-        click.echo(f"  submit      quorl{at} task submit demo.add 4 5 --wait")
+        click.echo(f"  submit      quorl{at} task submit -q {DEMO_QUEUE} demo.add 4 5 --wait")
     click.echo(f"  watch       quorl{at} top")
     click.echo(f"  stop        Ctrl-C{f'          keys: {_KEYS}' if sys.stdin.isatty() else ''}")
 
@@ -194,7 +195,7 @@ class _Keys:
             click.echo(f"  {alive} of {len(nodes)} nodes run: without another one nothing could be written. r first.")
             return
         leader = self._laptop.cluster.leader()
-        click.echo(f"  ✗ {leader} gets SIGKILL while messages and tasks are written…")
+        click.echo(f"  ✗ {leader} is to get SIGKILL while messages and tasks are written…")
         self._down.add(leader)
         try:
             click.echo(f"  ✓ {kill_leader(self._laptop.cluster)}")

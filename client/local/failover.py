@@ -16,7 +16,8 @@ from typing import NamedTuple
 from typing_extensions import override
 
 from quorl.client.errors import QuorlError
-from quorl.client.local.processes import LocalCluster, until
+from quorl.client.local.laptop import DEMO_QUEUE
+from quorl.client.local.processes import LocalCluster, NodeFailed, until
 from quorl.client.sync import Client
 
 TOPIC = "quorl up: failover"
@@ -103,7 +104,8 @@ def kill_leader(cluster: LocalCluster) -> Outcome:
         leases = _start_tasks(client, run)
         messages = _Writer(lambda number: topic.append(f"{run} {number}").offset, 0)
         tasks = _Writer(
-            lambda number: client.tasks.submit("demo.add", [number, 1], id=f"up-{run}-{number}").id, _TASK_EVERY_S
+            lambda number: client.tasks.submit("demo.add", [number, 1], queue=DEMO_QUEUE, id=f"up-{run}-{number}").id,
+            _TASK_EVERY_S,
         )
         messages.start()
         tasks.start()
@@ -159,9 +161,12 @@ def _gap(times: list[float], began_s: float) -> float:
 
 def _start_tasks(client: Client, run: str) -> dict[str, int]:
     """Tasks that run for a while, each with the token of its lease; none without workers."""
-    if not client.workers.list(status="ALIVE"):
+    if not client.workers.list(status="ALIVE", queue=DEMO_QUEUE):
         return {}
-    ids = [client.tasks.submit("demo.sleep", [RUN_S], id=f"up-{run}-run-{number}").id for number in range(RUNNING)]
+    ids = [
+        client.tasks.submit("demo.sleep", [RUN_S], queue=DEMO_QUEUE, id=f"up-{run}-run-{number}").id
+        for number in range(RUNNING)
+    ]
     found: dict[str, int] = {}
 
     def all_run() -> bool:
@@ -169,6 +174,10 @@ def _start_tasks(client: Client, run: str) -> dict[str, int]:
             task = client.tasks.get(task_id)
             if task.status == "PROCESSING":
                 found[task_id] = task.history[-1].token
+            elif task.status == "FAILED":
+                raise NodeFailed(
+                    f"a worker on the queue {DEMO_QUEUE} cannot run {task.name}: stop it and press k again"
+                )
         return len(found) == len(ids)
 
     until(all_run, f"{RUNNING} tasks to run")

@@ -29,6 +29,8 @@ _RAFT = 100
 _PDEATHSIG = 1
 _WORKER_STOP_S = 10.0
 DEMO_APP = "quorl.demo:app"
+DEMO_QUEUE = "demo"
+"""Of its own, so that the demo's worker and yours do not take each other's tasks."""
 
 
 class Refused(Exception):
@@ -63,7 +65,18 @@ class DemoWorker:
     def __init__(self, name: str, servers: str, log: Path) -> None:
         self.name = name
         self.log = log
-        command = [sys.executable, "-m", "quorl.client.cli", "--server", servers, "worker", "run", DEMO_APP]
+        command = [
+            sys.executable,
+            "-m",
+            "quorl.client.cli",
+            "--server",
+            servers,
+            "worker",
+            "run",
+            DEMO_APP,
+            "-q",
+            DEMO_QUEUE,
+        ]
         command += ["--name", name, "--concurrency", "4"]
         with log.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603 - our own command

@@ -100,16 +100,16 @@ def nothing_runs(home: Path) -> None:
 def test_e6_a_key_kills_the_leader_and_says_what_that_cost(tmp_path: Path) -> None:
     with up(tmp_path, "--port-base", base()) as terminal:
         terminal.until(r"n\d  http \S+  raft \S+  LEADER   term \d")
-        terminal.until(r"worker w-demo  queue default  tasks .*demo\.add")
+        terminal.until(r"worker w-demo  queue demo  tasks .*demo\.add")
         terminal.until(r"Ready in [\d.]+ s")
         url = terminal.until(r"dashboard   (http://127\.0\.0\.1:\d+)/")[1]
         with Client(url) as client:
-            found = client.tasks.submit("demo.add", [4, 5])
+            found = client.tasks.submit("demo.add", [4, 5], queue="demo")
             assert client.tasks.wait(found.id, timeout_s=READY_S).result == msgspec.Raw(b"9")
         terminal.press("?")
         terminal.until("kill the leader with SIGKILL")
         terminal.press("k")
-        killed = terminal.until(r"(n\d) gets SIGKILL")[1]
+        killed = terminal.until(r"(n\d) is to get SIGKILL")[1]
         line = terminal.until(
             r"(n\d) leads after \d+ (?:m?s|\.\d s), term \d+ · writes paused for [\d.]+ m?s"
             r" · (\d+) of (\d+) acknowledged messages lost · (\d+) of (\d+) tasks lost · (\d+) of (\d+) leases kept"

@@ -11,6 +11,7 @@ after a while; so is one on which something comes that is no frame.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
@@ -41,6 +42,9 @@ _LARGE_BYTES = 32 * 1024
 """Smaller ones are too many before they matter: CHANNEL_CALLS_MAX bounds what they hold."""
 _OF_THE_CONNECTION = ("host", "origin", "authorization", "quorl-member")
 """Headers of the upgrade that count for every call, whatever the call says: who is calling does not change on the way."""
+
+_BEGUN_AT_ONCE = 32
+"""So many calls are begun in one turn of the loop: what many ask at once must not keep the node from its other business."""
 
 Take = Callable[[Call], Awaitable[Answer]]
 Refuse = Callable[[Call, Problem], Answer]
@@ -106,7 +110,10 @@ class Channel:
         self._take = take
         self._refuse = refuse
         self._frames = Frames(limits.CHANNEL_FRAME_BYTES_MAX)
-        self._running: dict[int, tuple[asyncio.Task[None], int]] = {}
+        self._running: dict[int, tuple[asyncio.Task[None] | None, int]] = {}
+        """The calls that came and are not answered; None: one that was not begun yet."""
+        self._arrived: deque[tuple[int, Call]] = deque()
+        self._begin_wanted = False
         self._last = 0
         self._held_bytes = 0
         self._answers: list[Answered] = []
@@ -128,8 +135,12 @@ class Channel:
             for frame in self._frames.feed(data):
                 self._whole += 1
                 asking = read_asking(frame)
+                if len(asking.calls) > limits.CHANNEL_CALLS_MAX:
+                    raise Broken(f"{len(asking.calls)} calls in one frame")
                 for asked in asking.calls:
-                    self._begin(asked)
+                    self._came(asked)
+                if self._arrived and not self._begin_wanted:
+                    self._begin_some()
                 for number in asking.gone:
                     self._leave(number)
         except Broken as error:
@@ -147,7 +158,7 @@ class Channel:
         self.end()
 
     # -- calls -----------------------------------------------------------------------------------------------------
-    def _begin(self, asked: Asked) -> None:
+    def _came(self, asked: Asked) -> None:
         if asked.number <= self._last:
             raise Broken(f"call {asked.number} after call {self._last}: numbers grow")
         self._last = asked.number
@@ -160,10 +171,22 @@ class Channel:
             self._answer(asked.number, self._refuse(call._replace(path="/") if not asked.path else call, problem))
             return
         size = len(asked.body)
-        self._running[asked.number] = (self._loop.create_task(self._serve(asked.number, call)), size)
+        self._running[asked.number] = (None, size)
+        self._arrived.append((asked.number, call))
         self._held_bytes += size
         if size > _LARGE_BYTES:
             self._balance()
+
+    def _begin_some(self) -> None:
+        """Begin calls in the order in which they came, and the rest in the next turns of the loop."""
+        for _ in range(min(_BEGUN_AT_ONCE, len(self._arrived))):
+            number, call = self._arrived.popleft()
+            if number in self._running:  # its caller has not gone meanwhile
+                _, size = self._running[number]
+                self._running[number] = (self._loop.create_task(self._serve(number, call)), size)
+        self._begin_wanted = bool(self._arrived)
+        if self._begin_wanted:
+            self._loop.call_soon(self._begin_some)
 
     async def _serve(self, number: int, call: Call) -> None:
         try:
@@ -278,8 +301,10 @@ class Channel:
         """Cancel what runs and let go of the connection, once what is known has left."""
         if self.ended.done():
             return
+        self._arrived.clear()
         for task, _ in self._running.values():
-            task.cancel()
+            if task is not None:
+                task.cancel()
         self._flush()
         self.ended.set_result(None)
         self._transport.close()

@@ -8,6 +8,7 @@ docs/operating.md.
 from __future__ import annotations
 
 import platform
+import time
 from collections.abc import Callable, Iterator
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -30,6 +31,8 @@ from quorl.cluster.node.node import Node
 from quorl.cluster.protocol.system import ClusterInfo, GetCluster
 from quorl.cluster.protocol.wire import Answer, Call
 
+_SAME_S = 1.0
+
 
 class Exposition:
     """Answers ``/metrics``."""
@@ -39,11 +42,17 @@ class Exposition:
         self._registry.register(_Node(node, version, free_bytes, lag))
         self._registry.register(_State(node))
         ProcessCollector(registry=self._registry)
+        self._made: dict[str, tuple[float, bytes]] = {}
+        """By content type: when, and what."""
 
     def answer(self, call: Call) -> Answer:
         """All metrics, in the text format of Prometheus or, if that is asked for, of OpenMetrics."""
         encode, content_type = choose_encoder(call.headers.get("accept", ""))
-        return Answer(200, {"content-type": content_type, "cache-control": "no-store"}, encode(self._registry))
+        at_s, text = self._made.get(content_type, (0.0, b""))
+        if not text or time.monotonic() - at_s >= _SAME_S:  # who asks more often learns nothing new, at no cost
+            text = encode(self._registry)
+            self._made[content_type] = (time.monotonic(), text)
+        return Answer(200, {"content-type": content_type, "cache-control": "no-store"}, text)
 
 
 def _gauge(name: str, text: str, value: float) -> Metric:

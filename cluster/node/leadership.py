@@ -30,6 +30,8 @@ from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.system import Found
 
 _SEED_BITS = 63
+_MISSED_MS = 1_000
+_MISSED_SHARE = 100
 
 
 class Outside(NamedTuple):
@@ -152,6 +154,7 @@ class Leadership:
         machine, stamp = self._machine(), self._time.stamp()
         if (
             machine.due
+            or _would_be_missed(machine.now_ms, machine.next_alarm_ms, stamp.now_ms)
             or _reached(machine.next_alarm_ms, stamp.now_ms)
             or _reached(machine.next_calendar_ms, stamp.wall_ms)
         ):
@@ -171,6 +174,15 @@ class Leadership:
         except sqlite3.Error:
             # What a broken disk means is judged where the entry is applied; until then the topic counts as the largest.
             return limits.PARTITIONS_MAX
+
+
+def _would_be_missed(last_ms: int, alarm_ms: int | None, now_ms: int) -> bool:
+    """Whether so much time has gone by since the last entry that the next leader, who goes on from there, ought to know.
+
+    What waits for a moment loses a hundredth of its wait, or a second, when the lead changes; and a cluster in which
+    something is due in a week is not kept busy by that.
+    """
+    return alarm_ms is not None and now_ms - last_ms >= max(_MISSED_MS, (alarm_ms - last_ms) // _MISSED_SHARE)
 
 
 def _reached(moment_ms: int | None, now_ms: int) -> bool:

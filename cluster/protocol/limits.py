@@ -124,7 +124,7 @@ RECORDED_S = 600
 """Seconds of which this node remembers one by one what happened."""
 RECORDED_SERIES_MAX = 200
 """Queues, and as many topics, of which it does."""
-METRIC_SERIES_MAX = 500
+METRIC_SERIES_MAX = 100
 """So many queues, topics and consumers have metrics of their own."""
 LONG_POLLS_MAX = 5_000
 CHANNEL_CALLS_MAX = 1_024

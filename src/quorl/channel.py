@@ -38,6 +38,8 @@ WITHOUT_S = 60.0
 """A server that has no channel is not asked for one again for so long: it may be replaced by a newer one."""
 ASK_AGAIN_S = 5.0
 """The same of a server that was in trouble when it was asked."""
+SILENT_S = 1.0
+"""One caller's shorter patience says nothing about the channel that all share."""
 _HEAD_BYTES_MAX = 16 * 1024
 _SWITCHING = 101
 
@@ -144,7 +146,8 @@ class Channel(asyncio.Protocol):
         error = self._forget(number, f"no answer in {timeout_s:.1f} s")
         if not waiting.answer.done():
             waiting.answer.set_exception(error)
-        if isinstance(error, Lost) and self._heard_s < waiting.asked_s:
+        silent = self._heard_s < waiting.asked_s <= self._loop.time() - SILENT_S
+        if isinstance(error, Lost) and silent:
             self.abort()  # whatever is at the other end, it has said nothing to anybody
 
     def _forget(self, number: int, why: str = "") -> NotSent | Lost:

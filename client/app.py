@@ -195,7 +195,8 @@ class App:
                 left_s = None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
                 done, _ = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
-                    raise TimeoutError(f"{len(waiting)} tasks are not finished after {timeout:g} s")
+                    left = "1 task is" if len(waiting) == 1 else f"{len(waiting)} tasks are"
+                    raise TimeoutError(f"{left} not finished after {timeout:g} s")
                 for one in done:
                     await one
                     yield waiting.pop(one)

@@ -248,7 +248,7 @@ async def test_as_completed_yields_what_is_done_and_gives_up_in_time(cluster: Ta
         finish(cluster, fast.id, 1)
         done = app.as_completed([slow, fast], timeout=0.05)
         assert (await anext(done)).id == fast.id
-        with pytest.raises(TimeoutError, match="1 tasks are not finished"):
+        with pytest.raises(TimeoutError, match="1 task is not finished"):
             await anext(done)
         assert (await slow.acancel()).status == "CANCELLED"
 

@@ -106,6 +106,15 @@ def test_worker_show(quorl: Quorl, cluster: StandIn) -> None:
     assert json.loads(quorl("worker", "show", "5", "--json").stdout)["status"] == "LEFT"
     assert json.loads(quorl("worker", "show", "w-b2e4", "--json").stdout)["worker_id"] == 5
     assert quorl("worker", "show", "9").exit_code == 3
+    unknown = quorl("worker", "show", "nosuch")
+    assert (unknown.exit_code, unknown.stderr.splitlines()) == (
+        3,
+        [
+            "error  no worker is called nosuch",
+            "why    no worker has this name, neither alive nor gone lately, and ids are numbers",
+            "try    quorl worker ls",
+        ],
+    )
     assert quorl("worker", "show", "nobody").exit_code == 3
 
 

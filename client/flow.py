@@ -64,6 +64,7 @@ _NOT_APPLIED = frozenset(
         "shutting_down",
         "storage_full",
         "too_many_hops",
+        "too_many_streams",
     }
 )
 _UNREADABLE = "unreadable_answer"

@@ -203,4 +203,4 @@ def run(program: str, python: Path, folder: Path) -> None:
 def test_the_library_is_pinned_and_the_extras_are_there() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert "pysyncobj==0.3.17" in project["dependencies"]
-    assert set(project["optional-dependencies"]) == {"all", "dev", "otel", "watch"}
+    assert set(project["optional-dependencies"]) == {"all", "bench", "dev", "otel", "watch"}

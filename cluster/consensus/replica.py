@@ -135,7 +135,7 @@ class Replica:
         """As much of ``status`` as every tick asks for, at a fraction of its cost."""
         engine = self.engine
         leads, leader = engine.leads, engine.known_leader if engine.fatal is None else None
-        fresh = leads and engine.election.leader_is_fresh()
+        fresh = leads and engine.election.can_decide()
         return Glance(leads, engine.term, leader, fresh, engine.applied_index)
 
     def propose(self, payload: bytes) -> asyncio.Future[Any]:

@@ -37,7 +37,7 @@ class Checks:
         """Its name, its term, and which of its lives it is."""
         self._around: dict[str, float] = {}
         self._alone: dict[str, float] = {}
-        self._unable: dict[str, tuple[WatchedNode, int, float]] = {}
+        self._unable: dict[str, tuple[WatchedNode, int, int, float]] = {}
         """Leaders that can decide nothing: in which term, and what their clocks showed when that began."""
         self._committed: dict[WatchedNode, int] = {}
         self._applied_bytes: dict[WatchedNode, int] = {}
@@ -138,11 +138,12 @@ class Checks:
             if node is None or process.paused or not node._lead.term or self._able(node) >= world.majority:
                 self._unable.pop(process.name, None)
                 continue
-            seen = node, node._lead.term, node._time._elapsed_s
+            # What it has committed since proves that there was a majority meanwhile, for however short a moment.
+            seen = node, node._lead.term, node.replica.engine.commit_index, node._time._elapsed_s
             began = self._unable.setdefault(process.name, seen)
-            if began[:2] != seen[:2]:
+            if began[:3] != seen[:3]:
                 self._unable[process.name] = seen
-            elif (ran_s := seen[2] - began[2]) > STILL_S + world.wires.delay_s_max:
+            elif (ran_s := seen[3] - began[3]) > STILL_S + world.wires.delay_s_max:
                 world.problem(
                     f"RAN-ALONE: {ran_s:.1f} s of cluster time went by, and {process.name} could decide nothing"
                 )

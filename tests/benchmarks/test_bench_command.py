@@ -32,10 +32,10 @@ def bench(cluster: Cluster) -> Iterator[Any]:
 
     yield run
     with Client(cluster.urls, timeout_s=30) as client:
-        assert client.topics.list(prefix=PREFIX) == []
-        assert client.queues.list(prefix=PREFIX) == []
-        assert client.tasks.list(name="bench", max=1) == []
-        assert client.workers.list(status="ALIVE") == []
+        assert client.topics.list(prefix=PREFIX, consistency="linearizable") == []
+        assert client.queues.list(prefix=PREFIX, consistency="linearizable") == []
+        assert client.tasks.list(name="bench", max=1, consistency="linearizable") == []
+        assert client.workers.list(status="ALIVE", consistency="linearizable") == []
 
 
 def figures(result: Result) -> dict[str, Any]:

@@ -41,7 +41,7 @@ NEVER_LOGGED = [
     ("GET", "/v1/topics/bad?consistency=strong", None, 400, "invalid_parameter", "`consistency`"),
     ("GET", "/v1/topics/" + "x" * 9000, None, 414, "target_too_long", ""),
     ("GET", "/v1/topicz", None, 404, "route_not_found", "/v1/topicz"),
-    ("GET", "/", None, 404, "route_not_found", ""),
+    ("GET", "/nothing-here", None, 404, "route_not_found", ""),
     ("PUT", "/v1/topics", {"name": "x"}, 405, "method_not_allowed", "PUT"),
     ("DELETE", "/v1/cluster", None, 405, "method_not_allowed", "DELETE"),
 ]

@@ -90,13 +90,11 @@ def worker_of(url: str, worker_id: int) -> Task:
 
 
 def all_tasks(url: str, queue: str) -> list[Task]:
-    """Every task of a queue in one node's own copy, the oldest first."""
+    """Every task of a queue as one node answers, the oldest first and none that was acknowledged missing."""
     found: list[Task] = []
     cursor = ""
     while True:
-        path = (
-            f"/v1/tasks?queue={quote(queue, safe='')}&order=oldest&limit=1000&consistency=local&cursor={quote(cursor)}"
-        )
+        path = f"/v1/tasks?queue={quote(queue, safe='')}&order=oldest&limit=1000&consistency=linearizable&cursor={quote(cursor)}"
         page = ok(call(url, "GET", path))
         found += page["items"]
         cursor = page["next"]

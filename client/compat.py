@@ -41,7 +41,7 @@ class MyQueue:
     def create_topic(self, name: str) -> bool:
         """Create a topic; raises ``QueueError`` if it exists."""
         try:
-            self._client.topics.create(name, if_absent=True)
+            self._client.topics.create(name, error_if_exists=True)
         except AlreadyExists as error:
             raise QueueError(f"topic exists: {name}") from error
         return True

@@ -39,9 +39,9 @@ class Topics:
     def __init__(self, client: Client) -> None:
         self._client = client
 
-    def create(self, name: str, *, partitions: int = 1, if_absent: bool = False) -> t.TopicCreated:
-        """Create a topic. One that exists just so is fine, unless ``if_absent`` asks for a new one."""
-        return self._client.call(t.CreateTopic(name=name, partitions=partitions, if_absent=if_absent))
+    def create(self, name: str, *, partitions: int = 1, error_if_exists: bool = False) -> t.TopicCreated:
+        """Create a topic. One that exists just so is fine, unless ``error_if_exists`` asks for a new one."""
+        return self._client.call(t.CreateTopic(name=name, partitions=partitions, error_if_exists=error_if_exists))
 
     def list(self, *, prefix: str = "", consistency: Consistency | None = None) -> list[t.TopicInfo]:
         """Return all topics whose name begins with ``prefix``, in order of their names."""

@@ -24,12 +24,12 @@ topic.add_command(tail)
 @topic.command()
 @click.argument("name")
 @click.option("--partitions", type=click.IntRange(1, 256), default=1, show_default=True)
-@click.option("--if-absent", is_flag=True, help="Fail if it exists, even if it is just so.")
+@click.option("--error-if-exists", is_flag=True, help="Fail if it exists, even if it is just so.")
 @common_options
-def create(settings: Settings, name: str, partitions: int, if_absent: bool) -> None:
+def create(settings: Settings, name: str, partitions: int, error_if_exists: bool) -> None:
     """Create a topic. One that exists just so is fine."""
     with settings.client() as client:
-        made = client.topics.create(name, partitions=partitions, if_absent=if_absent)
+        made = client.topics.create(name, partitions=partitions, error_if_exists=error_if_exists)
     if settings.as_json:
         output.emit(made)
     settings.say(

@@ -48,7 +48,7 @@ def create_topic(state: State, command: t.CreateTopic) -> t.TopicCreated | t.Alr
             detail = f'The topic "{name}" exists with {found.partitions} partition(s), not {partitions}.'
             return t.AlreadyExists(detail=detail)
         created_at = moment.to_text(found.created_ms)
-        if command.if_absent:
+        if command.error_if_exists:
             return t.AlreadyExists(detail=f'The topic "{name}" exists since {created_at}, with the same configuration.')
         return t.TopicCreated(name=name, partitions=partitions, created_at=created_at, existing=True)
     header = state.header

@@ -61,7 +61,7 @@ def _number(name: str, value: int | str) -> int:
 def _create(taken: old.TopicByName) -> t.CreateTopic:
     if taken.name in {".", ".."}:
         raise invalid("/name", "a topic cannot be called `.` or `..`: URLs drop those")
-    return t.CreateTopic(name=taken.name, if_absent=True)
+    return t.CreateTopic(name=taken.name, error_if_exists=True)
 
 
 def _append(taken: old.MessageForTopic) -> t.Append:

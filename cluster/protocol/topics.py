@@ -135,12 +135,12 @@ class TopicCreated(Reply, frozen=True):
 class CreateTopic(Command[TopicCreated], frozen=True, tag="create_topic"):
     """Create a topic.
 
-    Creating one that exists with the same configuration answers as the first time did, unless ``if_absent`` is set.
+    Creating one that exists with the same configuration answers as the first time did, unless ``error_if_exists`` is set.
     """
 
     name: TopicName
     partitions: Annotated[int, Meta(ge=1, le=limits.PARTITIONS_MAX)] = 1
-    if_absent: bool = False
+    error_if_exists: bool = False
 
 
 class TopicList(Reply, frozen=True):

@@ -262,7 +262,7 @@ def test_create_ls_show_size_rm(quorl: Quorl, client: Client) -> None:
     )
     assert quorl("topic", "create", "logs").exit_code == 0
     assert quorl("topic", "create", "logs").stderr == "exists: logs, 1 partition\n"
-    assert quorl("topic", "create", "logs", "--if-absent").exit_code == 4
+    assert quorl("topic", "create", "logs", "--error-if-exists").exit_code == 4
     client.topic("logs").append_many(range(12))
     client.topic("logs").register_consumer("me", start="latest")
     listed = quorl("topic", "ls").stdout.splitlines()

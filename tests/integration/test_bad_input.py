@@ -56,7 +56,7 @@ REFUSED_BY_THE_STATE = [
     ("POST", "/v1/topics/nowhere/producers", {}, 404, "topic_not_found"),
     ("DELETE", "/v1/topics/nowhere", None, 404, "topic_not_found"),
     ("POST", "/v1/topics", {"name": "bad", "partitions": 5}, 409, "already_exists"),
-    ("POST", "/v1/topics", {"name": "bad", "if_absent": True}, 409, "already_exists"),
+    ("POST", "/v1/topics", {"name": "bad", "error_if_exists": True}, 409, "already_exists"),
     ("DELETE", "/v1/topics/bad?if_empty=true", None, 409, "topic_not_empty"),
 ]
 

@@ -69,7 +69,7 @@ class Model:
         found = self.topics.get(command.name)
         if found is None:
             self.topics[command.name] = Topic([[] for _ in range(command.partitions)])
-        elif command.if_absent or len(found.partitions) != command.partitions:
+        elif command.error_if_exists or len(found.partitions) != command.partitions:
             return "already_exists"
         return command.partitions, found is not None
 

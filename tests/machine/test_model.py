@@ -28,7 +28,7 @@ messages = st.builds(
     producer_id=st.one_of(st.none(), st.none(), ids),
 )
 commands: st.SearchStrategy[Command[Any]] = st.one_of(
-    st.builds(t.CreateTopic, name=names, partitions=st.sampled_from([1, 1, 3]), if_absent=st.booleans()),
+    st.builds(t.CreateTopic, name=names, partitions=st.sampled_from([1, 1, 3]), error_if_exists=st.booleans()),
     st.builds(t.DeleteTopic, topic=names, if_empty=st.booleans()),
     st.builds(t.RegisterProducer, topic=names),
     st.builds(t.RegisterConsumer, topic=names, start=st.sampled_from(["earliest", "latest"])),

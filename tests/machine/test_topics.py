@@ -52,7 +52,7 @@ def test_a4_creating_what_exists(rig: Rig) -> None:
     assert again == t.TopicCreated(name="t", partitions=1, created_at="2023-11-14T22:13:20.000Z", existing=True)
     differs = rig.do(t.CreateTopic(name="t", partitions=3), t.AlreadyExists)
     assert differs.detail == 'The topic "t" exists with 1 partition(s), not 3.'
-    refused = rig.do(t.CreateTopic(name="t", if_absent=True), t.AlreadyExists)
+    refused = rig.do(t.CreateTopic(name="t", error_if_exists=True), t.AlreadyExists)
     assert "2023-11-14T22:13:20.000Z" in refused.detail
     assert rig.apply().events == []
 

@@ -108,7 +108,7 @@ task_shapes = [
 ]  # fmt: skip
 ids = st.lists(numbers, max_size=2)
 shapes = st.one_of(
-    shape("create_topic", name=texts, partitions=numbers, if_absent=st.booleans()),
+    shape("create_topic", name=texts, partitions=numbers, error_if_exists=st.booleans()),
     shape("delete_topic", topic=texts, if_empty=st.booleans()),
     shape("register_producer", topic=texts, name=texts),
     shape("register_consumer", topic=texts, name=texts, start=st.sampled_from(["latest", "earliest", "x"])),

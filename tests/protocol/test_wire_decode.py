@@ -40,9 +40,9 @@ GOOD: list[tuple[str, str, bytes, Request[Any]]] = [
     ("POST", "/v1/topics", b' {"name":"\\ud83d\\ude00","name":"b"}\n', t.CreateTopic(name="b")),
     (
         "POST",
-        "/v1/topics?partitions=2&if_absent=true",
+        "/v1/topics?partitions=2&error_if_exists=true",
         b'{"name":"a"}',
-        t.CreateTopic(name="a", partitions=2, if_absent=True),
+        t.CreateTopic(name="a", partitions=2, error_if_exists=True),
     ),
     ("GET", "/v1/topics", b"", t.ListTopics()),
     ("GET", "/v1/topics?prefix=a+b%2Fc&limit=7", b"", t.ListTopics(prefix="a b/c", limit=7)),

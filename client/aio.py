@@ -41,7 +41,8 @@ class AsyncClient:
     """A client for asyncio. Close it, or use ``async with``.
 
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
-    ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included.
+    ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included; ``refused_s``, if it is given, those
+    that find no cluster at all: every node refuses the connection, and none has answered this client before.
     """
 
     def __init__(
@@ -49,10 +50,12 @@ class AsyncClient:
         servers: str | Iterable[str] | None = None,
         *,
         timeout_s: float = TIMEOUT_S,
+        refused_s: float | None = None,
         transport: AsyncTransport | None = None,
         route: Route | None = None,
     ) -> None:
-        self._route = route or Route(read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT))
+        nodes = read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT)
+        self._route = route or Route(nodes, refused_s=refused_s)
         self._transport: AsyncTransport = transport or ChannelTransport()
         self._timeout_s = timeout_s
         self._appends: dict[str, AppendLane] = {}

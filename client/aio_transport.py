@@ -70,7 +70,7 @@ class HttpTransport(AsyncTransport):
         except aiohttp.ConnectionTimeoutError:
             return Failure("unreachable", "time-out while connecting")
         except aiohttp.ClientConnectorError as error:
-            return Failure("unreachable", explain(error.os_error))
+            return Failure("refused", explain(error.os_error))
         except TimeoutError:
             return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
         except (aiohttp.ClientError, OSError) as error:
@@ -111,8 +111,10 @@ class ChannelTransport(AsyncTransport):
             return await self._http.send(send)
         except TimeoutError:
             return Failure("unreachable", "time-out while connecting")
-        except (NotSent, OSError) as error:
+        except NotSent as error:
             return Failure("unreachable", explain(error))
+        except OSError as error:
+            return Failure("refused", explain(error))
         except Lost as error:
             return Failure("lost", str(error))
 

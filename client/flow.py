@@ -13,7 +13,7 @@ answer                                          meaning
 4xx that no node of ours wrote                  not applied: again elsewhere
 408, 429, 503, 507, 508 with a code of ours      not applied: again elsewhere, or later
 504, any other 5xx, an unreadable 2xx or 5xx     a write may have been applied
-connection refused, no route, no such host      not applied: again elsewhere
+connection refused, no route, no such host      not applied: again elsewhere; of every node: soon the end, if ``refused_s`` says so
 connection lost, no answer in time              a write may have been applied
 =============================================== ======================================================================
 
@@ -92,9 +92,12 @@ class Sleep(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """No answer. ``unreachable``: the call certainly did not arrive; ``lost``: it may have."""
+    """No answer. ``refused``, ``unreachable``: the call certainly did not arrive; ``lost``: it may have.
 
-    kind: Literal["unreachable", "lost"]
+    ``refused`` is said at once, by whoever is there in the node's place: nothing listens, no route, no such host.
+    """
+
+    kind: Literal["refused", "unreachable", "lost"]
     why: str
 
 
@@ -152,6 +155,8 @@ class _Campaign:
         self.wait_s = _wait_s(request)
         self.started = route.clock()
         self.deadline = self.started + timeout_s + self.wait_s
+        self.all_refused = True
+        """Whether all that was tried so far was refused."""
         self.not_before: dict[str, float] = {}
         self.tries: dict[str, tuple[int, str]] = {}
         """By node what tells most of its tries, and how much that is."""
@@ -180,9 +185,16 @@ class _Campaign:
         order = self.route.order()
         node = min(order, key=lambda candidate: max(now, self.not_before.get(candidate, now)))
         delay_s = max(0.0, self.not_before.get(node, now) - now)
-        if now + delay_s + self._needed_s() >= self.deadline:
+        if now + delay_s + self._needed_s() >= self.deadline or self._nobody_is_there(now + delay_s):
             self.give_up()
         return node, delay_s
+
+    def _nobody_is_there(self, then: float) -> bool:
+        """Whether to give up before the deadline, because every node has refused for as long as the route allows."""
+        limit_s = self.route.refused_s
+        if limit_s is None or self.route.met or then < self.started + limit_s:
+            return False
+        return self.all_refused and len(self.tries) == len(self.route.nodes)
 
     def _needed_s(self) -> float:
         """The time without which an attempt is not worth its risk; there is none once a write is in doubt anyway."""
@@ -204,6 +216,7 @@ class _Campaign:
     def failed(self, node: str, failure: Failure) -> None:
         """Take note of a call without an answer."""
         self.route.failed(node)
+        self.all_refused &= failure.kind == "refused"
         self.doubt |= self.row.writes and failure.kind == "lost"
         self._note(node, _LOST if failure.kind == "lost" else _UNREACHABLE, failure.why)
         self._later(node)
@@ -217,6 +230,7 @@ class _Campaign:
         else:
             self.route.answered(node, answer)
             return reply
+        self.all_refused = False
         self.request_id = problem.request_id
         meaning = self._meaning(answer.status, problem)
         why = f"{answer.status} {problem.code}" + (f" ({problem.detail})" if problem.detail else "")

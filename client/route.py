@@ -74,11 +74,17 @@ class Route:
         clock: Callable[[], float] = time.monotonic,
         uniform: Callable[[float, float], float] = _dice.uniform,
         make_key: Callable[[], str] | None = None,
+        refused_s: float | None = None,
     ) -> None:
         self.nodes = tuple(nodes)
         self.clock = clock
         self.uniform = uniform
         self.make_key = make_key or KeyMaker().make
+        self.refused_s = refused_s
+        """While every node refuses the connection, and none has ever answered, a call is tried no longer than this; None:
+        to its end. A cluster that has answered is starting anew, and worth the wait."""
+        self.met = False
+        """Whether a node has answered."""
         self.sequence = 0
         """The highest sequence seen: what a session read must have behind it."""
         self.leader: str | None = None
@@ -107,6 +113,7 @@ class Route:
         headers = answer.headers
         sequence = headers.get("quorl-sequence", "")
         with self._lock:
+            self.met = True
             self._cooling.pop(node, None)
             self._failures.pop(node, None)
             self._current = self.nodes.index(node)

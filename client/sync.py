@@ -82,7 +82,7 @@ class HttpTransport(Transport):
                 response.status, {name.lower(): text for name, text in response.headers.items()}, response.data
             )
         except (x.NewConnectionError, x.LocationValueError) as error:
-            return Failure("unreachable", explain(error))
+            return Failure("refused", explain(error))
         except x.ConnectTimeoutError:
             return Failure("unreachable", "time-out while connecting")
         except x.ReadTimeoutError:
@@ -114,7 +114,8 @@ class Client:
     """A client for threads. Close it, or use ``with``.
 
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
-    ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included.
+    ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included; ``refused_s``, if it is given, those
+    that find no cluster at all: every node refuses the connection, and none has answered this client before.
     """
 
     def __init__(
@@ -122,10 +123,12 @@ class Client:
         servers: str | Iterable[str] | None = None,
         *,
         timeout_s: float = TIMEOUT_S,
+        refused_s: float | None = None,
         transport: Transport | None = None,
         route: Route | None = None,
     ) -> None:
-        self._route = route or Route(read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT))
+        nodes = read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT)
+        self._route = route or Route(nodes, refused_s=refused_s)
         self._transport: Transport = transport or HttpTransport()
         self._timeout_s = timeout_s
         self._lanes: dict[tuple[str, str], Lane[Any, Any]] = {}

@@ -224,7 +224,8 @@ class Shift:
             kept = f" ({counted(self.life.undelivered, 'result')} kept)" if self.life else ""
             tries = getattr(why, "tries", ())
             told = "; ".join([why.detail, *(f"{clean(one.node)}: {clean(one.why)}" for one in tries)])
-            self._lines.say(f"! no answer from the cluster, trying on{kept}: {told}")
+            said = "no answer from the cluster" if self.life else "waiting for the cluster"
+            self._lines.say(f"! {said}, trying on{kept}: {told}")
         self._again_s = min(AGAIN_S_MAX, 2 * self._again_s)
         self._not_before = self._loop.time() + self._again_s * _dice.uniform(0.5, 1)
 

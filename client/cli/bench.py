@@ -137,7 +137,8 @@ def failover(settings: Settings, transfer: bool, max_wait: int) -> None:
 def _client(settings: Settings, nodes: list[str] | None = None) -> AsyncClient:
     from quorl.client.aio import AsyncClient
 
-    return AsyncClient(nodes or list(settings.nodes()), timeout_s=settings.timeout_s)
+    servers = nodes or list(settings.nodes())
+    return AsyncClient(servers, timeout_s=settings.timeout_s, refused_s=settings.refused_s)
 
 
 def _run(settings: Settings, measure: Callable[[AsyncClient], Awaitable[Mapping[str, Any]]]) -> Mapping[str, Any]:

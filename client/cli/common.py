@@ -27,6 +27,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FORMS = ("table", "wide", "json", "ndjson", "csv", "name")
 WATCH_S = 2.0
+REFUSED_S = 2.0
+"""A command gives up after so long where every node refuses the connection, unless --timeout says how long to try."""
 
 
 class Exit(enum.IntEnum):
@@ -54,6 +56,7 @@ class Settings:
     quiet: bool = False
     verbose: bool = False
     timeout_s: float = 10.0
+    refused_s: float | None = REFUSED_S
 
     @property
     def as_json(self) -> bool:
@@ -79,7 +82,7 @@ class Settings:
         """Open a client; connects when it is first used."""
         from quorl.client.sync import Client
 
-        return Client(self.nodes(), timeout_s=self.timeout_s, transport=self.transport())
+        return Client(self.nodes(), timeout_s=self.timeout_s, refused_s=self.refused_s, transport=self.transport())
 
     def nodes(self) -> tuple[str, ...]:
         """Return the addresses of the nodes to ask, those of this machine if nobody said."""
@@ -164,7 +167,13 @@ def _with_options(command: F, *, quiet: str | None = None, lists: bool = False, 
         click.option("--json", "as_json", is_flag=True, help="The same as -o json: the names of the API."),
         click.option("--no-headers", is_flag=True, help="Tables and CSV without their first line."),
         click.option("--no-color", is_flag=True, help="As with NO_COLOR in the environment."),
-        click.option("--timeout", "timeout_s", type=seconds, metavar="SECONDS", help="For each call; 10 by default."),
+        click.option(
+            "--timeout",
+            "timeout_s",
+            type=seconds,
+            metavar="SECONDS",
+            help="For each call; 10 by default, and 2 where no node listens.",
+        ),
         click.option(*filter(None, (quiet, "--quiet")), "quiet", is_flag=True, help="Print data only, no talk."),
         click.option("-v", "--verbose", is_flag=True, help="Show the HTTP calls on stderr."),
     ]
@@ -185,7 +194,8 @@ def _take(settings: Settings, options: dict[str, Any]) -> None:
     if server is not None or context is not None:
         settings.server, settings.context = server, context
     settings.form = form or settings.form
-    settings.timeout_s = settings.timeout_s if timeout_s is None else timeout_s
+    if timeout_s is not None:
+        settings.timeout_s, settings.refused_s = timeout_s, None
     settings.headers &= not options.pop("no_headers")
     settings.color &= not options.pop("no_color")
     settings.quiet |= options.pop("quiet")

@@ -18,7 +18,7 @@ R = TypeVar("R")
 Event = Answer | Failure
 
 NODES = ("http://a", "http://b", "http://c")
-REFUSED = Failure("unreachable", "connection refused")
+REFUSED = Failure("refused", "connection refused")
 LOST = Failure("lost", "connection lost: connection reset by peer")
 CREATED = t.TopicCreated(name="x", partitions=1, created_at="2026-01-01T00:00:00.000Z")
 

@@ -174,7 +174,7 @@ async def test_a_call_without_an_answer_in_time_may_have_arrived(node: Node, tra
 
 
 async def test_a_node_that_is_not_there_was_not_reached(transport: ChannelTransport) -> None:
-    assert await transport.send(send("http://127.0.0.1:1")) == Failure("unreachable", "connection refused")
+    assert await transport.send(send("http://127.0.0.1:1")) == Failure("refused", "connection refused")
 
 
 async def test_a_node_that_does_not_answer_the_upgrade_was_not_reached(node: Node, transport: ChannelTransport) -> None:

@@ -210,6 +210,22 @@ def test_nobody_there(quorl: Quorl) -> None:
     assert "connection refused" in result.stderr
 
 
+def test_a_command_gives_up_soon_where_nobody_listens_unless_it_is_told_how_long_to_try(
+    quorl: Quorl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = Client.__init__
+    limits: list[tuple[float, float | None]] = []
+
+    def note(self: Client, servers: Any, **options: Any) -> None:
+        limits.append((options["timeout_s"], options["refused_s"]))
+        made(self, servers, **options)
+
+    monkeypatch.setattr(Client, "__init__", note)
+    assert quorl("-s", closed_port(), "topic", "ls").exit_code == 5
+    assert quorl("-s", closed_port(), "topic", "ls", "--timeout", "0.3").exit_code == 5
+    assert limits == [(10.0, 2.0), (0.3, None)]
+
+
 def test_a_wrong_server_is_a_usage_error(quorl: Quorl) -> None:
     assert quorl("topic", "ls", "-s", "ftp://x").exit_code == 2
 

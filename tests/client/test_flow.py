@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given, settings
@@ -137,6 +138,46 @@ def test_nobody_reachable_is_unavailable_and_names_each_node_and_why(world: Worl
     assert lines[0].endswith(" s while calling create_topic 'x'")
     assert lines[1] == "  http://a  connection refused"
     assert "Nothing was applied" in lines[-1]
+
+
+TIMED_OUT = Failure("unreachable", "time-out while connecting")
+
+
+def impatient(nodes: tuple[str, ...] = NODES) -> World:
+    world = World(nodes)
+    world.route.refused_s = 2.0
+    return world
+
+
+def took_s(world: World, serve: Callable[[Send], Answer | Failure]) -> float:
+    began = world.clock.now
+    with pytest.raises(e.Unavailable):
+        world.drive(flow(world.route, CREATE), serve, takes_s=0.01)
+    return world.clock.now - began
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_where_every_node_refuses_a_call_ends_early_if_the_caller_said_so(count: int) -> None:
+    assert 0.5 < took_s(impatient(NODES[:count]), lambda _: REFUSED) < 2.0
+    assert took_s(World(NODES[:count]), lambda _: REFUSED) > 5.0
+
+
+@pytest.mark.parametrize("other", [TIMED_OUT, problem("no_leader", retry_after_ms=10)])
+def test_one_node_that_refuses_among_others_is_no_reason_to_end_early(other: Answer | Failure) -> None:
+    assert took_s(impatient(), lambda send: REFUSED if send.node == NODES[0] else other) > 5.0
+
+
+def test_a_node_that_has_not_been_asked_is_not_taken_to_refuse() -> None:
+    world = impatient()
+    with pytest.raises(e.Unavailable):
+        world.drive(flow(world.route, CREATE), lambda _: REFUSED, takes_s=2.1)
+    assert set(world.asked) == set(NODES)
+
+
+def test_a_cluster_that_has_answered_is_waited_for_while_it_starts_anew() -> None:
+    world = impatient()
+    world.play(flow(world.route, CREATE), created())
+    assert took_s(world, lambda _: REFUSED) > 5.0
 
 
 def test_no_quorum_is_unavailable_and_carries_its_code(world: World) -> None:

@@ -24,7 +24,7 @@ def cluster() -> TaskCluster:
 def test_a_worker_says_who_it_is_before_it_says_that_no_cluster_answers(cluster: TaskCluster) -> None:
     cluster.down = True
     with working(cluster, {"add": lambda x, y: x + y}, queues=["a", "b"]) as lines:
-        cluster.until(lambda: any("no answer" in line for line in lines))
+        cluster.until(lambda: any("waiting for the cluster" in line for line in lines))
         before = list(lines)
         cluster.down = False
         cluster.until(lambda: any("registered as" in line for line in lines))
@@ -32,7 +32,7 @@ def test_a_worker_says_who_it_is_before_it_says_that_no_cluster_answers(cluster:
     assert before[1] == "  queues   a, b"
     assert before[2].startswith("  servers  http://")
     assert before[3] == "  task     add(x, y)"
-    assert before[4].startswith("! no answer from the cluster, trying on: no node answered in ")
+    assert before[4].startswith("! waiting for the cluster, trying on: no node answered in ")
     assert "http://" in before[4]
     assert sum("at once in" in line for line in lines) == 1
 

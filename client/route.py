@@ -15,10 +15,14 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from quorl.cluster.protocol.wire import Answer
+if TYPE_CHECKING:
+    from quorl.cluster.protocol.wire import Answer
 
+PORT_DEFAULT = 7101
+"""Where a node listens for HTTP unless its config says otherwise."""
 SERVERS_DEFAULT = "http://127.0.0.1:7101,http://127.0.0.1:7102,http://127.0.0.1:7103"
 COOLING_S_MIN = 2.0
 COOLING_S_MAX = 60.0
@@ -28,7 +32,10 @@ _dice = random.SystemRandom()  # nothing to seed, and nothing that forked proces
 
 
 def read_servers(servers: str | Iterable[str]) -> tuple[str, ...]:
-    """Return the addresses in a comma list or a list; an address without a scheme is taken as http."""
+    """Return the addresses in a comma list or a list.
+
+    A host alone is the node there, on ``PORT_DEFAULT``; what says http:// or https:// is a URL, with the port that URLs have.
+    """
     given = servers.split(",") if isinstance(servers, str) else [part for item in servers for part in item.split(",")]
     nodes = [_read_server(server.strip()) for server in given if server.strip()]
     if not nodes:
@@ -37,12 +44,17 @@ def read_servers(servers: str | Iterable[str]) -> tuple[str, ...]:
 
 
 def _read_server(server: str) -> str:
-    url = server if "://" in server else f"http://{server}"
-    parts = urlsplit(url)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.query or parts.fragment:
-        raise ValueError(f"{server!r} is no server address: it should look like http://127.0.0.1:7101")
-    _ = parts.port  # raises ValueError if it is no port
-    return url.rstrip("/")
+    wanted = f"{server!r} is no server address: it should look like 127.0.0.1:7101 or https://queue.example"
+    try:
+        parts = urlsplit(server if "://" in server else f"http://{server}")
+        port = parts.port
+    except ValueError as error:  # no port, or half an IPv6 address
+        raise ValueError(f"{wanted} ({error})") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or " " in server or parts.query or parts.fragment:
+        raise ValueError(wanted)
+    if "://" not in server and port is None:
+        parts = parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{PORT_DEFAULT}")
+    return parts.geturl().rstrip("/")
 
 
 class KeyMaker:

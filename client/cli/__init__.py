@@ -78,6 +78,7 @@ COMMANDS = {
 
 
 @click.group(
+    "quorl",
     cls=Quorl,
     commands=Commands(COMMANDS),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_CHARS},

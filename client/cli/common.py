@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 from typing_extensions import override
 
-from quorl.client.cli.hints import HINTS
+from quorl.client.cli.hints import HINTS, START
 
 if TYPE_CHECKING:
     from quorl.client.errors import QuorlError
@@ -91,7 +91,9 @@ class Settings:
         try:
             return read_servers(self.servers() or SERVERS_DEFAULT)
         except ValueError as error:
-            raise click.UsageError(f"{error} (from --server, QUORL_SERVER or a context)") from None
+            named = os.environ.get("QUORL_SERVER") if self.context is None else None
+            source = "--server" if self.server is not None else "QUORL_SERVER" if named else "server of its context"
+            raise click.BadParameter(str(error), param_hint=source) from None
 
     def transport(self) -> HttpTransport:
         """Return what carries calls, and tells of each if that is wanted."""
@@ -202,8 +204,24 @@ def _take(settings: Settings, options: dict[str, Any]) -> None:
     settings.verbose |= options.pop("verbose")
 
 
+_SAID = "quorl.said"
+"""The words of the line, kept with the context."""
+
+
 class Quorl(click.Group):
     """The outermost group: it turns what went wrong into words and an exit code."""
+
+    @override
+    def make_context(
+        self, info_name: str | None, args: list[str], parent: click.Context | None = None, **extra: Any
+    ) -> click.Context:
+        said = list(args)
+        try:
+            context = super().make_context(info_name, args, parent, **extra)
+        except click.ClickException as error:
+            raise self._in_our_words(error, said) from None
+        context.meta[_SAID] = said
+        return context
 
     @override
     def invoke(self, ctx: click.Context) -> Any:
@@ -214,7 +232,9 @@ class Quorl(click.Group):
         except BrokenPipeError:
             _forget_stdout()  # whoever read the output has had enough, which is no failure
             ctx.exit(Exit.OK)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except click.ClickException as error:
+            raise self._in_our_words(error, ctx.meta[_SAID]) from None
+        except (click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
             ctx.exit(130)
@@ -225,6 +245,12 @@ class Quorl(click.Group):
                 raise
             tell(error, ctx.ensure_object(Settings))
             ctx.exit(exit_code(error))
+
+    def _in_our_words(self, error: click.ClickException, said: list[str]) -> click.ClickException:
+        """Return an error of the line as we tell errors; a group that is called alone explains itself instead."""
+        from quorl.client.cli.misuse import Misused
+
+        return error if isinstance(error, click.exceptions.NoArgsIsHelpError) else Misused(error, self, said)
 
 
 def _forget_stdout() -> None:
@@ -281,7 +307,9 @@ def _hint(error: QuorlError) -> str:
 
     if isinstance(error, OutcomeUnknown):
         return "It may have been applied: look before you repeat it."
-    return "Nothing was applied. Is the cluster running?  quorl doctor · quorl node run -c FILE"
+    if error.code == "unavailable":  # nobody answered at all
+        return f"Nothing was applied. Does the cluster run?  {START} · quorl doctor"
+    return f"Nothing was applied. What is wrong with it?  quorl doctor · quorl errors {error.code}"
 
 
 def fail(code: Exit, error: str, why: str, hint: str) -> NoReturn:

@@ -21,6 +21,7 @@ import click
 from quorl.client.cli import output
 from quorl.client.cli.checks import COMMIT_S, Finding, Level, commit_finding, quorum_finding, worst
 from quorl.client.cli.common import Settings, common_options
+from quorl.client.cli.hints import START
 
 if TYPE_CHECKING:
     from quorl.client.sync import HttpTransport
@@ -77,7 +78,7 @@ def doctor(settings: Settings, only: str | None) -> None:
         with settings.client() as client:
             findings.append(commit_finding(client, min(settings.timeout_s, COMMIT_S)))
     else:
-        findings.append(Finding(Level.UNKNOWN, "cluster", "", "no node answers", "Start one: quorl node run -c FILE"))
+        findings.append(Finding(Level.UNKNOWN, "cluster", "", "no node answers", f"Start them: {START}"))
     _report(settings, visits, findings)
     click.get_current_context().exit(worst(findings))
 

@@ -30,6 +30,9 @@ HINTS = {
 }
 """By code; for every other the catalogue's hint does."""
 
+START = "quorl up (a cluster on this machine) · quorl node run -c FILE (one node of a cluster)"
+"""What starts nodes, where none answers."""
+
 REASONS = {
     "running": "quorl task wait {id} · quorl task cancel {id}",
     "scheduled": "Nothing: it is queued by itself when its time comes.",

@@ -12,9 +12,10 @@ import re
 import click
 
 from quorl.client.cli.common import Exit, Settings, common_options, fail
+from quorl.client.cli.hints import START
 from quorl.client.cli.init import init
+from quorl.client.cli.nodelogs import logs
 
-_HERE = "http://127.0.0.1:7101"
 _OK = 200
 _CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
 _config = click.option("-c", "--config", required=True, metavar="FILE", help="The node's configuration, TOML.")
@@ -22,10 +23,11 @@ _config = click.option("-c", "--config", required=True, metavar="FILE", help="Th
 
 @click.group()
 def node() -> None:
-    """Run a node, check its configuration, or ask for its health."""
+    """Run a node, check its configuration, ask for its health, read its log."""
 
 
 node.add_command(init)
+node.add_command(logs)
 
 
 @node.command()
@@ -56,8 +58,8 @@ def status(settings: Settings, ready: bool) -> None:
     import urllib.error
     import urllib.request
 
-    url = (settings.servers() or _HERE).partition(",")[0].strip().rstrip("/")
-    target = (url if "://" in url else f"http://{url}") + "/readyz?verbose"
+    url = settings.nodes()[0]
+    target = f"{url}/readyz?verbose"
     try:
         with urllib.request.urlopen(target, timeout=settings.timeout_s) as answer:  # noqa: S310 - the user's own URL
             code, text = answer.status, answer.read().decode()
@@ -65,8 +67,9 @@ def status(settings: Settings, ready: bool) -> None:
         with refusal:
             code, text = refusal.code, refusal.read().decode(errors="replace")
     except (OSError, ValueError) as error:
-        why = str(getattr(error, "reason", error))
-        fail(Exit.UNAVAILABLE, f"no answer from {url}", why, "Does the node run?  quorl node run -c FILE")
+        reason = getattr(error, "reason", error)
+        why = (getattr(reason, "strerror", None) or str(reason)).lower()
+        fail(Exit.UNAVAILABLE, f"no answer from {url}", why, f"Does it run?  {START}")
     lines = [found for line in text.splitlines() if (found := _CHECK.match(line))]
     if settings.as_json:
         checks = [{"name": one["name"], "ok": one["ok"] == "+", "detail": one["detail"]} for one in lines]

@@ -6,6 +6,7 @@ import contextlib
 import select
 import signal
 import sys
+import textwrap
 import time
 import webbrowser
 from collections.abc import Callable, Iterator
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from quorl.client.local.laptop import Laptop
 
 _LOOK_S = 0.2
+_LINES = 5
+"""So many of each log are shown by a key."""
 _KEYS = "k kill leader · r restart it · w +worker · W -worker · l logs · ? help"
 _HELP = """\
   k   kill the leader with SIGKILL while writes go on, and count what that cost
@@ -224,10 +227,12 @@ class _Keys:
             click.echo(f"  ✓ worker {worker.name} has left · {len(self._laptop.workers)} run")
 
     def _logs(self) -> None:
+        from quorl.client.cli.loglines import laid_out, last
+
         for log in sorted(self._laptop.directory.glob("*.log")):
             click.echo(f"  {log}")
-            for line in log.read_text(encoding="utf-8", errors="replace").splitlines()[-5:]:
-                click.echo(f"    {line}")
+            for line in last(log, _LINES)[0]:
+                click.echo(textwrap.indent(laid_out(line), "    "))
 
 
 @contextlib.contextmanager

@@ -65,6 +65,7 @@ def test_these_are_the_commands() -> None:
         "monitor",
         "node check",
         "node init",
+        "node logs",
         "node run",
         "node status",
         "queue ls",
@@ -224,10 +225,6 @@ def test_a_command_gives_up_soon_where_nobody_listens_unless_it_is_told_how_long
     assert quorl("-s", closed_port(), "topic", "ls").exit_code == 5
     assert quorl("-s", closed_port(), "topic", "ls", "--timeout", "0.3").exit_code == 5
     assert limits == [(10.0, 2.0), (0.3, None)]
-
-
-def test_a_wrong_server_is_a_usage_error(quorl: Quorl) -> None:
-    assert quorl("topic", "ls", "-s", "ftp://x").exit_code == 2
 
 
 def test_main_returns_the_exit_code(cluster: StandIn, capsys: pytest.CaptureFixture[str]) -> None:

@@ -46,9 +46,12 @@ def test_a_node_that_does_not_answer_is_not_ready(quorl: Quorl) -> None:
     for words in ([], ["--ready", "-q"]):
         done = quorl("node", "status", "-s", closed_port().removeprefix("http://"), *words)
         assert (done.exit_code, done.stdout) == (5, "")
-        assert "no answer from 127.0.0.1:" in done.stderr
-        assert "refused" in done.stderr
+        assert "no answer from http://127.0.0.1:" in done.stderr
+        assert done.stderr.splitlines()[1] == "why    connection refused"
+        assert "quorl up" in done.stderr
 
 
-def test_an_address_that_is_none_is_no_answer(quorl: Quorl) -> None:
-    assert quorl("node", "status", "-s", "http://[").exit_code == 5
+def test_an_address_that_is_none_is_refused(quorl: Quorl) -> None:
+    done = quorl("node", "status", "-s", "http://[")
+    assert done.exit_code == 2
+    assert "no server address" in done.stderr

@@ -1,0 +1,100 @@
+"""A command that was called wrongly, told as every other error is: what, why, what to do; and as JSON where that was asked for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+from collections.abc import Sequence
+from typing import IO, Any
+
+import click
+from typing_extensions import override
+
+from quorl.client.cli.output import clean
+
+CODE = "usage"
+_JSON = {"json", "ndjson"}
+_FORM = re.compile(r"(?:--output=|-o=?)(.+)")
+
+
+class Misused(click.ClickException):
+    """What click found wrong, in our words. Its exit code is that of what it explains."""
+
+    def __init__(self, error: click.ClickException, root: click.Command, said: Sequence[str]) -> None:
+        """Explain an error of a line with these words after ``root``."""
+        super().__init__(error.format_message())
+        self.exit_code = error.exit_code  # type: ignore[misc]  # of the class, says click, and reads it from the exception
+        self._lines = tuple(map(clean, _explained(error, root, said)))
+        self._as_json = wants_json(said)
+
+    @override
+    def show(self, file: IO[Any] | None = None) -> None:
+        """Print it on stderr; click's main calls this."""
+        what, why, hint = self._lines
+        if self._as_json:
+            about = {"code": CODE, "title": what, "detail": why, "hint": hint}
+            click.echo(json.dumps({"error": about}, ensure_ascii=False), file=file, err=True)
+            return
+        from quorl.client.cli.common import three_lines
+
+        three_lines("error", what, why, hint)
+
+
+def wants_json(said: Sequence[str]) -> bool:
+    """Whether a line that could not be read asks for JSON, as far as that can be seen."""
+    words = said[: said.index("--")] if "--" in said else said
+    forms = {found[1] for word in words if (found := _FORM.fullmatch(word))}
+    forms |= {after for word, after in itertools.pairwise(words) if word in {"-o", "--output"}}
+    return "--json" in words or bool(forms & _JSON)
+
+
+def _explained(error: click.ClickException, root: click.Command, said: Sequence[str]) -> tuple[str, str, str]:
+    """Return what is wrong, why, and what to do."""
+    context = getattr(error, "ctx", None) or _context_of(root, said)
+    command = context.command_path
+    usage = "usage: " + " ".join(context.get_usage().partition(": ")[2].split())
+    hint = f"{command} --help"
+    match error:
+        case click.exceptions.NoSuchOption():
+            guess = _guess(error.possibilities)
+            return f"{command} has no option {error.option_name}", guess or "it is none of its options", hint
+        case click.exceptions.NoSuchCommand():
+            there = context.command.commands if isinstance(context.command, click.Group) else ()
+            why = _guess(error.possibilities) or f"there are: {', '.join(sorted(there))}"
+            return f"{command} has no command {error.command_name}", why, hint
+        case click.MissingParameter(param=param) if param is not None:
+            choices = " ".join((param.type.get_missing_message(param, context) or "").split())
+            return f"{command} needs {_named(param, context)}", choices or usage, hint
+        case click.BadParameter():
+            named = error.param_hint if isinstance(error.param_hint, str) else None
+            if named is None and error.param is not None:
+                named = _named(error.param, context)
+            why = _TYPES.sub(lambda found: _NUMBERS[found[1]], error.message)
+            return f"{command} does not take this {named or 'value'}", why.removesuffix("."), hint
+    message = error.format_message().removesuffix(".")
+    return message[:1].lower() + message[1:] if message.startswith(_CLICKS) else message, usage, hint
+
+
+_CLICKS = ("Got unexpected", "Option ", "Missing command", "Argument ")
+"""Sentences of click's own, which begin with a capital as ours do not."""
+_NUMBERS = {"integer": "is no whole number", "float": "is no number"}
+_TYPES = re.compile(r"is not a valid (integer|float)(?: range)?")
+
+
+def _context_of(root: click.Command, said: Sequence[str]) -> click.Context:
+    """Return the command that a line means, for an error that does not say where it happened."""
+    context = click.Context(root, info_name="quorl")
+    for word in said:
+        if isinstance(context.command, click.Group) and word in context.command.commands:
+            context = click.Context(context.command.commands[word], info_name=word, parent=context)
+    return context
+
+
+def _named(param: click.Parameter, context: click.Context) -> str:
+    """Return how people call a parameter: --lines, or NAME."""
+    return max(param.opts, key=len) if isinstance(param, click.Option) else param.get_error_hint(context).strip("'")
+
+
+def _guess(possibilities: Sequence[str] | None) -> str:
+    return f"did you mean {' or '.join(sorted(possibilities))}?" if possibilities else ""

@@ -1,0 +1,138 @@
+"""A command that is called wrongly: what, why and what to do, with exit code 2, and as JSON where that was asked for."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from quorl.client.cli.misuse import wants_json
+from quorl.client.route import PORT_DEFAULT, read_servers
+from tests.client.commands import Quorl
+from tests.client.scripted import problem
+from tests.client.stand_in import StandIn, closed_port
+
+WRONG = {
+    "--bogus": ("quorl has no option --bogus", "did you mean --verbose?", "quorl --help"),
+    "frobnicate": ("quorl has no command frobnicate", "there are: api, bench, cheat", "quorl --help"),
+    "topic lss": ("quorl topic has no command lss", "did you mean ls?", "quorl topic --help"),
+    "topic ls --jsn": ("quorl topic ls has no option --jsn", "did you mean --json?", "quorl topic ls --help"),
+    "topic ls --zzz": ("quorl topic ls has no option --zzz", "it is none of its options", "quorl topic ls --help"),
+    "topic create": (
+        "quorl topic create needs NAME",
+        "usage: quorl topic create [OPTIONS] NAME",
+        "quorl topic create --help",
+    ),
+    "completion": ("quorl completion needs SHELL", "Choose from: bash, zsh, fish", "quorl completion --help"),
+    "node check": ("quorl node check needs --config", "usage: quorl node check [OPTIONS]", "quorl node check --help"),
+    "node logs -n ten": (
+        "quorl node logs does not take this --lines",
+        "'ten' is no whole number",
+        "quorl node logs --help",
+    ),
+    "topic ls --watch=x": ("quorl topic ls does not take this --watch", "'x' is no number", "quorl topic ls --help"),
+    "node logs -n": (
+        "option '-n' requires an argument",
+        "usage: quorl node logs [OPTIONS] [NAME]...",
+        "quorl node logs --help",
+    ),
+    "topic ls a b": (
+        "got unexpected extra argument (b)",
+        "usage: quorl topic ls [OPTIONS] [PREFIX]",
+        "quorl topic ls --help",
+    ),
+    "topic consume t --register -n 1 --all": (
+        "say either --max or --all",
+        "usage: quorl topic consume [OPTIONS] TOPIC",
+        "quorl topic consume --help",
+    ),
+    "topic ls -s ftp://x": (
+        "quorl topic ls does not take this --server",
+        "'ftp://x' is no server address: it should look like 127.0.0.1:7101 or https://queue.example",
+        "quorl topic ls --help",
+    ),
+}
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_d15_what_is_wrong_with_a_line_is_told_like_every_error(quorl: Quorl, cluster: StandIn, line: str) -> None:
+    what, why, hint = WRONG[line]
+    done = quorl(*line.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    lines = done.stderr.splitlines()
+    assert lines[0] == f"error  {what}"
+    assert lines[1].startswith(f"why    {why}")
+    assert lines[2:] == [f"try    {hint}"]
+    words = ["--json", *line.split()]
+    asked = quorl(*words)
+    assert (asked.exit_code, asked.stdout) == (2, "")
+    error = json.loads(asked.stderr)["error"]
+    assert error["detail"].startswith(why)
+    assert error | {"detail": ""} == {"code": "usage", "title": what, "detail": "", "hint": hint}
+    assert cluster.calls == []
+
+
+@pytest.mark.parametrize(
+    ("line", "wanted"),
+    [
+        ("topic ls --json", True),
+        ("-o json topic", True),
+        ("-ojson topic", True),
+        ("topic --output ndjson", True),
+        ("topic --output=json", True),
+        ("topic -o csv", False),
+        ("task submit x -- --json", False),
+        ("topic", False),
+        ("topic -o", False),
+    ],
+)
+def test_whether_a_line_that_cannot_be_read_asks_for_json(line: str, wanted: bool) -> None:
+    assert wants_json(line.split()) is wanted
+
+
+def test_a_group_alone_explains_itself(quorl: Quorl) -> None:
+    done = quorl("topic")
+    assert done.exit_code == 2
+    assert done.stderr.startswith("Usage: quorl topic [OPTIONS] COMMAND")
+
+
+def test_where_a_wrong_address_came_from(quorl: Quorl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUORL_SERVER", "a:b")
+    assert "does not take this QUORL_SERVER" in quorl("topic", "ls").stderr
+
+
+# -- addresses, and nobody there ------------------------------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("given", "asked"),
+    [
+        ("foo", f"http://foo:{PORT_DEFAULT}"),
+        ("foo:80", "http://foo:80"),
+        ("[::1]", f"http://[::1]:{PORT_DEFAULT}"),
+        ("10.0.0.1/base/", f"http://10.0.0.1:{PORT_DEFAULT}/base"),
+        ("http://foo", "http://foo"),
+        ("https://foo/", "https://foo"),
+    ],
+)
+def test_a_host_alone_is_the_node_there(given: str, asked: str) -> None:
+    assert read_servers(given) == (asked,)
+
+
+@pytest.mark.parametrize("given", ["a b", "::1", "http://[::1", "foo:bar", "foo:99999"])
+def test_what_is_no_address_is_told_so(given: str) -> None:
+    with pytest.raises(ValueError, match="is no server address: it should look like"):
+        read_servers(given)
+
+
+def test_where_nobody_answers_quorl_up_is_named_first(quorl: Quorl, cluster: StandIn) -> None:
+    for words in (["topic", "ls", "--timeout", "0.2"], ["node", "status"], ["doctor"]):
+        done = quorl(*words, "-s", closed_port())
+        said = done.stdout + done.stderr
+        assert "quorl up (a cluster on this machine) · quorl node run -c FILE" in said
+
+
+def test_where_nodes_answer_that_cannot_it_is_about_the_cluster(quorl: Quorl, cluster: StandIn) -> None:
+    for mishaps in cluster.mishaps:
+        mishaps.extend([problem("no_quorum")] * 9)
+    done = quorl("topic", "ls", "--timeout", "1")
+    assert done.exit_code == 5
+    assert done.stderr.splitlines()[-1].endswith("quorl doctor · quorl errors no_quorum")

@@ -35,6 +35,7 @@ from quorl.client.crew import (
     crew,
     idle,
     register,
+    submit_singly,
     work_many,
     work_singly,
 )
@@ -81,12 +82,12 @@ def _one_task(queue: str) -> b.Submit:
 
 # -- the workloads -------------------------------------------------------------------------------------------------
 async def task_cycle(scene: Scene) -> Figures:
-    """16 loops that submit one task per request, 16 workers that claim and complete one at a time."""
+    """16 loops that submit one task at a time, 16 workers that claim and complete one at a time; each an awaited call."""
     async with _clients(scene) as (client, elsewhere):
         queue, tally = scene.topic, Tally()
 
         async def submit() -> str:
-            return (await client.call(_one_task(queue))).items[0].id
+            return await submit_singly(client, queue)
 
         async with crew(client, queue, tally, work_singly, LOOPS):
             figures = await busy(submit, tally, scene.seconds) | await idle(submit, tally, scene.seconds)

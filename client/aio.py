@@ -18,15 +18,17 @@ from quorl.client.aio_transport import AsyncTransport, ChannelTransport
 from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.errors import OutcomeUnknown, Unavailable
 from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
-from quorl.client.lanes import AppendLane, SubmitLane
+from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
 from quorl.client.model import size_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
-from quorl.client.tasking import tasks_bytes
+from quorl.client.tasking import report_bytes, tasks_bytes
 from quorl.client.tracing import sending
 from quorl.cluster.protocol import submitting as b
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Consistency, Request
 from quorl.cluster.protocol.system import ClusterInfo, GetCluster
+from quorl.cluster.protocol.together import OneReport
 
 R = TypeVar("R")
 
@@ -60,6 +62,7 @@ class AsyncClient:
         self._timeout_s = timeout_s
         self._appends: dict[str, AppendLane] = {}
         self._submits: dict[str, SubmitLane] = {}
+        self._reports: dict[str, ReportLane] = {}
         self._partitions: dict[str, int] = {}
         self._closed = False
         self._pumps: set[asyncio.Task[None]] = set()
@@ -146,6 +149,13 @@ class AsyncClient:
             lane = self._submits[queue] = SubmitLane(self._route, queue, timeout_s=self._timeout_s)
         with sending(queue, tasks) as traced:
             return await self._travel(lane, traced, tasks_bytes(traced), self._submits)
+
+    async def report(self, report: OneReport) -> k.TaskStatus:
+        """Report the end of a lease, together with whatever other reports wait; raises ``TaskNotFound`` or ``LeaseLost``."""
+        lane = self._reports.get("")
+        if lane is None:
+            lane = self._reports[""] = ReportLane(self._route, "", timeout_s=self._timeout_s)
+        return (await self._travel(lane, [report], report_bytes(report), self._reports))[0]
 
     def lane(self, topic: str) -> AppendLane:
         """Return a new lane to a topic, for whoever wants one of his own."""

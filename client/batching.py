@@ -1,7 +1,7 @@
 """Coalescing: what waits when a request leaves goes with it. No socket, no clock, no loop of its own.
 
-A ``Lane`` holds the appends of one client to one topic, or its submits to one queue (``lanes`` says how each is asked and
-answered). One flight at a time is in the air per lane: throughput rises with load, latency at rest stays one round trip,
+A ``Lane`` holds the appends of one client to one topic, its submits to one queue, or its reports (``lanes`` says how each is
+asked and answered). One flight at a time is in the air per lane: throughput rises with load, latency at rest stays one round trip,
 and things are stored in the order in which they were called. Each caller is told what came of his own.
 
 Invariants: a flight has one body and one idempotency key for all its repeats; every part that is taken is resolved, also
@@ -72,7 +72,7 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
 
     def __init__(self, route: Route, name: str, *, timeout_s: float, flight_bytes_max: int = FLIGHT_BYTES_MAX) -> None:
         self.name = name
-        """Of the topic, or of the queue."""
+        """Of the topic, or of the queue; empty for what goes to neither."""
         self.queue: deque[Part[ItemT, PlaceT]] = deque()
         self.flying = False
         """For the hands: whether somebody is driving flights of this lane."""
@@ -90,8 +90,8 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         """Return the request of one flight."""
 
     @abstractmethod
-    def shares(self, parts: list[Part[ItemT, PlaceT]], reply: Any) -> Plan[list[list[PlaceT]]]:
-        """Return what came of each part; ``LookupError`` says that this cannot be known."""
+    def shares(self, parts: list[Part[ItemT, PlaceT]], reply: Any) -> Plan[Sequence[Sequence[PlaceT] | Exception]]:
+        """Return what came of each part, its refusal included; ``LookupError`` says that this cannot be known."""
 
     def alone(self, part: Part[ItemT, PlaceT]) -> bool:  # noqa: ARG002 - lanes that need not know
         """Whether a part had better fly alone."""

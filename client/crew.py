@@ -12,6 +12,7 @@ import msgspec
 from quorl.client import load
 from quorl.client.aio import AsyncClient
 from quorl.cluster.protocol import leases as e
+from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import workers as w
 
 LOOPS = 16
@@ -65,12 +66,18 @@ async def register(client: AsyncClient, queue: str, number: int) -> int:
     return (await client.call(request)).worker_id
 
 
+async def submit_singly(client: AsyncClient, queue: str) -> str:
+    """Submit one task; returns its id."""
+    (made,) = await client.submit(queue, [b.NewTask(name="nothing", args=ARGS)])
+    return made.id
+
+
 async def work_singly(client: AsyncClient, worker_id: int, work: Tally) -> None:
     """Claim one, complete it, for ever."""
     while True:
         for task in (await client.call(e.Claim(worker_id=worker_id, max=1, wait=CLAIM_WAIT_S))).tasks:
             work.start(task.id)
-            await client.call(e.CompleteTask(id=task.id, lease=task.lease.token))
+            await client.report(e.Completion(task_id=task.id, lease=task.lease.token))
             work.settled(1)
 
 

@@ -1,22 +1,29 @@
-"""The lanes there are: appends to a topic, and submits to a queue."""
+"""The lanes there are: appends to a topic, submits to a queue, and reports on tasks."""
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from collections.abc import Sequence
+from typing import Any, TypeAlias
 
 from typing_extensions import override
 
 from quorl.client.batching import FLIGHT_BYTES_MAX, Lane, Part
-from quorl.client.errors import QueueSealed, QuorlError, Rejected, TopicNotFound
+from quorl.client.errors import QueueSealed, QuorlError, Rejected, TopicNotFound, rejected
 from quorl.client.flow import Plan, flow
 from quorl.client.route import Route
 from quorl.client.sharing import Mismatch, share
+from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import submitting as b
+from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.grammar import Request
+from quorl.cluster.protocol.problems import CATALOGUE, Problem, ProblemDocument, document_of
 
 AppendPart: TypeAlias = Part[t.Message, t.Range]
 SubmitPart: TypeAlias = Part[b.NewTask, b.SubmittedTask]
+ReportPart: TypeAlias = Part[g.OneReport, k.TaskStatus]
 
 
 class AppendLane(Lane[t.Message, t.Range]):
@@ -117,6 +124,67 @@ class SubmitLane(Lane[b.NewTask, b.SubmittedTask]):
         if first != len(reply.items):
             raise LookupError("the answer has another number of tasks")
         return shares
+
+
+class ReportLane(Lane[g.OneReport, k.TaskStatus]):
+    """The reports of one client, each a part of its own. One that flies alone is the plain call that it stands for."""
+
+    ITEMS_MAX = limits.SETTLE_TASKS_MAX
+
+    @override
+    def describe(self) -> str:
+        return "report"
+
+    @override
+    def request(self, items: list[g.OneReport]) -> Request[Any]:
+        if len(items) == 1:
+            return _plain(items[0])
+        return g.Report(
+            complete=tuple([one for one in items if isinstance(one, e.Completion)]),
+            fail=tuple([one for one in items if isinstance(one, e.Failure)]),
+            release=tuple([one for one in items if isinstance(one, e.Return)]),
+        )
+
+    @override
+    def shares(
+        self, parts: list[ReportPart], reply: k.TaskStatus | g.Reported
+    ) -> Plan[Sequence[Sequence[k.TaskStatus] | Exception]]:
+        yield from ()
+        if isinstance(reply, k.TaskStatus):
+            return [[reply]]
+        if len(reply.items) != len(parts):
+            raise LookupError("the answer has another number of reports")
+        found: dict[int, Sequence[k.TaskStatus] | Exception] = {}
+        told = iter(reply.items)
+        for kind in (e.Completion, e.Failure, e.Return):
+            for place, part in enumerate(parts):
+                if isinstance(part.items[0], kind):
+                    found[place] = _told(next(told))
+        return [found[place] for place in range(len(parts))]
+
+
+def _plain(report: g.OneReport) -> e.CompleteTask | e.FailTask | e.ReleaseTask:
+    task_id, lease = report.task_id, report.lease
+    match report:
+        case e.Completion():
+            return e.CompleteTask(id=task_id, lease=lease, result=report.result)
+        case e.Failure():
+            return e.FailTask(id=task_id, lease=lease, error=report.error, retry=report.retry, delay_ms=report.delay_ms)
+        case e.Return():
+            return e.ReleaseTask(id=task_id, lease=lease)
+
+
+def _told(item: g.ReportedTask) -> Sequence[k.TaskStatus] | Exception:
+    if item.status is not None:
+        return [k.TaskStatus(id=item.id, status=item.status, attempts=item.attempts)]
+    return refusal(item.code or "refused", item.detail)
+
+
+def refusal(code: str, detail: str) -> Rejected:
+    """Return the error for one of several things in a call that was refused for itself."""
+    if code not in CATALOGUE:  # a newer node's
+        return rejected(ProblemDocument(code=code, status=409, title="Refused", detail=detail))
+    return rejected(document_of(Problem(code, detail), instance="", request_id="", node="", leader=None))
 
 
 def _producers(part: AppendPart) -> set[int]:

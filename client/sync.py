@@ -20,17 +20,19 @@ from typing_extensions import override
 from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.errors import OutcomeUnknown, Unavailable
 from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
-from quorl.client.lanes import AppendLane, SubmitLane
+from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
 from quorl.client.model import size_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
-from quorl.client.tasking import tasks_bytes
+from quorl.client.tasking import report_bytes, tasks_bytes
 from quorl.client.tasks import Queues, Tasks, Workers
 from quorl.client.topics import Topic, Topics
 from quorl.client.tracing import sending
 from quorl.cluster.protocol import submitting as b
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Consistency, Request
 from quorl.cluster.protocol.system import ClusterInfo, GetCluster
+from quorl.cluster.protocol.together import OneReport
 from quorl.cluster.protocol.wire import Answer
 
 if TYPE_CHECKING:
@@ -214,6 +216,14 @@ class Client:
 
         with sending(queue, tasks) as traced:
             return self._travel(("submit", queue), make, traced, tasks_bytes(traced))
+
+    def report(self, report: OneReport) -> k.TaskStatus:
+        """Report the end of a lease, together with what other threads report; raises ``TaskNotFound`` or ``LeaseLost``."""
+
+        def make() -> ReportLane:
+            return ReportLane(self._route, "", timeout_s=self._timeout_s)
+
+        return self._travel(("report", ""), make, [report], report_bytes(report))[0]
 
     def _travel(
         self, place: tuple[str, str], make: Callable[[], Lane[ItemT, PlaceT]], items: list[ItemT], size: int

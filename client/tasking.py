@@ -17,12 +17,16 @@ import msgspec
 from msgspec import UNSET
 
 from quorl.client.errors import NoResult, TaskCancelled, TaskExpired, TaskFailed, invalid
+from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol.together import OneReport
 
 TASK_OVERHEAD_BYTES = 512
 """What the names of a task's fields and its numbers add to a request, at most."""
+REPORT_OVERHEAD_BYTES = 300
+"""What the names of a report's fields, its id and its token add, at most; ids count six bytes a character besides."""
 QUEUE_DEFAULT = "default"
 
 BackoffLike: TypeAlias = str | Sequence[int] | q.Backoff
@@ -140,6 +144,19 @@ def task_bytes(task: b.NewTask) -> int:
         size += sum(6 * (len(name) + len(value) + 1) for name, value in task.meta.items())
     if task.backoff is not None:
         size += 20 * len(task.backoff.delays_ms)
+    return size
+
+
+def report_bytes(report: OneReport) -> int:
+    """Return about how much of a request a report fills, never less than it does."""
+    size = REPORT_OVERHEAD_BYTES + 6 * len(report.task_id)
+    match report:
+        case e.Completion(result=msgspec.Raw() as result):
+            size += len(memoryview(result))
+        case e.Failure(error=error):
+            size += 6 * (len(error.type) + len(error.message) + len(error.traceback))
+        case _:
+            pass
     return size
 
 

@@ -19,14 +19,13 @@ from typing import Any, TypeAlias
 import msgspec
 
 from quorl.client.context import Context
+from quorl.client.tasking import REPORT_OVERHEAD_BYTES, report_bytes
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.together import OneReport
 
 BATCH_BYTES_MAX = 512 * 1024
-REPORT_OVERHEAD_BYTES = 300
-"""What the names of a report's fields, its id and its token add, at most; ids count six bytes a character besides."""
-
-Report: TypeAlias = e.Completion | e.Failure | e.Return
+Report: TypeAlias = OneReport
 
 
 @dataclass(eq=False, slots=True)
@@ -226,7 +225,7 @@ class Ledger:
             later: list[Report] = []
             while self._waiting and len(batch) < limits.SETTLE_TASKS_MAX:
                 report = self._waiting[0]
-                size += _size_bytes(report)
+                size += report_bytes(report)
                 if len(batch) and size > BATCH_BYTES_MAX:
                     break
                 self._waiting.popleft()
@@ -338,18 +337,6 @@ class Ledger:
         token = holding.task.lease.token
         self._held.pop(token, None)
         self._told.pop(token, None)
-
-
-def _size_bytes(report: Report) -> int:
-    size = REPORT_OVERHEAD_BYTES + 6 * len(report.task_id)
-    match report:
-        case e.Completion(result=msgspec.Raw() as result):
-            size += len(memoryview(result))
-        case e.Failure(error=error):
-            size += 6 * (len(error.type) + len(error.message) + len(error.traceback))
-        case _:
-            pass
-    return size
 
 
 class Voice:

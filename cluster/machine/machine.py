@@ -33,6 +33,7 @@ from quorl.cluster.machine import (
     task_batches,
     task_queries,
     tasks,
+    together,
     topics,
     workers,
 )
@@ -45,6 +46,7 @@ from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.batches import ChangeTasks
@@ -326,6 +328,8 @@ class Machine:
                 return topics.append(state, command)
             case t.Consume():
                 return topics.consume(state, command)
+            case g.ReportBatch():
+                return together.report(state, command)
             case c.FailTask():
                 return settling.fail(state, command)
             case c.ReleaseTask():

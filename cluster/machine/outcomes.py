@@ -15,6 +15,7 @@ from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import system as s
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.batches import ChangeTasks, TasksChanged
@@ -75,6 +76,7 @@ _REPLIES: dict[type[msgspec.Struct], type[Reply]] = {
     c.Hold: c.TaskHeld,
     c.Settle: c.Settled,
     c.Claim: c.Granted,
+    g.ReportBatch: g.Reported,
     w.EnrolWorker: w.WorkerRegistered,
     w.RemoveWorker: w.WorkerGone,
     w.QuietWorker: w.WorkerTold,

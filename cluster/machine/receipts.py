@@ -20,6 +20,7 @@ from quorl.cluster.protocol.leases import Claim, Complete, CompleteTask, Granted
 from quorl.cluster.protocol.problems import IdempotencyKeyReused
 from quorl.cluster.protocol.queues import PutQueue, SetQueue
 from quorl.cluster.protocol.submitting import Submit, SubmitBatch
+from quorl.cluster.protocol.together import Report, ReportBatch
 from quorl.cluster.protocol.topics import Append, AppendBatch, Consume, ConsumedSpans
 from quorl.cluster.protocol.workers import EnrolWorker, RegisterWorker
 
@@ -32,6 +33,7 @@ _CALLED = {
         (EnrolWorker, RegisterWorker),
         (Complete, CompleteTask),
         (Hold, HoldTask),
+        (ReportBatch, Report),
     )
 }
 """What callers call an operation that has another name in the log."""

@@ -76,6 +76,8 @@ class Weighing:
             case "claim":
                 self.workers[command.worker_id] = None
                 self.rows += command.max
+            case "report_batch":
+                self.rows += sum(_length(one) for one in (command.complete, command.fail, command.release))
             case "settle":
                 self.workers[command.worker_id] = None
                 reports = (command.complete, command.fail, command.release, command.progress)

@@ -17,6 +17,7 @@ from quorl.cluster.protocol.queues import DeleteQueue, PatchQueue, PurgeQueue, S
 from quorl.cluster.protocol.submitting import SubmitBatch
 from quorl.cluster.protocol.system import Found
 from quorl.cluster.protocol.tasks import CancelTask, ForgetTask, RetryTask
+from quorl.cluster.protocol.together import ReportBatch
 from quorl.cluster.protocol.topics import (
     AppendBatch,
     Consume,
@@ -54,6 +55,7 @@ AnyCommand = (
     | TerminateWorker
     | Settle
     | Claim
+    | ReportBatch
 )
 """Every command in the form in which it stands in the log."""
 

@@ -13,6 +13,7 @@ from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import system as s
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Operation, operation
@@ -72,6 +73,7 @@ OPERATIONS: tuple[Operation, ...] = (
     operation(e.FailTask, k.TaskStatus, "POST", _K + "/fail", k.TaskNotFound, k.LeaseLost),
     operation(e.ReleaseTask, k.TaskStatus, "POST", _K + "/release", k.TaskNotFound, k.LeaseLost),
     operation(e.HoldTask, e.TaskHeld, "POST", _K + "/heartbeat", k.TaskNotFound, k.LeaseLost),
+    operation(g.Report, g.Reported, "POST", "/v1/reports"),
     operation(w.RegisterWorker, w.WorkerRegistered, "POST", "/v1/workers", w.TooManyWorkers, status=201),
     operation(w.ListWorkers, w.WorkerList, "GET", "/v1/workers", consistency="local"),
     operation(w.GetWorker, w.WorkerInfo, "GET", _W, w.WorkerNotFound),

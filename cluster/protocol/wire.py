@@ -21,6 +21,7 @@ from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Consistency, Operation, Reply, Request
@@ -335,7 +336,7 @@ def _check(request: Request[Any], body_bytes: int, *, bare: bool) -> None:
             _check_size("/checkpoint", checkpoint, limits.CHECKPOINT_BYTES_MAX)
         case _:
             pass
-    if isinstance(request, e.Sync) and body_bytes > limits.CHECKPOINT_BYTES_MAX:
+    if isinstance(request, e.Sync | g.Report) and body_bytes > limits.CHECKPOINT_BYTES_MAX:
         _check_reports(request)
 
 
@@ -386,11 +387,11 @@ def _check_size(pointer: str, value: msgspec.Raw, bytes_max: int) -> None:
         raise ProtocolError(Problem("payload_too_large", f"{pointer} has {size} bytes; {bytes_max} are allowed."))
 
 
-def _check_reports(request: e.Sync) -> None:
+def _check_reports(request: e.Sync | g.Report) -> None:
     for number, completion in enumerate(request.complete):
         if completion.result is not UNSET:
             _check_size(f"/complete/{number}/result", completion.result, limits.RESULT_BYTES_MAX)
-    for number, progress in enumerate(request.progress):
+    for number, progress in enumerate(request.progress if isinstance(request, e.Sync) else ()):
         if progress.checkpoint is not UNSET:
             _check_size(f"/progress/{number}/checkpoint", progress.checkpoint, limits.CHECKPOINT_BYTES_MAX)
 

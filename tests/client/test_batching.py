@@ -11,12 +11,14 @@ from quorl.client import batching
 from quorl.client import errors as e
 from quorl.client.batching import Part
 from quorl.client.flow import Failure, Send, Sleep
-from quorl.client.lanes import AppendLane, AppendPart, SubmitLane, SubmitPart
+from quorl.client.lanes import AppendLane, AppendPart, ReportLane, ReportPart, SubmitLane, SubmitPart
 from quorl.client.model import message, size_bytes
 from quorl.client.sharing import Mismatch, share
-from quorl.client.tasking import new_task, tasks_bytes
-from quorl.cluster.protocol import limits
+from quorl.client.tasking import new_task, report_bytes, tasks_bytes
+from quorl.cluster.protocol import leases, limits
 from quorl.cluster.protocol import submitting as b
+from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.placement import partition_of
 from quorl.cluster.protocol.wire import Answer
@@ -320,3 +322,92 @@ def test_a_sealed_queue_refuses_all_at_once_and_an_answer_that_does_not_fit_is_u
     part = desk.add("a")
     desk.fly(submitted("1", "2"))
     assert isinstance(part.outcome, e.OutcomeUnknown)
+
+
+class Counter(World):
+    """A world with the lane of reports."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lane = ReportLane(self.route, "", timeout_s=10)
+
+    def add(self, report: g.OneReport, left_s: float = 10) -> ReportPart:
+        part: ReportPart = Part([report], report_bytes(report), self.clock.now + left_s, lambda _: None)
+        self.lane.queue.append(part)
+        return part
+
+    def fly(self, *events: Answer | Failure) -> None:
+        self.play(self.lane.fly(), *events)
+
+
+def done(task_id: str) -> leases.Completion:
+    return leases.Completion(task_id=task_id, lease=7, result=msgspec.Raw(b"1"))
+
+
+def failed(task_id: str) -> leases.Failure:
+    return leases.Failure(task_id=task_id, lease=7)
+
+
+def given_back(task_id: str) -> leases.Return:
+    return leases.Return(task_id=task_id, lease=7)
+
+
+def told(*items: g.ReportedTask) -> Answer:
+    return reply("report", g.Reported(items=list(items)))
+
+
+def taken(task_id: str, status: k.Status = "SUCCESS") -> g.ReportedTask:
+    return g.ReportedTask(id=task_id, status=status, attempts=1)
+
+
+def test_c8_reports_travel_together_and_each_is_told_its_own() -> None:
+    counter = Counter()
+    parts = [counter.add(one) for one in (given_back("a"), done("b"), failed("c"), done("d"))]
+    refused = g.ReportedTask(id="d", code="lease_lost", detail="it is over")
+    counter.fly(LOST, told(taken("b"), refused, taken("c", "RETRY"), taken("a", "QUEUED")))
+    assert [send.call.path for send in counter.sends] == ["/v1/reports"] * 2
+    assert len({(send.call.body, send.call.headers["idempotency-key"]) for send in counter.sends}) == 1
+    assert [parts[place].places()[0].status for place in (0, 1, 2)] == ["QUEUED", "SUCCESS", "RETRY"]
+    assert isinstance(parts[3].outcome, e.LeaseLost)
+    assert parts[3].outcome.detail == "it is over"
+
+
+@pytest.mark.parametrize(
+    ("report", "path"),
+    [(done("a"), "/v1/tasks/a/complete"), (failed("a"), "/v1/tasks/a/fail"), (given_back("a"), "/v1/tasks/a/release")],
+)
+def test_a_report_that_is_alone_is_the_plain_call(report: g.OneReport, path: str) -> None:
+    counter = Counter()
+    part = counter.add(report)
+    counter.fly(reply("complete_task", k.TaskStatus(id="a", status="SUCCESS", attempts=1)))
+    assert [send.call.path for send in counter.sends] == [path]
+    assert part.places()[0].status == "SUCCESS"
+
+
+def test_a_refusal_of_all_reports_is_found_out_one_by_one() -> None:
+    counter = Counter()
+    good, bad = counter.add(done("a")), counter.add(done("b"))
+    fine = reply("complete_task", k.TaskStatus(id="a", status="SUCCESS", attempts=1))
+    counter.fly(problem("validation_failed"), fine, problem("payload_too_large"))
+    assert good.places()[0].id == "a"
+    assert isinstance(bad.outcome, e.Invalid)
+
+
+def test_what_came_of_reports_is_unknown_when_nobody_answers_or_the_answer_does_not_fit() -> None:
+    counter = Counter()
+    parts = [counter.add(done("a"), 2), counter.add(done("b"), 2)]
+    counter.drive(counter.lane.fly(), lambda _: SILENT)
+    for part in parts:
+        assert isinstance(part.outcome, e.OutcomeUnknown)
+        assert isinstance(part.outcome.request, g.Report)
+    parts = [counter.add(done("a")), counter.add(done("b"))]
+    counter.fly(told(taken("a")))
+    assert all(isinstance(part.outcome, e.OutcomeUnknown) for part in parts)
+
+
+def test_a_refusal_that_only_newer_nodes_know_is_told_with_its_code() -> None:
+    counter = Counter()
+    parts = [counter.add(done("a")), counter.add(done("b"))]
+    counter.fly(told(taken("a"), g.ReportedTask(id="b", code="too_new", detail="why")))
+    assert isinstance(parts[1].outcome, e.Rejected)
+    assert (parts[1].outcome.code, parts[1].outcome.detail) == ("too_new", "why")

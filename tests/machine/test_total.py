@@ -104,6 +104,12 @@ task_shapes = [
         release=st.lists(st.fixed_dictionaries(report), max_size=2),
         progress=st.lists(st.tuples(texts, leases, st.floats(), texts, st.one_of(st.none(), jsons)).map(list), max_size=2),
     ),
+    shape(
+        "report_batch",
+        complete=st.lists(st.tuples(texts, leases, jsons).map(list), max_size=2),
+        fail=st.lists(st.fixed_dictionaries(report), max_size=2),
+        release=st.lists(st.fixed_dictionaries(report), max_size=2),
+    ),
     *[shape("claim", worker_id=numbers, queues=names, max=numbers, wait=st.floats(), number=numbers)] * 2,
 ]  # fmt: skip
 ids = st.lists(numbers, max_size=2)

@@ -18,6 +18,7 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as s
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.entry import SignOfLife
@@ -103,6 +104,7 @@ TASK_VICTIMS: list[Command[Any]] = [
     c.ReleaseTask(id="held", lease=2),
     c.HoldTask(id="held", lease=2, note="n"),
     c.Settle(worker_id=1, complete=(c.Done("held", 2, b"1"),), release=(c.Return(task_id="held too", lease=3),)),
+    g.ReportBatch(complete=(c.Done("held", 2, b"1"),), fail=(c.Failure(task_id="held too", lease=3),)),
     w.RegisterWorker(name="new", queues=("q", "new")),
     w.RegisterWorker(name="one", queues=("q", "r")),
     w.RemoveWorker(worker_id=1),

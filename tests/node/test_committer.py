@@ -16,6 +16,7 @@ from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, decode_entry, encode_command
 from quorl.cluster.protocol.grammar import Command
@@ -115,6 +116,8 @@ def register(topic: str) -> Command[Any]:
         ([e.Claim(worker_id=1)], 50),
         ([e.Settle(worker_id=1, complete=(e.Done("t", 1, b"1"),) * 100, release=(RETURN,) * 10)], 10),
         ([e.Settle(worker_id=1, fail=(FAILURE,) * 100, progress=(e.Held("t", 1, None, "", None),) * 100)], 5),
+        ([g.ReportBatch(complete=(e.Done("t", 1, b"1"),) * 100, release=(RETURN,) * 10)], 10),
+        ([g.ReportBatch(fail=(FAILURE,) * 200)], 5),
         ([q.PurgeQueue(queue="q")], 1),
     ],
 )

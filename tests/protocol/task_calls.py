@@ -8,6 +8,7 @@ from quorl.cluster.protocol import batches as a
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Request
 
@@ -100,6 +101,20 @@ GOOD_OF_TASKS: list[tuple[str, str, bytes, Request[Any]]] = [
         "/v1/tasks/t/heartbeat",
         b'{"lease":3,"progress":50,"note":"half"}',
         e.HoldTask(id="t", lease=3, progress=50, note="half"),
+    ),
+    ("POST", "/v1/reports", b"", g.Report()),
+    (
+        "POST",
+        "/v1/reports",
+        (
+            b'{"complete":[{"task_id":"t","lease":3}],"fail":[{"task_id":"u","lease":4,"retry":false}],'
+            b'"release":[{"task_id":"v","lease":5}]}'
+        ),
+        g.Report(
+            complete=(e.Completion(task_id="t", lease=3),),
+            fail=(e.Failure(task_id="u", lease=4, retry=False),),
+            release=(e.Return(task_id="v", lease=5),),
+        ),
     ),
     ("POST", "/v1/workers", b"", w.RegisterWorker()),
     (

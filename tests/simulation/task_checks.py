@@ -22,6 +22,7 @@ from quorl.cluster.machine.machine import Applied, Outcome
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.entry import AnyCommand, Entry, SignOfLife, decode_entry
 from quorl.cluster.protocol.grammar import Rejection
@@ -236,9 +237,11 @@ class TaskChecks:
     # -- commands ------------------------------------------------------------------------------------------------------
     def _mention(self, command: AnyCommand) -> None:
         """Any call of a worker may have counted as a sign of life."""
-        worker_id = getattr(command, "worker_id", None)
-        lease = self.shadows.leases.get(getattr(command, "lease", 0))
-        for known in (worker_id, None if lease is None else lease.worker_id):
+        tokens = [getattr(command, "lease", 0)]
+        if isinstance(command, g.ReportBatch):
+            tokens += [one.lease for some in (command.complete, command.fail, command.release) for one in some]
+        holders = [lease.worker_id for token in tokens if (lease := self.shadows.leases.get(token)) is not None]
+        for known in (getattr(command, "worker_id", None), *holders):
             if known in self.workers:
                 self.workers[known].beat_high = self.shadows.now_ms
 
@@ -260,6 +263,8 @@ class TaskChecks:
                 self._granted(command, value, granted)
             case e.Settle():
                 self._settled(command, value)
+            case g.ReportBatch():
+                self._ended(command, [one.status is not None for one in value.items])
             case e.Complete():
                 shadows.complete(command.lease, command.id, command.result)
             case e.FailTask():
@@ -332,14 +337,20 @@ class TaskChecks:
                 return False
             return True
 
+        ids = [one.task_id for some in (command.complete, command.fail, command.release) for one in some]
+        self._ended(command, [accepted(task_id) for task_id in ids])
+
+    def _ended(self, command: e.Settle | g.ReportBatch, counted: list[bool]) -> None:
+        """Which reports count, in the order complete, fail, release."""
+        counts = iter(counted)
         for done in command.complete:
-            if accepted(done.task_id):
+            if next(counts):
                 self.shadows.complete(done.lease, done.task_id, done.result)
         for failure in command.fail:
-            if accepted(failure.task_id):
+            if next(counts):
                 self._fail(failure.task_id, failure)
         for given in command.release:
-            if accepted(given.task_id):
+            if next(counts):
                 self.shadows.release(given.lease, given.task_id)
 
     def _fail(self, task_id: str, report: e.Failure | e.FailTask) -> None:

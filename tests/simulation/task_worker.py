@@ -17,6 +17,7 @@ from quorl.client.errors import Rejected as Refused
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.operations import BY_REQUEST
@@ -222,8 +223,11 @@ class Program:
     async def _claim_and_report(self) -> None:
         """A call for each thing."""
         finished, self._finished = self._finished, []
-        for report in finished:
-            await self._report(report)
+        if len(finished) > 1:
+            await self._report_together(finished)
+        else:
+            for report in finished:
+                await self._report(report)
         life, room = self.life, ROOM - len(self.life.held)
         if room <= 0 or self._quiet:
             await self._something()
@@ -259,6 +263,28 @@ class Program:
             self.life.held.pop(token, None)
         else:
             self._reported(report, None)
+
+    async def _report_together(self, finished: list[Report]) -> None:
+        """Several in one call, as a client's lane sends them."""
+        complete = [one for one in finished if one.how == "complete"]
+        fail = [one for one in finished if one.how in {"fail", "stop"}]
+        release = [one for one in finished if one.how == "release"]
+        request = g.Report(
+            complete=tuple(
+                e.Completion(task_id=r.task_id, lease=r.token, result=msgspec.Raw(r.result)) for r in complete
+            ),
+            fail=tuple(
+                e.Failure(task_id=r.task_id, lease=r.token, error=_error(r), retry=r.how != "stop") for r in fail
+            ),
+            release=tuple(e.Return(task_id=r.task_id, lease=r.token) for r in release),
+        )
+        told = await self._insist(request)
+        self.history.count("reports together")
+        for place, report in enumerate((*complete, *fail, *release)):
+            if told is None:
+                self.life.held.pop(report.token, None)
+            else:
+                self._reported(report, told.items[place].code)
 
     def _reported(self, report: Report, code: str | None) -> None:
         """A report was taken or refused."""

@@ -1,0 +1,33 @@
+"""Doing to several leases in one command what the commands for one of them do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from quorl.cluster.machine import settling
+from quorl.cluster.machine.state import State
+from quorl.cluster.protocol import leases as c
+from quorl.cluster.protocol import together as g
+from quorl.cluster.protocol.tasks import LeaseLost, TaskNotFound, TaskStatus
+
+
+def report(state: State, command: g.ReportBatch) -> g.Reported:
+    """End leases, or refuse to, one by one."""
+    items = [_item(task_id, said) for task_id, said in _reports(state, command)]
+    return g.Reported(items=items)
+
+
+def _reports(state: State, command: g.ReportBatch) -> Iterator[tuple[str, TaskStatus | TaskNotFound | LeaseLost]]:
+    for done in command.complete:
+        yield done.task_id, settling.complete(state, c.Complete(id=done.task_id, lease=done.lease, result=done.result))
+    for one in command.fail:
+        failed = c.FailTask(id=one.task_id, lease=one.lease, error=one.error, retry=one.retry, delay_ms=one.delay_ms)
+        yield one.task_id, settling.fail(state, failed)
+    for back in command.release:
+        yield back.task_id, settling.release(state, c.ReleaseTask(id=back.task_id, lease=back.lease))
+
+
+def _item(task_id: str, said: TaskStatus | TaskNotFound | LeaseLost) -> g.ReportedTask:
+    if isinstance(said, TaskStatus):
+        return g.ReportedTask(id=task_id, status=said.status, attempts=said.attempts)
+    return g.ReportedTask(id=task_id, code=str(said.__struct_config__.tag), detail=said.detail)

@@ -1,8 +1,9 @@
 """Storing the messages of one append as record batches.
 
 Invariants: one row per append and partition; offsets dense; the order of an append is kept within each partition. The
-body of a row is a JSON array with as many messages as the row counts, so that no reader ever meets a surprise: it is
-checked here, once, although it was checked before it was proposed.
+body of a row is a JSON array with as many messages as the row counts, so that no reader ever meets a surprise: that is
+checked here, once, although it was checked before it was proposed. For a body that is stored as it came it is enough that
+its checksum says that it is the one that was checked there.
 """
 
 from __future__ import annotations
@@ -29,10 +30,15 @@ _encode_messages = msgspec.json.Encoder().encode
 
 def store(state: State, topic: Topic, command: t.AppendBatch) -> list[t.Range]:
     """Store the messages and say where they went, in order of the partitions."""
+    if command.checksum is not None:
+        if t.checksum_of(command.count, command.size_bytes, command.body) != command.checksum:
+            raise ValueError("the body of an append is not the one that its checksum was made of")
+        if topic.partitions == 1 and command.count > 0:
+            return [_store_batch(state, topic, 0, command.count, command.size_bytes, command.body)]
     messages = _decode_messages(command.body)
     if len(messages) != command.count or not messages:
         raise ValueError("the body of an append has not as many messages as the append says")
-    if _size_bytes(messages) != command.size_bytes:
+    if t.size_bytes(messages) != command.size_bytes:
         raise ValueError("the body of an append has not as many bytes of values and keys as the append says")
     if topic.partitions == 1:
         return [_store_batch(state, topic, 0, command.count, command.size_bytes, command.body)]
@@ -42,7 +48,7 @@ def store(state: State, topic: Topic, command: t.AppendBatch) -> list[t.Range]:
         state.execute(_NEXT_PARTITION, (following, topic.topic_id))
         topic.next_partition = following
     return [
-        _store_batch(state, topic, partition, len(share), _size_bytes(share), _encode_messages(share))
+        _store_batch(state, topic, partition, len(share), t.size_bytes(share), _encode_messages(share))
         for partition, share in sorted(shares.items())
     ]
 
@@ -57,11 +63,6 @@ def _split(messages: list[t.Message], topic: Topic) -> dict[int, list[t.Message]
             partition = partition_of(message.key, topic.partitions)
         shares.setdefault(partition, []).append(message)
     return shares
-
-
-def _size_bytes(messages: list[t.Message]) -> int:
-    values = sum([len(memoryview(message.value)) for message in messages])
-    return values + sum([len(message.key.encode()) for message in messages if message.key])
 
 
 def _store_batch(state: State, topic: Topic, partition: int, count: int, size_bytes: int, body: bytes) -> t.Range:

@@ -38,10 +38,11 @@ class Sealer:
         plain = command
         if isinstance(request, Submit) and (untraced := request.untraced()) is not request:
             plain = encode_command(untraced.sealed())
-        digest = hashlib.blake2b(name.encode() + b"\0" + plain, digest_size=16).digest()
+        fingerprint = hashlib.blake2b(name.encode() + b"\0", digest_size=16)
+        fingerprint.update(plain)
         if isinstance(form, SubmitBatch | SetQueue | EnrolWorker):
             command = encode_command(msgspec.structs.replace(form, defaults=self._defaults))
-        return Sealed(key, digest, command)
+        return Sealed(key, fingerprint.digest(), command)
 
 
 def patient(sealed: Sealed, request: t.Consume) -> Sealed:

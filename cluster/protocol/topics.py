@@ -7,6 +7,7 @@ has one cursor per partition: the offset of the first message that it has not se
 
 from __future__ import annotations
 
+import zlib
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -260,13 +261,24 @@ class GetConsumer(Query[ConsumerInfo], frozen=True, tag="get_consumer"):
 
 
 # -- messages -----------------------------------------------------------------------------------------------------
-class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True, gc=False):
     """A message as a producer sends it. ``value`` is any JSON value and is kept byte for byte."""
 
     value: msgspec.Raw
     key: Annotated[str, Meta(max_length=limits.MESSAGE_KEY_CHARS_MAX)] | None = None
     headers: dict[str, str] | None = None
     producer_id: ProducerId | None = None
+
+
+def size_bytes(messages: list[Message]) -> int:
+    """The bytes of their values and keys."""
+    keys = "".join([message.key for message in messages if message.key])
+    return len(b"".join([message.value for message in messages])) + len(keys.encode())
+
+
+def checksum_of(count: int, size_bytes: int, body: bytes) -> int:
+    """What ties the body of an append to what is said of it: CRC-32, against accidents."""
+    return zlib.crc32(body, zlib.crc32(b"%d %d" % (count, size_bytes)))
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,7 +301,8 @@ class Appended(Reply, frozen=True, omit_defaults=True):
 class AppendBatch(Command[Appended], frozen=True, tag="append_batch"):
     """The form of an append in the log: a validated JSON array of messages that followers need not parse.
 
-    ``producers`` are the distinct producer ids in it, ascending; ``size_bytes`` counts its values and keys.
+    ``producers`` are the distinct producer ids in it, ascending; ``size_bytes`` counts its values and keys. ``checksum`` says
+    that whoever sealed it has read this very body and counted just so: see ``checksum_of``.
     """
 
     topic: str
@@ -297,6 +310,7 @@ class AppendBatch(Command[Appended], frozen=True, tag="append_batch"):
     size_bytes: int
     producers: list[int]
     body: bytes
+    checksum: int | None = None
 
 
 class Append(Command[Appended], frozen=True, tag="append"):
@@ -311,14 +325,15 @@ class Append(Command[Appended], frozen=True, tag="append"):
     @override
     def sealed(self) -> AppendBatch:
         """Encode the messages once, for all nodes and for ever."""
-        producers = sorted({m.producer_id for m in self.messages if m.producer_id is not None})
-        size = sum(len(memoryview(m.value)) + len((m.key or "").encode()) for m in self.messages)
+        messages = self.messages
+        size, body = size_bytes(messages), msgspec.json.encode(messages)
         return AppendBatch(
             topic=self.topic,
-            count=len(self.messages),
+            count=len(messages),
             size_bytes=size,
-            producers=producers,
-            body=msgspec.json.encode(self.messages),
+            producers=sorted({m.producer_id for m in messages if m.producer_id is not None}),
+            body=body,
+            checksum=checksum_of(len(messages), size, body),
         )
 
 

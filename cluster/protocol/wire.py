@@ -36,7 +36,7 @@ from quorl.cluster.protocol.problems import (
     invalid,
 )
 from quorl.cluster.protocol.routes import match, nearest
-from quorl.cluster.protocol.strictjson import faulty, read_object, read_typed
+from quorl.cluster.protocol.strictjson import faulty, read_object, read_plainly, read_typed
 from quorl.cluster.protocol.tracing import HEADER
 from quorl.cluster.protocol.wording import worded
 
@@ -250,6 +250,8 @@ def read_pairs(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
+_LARGE_BYTES = 1024
+"""A smaller body is read the long way sooner than it is searched."""
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
 _KEY = re.compile(rf"[!-~]{{1,{limits.IDEMPOTENCY_KEY_CHARS_MAX}}}")
 _HOPS = re.compile(r"[0-9]{1,2}")
@@ -294,6 +296,8 @@ def _from_query(row: Operation, plan: Plan, call: Call) -> tuple[Options, dict[s
 
 def _from_body(row: Operation, plan: Plan, body: bytes, parameters: dict[str, Any]) -> tuple[dict[str, Any], bool]:
     """Read the body; also whether it was just one where there might have been many."""
+    if not parameters and len(body) > _LARGE_BYTES and (plain := read_plainly(body, plan.body)) is not None:
+        return {field.name: getattr(plain, field.name) for field in plan.fields}, False
     tree = read_object(body)
     many = _MANY.get(row.request)
     if many is not None and many.field not in tree and tree:
@@ -341,12 +345,13 @@ def _check(request: Request[Any], body_bytes: int, *, bare: bool) -> None:
 
 
 def _check_messages(messages: list[t.Message], body_bytes: int, *, bare: bool) -> None:
+    large = body_bytes > limits.MESSAGE_VALUE_BYTES_MAX
     for number, message in enumerate(messages):
-        place = "" if bare else f"/messages/{number}"
-        if body_bytes > limits.MESSAGE_VALUE_BYTES_MAX:
-            _check_size(f"{place}/value", message.value, limits.MESSAGE_VALUE_BYTES_MAX)
+        if large:
+            pointer = "/value" if bare else f"/messages/{number}/value"
+            _check_size(pointer, message.value, limits.MESSAGE_VALUE_BYTES_MAX)
         if message.headers:
-            _check_headers(f"{place}/headers", message.headers)
+            _check_headers("/headers" if bare else f"/messages/{number}/headers", message.headers)
 
 
 def _check_tasks(tasks: list[b.NewTask], body_bytes: int, *, bare: bool) -> None:

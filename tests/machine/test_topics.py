@@ -244,8 +244,13 @@ def test_a_remembered_topic_is_read_again_when_too_many_are(rig: Rig, monkeypatc
     rig.sound()
 
 
-def test_an_append_that_lies_about_its_body_is_spoiled(rig: Rig) -> None:
-    good = t.Append(topic="t", messages=[message(1), message(2)]).sealed()
+@pytest.mark.parametrize("partitions", [1, 2])
+@pytest.mark.parametrize("checked", [True, False])
+def test_an_append_that_lies_about_its_body_is_spoiled(rig: Rig, partitions: int, checked: bool) -> None:
+    rig.do(t.CreateTopic(name="x", partitions=partitions), t.TopicCreated)
+    good = t.Append(topic="x", messages=[message(1), message(2)]).sealed()
+    if not checked:  # as nodes sealed it that made no checksum
+        good = msgspec.structs.replace(good, checksum=None)
     for lie in (
         {"count": 3},
         {"count": 0, "body": b"[]"},
@@ -260,7 +265,16 @@ def test_an_append_that_lies_about_its_body_is_spoiled(rig: Rig) -> None:
     ):
         value = rig.outcome(msgspec.structs.replace(good, **lie)).value
         assert isinstance(value, CommandFailed | t.ProducerNotFound)
-    assert rig.append("t", message(1)).first_offset == 0
+    assert isinstance(rig.outcome(good).value, t.Appended)
+    assert rig.append("x", message(1)).first_offset in {0, 2}
+    rig.sound()
+
+
+def test_an_empty_append_is_spoiled_whatever_its_checksum_says(rig: Rig) -> None:
+    empty = t.AppendBatch(
+        topic="t", count=0, size_bytes=0, producers=[], body=b"[]", checksum=t.checksum_of(0, 0, b"[]")
+    )
+    assert isinstance(rig.outcome(empty).value, CommandFailed)
     rig.sound()
 
 

@@ -66,10 +66,7 @@ def test_an_append_stands_in_the_log_as_one_array_of_json() -> None:
         t.Message(value=msgspec.Raw(b"1"), producer_id=1),
         t.Message(value=msgspec.Raw(b"2")),
     ]
+    body = '[{"value":{"a" :1},"key":"é","producer_id":2},{"value":1,"producer_id":1},{"value":2}]'.encode()
     assert t.Append(topic="t", messages=messages).sealed() == t.AppendBatch(
-        topic="t",
-        count=3,
-        size_bytes=12,
-        producers=[1, 2],
-        body='[{"value":{"a" :1},"key":"é","producer_id":2},{"value":1,"producer_id":1},{"value":2}]'.encode(),
+        topic="t", count=3, size_bytes=12, producers=[1, 2], body=body, checksum=t.checksum_of(3, 12, body)
     )

@@ -34,6 +34,11 @@ _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
 """A second net below the pings; not every system has these options."""
 
 
+def pack_data(frame: bytes) -> bytes:
+    """The bytes by which a frame of data travels, the same on every connection."""
+    return pack(_DATA_MARK, frame)
+
+
 class Owner(Protocol):
     """Whoever keeps the connections."""
 
@@ -89,9 +94,9 @@ class Connection(asyncio.Protocol):
         """What the system has not taken yet."""
         return 0 if self._transport is None else self._transport.get_write_buffer_size()
 
-    def send(self, frame: bytes) -> bool:
-        """Queue a frame of data."""
-        return self._write(pack(_DATA_MARK, frame))
+    def send(self, packed: bytes) -> bool:
+        """Queue a frame of data, as ``pack_data`` has made it."""
+        return self._write(packed)
 
     def ping(self, gossip: bytes) -> bool:
         """Queue a ping."""

@@ -67,12 +67,14 @@ class Replica:
         """What connected followers may hold back of the log that the state no longer needs."""
         self._callbacks = callbacks
         self._peers: dict[str, Hello] = {}
+        self._said: tuple[messages.Message, bytes] | None = None
+        """What was said last, and as which frame: mostly the same is said to several members, and is encoded once."""
         self._others = frozenset(others)
         self._tick_wanted = False
         self._timer: asyncio.TimerHandle | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         outside = Outside(
-            send=lambda peer, message: network.send(peer, messages.encode(message)),
+            send=self._send,
             apply=callbacks.apply,
             wants_tick=self.poke,
             snapshot_needed=callbacks.snapshot_needed,
@@ -168,6 +170,11 @@ class Replica:
         """The cluster has its id: remember it beside the ballot, durably."""
         if self._log.ballot.cluster_id != cluster_id:
             self._log.ballot.set_identity(cluster_id, blank=self._log.ballot.blank)
+
+    def _send(self, peer: str, message: messages.Message) -> bool:
+        if self._said is None or self._said[0] != message:
+            self._said = message, messages.encode(message)
+        return self._network.send(peer, self._said[1])
 
     # -- NetworkEvents ---------------------------------------------------------------------------------------------
     def hello(self) -> Hello:

@@ -31,14 +31,17 @@ from quorl.cluster.machine import schema
 from quorl.cluster.machine.machine import Machine
 
 STATE_NAME = "state.db"
-WAL_BYTES_MAX = 64 * 1024 * 1024
-"""A write-ahead log that has grown beyond this is cut as soon as nobody reads."""
+WAL_BYTES_REUSED = 16 * 1024 * 1024
+"""A write-ahead log that holds more than this is written from its start again, over what it holds, as soon as nobody reads."""
+WAL_BYTES_MAX = 256 * 1024 * 1024
+"""One that has grown beyond this is cut instead: new room in a file costs more than room that is used again, but not that much."""
 _COPY_NAME = re.compile(r"state-[0-9]+-[0-9]+\.copy")
 _MAGIC = b"SQLite format 3\0"
 _PIECE_BYTES = 1024 * 1024
 _BUSY_MS = 30_000
 """How long a writer waits for a checkpoint that cuts the log; a slow disk should delay it, not stop the node."""
-_WRITER_CACHE_KIB = 64 * 1024
+_PAGE_BYTES = 4096
+_WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 8 * 1024
 
 
@@ -106,13 +109,14 @@ class SqliteStateFiles:
         with contextlib.closing(self._connect(self._state)) as connection:
             connection.execute("PRAGMA synchronous = NORMAL")
             index = _position(connection)[0]
-            held = _checkpoint(connection, "PASSIVE")
-            if self._wal_bytes() > WAL_BYTES_MAX:
+            held, frames = _checkpoint(connection, "PASSIVE")
+            too_large = self._wal_bytes() > WAL_BYTES_MAX
+            if too_large or frames * _PAGE_BYTES > WAL_BYTES_REUSED:
                 # The first pass did the work beside the writer, the second what came meanwhile, so that the one which
                 # keeps the writer waiting has next to nothing left. It gives up at once if anybody reads or writes.
                 _checkpoint(connection, "PASSIVE")
                 connection.execute("PRAGMA busy_timeout = 0").fetchall()
-                held = _checkpoint(connection, "TRUNCATE") and held
+                held = _checkpoint(connection, "TRUNCATE" if too_large else "RESTART")[0] and held
         return None if held else index
 
     # -- copies for others --------------------------------------------------------------------------------------
@@ -229,10 +233,10 @@ def _position(connection: sqlite3.Connection) -> tuple[int, int, int]:
     return int(index), int(term), int(sequence)
 
 
-def _checkpoint(connection: sqlite3.Connection, mode: str) -> bool:
-    """Run a checkpoint; whether anybody held it back."""
+def _checkpoint(connection: sqlite3.Connection, mode: str) -> tuple[bool, int]:
+    """Run a checkpoint; whether anybody held it back, and the pages that the write-ahead log holds."""
     busy, frames, done = connection.execute(f"PRAGMA wal_checkpoint({mode})").fetchone()
-    return bool(busy) or frames != done
+    return bool(busy) or frames != done, frames
 
 
 def _back_up(source: sqlite3.Connection, path: Path) -> None:

@@ -24,7 +24,7 @@ from typing import NamedTuple, Protocol
 from typing_extensions import override
 
 from quorl.cluster.consensus import handshake
-from quorl.cluster.consensus.connection import Connection
+from quorl.cluster.consensus.connection import Connection, pack_data
 from quorl.cluster.consensus.dialling import Resolver, Unreachable, connect
 from quorl.cluster.consensus.handshake import Handshake, Me, Refused
 from quorl.cluster.consensus.port import Clock, Network, NetworkEvents
@@ -110,6 +110,8 @@ class TcpNetwork(Network):
         self._timing = timing
         self._refusals = Refusals(clock)
         self._resolver = Resolver()
+        self._packed: tuple[bytes, bytes] | None = None
+        """The frame that was sent last, and what it was packed into: the next member mostly gets the same."""
         self._connections: set[Connection] = set()
         self._pending: set[Connection] = set()
         self._events: NetworkEvents
@@ -140,7 +142,11 @@ class TcpNetwork(Network):
     def send(self, peer: str, frame: bytes) -> bool:
         assert len(frame) < limits.FRAME_BYTES_MAX, "frames are made smaller than the cap that the peer enforces"
         connection = self._peers[peer].connection
-        return connection is not None and connection.send(frame)
+        if connection is None:
+            return False
+        if self._packed is None or self._packed[0] is not frame:
+            self._packed = frame, pack_data(frame)
+        return connection.send(self._packed[1])
 
     def buffered(self, peer: str) -> int:
         """Bytes queued for a peer that the system has not taken yet."""

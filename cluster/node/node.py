@@ -262,7 +262,7 @@ class Node:
                 self._ports.log.warning("entry_spoiled", index=index, reason=event.reason)
         if self.machine.cluster_id is not None:
             self.replica.set_cluster_id(self.machine.cluster_id)
-        self._trimming.applied(self._store.size_bytes > self._settings.log_bytes_max)
+        self._trimming.applied(len(payload), self._store.size_bytes > self._settings.log_bytes_max)
         return applied
 
     def _on_changed(self) -> None:

@@ -27,9 +27,17 @@ _CALL_TIMEOUT_S = 30.0
 _PAUSE_S_MIN, _PAUSE_S_MAX = 1.0, 15.0
 """After a failure the next try waits, twice as long each time: what failed is mostly the room, which nobody makes soon."""
 
+WRITTEN_BYTES_MAX = 48 * 1024 * 1024
+"""Of what entries have written to the state since the last checkpoint."""
+_ENTRY_BYTES = 24 * 1024
+"""What even the smallest entry writes: the pages of the header, of its rows and of their indexes."""
+
 
 class Trimming:
-    """Checkpoints every so many entries or bytes, and trims the log below them."""
+    """Checkpoints every so many entries or bytes, and trims the log below them.
+
+    Checkpoints come more often than trims: what is written to the state beside its file has to be kept until the next one.
+    """
 
     def __init__(
         self,
@@ -47,18 +55,23 @@ class Trimming:
         self._entries = entries
         self._log = log
         self._since = 0
+        self._written_bytes = 0
         self._task: asyncio.Task[None] | None = None
         self.paused = False
 
-    def applied(self, log_is_long: bool) -> None:
-        """One more entry was applied."""
+    def applied(self, size_bytes: int, log_is_long: bool) -> None:
+        """One more entry was applied, of that size."""
         self._since += 1
-        due = self._since >= self._entries or (log_is_long and self._since >= min(100, self._entries))
+        self._written_bytes += size_bytes + _ENTRY_BYTES
+        trim = self._since >= self._entries or (log_is_long and self._since >= min(100, self._entries))
+        due = trim or self._written_bytes >= WRITTEN_BYTES_MAX
         if due and not self.paused and (self._task is None or self._task.done()):
-            self._since = 0
-            self._task = asyncio.get_running_loop().create_task(self._checkpoint())
+            self._written_bytes = 0
+            if trim:
+                self._since = 0
+            self._task = asyncio.get_running_loop().create_task(self._checkpoint(trim=trim))
 
-    async def _checkpoint(self) -> None:
+    async def _checkpoint(self, *, trim: bool) -> None:
         began_s = asyncio.get_running_loop().time()
         try:
             index = await self._offload.run(self._states.checkpoint)
@@ -67,7 +80,7 @@ class Trimming:
             self._log.warning("checkpoint_failed", why=str(error))
             return
         self._meters.checkpoint_s.observe(asyncio.get_running_loop().time() - began_s)
-        if index is not None and not self.paused:
+        if trim and index is not None and not self.paused:
             self._trim(index)
 
     async def close(self) -> None:

@@ -225,6 +225,21 @@ def test_the_write_ahead_log_is_cut_when_it_is_large_and_nobody_reads(
     assert node.states.checkpoint() == node.machine.position.index
 
 
+def test_the_room_of_a_write_ahead_log_is_used_again_when_nobody_reads(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wal = node.directory / "state.db-wal"
+    monkeypatch.setattr(statefile, "WAL_BYTES_REUSED", 200_000)
+    node.write(10, 50_000)
+    assert node.states.checkpoint() == node.machine.position.index
+    size_bytes = wal.stat().st_size
+    for _ in range(3):
+        node.write(10, 50_000)
+        assert node.states.checkpoint() == node.machine.position.index
+    assert wal.stat().st_size < 1.5 * size_bytes
+    assert Node(node.directory).digest() == node.digest()
+
+
 def test_checkpoints_beside_a_busy_writer(node: Node) -> None:
     stop = threading.Event()
     seen: list[int | None] = []

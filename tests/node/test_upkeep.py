@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
@@ -10,8 +11,9 @@ import pytest
 
 from quorl.cluster.consensus.port import Snapshot
 from quorl.cluster.machine.machine import Machine
+from quorl.cluster.node import upkeep
 from quorl.cluster.node.internal import Internal
-from quorl.cluster.node.upkeep import CatchUp
+from quorl.cluster.node.upkeep import CatchUp, Trimming
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Entry, SignOfLife, encode_entry
 from quorl.cluster.protocol.wire import Answer, Call
@@ -175,3 +177,26 @@ async def test_a_copy_serves_until_the_log_does_not_go_on_from_it_or_it_is_old(
     leader.now += 11.0
     await follower.told()
     assert leader.copies == 3
+
+
+async def test_what_entries_have_written_is_taken_over_more_often_than_the_log_is_trimmed(
+    leader: Leader, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[int] = []
+    trims: list[int] = []
+
+    def checkpoint() -> int:
+        made.append(leader.machine.position.index)
+        return made[-1]
+
+    monkeypatch.setattr(upkeep, "WRITTEN_BYTES_MAX", 1_000_000)
+    monkeypatch.setattr(leader.states, "checkpoint", checkpoint)
+    trimming = Trimming(leader.states, AtOnce(), trims.append, 30, follower)
+    for index in range(4, 34):
+        leader.write(index)
+        trimming.applied(100_000, log_is_long=False)
+        for _ in range(3):
+            await asyncio.sleep(0)
+    assert made == [12, 21, 30, 33]
+    assert trims == [33]
+    await trimming.close()

@@ -6,7 +6,7 @@
 
 The parts: ``worker_ledger`` (what is held and what is to be reported), ``worker_heart`` (the heartbeat's own thread),
 ``worker_shift`` (the loop that claims, runs and reports), ``worker_pool`` (threads and processes), ``worker_job`` (one
-run, up to its verdict), ``worker_lines`` (what it says).
+run, up to its verdict), ``worker_lines`` and ``worker_log`` (what it says, to people and to programs).
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ class Worker:
     then; a stand-by never does.
     ``grace_s``: how long tasks may go on after the worker was told to end.
     ``heartbeat_s``, ``dead_after_s``: in place of the cluster's configuration.
-    ``write``: takes each line that the worker says; None: silent.
+    ``write``: takes each line that the worker says; None: silent. ``lines``: says it otherwise, in place of ``write``;
+    ``worker_log.LoggedLines`` makes JSON of it.
     """
 
     def __init__(
@@ -74,6 +75,7 @@ class Worker:
         heartbeat_s: float | None = None,
         dead_after_s: float | None = None,
         write: Callable[[str], None] | None = to_stderr,
+        lines: Lines | None = None,
         client: Callable[[], AsyncClient] | None = None,
         heart_client: Callable[[], Client] | None = None,
     ) -> None:
@@ -108,7 +110,7 @@ class Worker:
         self._servers = given if given is None or isinstance(given, str) else tuple(given)
         self._make_client = client or self._client
         self._make_heart_client = heart_client or self._heart_client
-        self._lines = Lines(write)
+        self._lines = Lines(write) if lines is None else lines
         self._shift: Shift | None = None
         self._opening = threading.Lock()
         self._stop_asked: bool | None = None

@@ -71,7 +71,7 @@ class Floor:
         """Tells the worker's loop that something is to be reported or that there is room."""
         self._loop = asyncio.get_running_loop()
         self._threads = Threads(plan.concurrency)
-        self._processes = Processes(references_of(handlers)) if plan.pool == "process" else None
+        self._processes = Processes(references_of(handlers), lines.in_child) if plan.pool == "process" else None
         self._ready: collections.deque[tuple[Ledger, Holding]] = collections.deque()
         self._running: dict[Holding, _Run] = {}
         self._begun = 0
@@ -240,6 +240,6 @@ class Floor:
         timer.start()
 
     def _crash(self) -> None:
-        self._lines.say(f"✸ crashing on purpose in task {self._begun}")
+        self._lines.crashing(self._begun)
         sys.stderr.flush()
         os._exit(CRASH_CODE)

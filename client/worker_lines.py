@@ -11,13 +11,19 @@ import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import msgspec
 
+from quorl.client.errors import QuorlError
 from quorl.client.handlers import Handler
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import workers as w
+
+if TYPE_CHECKING:
+    from quorl.client.worker_floor import Plan
 
 RESULT_CHARS_MAX = 60
 MESSAGE_CHARS_MAX = 120
@@ -58,67 +64,139 @@ def counted(number: int, thing: str) -> str:
     return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
+def reasons(why: QuorlError) -> str:
+    """Return what an error says, and of each node why it was none."""
+    tries = getattr(why, "tries", ())
+    return "; ".join([why.detail, *(f"{clean(one.node)}: {clean(one.why)}" for one in tries)])
+
+
 class Lines:
-    """The lines of one worker; without ``write`` it is silent."""
+    """The lines of one worker; without ``write`` it is silent. ``worker_log.LoggedLines`` tells the same to programs."""
 
     def __init__(self, write: Callable[[str], None] | None) -> None:
         self._write = write
 
-    def say(self, line: str) -> None:
-        """Write one line."""
+    def in_child(self) -> Callable[[], None] | None:
+        """Return what a process that runs tasks is to do first, so that what is logged there has the same form; it travels."""
+        return None
+
+    def _say(self, line: str) -> None:
         if self._write is not None:
             self._write(line)
 
     def banner(
         self,
-        worker: str,
+        plan: Plan,
         handlers: Mapping[str, Handler],
-        queues: Sequence[str],
         servers: Sequence[str],
-        manner: str,
     ) -> None:
         """Say who begins to work, on what, and where."""
         if self._write is None:
             return
-        self.say(" ".join(["quorl worker", *([clean(worker)] if worker else []), f"· {manner}"]))
-        self.say(f"  queues   {clean(', '.join(queues), 1000)}")
-        self.say(f"  servers  {clean(', '.join(servers), 1000)}")
+        manner = f"{plan.concurrency} at once in {'processes' if plan.pool == 'process' else 'threads'}"
+        manner += " · stand-by" if plan.standby else " · burst" if plan.burst else ""
+        manner += f" · crashes at task {plan.crash_at}" if plan.crash_at else ""
+        self._say(" ".join(["quorl worker", *([clean(plan.name)] if plan.name else []), f"· {manner}"]))
+        self._say(f"  queues   {clean(', '.join(plan.queues), 1000)}")
+        self._say(f"  servers  {clean(', '.join(servers), 1000)}")
         for name, one in sorted(handlers.items()):
-            self.say(f"  task     {clean(name)}{clean(one.shown())}")
+            self._say(f"  task     {clean(name)}{clean(one.shown())}")
+
+    def registered(self, made: w.WorkerRegistered, *, standby: bool) -> None:
+        """Say under which name the cluster knows it."""
+        beats = f"heartbeat every {made.heartbeat_ms / 1000:g} s, dead after {made.dead_after_ms / 1000:g} s"
+        self._say(f"registered as {made.name} (worker {made.worker_id}), {beats}")
+        if standby:
+            self._say("standing by: works only in the place of a worker that died, or if there is none")
+
+    # -- the cluster --------------------------------------------------------------------------------------------------
+    def unanswered(self, why: QuorlError, kept: int | None) -> None:
+        """! no answer from the cluster; ``kept``: results that wait for one, None before it is registered."""
+        if kept is None:
+            self._say(f"! waiting for the cluster, trying on: {reasons(why)}")
+        else:
+            self._say(f"! no answer from the cluster, trying on ({counted(kept, 'result')} kept): {reasons(why)}")
+
+    def answered(self) -> None:
+        """The cluster answers again."""
+        self._say("the cluster answers again")
+
+    def heard(self, why: QuorlError | None) -> None:
+        """Say that heartbeats are not heard, and why; or that they are again."""
+        self._say("heartbeats are heard again" if why is None else f"! heartbeats are not heard: {why.detail}")
+
+    def died(self, why: QuorlError, dropped: int) -> None:
+        """! the cluster has taken it for dead."""
+        self._say(f"! {why.detail} {counted(dropped, 'task')} dropped")
+
+    # -- ends ---------------------------------------------------------------------------------------------------------
+    def quiet(self) -> None:
+        """It was told to claim nothing more."""
+        self._say("told to be quiet: nothing more is claimed")
+
+    def ending(self, why: str) -> None:
+        """It is about to end, and nobody pressed Ctrl-C."""
+        self._say(why)
+
+    def draining(self, running: int, grace_s: float) -> None:
+        """It ends after what runs."""
+        self._say(f"stopping: {running} running, {grace_s:g} s for them; once more ends it at once")
+
+    def undelivered(self, reports: int) -> None:
+        """! what could not be reported runs again."""
+        self._say(f"! {reports} reports could not be delivered: those tasks will run again")
+
+    def stopped(self, done: int, failed: int) -> None:
+        """The last line."""
+        self._say(f"stopped: {counted(done, 'task')} done, {counted(failed, 'attempt')} failed")
+
+    def crashing(self, number: int) -> None:
+        """✸ it was told to crash."""
+        self._say(f"✸ crashing on purpose in task {number}")
+
+    # -- tasks --------------------------------------------------------------------------------------------------------
+    def cancelled(self, task: e.ClaimedTask) -> None:
+        """Somebody cancelled a task that runs here."""
+        self._say(f"cancelled: {task.id}")
 
     def started(self, task: e.ClaimedTask, worker: str) -> None:
         """▶ demo.add 01939f2c → w-7f3a."""
         if self._write is not None:
             again = f" · attempt {task.attempt} of {task.max_attempts}" if task.attempt > 1 else ""
-            self.say(f"▶ {clean(task.name)} {short(task.id)} → {clean(worker)}{again}")
+            self._say(f"▶ {clean(task.name)} {short(task.id)} → {clean(worker)}{again}")
 
     def succeeded(self, task: e.ClaimedTask, seconds: float, result: msgspec.Raw | msgspec.UnsetType) -> None:
         """■ 01939f2c 1 ms → 9."""
         if self._write is not None:
             text = bytes(memoryview(result or b"")[: 4 * RESULT_CHARS_MAX]).decode(errors="replace")
-            self.say(f"■ {short(task.id)} {took(seconds)} → {clean(text, RESULT_CHARS_MAX)}")
+            self._say(f"■ {short(task.id)} {took(seconds)} → {clean(text, RESULT_CHARS_MAX)}")
 
     def failed(self, task: e.ClaimedTask, seconds: float, failure: e.Failure) -> None:
         """✗ 01939f2c ValueError … attempt 2 of 3, again after its back-off."""
         if self._write is None:
             return
         error = failure.error
-        if not failure.retry or task.attempt >= task.max_attempts:
+        if not is_tried_again(task, failure):
             then = "FAILED"
         elif failure.delay_ms is not None:
             then = f"again in {took(failure.delay_ms / 1000)}"
         else:
             then = "again after its back-off"
         what = clean(f"{error.type}: {error.message}" if error.message else error.type, MESSAGE_CHARS_MAX)
-        self.say(f"✗ {short(task.id)} {took(seconds)} {what} · attempt {task.attempt} of {task.max_attempts}, {then}")
+        self._say(f"✗ {short(task.id)} {took(seconds)} {what} · attempt {task.attempt} of {task.max_attempts}, {then}")
 
     def released(self, task: e.ClaimedTask, why: str) -> None:
         """↩ 01939f2c given back: the worker stops."""
-        self.say(f"↩ {short(task.id)} given back: {why}")
+        self._say(f"↩ {short(task.id)} given back: {why}")
 
     def dropped(self, task: e.ClaimedTask, why: str) -> None:
         """⊘ 01939f2c dropped: the lease is gone."""
-        self.say(f"⊘ {short(task.id)} dropped: {why}")
+        self._say(f"⊘ {short(task.id)} dropped: {why}")
+
+
+def is_tried_again(task: e.ClaimedTask, failure: e.Failure) -> bool:
+    """Whether a task that failed gets another attempt."""
+    return failure.retry and task.attempt < task.max_attempts
 
 
 # -- errors --------------------------------------------------------------------------------------------------------

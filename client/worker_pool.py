@@ -140,11 +140,11 @@ def resolve(where: Reference) -> Any:
 class Child:
     """One process, driven by one thread."""
 
-    def __init__(self, references: Mapping[str, Reference]) -> None:
+    def __init__(self, references: Mapping[str, Reference], first: Callable[[], None] | None) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
         self._sending = threading.Lock()
-        self._process = spawn.Process(target=child_main, args=(theirs, dict(references)), daemon=True)
+        self._process = spawn.Process(target=child_main, args=(theirs, dict(references), first), daemon=True)
         self._process.start()
         theirs.close()
 
@@ -204,8 +204,12 @@ class Child:
 class Processes:
     """One process for each thread that runs tasks, made when it is first needed."""
 
-    def __init__(self, references: Mapping[str, Reference]) -> None:
+    def __init__(
+        self, references: Mapping[str, Reference], first: Callable[[], Callable[[], None] | None] = lambda: None
+    ) -> None:
+        """``first``: gives what a process that begins is to do before anything else."""
         self._references = references
+        self._first = first
         self._mine = threading.local()
         self._lock = threading.Lock()
         self._children: set[Child] = set()
@@ -216,7 +220,7 @@ class Processes:
         if child is None or not child.alive:
             with self._lock:
                 self._children.discard(child) if child else None
-                child = Child(self._references)
+                child = Child(self._references, self._first())
                 self._children.add(child)
             self._mine.child = child
         return child.run(holding)
@@ -242,8 +246,10 @@ class _Reporter:
         self._send(Saved(msgspec.Raw(value)))
 
 
-def child_main(pipe: Connection, references: dict[str, Reference]) -> None:
+def child_main(pipe: Connection, references: dict[str, Reference], first: Callable[[], None] | None = None) -> None:
     """What a process does: run what it is told, until the pipe closes."""
+    if first is not None:
+        first()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # its worker decides when it ends
     orders: queue.SimpleQueue[tuple[e.ClaimedTask, Context]] = queue.SimpleQueue()

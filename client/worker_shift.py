@@ -26,7 +26,7 @@ from quorl.client.handlers import Handler
 from quorl.client.worker_floor import Floor, Plan
 from quorl.client.worker_heart import Heart
 from quorl.client.worker_ledger import Batch, Ledger
-from quorl.client.worker_lines import Lines, clean, counted, made_error
+from quorl.client.worker_lines import Lines, made_error
 from quorl.client.worker_pace import Pace
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
@@ -111,9 +111,7 @@ class Shift:
                 await self._client.close()
         if self._error is not None:
             raise self._error
-        self._lines.say(
-            f"stopped: {counted(self._floor.done, 'task')} done, {counted(self._floor.failed, 'attempt')} failed"
-        )
+        self._lines.stopped(self._floor.done, self._floor.failed)
 
     def stop(self, *, now: bool = False) -> None:
         """End: after what runs, or ``now``."""
@@ -121,8 +119,7 @@ class Shift:
 
     def _stop(self, now: bool) -> None:
         if not self._stopping and not now and (left := self._floor.running):
-            grace = f"{self._plan.grace_s:g} s for them; once more ends it at once"
-            self._lines.say(f"stopping: {left} running, {grace}")
+            self._lines.draining(left, self._plan.grace_s)
         if not self._stopping and self._has_signals:
             systemd.notify("STOPPING=1")
         self._stopping = True
@@ -171,7 +168,7 @@ class Shift:
             dead_after_ms=self._plan.dead_after_ms,
         )
         if first:
-            self._banner()
+            self._lines.banner(self._plan, self._handlers, self._client.servers)
         key: str | None = None
         while not self._stopping:
             try:
@@ -193,21 +190,9 @@ class Shift:
                 self._heart.start(made.heartbeat_ms / 1000, made.dead_after_ms / 1000)
                 if first and self._has_signals:  # the program's own run; inside another program it is not ours to say
                     systemd.notify("READY=1", f"STATUS=worker {made.worker_id}")
-                self._lines.say(
-                    f"registered as {made.name} (worker {made.worker_id}), heartbeat every {made.heartbeat_ms / 1000:g} s, "
-                    f"dead after {made.dead_after_ms / 1000:g} s"
-                )
-                if self._plan.standby:
-                    self._lines.say("standing by: works only in the place of a worker that died, or if there is none")
+                self._lines.registered(made, standby=self._plan.standby)
                 return
             await self._pause()
-
-    def _banner(self) -> None:
-        plan = self._plan
-        manner = f"{plan.concurrency} at once in {'processes' if plan.pool == 'process' else 'threads'}"
-        manner += " · stand-by" if plan.standby else " · burst" if plan.burst else ""
-        manner += f" · crashes at task {plan.crash_at}" if plan.crash_at else ""
-        self._lines.banner(self._name, self._handlers, plan.queues, self._client.servers, manner)
 
     async def _pause(self) -> None:
         self._wake.clear()
@@ -221,18 +206,14 @@ class Shift:
         """Note that the cluster cannot be reached, and when to try again."""
         if not self._silent:
             self._silent = True
-            kept = f" ({counted(self.life.undelivered, 'result')} kept)" if self.life else ""
-            tries = getattr(why, "tries", ())
-            told = "; ".join([why.detail, *(f"{clean(one.node)}: {clean(one.why)}" for one in tries)])
-            said = "no answer from the cluster" if self.life else "waiting for the cluster"
-            self._lines.say(f"! {said}, trying on{kept}: {told}")
+            self._lines.unanswered(why, self.life.undelivered if self.life else None)
         self._again_s = min(AGAIN_S_MAX, 2 * self._again_s)
         self._not_before = self._loop.time() + self._again_s * _dice.uniform(0.5, 1)
 
     def _well(self) -> None:
         if self._silent:
             self._silent = False
-            self._lines.say("the cluster answers again")
+            self._lines.answered()
         self._again_s = AGAIN_S_MIN
         self._not_before = 0.0
 
@@ -385,23 +366,22 @@ class Shift:
         """Learn whether heartbeats are heard; in the heart's thread."""
         if (why is not None) != self._unheard.is_set():
             (self._unheard.set if why is not None else self._unheard.clear)()
-            said = "heartbeats are heard again" if why is None else f"! heartbeats are not heard: {why.detail}"
-            self._floor.on_loop(self._lines.say, said)
+            self._floor.on_loop(self._lines.heard, why)
 
     def _follow(self, life: Ledger, directives: e.Directives) -> None:
         if life is not self.life:
             return
         for holding in life.cancel(directives.cancel):
-            self._lines.say(f"cancelled: {holding.task.id}")
+            self._lines.cancelled(holding.task)
             self._floor.stop(holding)
         if directives.quiet and not self._quiet:
             self._quiet = True
-            self._lines.say("told to be quiet: nothing more is claimed")
+            self._lines.quiet()
         if directives.terminate and not self._stopping:
-            self._lines.say("told to end")
+            self._lines.ending("told to end")
             self._stop(now=False)
         if directives.drained and not self._stopping:
-            self._lines.say("the queues are sealed and empty")
+            self._lines.ending("the queues are sealed and empty")
             self._stop(now=False)
 
     def _died(self, life: Ledger, why: QuorlError) -> None:
@@ -415,7 +395,7 @@ class Shift:
         for holding in held:
             self._floor.lost(holding, "the worker was taken for dead")
         if not self._stopping:
-            self._lines.say(f"! {why.detail} {counted(len(held), 'task')} dropped")
+            self._lines.died(why, len(held))
             _ = self._start(self._reborn(life))
 
     async def _reborn(self, life: Ledger) -> None:
@@ -448,7 +428,7 @@ class Shift:
             waiting += 0 if queue.paused else queue.counts.queued + queue.counts.retry
         self._more_later = waiting > 0
         if not waiting and life is self.life and life.idle:
-            self._lines.say("the queues are empty")
+            self._lines.ending("the queues are empty")
             self._stop(now=False)
 
     async def _leave(self) -> None:
@@ -467,7 +447,7 @@ class Shift:
                     self._floor.give_back(life, holding)
             await self._until(lambda: life.idle or life is not self.life, DELIVER_S / 5 if self._now else DELIVER_S)
             if (left := life.undelivered) and life is self.life:
-                self._lines.say(f"! {left} reports could not be delivered: those tasks will run again")
+                self._lines.undelivered(left)
             with contextlib.suppress(QuorlError):
                 await self._client.call(w.RemoveWorker(worker_id=life.worker_id), timeout_s=2.0)
         for call in list(self._calls):

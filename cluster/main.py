@@ -18,8 +18,8 @@ from enum import IntEnum
 from pathlib import Path
 
 import quorl
+from quorl import logs
 from quorl.cluster.node import config as configs
-from quorl.cluster.node import logs
 
 
 class Exit(IntEnum):
@@ -45,7 +45,7 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.check:
         print(_summary(arguments.config, config))
         return Exit.STOPPED
-    logs.configure(config.log.format, config.log.level, config.node.name)
+    logs.configure(config.log.format, config.log.level, {"node": config.node.name})
     return _run(config)
 
 

@@ -67,7 +67,7 @@ def test_d15_three_nodes_each_with_its_own_name_volume_and_port(compose: dict[st
 def test_d15_two_workers_run_the_demo_and_wait_for_the_nodes(compose: dict[str, Any]) -> None:
     for name in WORKERS:
         service = compose["services"][name]
-        assert service["command"] == ["quorl", "worker", "run", "quorl.demo:app", "--name", name]
+        assert service["command"] == ["quorl", "worker", "run", "quorl.demo:app", "--log", "json", "--name", name]
         assert service["environment"]["QUORL_SERVER"] == ",".join(f"http://{node}:7101" for node in NAMES)
         assert service["depends_on"] == {node: {"condition": "service_healthy"} for node in NAMES}
         assert service["healthcheck"]["test"][1] == f"quorl worker show {name} | grep -q ALIVE"

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 import quorl
+from quorl import logs
 from quorl.cluster.consensus.port import Damaged, InUse
 from quorl.cluster.main import Exit, explain, main
-from quorl.cluster.node import logs
 from quorl.cluster.node.config import Config, load
 from tests.harness import free_ports
 

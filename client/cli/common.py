@@ -233,7 +233,7 @@ class Quorl(click.Group):
             _forget_stdout()  # whoever read the output has had enough, which is no failure
             ctx.exit(Exit.OK)
         except click.ClickException as error:
-            raise self._in_our_words(error, ctx.meta[_SAID]) from None
+            raise self._in_our_words(error, ctx.meta[_SAID], ctx) from None
         except (click.exceptions.Exit, click.Abort):
             raise
         except KeyboardInterrupt:
@@ -246,11 +246,15 @@ class Quorl(click.Group):
             tell(error, ctx.ensure_object(Settings))
             ctx.exit(exit_code(error))
 
-    def _in_our_words(self, error: click.ClickException, said: list[str]) -> click.ClickException:
+    def _in_our_words(
+        self, error: click.ClickException, said: list[str], context: click.Context | None = None
+    ) -> click.ClickException:
         """Return an error of the line as we tell errors; a group that is called alone explains itself instead."""
         from quorl.client.cli.misuse import Misused
 
-        return error if isinstance(error, click.exceptions.NoArgsIsHelpError) else Misused(error, self, said)
+        as_json = context is not None and context.ensure_object(Settings).as_json
+        told = isinstance(error, click.exceptions.NoArgsIsHelpError)
+        return error if told else Misused(error, self, said, as_json=as_json)
 
 
 def _forget_stdout() -> None:

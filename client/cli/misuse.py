@@ -21,12 +21,12 @@ _FORM = re.compile(r"(?:--output=|-o=?)(.+)")
 class Misused(click.ClickException):
     """What click found wrong, in our words. Its exit code is that of what it explains."""
 
-    def __init__(self, error: click.ClickException, root: click.Command, said: Sequence[str]) -> None:
+    def __init__(self, error: click.ClickException, root: click.Command, said: Sequence[str], *, as_json: bool) -> None:
         """Explain an error of a line with these words after ``root``."""
         super().__init__(error.format_message())
         self.exit_code = error.exit_code  # type: ignore[misc]  # of the class, says click, and reads it from the exception
         self._lines = tuple(map(clean, _explained(error, root, said)))
-        self._as_json = wants_json(said)
+        self._as_json = as_json or wants_json(said)
 
     @override
     def show(self, file: IO[Any] | None = None) -> None:

@@ -50,7 +50,7 @@ _HELP = """\
 @click.option("--ephemeral", is_flag=True, help="Keep the data in a temporary directory, which is deleted at the end.")
 @click.option("--open", "open_", is_flag=True, help="Open the dashboard in a browser.")
 @click.option(
-    "--log", "log_format", type=click.Choice(["console", "json"]), default="json", help="How the nodes' log files look."
+    "--log", "log_format", type=click.Choice(["console", "json"]), default="json", help="How the log files look."
 )
 @common_options
 def up(
@@ -89,11 +89,13 @@ def up(
     except Refused as refused:
         fail(Exit.FAILED, refused.what, refused.why, refused.hint)
     except NodeFailed as failed:
-        what, _, why = str(failed).partition("\n")
+        from quorl.client.cli.loglines import laid_out, read
+
+        what, *words = str(failed).splitlines()
         fail(
             Exit.FAILED,
             what,
-            why or "its log has nothing to say",
+            "\n       ".join(laid_out(read(word)) for word in words) or "its log has nothing to say",
             "Everything is stopped. Try again, or begin anew with --fresh.",
         )
     click.echo("stopped; nothing is left" if ephemeral else f"stopped; the data stays in {directory}")

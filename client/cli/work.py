@@ -18,6 +18,7 @@ from quorl.client.cli.common import Exit, Settings, fail, options_beside_queue
 
 if TYPE_CHECKING:
     from quorl.client.app import App
+    from quorl.client.worker_lines import Lines
 
 RELOADED = "QUORL_RELOADED"
 """Set for a worker that runs under ``--reload``, so that it does not watch by itself."""
@@ -72,8 +73,23 @@ RELOADED = "QUORL_RELOADED"
 @click.option(
     "--dead-after", "dead_after_s", type=click.FloatRange(min=0.1), metavar="SECONDS", help="[as the cluster says: 15]"
 )
+@click.option(
+    "--log",
+    "layout",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="What it says on stderr: lines for people, or one JSON object a line, as nodes log.",
+)
 @options_beside_queue
-def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int, int] | None, **options: Any) -> None:
+def run(
+    settings: Settings,
+    target: str,
+    reload: bool,
+    crash_between: tuple[int, int] | None,
+    layout: str,
+    **options: Any,
+) -> None:
     """Run the tasks of MODULE:APP, an App or a dict of functions, until told to end.
 
     \b
@@ -88,6 +104,7 @@ def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int,
     from quorl.client.worker_lines import to_stderr
     from quorl.client.worker_shift import Superseded
 
+    lines = _logged(settings, options["name"]) if layout == "json" else None  # before the app is imported: it may log
     source = load(target)
     queues = options.pop("queues") or None
     try:
@@ -97,6 +114,7 @@ def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int,
             servers=_servers(settings, source),
             crash_between=crash_between or None,
             write=None if settings.quiet else to_stderr,
+            lines=lines,
             **options,
         )
         worker.run()
@@ -105,6 +123,18 @@ def run(settings: Settings, target: str, reload: bool, crash_between: tuple[int,
     except Superseded as error:
         hint = "quorl worker ls shows who is alive; give each worker a --name of its own, or none"
         fail(Exit.CONFLICT, "the worker was replaced", str(error), hint)
+
+
+def _logged(settings: Settings, name: str) -> Lines:
+    """Make everything JSON that this process says: its lines, what handlers log, and the errors of the command."""
+    from quorl import logs
+    from quorl.client import worker_log
+    from quorl.client.worker_lines import Lines
+
+    settings.form = "json"
+    who = {"worker": name}
+    logs.configure("json", "info", who)
+    return Lines(None) if settings.quiet else worker_log.LoggedLines(worker_log.to_stderr, who)
 
 
 def _servers(settings: Settings, source: object) -> str | None:

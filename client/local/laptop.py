@@ -62,7 +62,7 @@ def _with_us() -> Callable[[], None] | None:
 class DemoWorker:
     """A worker that runs the tasks of ``quorl.demo``."""
 
-    def __init__(self, name: str, servers: str, log: Path) -> None:
+    def __init__(self, name: str, servers: str, log: Path, layout: str = "text") -> None:
         self.name = name
         self.log = log
         command = [
@@ -77,7 +77,7 @@ class DemoWorker:
             "-q",
             DEMO_QUEUE,
         ]
-        command += ["--name", name, "--concurrency", "4"]
+        command += ["--name", name, "--concurrency", "4", "--log", layout]
         with log.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603 - our own command
                 command,
@@ -225,7 +225,8 @@ class Laptop:
         """Start one more demo worker."""
         self._workers_made += 1
         name = "w-demo" if self._workers_made == 1 else f"w-demo-{self._workers_made}"
-        worker = DemoWorker(name, self.servers, self.directory / f"{name}.log")
+        layout = "json" if self._log_format == "json" else "text"
+        worker = DemoWorker(name, self.servers, self.directory / f"{name}.log", layout)
         self.workers.append(worker)
         return worker
 

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from aiohttp import web, web_response
 
-from quorl.cluster.api.channel import Channels, wants_channel
+from quorl.cluster.api.channel import Channels, failed, wants_channel
 from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.docs import Pages
 from quorl.cluster.api.health import Health
@@ -128,6 +128,12 @@ class Skin:
 
     def _at_once(self, call: Call) -> Answer | None:
         """What is answered here, before anybody reads a body; None for what is the node's business."""
+        try:
+            return self._here(call)
+        except Exception as error:
+            return failed(self._node.refuse, call, error)
+
+    def _here(self, call: Call) -> Answer | None:
         _, path, _, headers, _ = call
         if not path.startswith(_OF_THE_TABLE):
             if (page := self._page(path)) is not None:

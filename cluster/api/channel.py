@@ -56,6 +56,19 @@ def wants_channel(headers: Mapping[str, str]) -> bool:
     return "upgrade" in tokens and headers.get("upgrade", "").strip().lower() == NAME
 
 
+def failed(refuse: Refuse, call: Call, error: Exception) -> Answer:
+    """Log what nobody expected while a call was answered, and answer it under the same request id."""
+    answer = refuse(call, Problem("internal", type(error).__name__))
+    structlog.get_logger("quorl.api").error(
+        "call_failed",
+        request_id=answer.headers.get("request-id", ""),
+        method=call.method,
+        path=call.path,
+        exc_info=error,
+    )
+    return answer
+
+
 class Channels:
     """The channels of one node. ``take`` answers a call, ``refuse`` one with which something is wrong."""
 
@@ -199,8 +212,7 @@ class Channel:
         except ConnectionError:
             pass  # it broke while a large answer waited
         except Exception as error:
-            structlog.get_logger("quorl.api").exception("call_failed", method=call.method, path=call.path)
-            self._answer(number, self._refuse(call, Problem("internal", type(error).__name__)))
+            self._answer(number, failed(self._refuse, call, error))
         finally:
             self._release(number)
 

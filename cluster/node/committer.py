@@ -14,6 +14,7 @@ comes soon, or a follower waits for it: those who sent the commands get their an
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple, Protocol
@@ -40,6 +41,9 @@ class Log(Protocol):
     def announce(self) -> None:
         """Tell the followers how far the log is committed."""
 
+
+_OF_NO_CALL = contextvars.Context()
+"""An entry belongs to many calls: what is logged on its way speaks of none of them."""
 
 Decided = tuple[Outcome, int]
 """The outcome of a command, and the sequence of the entry that it stands in."""
@@ -209,7 +213,7 @@ class Committer:
         # Not at once: what arrives in the same turn of the loop travels in the same entry.
         if self._open and not self._under_way and not self._kick_wanted:
             self._kick_wanted = True
-            asyncio.get_running_loop().call_soon(self._kick)
+            asyncio.get_running_loop().call_soon(self._kick, context=_OF_NO_CALL)
 
     def _kick(self) -> None:
         self._kick_wanted = False

@@ -13,6 +13,7 @@ from typing import Protocol
 
 import msgspec
 import structlog
+from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from quorl.cluster.node import founding
 from quorl.cluster.node.claiming import Claiming
@@ -119,6 +120,7 @@ class Gateway:
         founding_route = founding.route_of(call.path)
         voice = founding_route or self._voice
         self.running += 1
+        bind_contextvars(request_id=request_id)  # stands in every line that is written until the answer is known
         try:
             answer = await self._answer(call, founding_route, voice, scene)
         except Exception as error:
@@ -128,6 +130,7 @@ class Gateway:
             self._count(answer)
         finally:
             self.running -= 1
+            unbind_contextvars("request_id")
         return self._signed(answer, request_id)
 
     def _count(self, answer: Answer, operation: str = UNKNOWN, seconds: float | None = None) -> Answer:

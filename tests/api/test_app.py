@@ -15,6 +15,7 @@ from typing import cast
 import msgspec
 import pytest
 from aiohttp import ClientSession, web, web_response
+from structlog.testing import capture_logs
 from typing_extensions import override
 
 from quorl.cluster.api import docs_html
@@ -82,6 +83,20 @@ async def ask(hosts: Hosts) -> AsyncIterator[Ask]:
 
         yield call
     await runner.cleanup()
+
+
+async def test_a_defect_of_a_page_is_one_answer_and_one_log_line(hosts: Hosts, monkeypatch: pytest.MonkeyPatch) -> None:
+    skin = Skin(Echo(), cast("Health", Well()), hosts, TOKEN, 1000, "1.2.3")
+
+    def broken(_call: Call) -> Answer:
+        raise ValueError("secret")
+
+    monkeypatch.setitem(skin._pages, "/livez", broken)
+    with capture_logs() as told:
+        answer = await skin.take(Call("GET", "/livez", "", {}, b""))
+    assert (answer.status, msgspec.json.decode(answer.body)["code"]) == (500, "internal")
+    (line,) = told
+    assert (line["event"], line["path"], type(line["exc_info"])) == ("call_failed", "/livez", ValueError)
 
 
 # -- names of the node ---------------------------------------------------------------------------------------------

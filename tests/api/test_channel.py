@@ -12,6 +12,7 @@ from typing import cast
 import msgspec
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
 from quorl.channel import Channel, Lost, NoChannel, NotSent, dial
 from quorl.cluster.api.app import Skin
@@ -64,7 +65,8 @@ class Desk:
         return Answer(200, {"content-type": "text/plain"}, self.body or call.body)
 
     def refuse(self, call: Call, problem: Problem) -> Answer:
-        return answer_problem(problem, instance=call.path, request_id="r", node="n1", leader=None)
+        answer = answer_problem(problem, instance=call.path, request_id="r", node="n1", leader=None)
+        return answer._replace(headers=answer.headers | {"request-id": "r"})
 
     async def until(self, true: Callable[[], bool]) -> None:
         async with asyncio.timeout(20), self.arrived:
@@ -370,10 +372,15 @@ async def test_answers_that_are_known_leave_before_a_channel_is_closed(place: Pl
 
 
 async def test_a_defect_ends_one_call_and_not_the_channel(place: Place) -> None:
-    with closing(await dial(place.url, {}, 5)) as channel:
+    with closing(await dial(place.url, {}, 5)) as channel, capture_logs() as told:
         broken = await ask(channel, "/v1/x?fail")
         assert (broken.status, msgspec.json.decode(broken.body)["code"]) == (500, "internal")
         assert (await ask(channel, "/v1/x")).status == 200
+    (line,) = told
+    assert isinstance(line.pop("exc_info"), ValueError)
+    expected = {"event": "call_failed", "log_level": "error", "method": "POST", "path": "/v1/x"}
+    assert line == expected | {"request_id": "r"}
+    assert broken.headers["request-id"] == "r"
 
 
 # -- bad input -----------------------------------------------------------------------------------------------------

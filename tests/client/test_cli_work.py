@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, ClassVar
 
 import pytest
 from click.testing import CliRunner, Result
 
+from quorl import logs
 from quorl.client import App, worker
 from quorl.client.cli import cli, work
 from quorl.client.cli.common import Settings
 from quorl.client.demo import app
-from quorl.client.worker_lines import to_stderr
+from quorl.client.worker_lines import Lines, to_stderr
+from quorl.client.worker_log import LoggedLines
 from quorl.client.worker_shift import Superseded
 
 
@@ -49,6 +52,7 @@ def test_by_default_it_serves_the_queues_of_the_app_and_talks() -> None:
         "servers": None,
         "crash_between": None,
         "write": to_stderr,
+        "lines": None,
         "concurrency": 8,
         "prefetch": None,
         "name": "",
@@ -75,6 +79,21 @@ def test_what_is_said_is_done() -> None:
     assert (options["concurrency"], options["prefetch"], options["name"]) == (2, 0, "w")
     assert (options["pool"], options["burst"], options["standby"]) == ("process", True, True)
     assert (options["grace_s"], options["heartbeat_s"], options["dead_after_s"]) == (1, 1, 30)
+
+
+def test_d15_for_programs_everything_is_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured: list[Any] = []
+    monkeypatch.setattr(logs, "configure", lambda *how: configured.append(how))
+    assert run("quorl.demo:app", "--log", "json", "--name", "w-1").exit_code == 0
+    (_, _, options), *_ = Recorded.made
+    assert isinstance(options["lines"], LoggedLines)
+    assert configured == [("json", "info", {"worker": "w-1"})]
+    assert run("quorl.demo:app", "--log", "json", "--quiet").exit_code == 0
+    assert type(Recorded.made[-1][2]["lines"]) is Lines
+    assert json.loads(run("quorl.demo:nope", "--log", "json").stderr)["error"]["code"] == "usage"
+    monkeypatch.setattr(Recorded, "error", Superseded("worker 2 runs under its name"))
+    replaced = run("quorl.demo:app", "--log", "json")
+    assert (replaced.exit_code, json.loads(replaced.stderr)["error"]["title"]) == (4, "the worker was replaced")
 
 
 def test_mistakes_are_explained() -> None:

@@ -131,7 +131,8 @@ def test_e6_a_key_kills_the_leader_and_says_what_that_cost(tmp_path: Path) -> No
         terminal.press("W")
         terminal.until("worker w-demo-2 has left · 1 run")
         terminal.press("l")
-        terminal.until(r"w-demo\.log")
+        terminal.until(r"n1\.log\s+\d\d:\d\d:\d\d\.\d{3}  n1  [a-z_A-Z]+  ")
+        terminal.until(r"w-demo\.log\s+\d\d:\d\d:\d\d\.\d{3}  w-demo  [a-z_]+  ")
         terminal.press("\x03")
         terminal.until("stopped; the data stays in ")
         assert terminal.process.wait(READY_S) == 0

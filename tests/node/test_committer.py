@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from structlog.contextvars import bound_contextvars, get_contextvars
 
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.machine import Applied, Outcome
@@ -73,6 +74,24 @@ async def committed(log: ScriptedLog, committer: c.Committer, name: bytes) -> No
     await asyncio.sleep(0)
     log.apply()
     await done
+
+
+async def test_d15_an_entry_travels_under_the_request_id_of_none_of_its_calls(
+    log: ScriptedLog, committer: c.Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    propose = log.propose
+    monkeypatch.setattr(log, "propose", lambda payload: (seen.append(get_contextvars()), propose(payload))[1])
+    with bound_contextvars(request_id="mine"):
+        first = committer.submit(command(b"1"))
+        await asyncio.sleep(0)
+        second = committer.submit(command(b"2"))
+        log.apply()
+        await first
+        log.apply()
+        await second
+        assert get_contextvars() == {"request_id": "mine"}
+    assert seen == [{}, {}]
 
 
 async def test_what_waits_while_an_entry_travels_is_one_entry(log: ScriptedLog, committer: c.Committer) -> None:

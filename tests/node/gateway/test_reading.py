@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.contextvars import get_contextvars
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
@@ -179,6 +180,25 @@ async def test_the_unexpected_is_one_answer_and_one_log_line(error: Exception) -
     assert cluster.log.told == [{"event": "call_failed", "request_id": "mine", "method": "GET", "path": "/v1/topics"}]
     status, body, _ = await cluster.call("n2", "GET", "/topics")
     assert (status, body["status"], body["code"]) == (500, "failure", "internal")
+
+
+async def test_d15_what_is_logged_while_a_call_is_served_has_its_request_id() -> None:
+    cluster = await with_topic()
+    core, seen = cluster.core("n2"), []
+    read = core.read
+
+    async def slowly(request: Query[Any]) -> Any:
+        seen.append(get_contextvars())
+        await settled()
+        seen.append(get_contextvars())
+        return await read(request)
+
+    core.read = slowly  # type: ignore[method-assign]
+    calls = [cluster.call("n2", "GET", "/v1/topics", request_id=name) for name in ("one", "two")]
+    assert [status for status, _, _ in await asyncio.gather(*calls)] == [200, 200]
+    assert [found["request_id"] for found in seen] == ["one", "two", "one", "two"]
+    await cluster.call("n2", "GET", "/v1/topics/none", request_id="three")
+    assert get_contextvars() == {}
 
 
 async def test_a_request_id_that_is_no_plain_text_is_replaced() -> None:

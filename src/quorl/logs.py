@@ -1,8 +1,9 @@
-"""What a node says while it runs: one event a line, on standard error.
+"""What nodes and workers say while they run: one event a line, on standard error.
 
 On a terminal lines are laid out for people, elsewhere each is one JSON object. ``event`` is a stable, lower-case name
-(``leader_elected``), everything that varies stands in fields beside it. Lines of libraries that use ``logging`` come
-out in the same form.
+(``leader_elected``), everything that varies stands in fields beside it; who speaks is a field too, ``node`` or ``worker``.
+Lines of libraries that use ``logging`` come out in the same form. What is bound with ``structlog.contextvars`` stands in every
+line that is written meanwhile.
 
 Invariants: values of fields whose name speaks of a secret never come out; no traceback shows local variables, because
 they may hold one.
@@ -12,25 +13,32 @@ from __future__ import annotations
 
 import logging
 import sys
+from collections.abc import Callable, Mapping
 from typing import Literal, TextIO
 
 import orjson
 import structlog
-from structlog.typing import EventDict, Processor, WrappedLogger
+from structlog.typing import EventDict, FilteringBoundLogger, Processor, WrappedLogger
 
 HIDDEN = "[hidden]"
 SECRET_WORDS = ("authorization", "cookie", "password", "secret", "token")
 
 
-def configure(layout: Literal["auto", "console", "json"], level: str, node: str, stream: TextIO | None = None) -> None:
-    """Set up structlog and ``logging`` for this process. ``stream`` is standard error unless a test gives another."""
+def configure(
+    layout: Literal["auto", "console", "json"], level: str, who: Mapping[str, str], stream: TextIO | None = None
+) -> None:
+    """Set up structlog and ``logging`` for this process. ``stream`` is standard error unless a test gives another.
+
+    ``who``: fields of every line, as they are when it is written: a worker may learn its name later.
+    """
     stream = sys.stderr if stream is None else stream
     for_people = layout == "console" or (layout == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
+    about = [structlog.contextvars.merge_contextvars, _named(who), *_facts()]
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_rendering(stream, for_people)],
-            foreign_pre_chain=[_named(node), *_facts(), structlog.stdlib.ExtraAdder()],
+            foreign_pre_chain=[*about, structlog.stdlib.ExtraAdder()],
         )
     )
     root = logging.getLogger()
@@ -42,15 +50,37 @@ def configure(layout: Literal["auto", "console", "json"], level: str, node: str,
     structlog.configure(
         processors=[
             structlog.stdlib.filter_by_level,
-            structlog.contextvars.merge_contextvars,
-            _named(node),
-            *_facts(),
+            *about,
             structlog.stdlib.ProcessorFormatter.wrap_for_formatter,
         ],
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+class _Writer:
+    """What structlog hands a finished line to."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self.info = self.warning = self.error = write
+
+
+def lines(logger: str, who: Mapping[str, str], write: Callable[[str], None]) -> FilteringBoundLogger:
+    """Return a log of JSON lines that ``write`` takes, whatever else in this process configures logging."""
+    made = structlog.wrap_logger(
+        _Writer(write),
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            _named(who),
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            *_for_machines(),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+    )
+    bound: FilteringBoundLogger = made.bind(logger=logger)
+    return bound
 
 
 def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
@@ -61,12 +91,13 @@ def hide_secrets(_logger: WrappedLogger, _method: str, event: EventDict) -> Even
     return event
 
 
-def _named(node: str) -> Processor:
-    def add_node(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
-        event.setdefault("node", node)
+def _named(who: Mapping[str, str]) -> Processor:
+    def add_who(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        for name, text in who.items():
+            event.setdefault(name, text)
         return event
 
-    return add_node
+    return add_who
 
 
 def _facts() -> list[Processor]:
@@ -83,6 +114,10 @@ def _rendering(stream: TextIO, for_people: bool) -> list[Processor]:
             colors=stream.isatty(), timestamp_key="time", exception_formatter=structlog.dev.plain_traceback
         )
         return [hide_secrets, console]
+    return _for_machines()
+
+
+def _for_machines() -> list[Processor]:
     return [hide_secrets, structlog.processors.format_exc_info, structlog.processors.JSONRenderer(serializer=_json)]
 
 

@@ -11,7 +11,9 @@ import pytest
 import structlog
 from typing_extensions import override
 
-from quorl.cluster.node import logs
+from quorl import logs
+
+N1 = {"node": "n1"}
 
 
 class Terminal(io.StringIO):
@@ -38,7 +40,7 @@ def said(stream: io.StringIO) -> list[dict[str, object]]:
 
 def test_d15_lines_are_json_where_nobody_watches() -> None:
     stream = io.StringIO()
-    logs.configure("auto", "info", "n1", stream)
+    logs.configure("auto", "info", N1, stream)
     structlog.get_logger("quorl.test").info("leader_elected", term=3, members=("n1", "n2"))
     (line,) = said(stream)
     assert str(line.pop("time")).endswith("Z")
@@ -54,16 +56,50 @@ def test_d15_lines_are_json_where_nobody_watches() -> None:
 
 def test_lines_of_libraries_come_out_in_the_same_form() -> None:
     stream = io.StringIO()
-    logs.configure("json", "info", "n1", stream)
+    logs.configure("json", "info", N1, stream)
     logging.getLogger("aiohttp.server").warning("odd %s", "request", extra={"peer": "n2"})
     logging.getLogger("aiohttp.server").info("every small step")
     (line,) = said(stream)
     assert (line["event"], line["peer"], line["node"], line["level"]) == ("odd request", "n2", "n1", "warning")
 
 
+def test_d15_what_is_bound_stands_in_every_line() -> None:
+    stream = io.StringIO()
+    logs.configure("json", "info", N1, stream)
+    with structlog.contextvars.bound_contextvars(request_id="mine"):
+        structlog.get_logger("quorl.test").info("ours")
+        logging.getLogger("asyncio").error("a library's")
+    structlog.get_logger("quorl.test").info("later")
+    assert [line.get("request_id") for line in said(stream)] == ["mine", "mine", None]
+
+
+def test_c8_lines_for_a_worker_have_the_same_fields_whatever_else_is_configured() -> None:
+    told: list[str] = []
+    who = {"worker": ""}
+    log = logs.lines("quorl.worker", who, told.append)
+    logging.basicConfig(format="%(message)s", force=True)
+    log.info("worker_started", api_token="hunter2")
+    who["worker"] = "w-1"
+    try:
+        raise RuntimeError("told")
+    except RuntimeError:
+        log.exception("failed")
+    first, second = (json.loads(line) for line in told)
+    assert str(first.pop("time")).endswith("Z")
+    assert first == {
+        "event": "worker_started",
+        "level": "info",
+        "logger": "quorl.worker",
+        "worker": "",
+        "api_token": logs.HIDDEN,
+    }
+    assert (second["worker"], second["level"]) == ("w-1", "error")
+    assert "RuntimeError: told" in second["exception"]
+
+
 def test_the_level_is_a_floor() -> None:
     stream = io.StringIO()
-    logs.configure("json", "warning", "n1", stream)
+    logs.configure("json", "warning", N1, stream)
     log = structlog.get_logger("quorl.test")
     log.info("unheard")
     log.warning("heard")
@@ -72,7 +108,7 @@ def test_the_level_is_a_floor() -> None:
 
 def test_a_terminal_gets_a_layout_for_people() -> None:
     stream = Terminal()
-    logs.configure("auto", "info", "n1", stream)
+    logs.configure("auto", "info", N1, stream)
     structlog.get_logger("quorl.test").info("leader_elected", term=3)
     assert "leader_elected" in stream.getvalue()
     assert not stream.getvalue().startswith("{")
@@ -81,7 +117,7 @@ def test_a_terminal_gets_a_layout_for_people() -> None:
 @pytest.mark.parametrize("layout", ["json", "console"])
 def test_d14_secrets_never_come_out(layout: str) -> None:
     stream = io.StringIO()
-    logs.configure(layout, "info", "n1", stream)  # type: ignore[arg-type]  # one of the two literals above
+    logs.configure(layout, "info", N1, stream)  # type: ignore[arg-type]  # one of the two literals above
     hidden = "hunter2"
     log = structlog.get_logger("quorl.test")
     log.info("asked", cluster_secret=hidden, Authorization=hidden, api_token=hidden, secret_file="kept")
@@ -96,7 +132,7 @@ def test_d14_secrets_never_come_out(layout: str) -> None:
 
 def test_what_json_does_not_know_comes_out_all_the_same() -> None:
     stream = io.StringIO()
-    logs.configure("json", "info", "n1", stream)
+    logs.configure("json", "info", N1, stream)
     structlog.get_logger("quorl.test").info("odd", value={1: {2}}, huge=object)
     (line,) = said(stream)
     assert line["value"] == {"1": "{2}"}

@@ -19,7 +19,7 @@ from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.errors import OutcomeUnknown, Unavailable
 from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
-from quorl.client.model import size_bytes
+from quorl.client.model import size_bytes, topic_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
 from quorl.client.tasking import report_bytes, tasks_bytes
 from quorl.client.tracing import sending
@@ -136,11 +136,12 @@ class AsyncClient:
             plan.close()
 
     async def append(self, topic: str, messages: list[t.Message]) -> list[t.Range]:
-        """Append messages, all or none, together with whatever else waits for the same topic."""
-        lane = self._appends.get(topic)
+        """Append messages, all or none, together with whatever other appends wait."""
+        lane = self._appends.get("")
         if lane is None:
-            lane = self._appends[topic] = self.lane(topic)
-        return await self._travel(lane, messages, size_bytes(messages), self._appends)
+            lane = self._appends[""] = self.lane("")
+        size = size_bytes(messages) + topic_bytes(topic)
+        return await self._travel(lane, messages, size, self._appends, to=topic)
 
     async def submit(self, queue: str, tasks: list[b.NewTask]) -> list[b.SubmittedTask]:
         """Submit tasks, all or none, together with whatever else waits for the same queue."""
@@ -158,16 +159,16 @@ class AsyncClient:
         return (await self._travel(lane, [report], report_bytes(report), self._reports))[0]
 
     def lane(self, topic: str) -> AppendLane:
-        """Return a new lane to a topic, for whoever wants one of his own."""
+        """Return a new lane to a topic, or without a name to all, for whoever wants one of his own."""
         return AppendLane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
 
     async def _travel(
-        self, lane: Lane[ItemT, PlaceT], items: list[ItemT], size: int, lanes: dict[str, Any]
+        self, lane: Lane[ItemT, PlaceT], items: list[ItemT], size: int, lanes: dict[str, Any], to: str = ""
     ) -> list[PlaceT]:
         """Put things into their lane, see that somebody flies it, and wait for what comes of them."""
         loop = asyncio.get_running_loop()
         landed: asyncio.Future[None] = loop.create_future()
-        part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: wake(landed))
+        part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: wake(landed), to)
         lane.queue.append(part)
         if not lane.flying:
             lane.flying = True

@@ -1,7 +1,7 @@
 """Coalescing: what waits when a request leaves goes with it. No socket, no clock, no loop of its own.
 
-A ``Lane`` holds the appends of one client to one topic, its submits to one queue, or its reports (``lanes`` says how each is
-asked and answered). One flight at a time is in the air per lane: throughput rises with load, latency at rest stays one round trip,
+A ``Lane`` holds the appends of one client, its submits to one queue, or its reports (``lanes`` says how each is asked and
+answered). One flight at a time is in the air per lane: throughput rises with load, latency at rest stays one round trip,
 and things are stored in the order in which they were called. Each caller is told what came of his own.
 
 Invariants: a flight has one body and one idempotency key for all its repeats; every part that is taken is resolved, also
@@ -34,7 +34,7 @@ PlaceT = TypeVar("PlaceT")
 class Part(Generic[ItemT, PlaceT]):
     """What one call brought; it waits for a flight, or is on one."""
 
-    __slots__ = ("deadline", "done", "items", "outcome", "size_bytes", "wake")
+    __slots__ = ("deadline", "done", "items", "outcome", "size_bytes", "to", "wake")
 
     def __init__(
         self,
@@ -42,8 +42,11 @@ class Part(Generic[ItemT, PlaceT]):
         size_bytes: int,
         deadline: float | None,
         wake: Callable[[Part[ItemT, PlaceT]], None],
+        to: str = "",
     ) -> None:
         self.items = items
+        self.to = to
+        """Where they go in a lane that goes to several places."""
         self.size_bytes = size_bytes
         self.deadline = deadline
         """None: its time starts when its flight leaves."""
@@ -72,7 +75,7 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
 
     def __init__(self, route: Route, name: str, *, timeout_s: float, flight_bytes_max: int = FLIGHT_BYTES_MAX) -> None:
         self.name = name
-        """Of the topic, or of the queue; empty for what goes to neither."""
+        """Of the topic, or of the queue; empty for what goes to neither, or to several."""
         self.queue: deque[Part[ItemT, PlaceT]] = deque()
         self.flying = False
         """For the hands: whether somebody is driving flights of this lane."""
@@ -86,12 +89,15 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         """Say what is called: ``append 'logs'``."""
 
     @abstractmethod
-    def request(self, items: list[ItemT]) -> Request[Any]:
+    def request(self, parts: list[Part[ItemT, PlaceT]]) -> Request[Any]:
         """Return the request of one flight."""
 
     @abstractmethod
     def shares(self, parts: list[Part[ItemT, PlaceT]], reply: Any) -> Plan[Sequence[Sequence[PlaceT] | Exception]]:
-        """Return what came of each part, its refusal included; ``LookupError`` says that this cannot be known."""
+        """Return what came of each part, its refusal included; ``LookupError`` says that this cannot be known.
+
+        Nothing is said to a part any more that has flown once more meanwhile.
+        """
 
     def alone(self, part: Part[ItemT, PlaceT]) -> bool:  # noqa: ARG002 - lanes that need not know
         """Whether a part had better fly alone."""
@@ -103,9 +109,6 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
 
     def refused(self, part: Part[ItemT, PlaceT]) -> None:
         """Take note that a part that flew alone was refused."""
-
-    def accepted(self, parts: list[Part[ItemT, PlaceT]]) -> None:
-        """Take note that these were accepted."""
 
     # -- flying -------------------------------------------------------------------------------------------------------
     def fly(self) -> Plan[None]:
@@ -138,7 +141,7 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         return parts
 
     def _flight(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:
-        request = self.request([item for part in parts for item in part.items])
+        request = self.request(parts)
         key = self._route.make_key()
         now = self._route.clock()
         for part in parts:
@@ -150,13 +153,13 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
             _fail(parts, OutcomeUnknown(f"interrupted while calling {self.describe()}", key, request))
             raise
         if refused and len(parts) > 1 and not self.concerns_all(refused):
-            yield from self._one_by_one(parts)
+            yield from self.one_by_one(parts)
         elif refused:
             _fail(parts, refused)
             if len(parts) == 1:
                 self.refused(parts[0])
 
-    def _one_by_one(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:
+    def one_by_one(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:
         """Let each part of a refused flight answer for itself."""
         try:
             for part in parts:
@@ -198,15 +201,22 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
 
     def _land(self, parts: list[Part[ItemT, PlaceT]], request: Request[Any], key: str, reply: object) -> Plan[None]:
         """Tell each part what came of it."""
-        self.accepted(parts)
+        called = self.describe()
         try:
             shares = yield from self.shares(parts, reply)
         except LookupError as error:
-            detail = f"{self.describe()} was applied, but where is not known: {error.args[0]}"
-            _fail(parts, OutcomeUnknown(detail, key, request))
-            return
+            shares = [error] * len(parts)
         for part, mine in zip(parts, shares, strict=True):
-            part.resolve(mine)
+            if isinstance(mine, LookupError):
+                detail = f"{called} was applied, but where is not known: {mine.args[0]}"
+                _fail([part], OutcomeUnknown(detail, key, request))
+            else:
+                part.resolve(mine)
+
+
+def items_of(parts: Sequence[Part[ItemT, Any]]) -> list[ItemT]:
+    """Return what these parts brought, in their order."""
+    return [item for part in parts for item in part.items]
 
 
 def _give_up(parts: Sequence[Part[ItemT, PlaceT]], error: Exception, owners_until: float) -> None:

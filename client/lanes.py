@@ -1,17 +1,19 @@
-"""The lanes there are: appends to a topic, submits to a queue, and reports on tasks."""
+"""The lanes there are: appends to topics, submits to a queue, and reports on tasks."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
 from typing_extensions import override
 
-from quorl.client.batching import FLIGHT_BYTES_MAX, Lane, Part
+from quorl.client.batching import FLIGHT_BYTES_MAX, Lane, Part, items_of
 from quorl.client.errors import QueueSealed, QuorlError, Rejected, TopicNotFound, rejected
 from quorl.client.flow import Plan, flow
 from quorl.client.route import Route
 from quorl.client.sharing import Mismatch, share
+from quorl.cluster.protocol import appends as a
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import submitting as b
@@ -27,10 +29,10 @@ ReportPart: TypeAlias = Part[g.OneReport, k.TaskStatus]
 
 
 class AppendLane(Lane[t.Message, t.Range]):
-    """The appends of one client to one topic.
+    """The appends of one client, to one topic or to several; what goes to several in one flight is one call all the same.
 
-    ``partitions`` remembers how many partitions topics have, for those lanes that had to ask. Producers that were refused
-    fly alone until a message of theirs is accepted.
+    ``partitions`` remembers how many partitions topics have, of those for which that had to be asked. Producers that were
+    refused fly alone until a message of theirs is accepted.
     """
 
     ITEMS_MAX = limits.APPEND_MESSAGES_MAX
@@ -46,19 +48,32 @@ class AppendLane(Lane[t.Message, t.Range]):
     ) -> None:
         super().__init__(route, name, timeout_s=timeout_s, flight_bytes_max=flight_bytes_max)
         self._partitions = partitions
-        self._suspects: set[int] = set()
+        self._suspects: set[tuple[str, int]] = set()
+        self._flies_to: tuple[str, ...] = ()
 
     @override
     def describe(self) -> str:
-        return f"append {self.name!r}"
+        topics = self._flies_to
+        return f"append {topics[0]!r}" if len(topics) == 1 else f"append to {len(topics)} topics"
 
     @override
-    def request(self, items: list[t.Message]) -> t.Append:
-        return t.Append(topic=self.name, messages=items)
+    def request(self, parts: list[AppendPart]) -> t.Append | a.AppendAll:
+        groups = self._by_topic(parts)
+        self._flies_to = tuple(groups)
+        if len(groups) == 1:
+            return t.Append(topic=self._flies_to[0], messages=items_of(parts))
+        appends = [a.TopicAppend(topic=topic, messages=items_of(mine)) for topic, mine in groups.items()]
+        return a.AppendAll(appends=tuple(appends))
+
+    def _by_topic(self, parts: list[AppendPart]) -> dict[str, list[AppendPart]]:
+        groups: dict[str, list[AppendPart]] = {}
+        for part in parts:
+            groups.setdefault(part.to or self.name, []).append(part)
+        return groups
 
     @override
     def alone(self, part: AppendPart) -> bool:
-        return bool(self._suspects) and not self._suspects.isdisjoint(_producers(part))
+        return bool(self._suspects) and not self._suspects.isdisjoint(self._producers(part))
 
     @override
     def concerns_all(self, refused: Rejected) -> bool:
@@ -66,31 +81,58 @@ class AppendLane(Lane[t.Message, t.Range]):
 
     @override
     def refused(self, part: AppendPart) -> None:
-        self._suspects |= _producers(part)
+        self._suspects |= self._producers(part)
+
+    def _producers(self, part: AppendPart) -> set[tuple[str, int]]:
+        topic = part.to or self.name
+        return {(topic, message.producer_id) for message in part.items if message.producer_id is not None}
 
     @override
-    def accepted(self, parts: list[AppendPart]) -> None:
+    def shares(
+        self, parts: list[AppendPart], reply: t.Appended | a.AppendedAll
+    ) -> Plan[Sequence[Sequence[t.Range] | Exception]]:
+        groups = self._by_topic(parts)
+        if isinstance(reply, t.Appended):
+            return (yield from self._stored(self._flies_to[0], parts, reply.ranges))
+        if len(reply.items) != len(groups):
+            raise LookupError("the answer has another number of appends")
+        found: dict[AppendPart, Sequence[t.Range] | Exception] = {}
+        for (topic, mine), item in zip(groups.items(), reply.items, strict=True):
+            if item.code is None:
+                told = yield from self._stored(topic, mine, item.ranges)
+            else:
+                told = yield from self._not_stored(mine, refusal(item.code, item.detail))
+            found.update(zip(mine, told, strict=True))
+        return [found[part] for part in parts]
+
+    def _stored(
+        self, topic: str, parts: list[AppendPart], ranges: list[t.Range]
+    ) -> Plan[Sequence[Sequence[t.Range] | Exception]]:
         if self._suspects:
-            for part in parts:
-                self._suspects -= _producers(part)
-
-    @override
-    def shares(self, parts: list[AppendPart], reply: t.Appended) -> Plan[list[list[t.Range]]]:
+            self._suspects.difference_update(*[self._producers(part) for part in parts])
         try:
-            return (yield from self._shares(parts, reply.ranges))
+            return (yield from self._where(topic, parts, ranges))
         except (QuorlError, Mismatch) as error:
-            raise LookupError(str(error) or "the topic was replaced meanwhile") from error
+            return [LookupError(str(error) or "the topic was replaced meanwhile")] * len(parts)
 
-    def _shares(self, parts: list[AppendPart], ranges: list[t.Range]) -> Plan[list[list[t.Range]]]:
+    def _not_stored(self, parts: list[AppendPart], refused: Rejected) -> Plan[Sequence[Exception]]:
+        """Tell all that went to one topic, or let each of them answer for itself."""
+        if len(parts) == 1:
+            self.refused(parts[0])
+        elif not self.concerns_all(refused):
+            yield from self.one_by_one(parts)
+        return [copy.copy(refused) for _ in parts]
+
+    def _where(self, topic: str, parts: list[AppendPart], ranges: list[t.Range]) -> Plan[list[list[t.Range]]]:
         batches = [part.items for part in parts]
-        known = self._partitions.get(self.name)
+        known = self._partitions.get(topic)
         try:
             shares = share(batches, ranges, known)
         except Mismatch:  # what is remembered is out of date
             shares = None
         if shares is None:
-            info = yield from flow(self._route, t.GetTopic(topic=self.name), timeout_s=self._timeout_s)
-            self._partitions[self.name] = info.partitions
+            info = yield from flow(self._route, t.GetTopic(topic=topic), timeout_s=self._timeout_s)
+            self._partitions[topic] = info.partitions
             shares = share(batches, ranges, info.partitions)
             assert shares is not None, "the number of partitions is known"
         return shares
@@ -106,8 +148,8 @@ class SubmitLane(Lane[b.NewTask, b.SubmittedTask]):
         return f"submit {self.name!r}"
 
     @override
-    def request(self, items: list[b.NewTask]) -> b.Submit:
-        return b.Submit(queue=self.name, tasks=items)
+    def request(self, parts: list[SubmitPart]) -> b.Submit:
+        return b.Submit(queue=self.name, tasks=items_of(parts))
 
     @override
     def concerns_all(self, refused: Rejected) -> bool:
@@ -136,7 +178,8 @@ class ReportLane(Lane[g.OneReport, k.TaskStatus]):
         return "report"
 
     @override
-    def request(self, items: list[g.OneReport]) -> Request[Any]:
+    def request(self, parts: list[ReportPart]) -> Request[Any]:
+        items = items_of(parts)
         if len(items) == 1:
             return _plain(items[0])
         return g.Report(
@@ -185,7 +228,3 @@ def refusal(code: str, detail: str) -> Rejected:
     if code not in CATALOGUE:  # a newer node's
         return rejected(ProblemDocument(code=code, status=409, title="Refused", detail=detail))
     return rejected(document_of(Problem(code, detail), instance="", request_id="", node="", leader=None))
-
-
-def _producers(part: AppendPart) -> set[int]:
-    return {message.producer_id for message in part.items if message.producer_id is not None}

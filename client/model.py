@@ -84,6 +84,11 @@ def size_bytes(batch: Sequence[t.Message]) -> int:
     return sum(_size_bytes(one) for one in batch)
 
 
+def topic_bytes(topic: str) -> int:
+    """Return about how much naming a topic adds to a request, never less than it does."""
+    return MESSAGE_OVERHEAD_BYTES + 6 * len(topic)
+
+
 def _size_bytes(one: t.Message) -> int:
     size = MESSAGE_OVERHEAD_BYTES + len(memoryview(one.value))
     if one.key is not None:

@@ -21,7 +21,7 @@ from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.errors import OutcomeUnknown, Unavailable
 from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
-from quorl.client.model import size_bytes
+from quorl.client.model import size_bytes, topic_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
 from quorl.client.tasking import report_bytes, tasks_bytes
 from quorl.client.tasks import Queues, Tasks, Workers
@@ -205,8 +205,9 @@ class Client:
             plan.close()
 
     def append(self, topic: str, messages: list[t.Message]) -> list[t.Range]:
-        """Append messages, all or none, together with whatever other threads have waiting for the same topic."""
-        return self._travel(("append", topic), lambda: self.lane(topic), messages, size_bytes(messages))
+        """Append messages, all or none, together with whatever other threads have waiting."""
+        size = size_bytes(messages) + topic_bytes(topic)
+        return self._travel(("append", ""), lambda: self.lane(""), messages, size, to=topic)
 
     def submit(self, queue: str, tasks: list[b.NewTask]) -> list[b.SubmittedTask]:
         """Submit tasks, all or none, together with whatever other threads have waiting for the same queue."""
@@ -226,11 +227,16 @@ class Client:
         return self._travel(("report", ""), make, [report], report_bytes(report))[0]
 
     def _travel(
-        self, place: tuple[str, str], make: Callable[[], Lane[ItemT, PlaceT]], items: list[ItemT], size: int
+        self,
+        place: tuple[str, str],
+        make: Callable[[], Lane[ItemT, PlaceT]],
+        items: list[ItemT],
+        size: int,
+        to: str = "",
     ) -> list[PlaceT]:
         """Put things into their lane, and fly it or wait until somebody has."""
         signal = threading.Event()
-        part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: signal.set())
+        part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: signal.set(), to)
         with self._boarding:
             lane = self._lanes.get(place)
             if lane is None:
@@ -278,7 +284,7 @@ class Client:
                 self._lanes.pop(place, None)
 
     def lane(self, topic: str) -> AppendLane:
-        """Return a new lane to a topic, for whoever wants one of his own."""
+        """Return a new lane to a topic, or without a name to all, for whoever wants one of his own."""
         return AppendLane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
 
     def close(self) -> None:

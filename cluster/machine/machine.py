@@ -50,6 +50,7 @@ from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.appends import AppendBatches
 from quorl.cluster.protocol.batches import ChangeTasks
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
@@ -328,6 +329,8 @@ class Machine:
                 return settling.complete(state, command)
             case t.AppendBatch():
                 return topics.append(state, command)
+            case AppendBatches():
+                return topics.append_all(state, command)
             case t.Consume():
                 return topics.consume(state, command)
             case g.ReportBatch():

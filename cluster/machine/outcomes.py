@@ -18,6 +18,7 @@ from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.appends import AppendBatches, AppendedAll
 from quorl.cluster.protocol.batches import ChangeTasks, TasksChanged
 from quorl.cluster.protocol.grammar import Rejection, Reply
 from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
@@ -59,6 +60,7 @@ _REPLIES: dict[type[msgspec.Struct], type[Reply]] = {
     t.RegisterProducer: t.ProducerInfo,
     t.RegisterConsumer: t.ConsumerInfo,
     t.AppendBatch: t.Appended,
+    AppendBatches: AppendedAll,
     t.Consume: t.ConsumedSpans,
     s.Found: s.Founded,
     q.SetQueue: q.QueueInfo,

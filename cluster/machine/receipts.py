@@ -14,6 +14,7 @@ from __future__ import annotations
 from quorl.cluster.machine import outcomes
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.appends import AppendAll, AppendBatches
 from quorl.cluster.protocol.entry import AnyCommand
 from quorl.cluster.protocol.grammar import Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, Complete, CompleteTask, Granted, Hold, HoldTask
@@ -28,6 +29,7 @@ _CALLED = {
     str(logged.__struct_config__.tag): str(asked.__struct_config__.tag)
     for logged, asked in (
         (AppendBatch, Append),
+        (AppendBatches, AppendAll),
         (SetQueue, PutQueue),
         (SubmitBatch, Submit),
         (EnrolWorker, RegisterWorker),

@@ -12,6 +12,7 @@ from quorl.cluster.machine import events as e
 from quorl.cluster.machine.state import State, Topic
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.appends import AppendBatches, AppendedAll, TopicAppended
 
 _INSERT_TOPIC = "INSERT INTO topics VALUES (?, ?, ?, 1, 1, 0, ?, 0)"
 _INSERT_PARTITION = "INSERT INTO partitions VALUES (?, ?, 0, 0)"
@@ -129,6 +130,19 @@ def append(state: State, command: t.AppendBatch) -> t.Appended | t.TopicNotFound
     return t.Appended(
         ranges=ranges, partition=only.partition, first_offset=only.first_offset, last_offset=only.last_offset
     )
+
+
+def append_all(state: State, command: AppendBatches) -> AppendedAll:
+    """Store each of several appends, or refuse it, one by one."""
+    items = []
+    for batch in command.appends:
+        said = append(state, batch)
+        if isinstance(said, t.Appended):
+            items.append(TopicAppended(topic=batch.topic, ranges=said.ranges))
+        else:
+            code = str(said.__struct_config__.tag)
+            items.append(TopicAppended(topic=batch.topic, code=code, detail=said.detail))
+    return AppendedAll(items=items)
 
 
 def consume(state: State, command: t.Consume) -> t.ConsumedSpans | t.TopicNotFound | t.ConsumerNotFound:

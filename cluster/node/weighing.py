@@ -19,6 +19,13 @@ from quorl.cluster.protocol.entry import Sealed
 _NOTHING = msgspec.Raw(b"\x90")
 
 
+class _Append(msgspec.Struct, frozen=True):
+    """As much of one append of several."""
+
+    topic: str
+    count: int
+
+
 class _Glance(msgspec.Struct, frozen=True):
     """As much of a command in its log form as its weight depends on."""
 
@@ -30,6 +37,7 @@ class _Glance(msgspec.Struct, frozen=True):
     count: int = 1
     queue: str = ""
     worker_id: int = 0
+    appends: tuple[_Append, ...] = ()
     tasks: msgspec.Raw = _NOTHING
     complete: msgspec.Raw = _NOTHING
     fail: msgspec.Raw = _NOTHING
@@ -67,6 +75,8 @@ class Weighing:
                 self.rows += 1 + self._of(command.topic)
             case "append_batch":
                 self.rows += min(command.count, self._of(command.topic))
+            case "append_batches":
+                self.rows += sum([min(one.count, self._of(one.topic)) for one in command.appends])
             case "consume":
                 self.rows += min(command.max, self._of(command.topic))
             case "submit_batch":

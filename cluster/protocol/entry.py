@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from quorl.cluster.protocol.appends import AppendBatches
 from quorl.cluster.protocol.batches import ChangeTasks
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.leases import Claim, Complete, FailTask, Hold, ReleaseTask, Settle
@@ -56,6 +57,7 @@ AnyCommand = (
     | Settle
     | Claim
     | ReportBatch
+    | AppendBatches
 )
 """Every command in the form in which it stands in the log."""
 

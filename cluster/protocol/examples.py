@@ -30,6 +30,12 @@ BODIES: dict[str, dict[str, Any]] = {
     "create_topic": {"name": "invoices"},
     "register_producer": {"name": "shop"},
     "register_consumer": {"name": "billing", "start": "earliest"},
+    "append_all": {
+        "appends": [
+            {"topic": "invoices", "messages": [{"value": {"id": 1}}]},
+            {"topic": "app-log", "messages": [{"value": "second line"}]},
+        ]
+    },
     "append": {"messages": [{"value": {"id": 1}, "key": "customer 7"}, {"value": {"id": 2}}]},
     "consume": {"max": 10, "wait": 5},
     "put_queue": {"default_attempts": 5, "backoff": {"kind": "exponential", "first_ms": 1000}},

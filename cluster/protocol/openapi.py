@@ -81,6 +81,7 @@ _TAGS = {
     "tasks": "What is known of one task or of many, and what can be done about them.",
     "workers": "Who carries tasks out, for as long as it gives signs of life.",
     "claims": "How a worker without a library asks for tasks.",
+    "appends": "Messages for several topics, in one call.",
     "reports": "What several leases have come to, in one call.",
     "cluster": "The nodes, as the answering one knows them.",
     "node": "The node that answers: its health, its release, its documentation.",

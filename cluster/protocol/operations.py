@@ -16,6 +16,7 @@ from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.appends import AppendAll, AppendedAll
 from quorl.cluster.protocol.grammar import Operation, operation
 
 _T = "/v1/topics/{topic}"
@@ -36,6 +37,7 @@ OPERATIONS: tuple[Operation, ...] = (
         t.GetConsumer, t.ConsumerInfo, "GET", _T + "/consumers/{consumer_id}", t.TopicNotFound, t.ConsumerNotFound
     ),
     operation(t.Append, t.Appended, "POST", _T + "/messages", t.TopicNotFound, t.ProducerNotFound, status=201),
+    operation(AppendAll, AppendedAll, "POST", "/v1/appends", status=201),
     operation(
         t.Browse, t.MessagePage, "GET", _T + "/messages", t.TopicNotFound, t.PartitionNotFound, consistency="local"
     ),

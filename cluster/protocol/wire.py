@@ -24,6 +24,7 @@ from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
+from quorl.cluster.protocol.appends import AppendAll
 from quorl.cluster.protocol.grammar import Consistency, Operation, Reply, Request
 from quorl.cluster.protocol.operations import BY_REQUEST
 from quorl.cluster.protocol.plans import PLANS, Plan
@@ -320,7 +321,9 @@ def _check(request: Request[Any], body_bytes: int, *, bare: bool) -> None:
         case q.PutQueue(queue="." | "..") | b.Submit(queue="." | ".."):
             raise invalid("/queue", "a queue cannot be called `.` or `..`: URLs drop those")
         case t.Append():
-            _check_messages(request.messages, body_bytes, bare=bare)
+            _check_messages(request.messages, body_bytes, "" if bare else "/messages")
+        case AppendAll():
+            _check_appends(request, body_bytes)
         case b.Submit():
             _check_tasks(request.tasks, body_bytes, bare=bare)
         case q.PutQueue(backoff=q.Backoff() as backoff) | q.PatchQueue(backoff=q.Backoff() as backoff):
@@ -344,14 +347,22 @@ def _check(request: Request[Any], body_bytes: int, *, bare: bool) -> None:
         _check_reports(request)
 
 
-def _check_messages(messages: list[t.Message], body_bytes: int, *, bare: bool) -> None:
+def _check_appends(request: AppendAll, body_bytes: int) -> None:
+    count = sum([len(one.messages) for one in request.appends])
+    if count > limits.APPEND_MESSAGES_MAX:
+        raise invalid("/appends", f"{count} messages; {limits.APPEND_MESSAGES_MAX} are allowed in one call")
+    for number, one in enumerate(request.appends):
+        _check_messages(one.messages, body_bytes, f"/appends/{number}/messages")
+
+
+def _check_messages(messages: list[t.Message], body_bytes: int, pointer: str) -> None:
+    """``pointer`` is where the messages are; empty: the body is the only one."""
     large = body_bytes > limits.MESSAGE_VALUE_BYTES_MAX
     for number, message in enumerate(messages):
-        if large:
-            pointer = "/value" if bare else f"/messages/{number}/value"
-            _check_size(pointer, message.value, limits.MESSAGE_VALUE_BYTES_MAX)
-        if message.headers:
-            _check_headers("/headers" if bare else f"/messages/{number}/headers", message.headers)
+        if large or message.headers:
+            place = f"{pointer}/{number}" if pointer else ""
+            _check_size(f"{place}/value", message.value, limits.MESSAGE_VALUE_BYTES_MAX)
+            _check_headers(f"{place}/headers", message.headers or {})
 
 
 def _check_tasks(tasks: list[b.NewTask], body_bytes: int, *, bare: bool) -> None:

@@ -22,6 +22,7 @@ from aiohttp import web
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.protocol import problems, system, wire
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.appends import AppendAll
 from quorl.cluster.protocol.channel import PATH as CHANNEL
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_command, encode_entry
 from quorl.cluster.protocol.grammar import Command, Inspection, Operation, Rejection, Reply, Request
@@ -130,7 +131,7 @@ class StandIn:
         now_ms = position.sequence + 1
         entry = Entry(now_ms, 1_700_000_000_000 + now_ms, (Sealed(key, digest[:32], encode_command(request)),))
         applied = self.machine.apply(position.index + 1, 1, encode_entry(entry))
-        if isinstance(request, t.Append):
+        if isinstance(request, t.Append | AppendAll):
             self._changed.set()
         return self.machine.render(applied.outcomes[0].value)
 

@@ -256,7 +256,7 @@ def test_d7_a_key_of_ones_own(cluster: StandIn) -> None:
 
 def gather(client: Client, count: int) -> None:
     """Wait until so many appends wait for the flight to come back."""
-    while (lane := client._lanes.get(("append", "x"))) is None or len(lane.queue) < count:
+    while (lane := client._lanes.get(("append", ""))) is None or len(lane.queue) < count:
         threading.Event().wait(0.001)
 
 

@@ -9,6 +9,7 @@ from quorl.cluster.machine import events as e
 from quorl.cluster.machine import machine as door
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.appends import AppendAll, AppendBatches, AppendedAll, TopicAppend
 from quorl.cluster.protocol.problems import CommandFailed
 from quorl.cluster.protocol.system import Found, Founded
 from tests.machine.rig import START_MS, Rig, message, seal, values
@@ -267,6 +268,47 @@ def test_an_append_that_lies_about_its_body_is_spoiled(rig: Rig, partitions: int
         assert isinstance(value, CommandFailed | t.ProducerNotFound)
     assert isinstance(rig.outcome(good).value, t.Appended)
     assert rig.append("x", message(1)).first_offset in {0, 2}
+    rig.sound()
+
+
+def test_appends_to_several_topics_count_one_by_one(rig: Rig) -> None:
+    rig.do(t.CreateTopic(name="p", partitions=2), t.TopicCreated)
+
+    def append(topic: str, *messages: t.Message) -> TopicAppend:
+        return TopicAppend(topic=topic, messages=list(messages))
+
+    keyed = [t.Message(value=msgspec.Raw(b"1"), key=key) for key in "abcd"]
+    stranger = t.Message(value=msgspec.Raw(b"2"), producer_id=1)
+    request = AppendAll(
+        appends=(
+            append("t", message(1), message(2)),
+            append("gone", message(3)),
+            append("p", *keyed),
+            append("t", stranger),
+            append("t", message(4)),
+        )
+    )
+    told = rig.do(request, AppendedAll).items
+    assert [(one.topic, one.code) for one in told] == [
+        ("t", None),
+        ("gone", "topic_not_found"),
+        ("p", None),
+        ("t", "producer_not_found"),
+        ("t", None),
+    ]
+    assert told[0].ranges == [t.Range(partition=0, first_offset=0, last_offset=1)]
+    assert sum(one.last_offset - one.first_offset + 1 for one in told[2].ranges) == len(keyed)
+    assert told[4].ranges == [t.Range(partition=0, first_offset=2, last_offset=2)]
+    assert told[1].detail
+    assert not told[1].ranges
+    rig.sound()
+
+
+def test_one_append_of_several_that_lies_spoils_all_of_them(rig: Rig) -> None:
+    good = t.Append(topic="t", messages=[message(1)]).sealed()
+    spoiled = AppendBatches(appends=(good, msgspec.structs.replace(good, count=2)))
+    assert isinstance(rig.outcome(spoiled).value, CommandFailed)
+    assert rig.append("t", message(1)).first_offset == 0
     rig.sound()
 
 

@@ -50,6 +50,10 @@ def shape(op: str, **fields: st.SearchStrategy[Any]) -> st.SearchStrategy[dict[s
     return st.fixed_dictionaries({"op": st.just(op)}, optional=odd)
 
 
+batches = st.fixed_dictionaries(
+    {"op": st.just("append_batch"), "topic": texts, "count": numbers, "size_bytes": numbers, "body": bodies},
+    optional={"producers": st.lists(numbers, max_size=1), "checksum": numbers},
+)
 backoffs = st.fixed_dictionaries(
     {},
     optional={
@@ -119,6 +123,7 @@ shapes = st.one_of(
     shape("register_producer", topic=texts, name=texts),
     shape("register_consumer", topic=texts, name=texts, start=st.sampled_from(["latest", "earliest", "x"])),
     shape("append_batch", topic=texts, count=numbers, size_bytes=numbers, producers=ids, body=bodies),
+    shape("append_batches", appends=st.lists(batches | anything, max_size=3)),
     shape("consume", topic=texts, consumer_id=numbers, max=numbers, wait=st.floats()),
     shape("found", cluster_id=texts),
     *task_shapes,

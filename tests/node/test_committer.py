@@ -19,6 +19,7 @@ from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.appends import AppendAll, TopicAppend
 from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, decode_entry, encode_command
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.system import Founded
@@ -113,6 +114,10 @@ def submit(tasks: int) -> Command[Any]:
     return b.Submit(queue="q", tasks=[b.NewTask(name="t")] * tasks)
 
 
+def append(topic: str, count: int) -> TopicAppend:
+    return TopicAppend(topic=topic, messages=[t.Message(value=msgspec.Raw(b"1"))] * count)
+
+
 def register(topic: str) -> Command[Any]:
     return t.RegisterConsumer(topic=topic)
 
@@ -126,6 +131,7 @@ def register(topic: str) -> Command[Any]:
         ([t.CreateTopic(name="new", partitions=256), register("new")], 4),
         ([t.Append(topic="wide", messages=[t.Message(value=msgspec.Raw(b"1"))] * 500)], 4),
         ([t.Append(topic="wide", messages=[t.Message(value=msgspec.Raw(b"1"))])], 50),
+        ([AppendAll(appends=(append("wide", 500), append("one", 50)))], 4),
         ([t.Consume(topic="wide", consumer_id=1, max=1000)], 4),
         ([t.Consume(topic="wide", consumer_id=1)], 50),
         ([t.RegisterProducer(topic="wide")], 50),

@@ -15,6 +15,7 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol import system as s
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.appends import AppendAll, TopicAppend
 from quorl.cluster.protocol.grammar import Request
 from quorl.cluster.protocol.operations import BY_NAME, OPERATIONS
 from quorl.cluster.protocol.wire import Call, Options, ProtocolError, decode
@@ -57,6 +58,17 @@ GOOD: list[tuple[str, str, bytes, Request[Any]]] = [
     ("GET", MESSAGES + "?from=5&partition=1&wait=1.5", b"", t.Browse(topic="t", partition=1, start="5", wait=1.5)),
     ("GET", MESSAGES + "/3/4", b"", t.GetMessage(topic="t", partition=3, offset=4)),
     ("POST", "/v1/topics/t/consumers/1/consume?max=9&wait=2", b"", t.Consume(topic="t", consumer_id=1, max=9, wait=2)),
+    (
+        "POST",
+        "/v1/appends",
+        b'{"appends":[{"topic":"t","messages":[{"value":1}]},{"topic":"u","messages":[{"value":2,"headers":{"h":"v"}}]}]}',
+        AppendAll(
+            appends=(
+                TopicAppend(topic="t", messages=[t.Message(value=msgspec.Raw(b"1"))]),
+                TopicAppend(topic="u", messages=[t.Message(value=msgspec.Raw(b"2"), headers={"h": "v"})]),
+            )
+        ),
+    ),
     ("GET", "/v1/topics/t/size", b"", t.GetSize(topic="t")),
     ("GET", "/v1/topics/t/size?consumer_id=4", b"", t.GetSize(topic="t", consumer_id=4)),
     ("GET", "/v1/cluster", b"", s.GetCluster()),
@@ -274,6 +286,20 @@ def test_message_limits() -> None:
         {"n": "v" * (limits.MESSAGE_HEADER_CHARS_MAX + 1)},
     ):
         assert problem("POST", MESSAGES, headers(bad)).errors[0].pointer == "/messages/0/headers"
+
+
+def test_appends_to_several_topics_have_the_bounds_of_one_together() -> None:
+    def body(*appends: list[dict[str, object]]) -> bytes:
+        return msgspec.json.encode({"appends": [{"topic": "t", "messages": messages} for messages in appends]})
+
+    half = limits.APPEND_MESSAGES_MAX // 2
+    decode(call("POST", "/v1/appends", body([{"value": 1}] * half, [{"value": 1}] * half)))
+    found = problem("POST", "/v1/appends", body([{"value": 1}] * half, [{"value": 1}] * (half + 1)))
+    assert found.errors[0].pointer == "/appends"
+    large = problem("POST", "/v1/appends", body([{"value": 1}], [{"value": "x" * limits.MESSAGE_VALUE_BYTES_MAX}]))
+    assert large.detail.startswith("/appends/1/messages/0/value has 262146 bytes")
+    found = problem("POST", "/v1/appends", body([{"value": 1, "headers": {"n" * 5000: ""}}]))
+    assert found.errors[0].pointer == "/appends/0/messages/0/headers"
 
 
 def test_nesting_up_to_the_limit_passes_however_many_brackets_there_are() -> None:

@@ -7,6 +7,7 @@ of it; nothing connects before the first call; closing resolves everything that 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -16,13 +17,15 @@ from quorl.client.aio_tasks import AsyncQueues, AsyncTasks, AsyncWorkers
 from quorl.client.aio_topics import AsyncTopic, AsyncTopics
 from quorl.client.aio_transport import AsyncTransport, ChannelTransport
 from quorl.client.batching import ItemT, Lane, Part, PlaceT
-from quorl.client.errors import OutcomeUnknown, Unavailable
+from quorl.client.claims import Asked, ClaimLane, ClaimPart
+from quorl.client.errors import OutcomeUnknown, QuorlError, Unavailable
 from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
 from quorl.client.model import size_bytes, topic_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
 from quorl.client.tasking import report_bytes, tasks_bytes
 from quorl.client.tracing import sending
+from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
@@ -63,6 +66,9 @@ class AsyncClient:
         self._appends: dict[str, AppendLane] = {}
         self._submits: dict[str, SubmitLane] = {}
         self._reports: dict[str, ReportLane] = {}
+        self._claims = ClaimLane(self._route, timeout_s=timeout_s, unwanted=self._give_back)
+        self._claiming: dict[ClaimPart, tuple[asyncio.Task[None], list[ClaimPart]]] = {}
+        """Which flight each claim is on."""
         self._partitions: dict[str, int] = {}
         self._closed = False
         self._pumps: set[asyncio.Task[None]] = set()
@@ -158,6 +164,64 @@ class AsyncClient:
             lane = self._reports[""] = ReportLane(self._route, "", timeout_s=self._timeout_s)
         return (await self._travel(lane, [report], report_bytes(report), self._reports))[0]
 
+    async def claim(self, claim: e.Claim) -> e.Claims:
+        """Claim tasks for a worker, together with the claims that are made at the same time; each waits as it says.
+
+        Raises ``WorkerNotFound`` or ``WorkerNotAlive``. Of whoever stops waiting nothing is claimed any more, or it is given back.
+        """
+        if self._closed:
+            raise Unavailable("the client is closed")
+        landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        until = self._route.clock() + claim.wait
+        part: ClaimPart = Part([Asked(claim, until)], 0, until + self._timeout_s, lambda _: wake(landed))
+        self._claims.queue.append(part)
+        self._send_claims()
+        try:
+            await landed
+        except asyncio.CancelledError:
+            part.done = True
+            pump, others = self._claiming.get(part, (None, ()))
+            if pump is not None and all(other.done for other in others):
+                pump.cancel()
+            raise
+        return part.places()[0]
+
+    def _send_claims(self) -> None:
+        """See that what this turn of the loop brings flies."""
+        if self._claims.queue and not self._claims.flying and not self._closed:
+            self._claims.flying = True
+            self._keep(asyncio.get_running_loop().create_task(self._fly_claims()))
+
+    async def _fly_claims(self) -> None:
+        lane = self._claims
+        lane.flying = False
+        parts = lane.take()
+        self._send_claims()  # what one flight does not hold
+        pump = asyncio.current_task()
+        assert pump is not None
+        self._claiming.update(dict.fromkeys(parts, (pump, parts)))
+        try:
+            if parts:
+                await self.drive(lane.flight(parts))
+        finally:
+            for part in parts:
+                self._claiming.pop(part, None)
+            self._send_claims()
+
+    def _give_back(self, tasks: list[e.ClaimedTask]) -> None:
+        """Release what was granted to somebody who has gone."""
+
+        async def release(task: e.ClaimedTask) -> None:
+            with contextlib.suppress(QuorlError):  # then it goes back with its worker's silence
+                await self.report(e.Return(task_id=task.id, lease=task.lease.token))
+
+        for task in tasks:
+            self._keep(asyncio.get_running_loop().create_task(release(task)))
+
+    def _keep(self, pump: asyncio.Task[None]) -> None:
+        self._pumps.add(pump)
+        pump.add_done_callback(self._pumps.discard)
+
     def lane(self, topic: str) -> AppendLane:
         """Return a new lane to a topic, or without a name to all, for whoever wants one of his own."""
         return AppendLane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
@@ -172,9 +236,7 @@ class AsyncClient:
         lane.queue.append(part)
         if not lane.flying:
             lane.flying = True
-            pump = loop.create_task(self._pump(lane, lanes))
-            self._pumps.add(pump)
-            pump.add_done_callback(self._pumps.discard)
+            self._keep(loop.create_task(self._pump(lane, lanes)))
         try:
             await landed
         finally:
@@ -196,6 +258,7 @@ class AsyncClient:
         for pump in list(self._pumps):
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
+        self._claims.abandon(Unavailable("the client was closed before it was sent"))
         await self._transport.close()
 
     async def __aenter__(self) -> Self:

@@ -1,7 +1,7 @@
 """Coalescing: what waits when a request leaves goes with it. No socket, no clock, no loop of its own.
 
-A ``Lane`` holds the appends of one client, its submits to one queue, or its reports (``lanes`` says how each is asked and
-answered). One flight at a time is in the air per lane: throughput rises with load, latency at rest stays one round trip,
+A ``Lane`` holds the appends of one client, its submits to one queue, its reports, or its claims (``lanes`` says how each is
+asked and answered). One flight at a time is in the air per lane: throughput rises with load, latency at rest stays one round trip,
 and things are stored in the order in which they were called. Each caller is told what came of his own.
 
 Invariants: a flight has one body and one idempotency key for all its repeats; every part that is taken is resolved, also
@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Generic, TypeVar
 
 from quorl.client.errors import OutcomeUnknown, Rejected, Unavailable
-from quorl.client.flow import BACKOFF_S_MIN, Plan, Sleep, flow
+from quorl.client.flow import BACKOFF_S_MIN, Plan, Sleep, flow, held_back_s
 from quorl.client.route import Route
 from quorl.cluster.protocol.grammar import Request
 
@@ -93,10 +93,12 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         """Return the request of one flight."""
 
     @abstractmethod
-    def shares(self, parts: list[Part[ItemT, PlaceT]], reply: Any) -> Plan[Sequence[Sequence[PlaceT] | Exception]]:
+    def shares(
+        self, parts: list[Part[ItemT, PlaceT]], reply: Any
+    ) -> Plan[Sequence[Sequence[PlaceT] | Exception | None]]:
         """Return what came of each part, its refusal included; ``LookupError`` says that this cannot be known.
 
-        Nothing is said to a part any more that has flown once more meanwhile.
+        None: it waits for another flight. Nothing is said to a part any more that has flown once more meanwhile.
         """
 
     def alone(self, part: Part[ItemT, PlaceT]) -> bool:  # noqa: ARG002 - lanes that need not know
@@ -113,16 +115,17 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
     # -- flying -------------------------------------------------------------------------------------------------------
     def fly(self) -> Plan[None]:
         """Plan one flight of what waits now; it ends when that is resolved or, with time left, waits again."""
-        parts = self._take()
+        parts = self.take()
         if parts:
-            yield from self._flight(parts)
+            yield from self.flight(parts)
 
     def abandon(self, error: Exception) -> None:
         """Resolve everything that has not left yet."""
         while self.queue:
             self.queue.popleft().resolve(copy.copy(error))
 
-    def _take(self) -> list[Part[ItemT, PlaceT]]:
+    def take(self) -> list[Part[ItemT, PlaceT]]:
+        """Return what flies next, which waits no longer."""
         parts: list[Part[ItemT, PlaceT]] = []
         count = size_bytes = 0
         while self.queue:
@@ -140,7 +143,8 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
                 break
         return parts
 
-    def _flight(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:
+    def flight(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:
+        """Plan the flight of these parts."""
         request = self.request(parts)
         key = self._route.make_key()
         now = self._route.clock()
@@ -164,7 +168,7 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         try:
             for part in parts:
                 if not part.done:
-                    yield from self._flight([part])
+                    yield from self.flight([part])
         except BaseException:
             _fail(parts, Unavailable(f"interrupted before calling {self.describe()}"))
             raise
@@ -173,8 +177,9 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         """Fly until it is known what became of the request, or nobody waits for that any more."""
         doubt = False
         while True:
-            left_s = self._left_s(parts)
-            owners_until = self._route.clock() + left_s + HURRY_SHARE * self._timeout_s
+            wait_s = held_back_s(request)
+            left_s = max(0.001, self._left_s(parts) - wait_s)
+            owners_until = self._route.clock() + left_s + wait_s + HURRY_SHARE * self._timeout_s
             try:
                 reply = yield from flow(self._route, request, key=key, timeout_s=left_s, doubt=doubt)
             except Rejected as refused:
@@ -197,7 +202,7 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
     def _left_s(self, parts: list[Part[ItemT, PlaceT]]) -> float:
         """How long the first that waits can still wait: a flight is never longer, so none is told too late."""
         now = self._route.clock()
-        return max(0.001, min((part.deadline or math.inf) - now for part in parts if not part.done))
+        return min((part.deadline or math.inf) - now for part in parts if not part.done)
 
     def _land(self, parts: list[Part[ItemT, PlaceT]], request: Request[Any], key: str, reply: object) -> Plan[None]:
         """Tell each part what came of it."""
@@ -210,8 +215,10 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
             if isinstance(mine, LookupError):
                 detail = f"{called} was applied, but where is not known: {mine.args[0]}"
                 _fail([part], OutcomeUnknown(detail, key, request))
-            else:
+            elif mine is not None:
                 part.resolve(mine)
+            elif not part.done:
+                self.queue.append(part)
 
 
 def items_of(parts: Sequence[Part[ItemT, Any]]) -> list[ItemT]:

@@ -75,7 +75,7 @@ async def submit_singly(client: AsyncClient, queue: str) -> str:
 async def work_singly(client: AsyncClient, worker_id: int, work: Tally) -> None:
     """Claim one, complete it, for ever."""
     while True:
-        for task in (await client.call(e.Claim(worker_id=worker_id, max=1, wait=CLAIM_WAIT_S))).tasks:
+        for task in (await client.claim(e.Claim(worker_id=worker_id, wait=CLAIM_WAIT_S))).tasks:
             work.start(task.id)
             await client.report(e.Completion(task_id=task.id, lease=task.lease.token))
             work.settled(1)

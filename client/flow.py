@@ -152,7 +152,7 @@ class _Campaign:
         self.consistency = consistency
         self.doubt = doubt and row.writes
         self.timeout_s = timeout_s
-        self.wait_s = _wait_s(request)
+        self.wait_s = held_back_s(request)
         self.started = route.clock()
         self.deadline = self.started + timeout_s + self.wait_s
         self.all_refused = True
@@ -305,7 +305,7 @@ def _retry_after_s(answer: Answer, problem: problems.ProblemDocument) -> float |
     return float(header) if header.isascii() and header.isdigit() else None
 
 
-def _wait_s(request: Request[Any]) -> float:
+def held_back_s(request: Request[Any]) -> float:
     """How long the answer may be held back on purpose."""
     asking = request.claim if isinstance(request, Sync) else request
     return float(getattr(asking, "wait", 0.0))

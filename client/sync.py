@@ -27,6 +27,7 @@ from quorl.client.tasking import report_bytes, tasks_bytes
 from quorl.client.tasks import Queues, Tasks, Workers
 from quorl.client.topics import Topic, Topics
 from quorl.client.tracing import sending
+from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
@@ -217,6 +218,10 @@ class Client:
 
         with sending(queue, tasks) as traced:
             return self._travel(("submit", queue), make, traced, tasks_bytes(traced))
+
+    def claim(self, claim: e.Claim) -> e.Claims:
+        """Claim tasks for a worker; the call waits as the claim says. Raises ``WorkerNotFound`` or ``WorkerNotAlive``."""
+        return self.call(claim)
 
     def report(self, report: OneReport) -> k.TaskStatus:
         """Report the end of a lease, together with what other threads report; raises ``TaskNotFound`` or ``LeaseLost``."""

@@ -41,23 +41,31 @@ _Ready: TypeAlias = tuple[int, int, str, int, int, int | None, int | None, int]
 
 def claim(state: State, command: c.Claim) -> c.Granted | WorkerNotFound | WorkerNotAlive:
     """Lease tasks to a worker, queue by queue in the order in which it names them."""
+    return claim_within(state, command, limits.CLAIM_BYTES_MAX)[0]
+
+
+def claim_within(
+    state: State, command: c.Claim, room_bytes: int
+) -> tuple[c.Granted | WorkerNotFound | WorkerNotAlive, int]:
+    """The same, of tasks that fit into so many bytes, the first of an untouched answer whatever its size; and the room left."""
     worker = workers.alive(state, command.worker_id)
     if not isinstance(worker, Worker):
-        return worker
+        return worker, room_bytes
     workers.beat(state, worker)
     names = command.queues or worker.queues
     grants: list[c.Grant] = []
-    most, room_bytes = min(command.max, limits.WORKER_LEASES_MAX - worker.leases), limits.CLAIM_BYTES_MAX
+    most = min(command.max, limits.WORKER_LEASES_MAX - worker.leases)
     for name in names:
         queue = state.queue(name)
         if queue is not None and len(grants) < most and room_bytes > 0:
-            chosen, room_bytes = _choose(state, queue, worker, most - len(grants), room_bytes, bool(grants))
+            some = room_bytes < limits.CLAIM_BYTES_MAX
+            chosen, room_bytes = _choose(state, queue, worker, most - len(grants), room_bytes, some)
             if chosen:
                 grants += _lease(state, queue, worker, command.number, chosen)
     drained = not grants and all(_drained(state, name) for name in names)
     return c.Granted(
         worker_id=worker.worker_id, expires_in_ms=worker.dead_after_ms, grants=grants, drained=drained and bool(names)
-    )
+    ), room_bytes
 
 
 def claimable(state: State, command: c.Claim) -> bool:

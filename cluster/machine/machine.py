@@ -205,12 +205,15 @@ class Machine:
         return queries.query(self._state.connection, request, self._shelf.decode)
 
     def render(self, value: Reply | Rejection) -> Reply | Rejection:
-        """Put what was decided about into the outcome of a ``Consume`` or ``Claim``; others are complete as they are."""
+        """Put what was decided about into the outcome of a ``Consume`` or of claims; others are complete as they are."""
         if isinstance(value, t.ConsumedSpans):
             return reading.consumed(self._state.connection, value, self._shelf.decode)
         if isinstance(value, c.Granted):
             with reading.one_moment(self._state.connection):
                 return task_queries.claims(self._state.connection, value)
+        if isinstance(value, g.GrantedMany):
+            with reading.one_moment(self._state.connection):
+                return task_queries.claims_of_many(self._state.connection, value)
         return value
 
     # -- inside the transaction ---------------------------------------------------------------------------------
@@ -335,6 +338,8 @@ class Machine:
                 return topics.consume(state, command)
             case g.ReportBatch():
                 return together.report(state, command)
+            case g.ClaimBatch():
+                return together.claim(state, command)
             case c.FailTask():
                 return settling.fail(state, command)
             case c.ReleaseTask():

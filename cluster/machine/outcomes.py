@@ -79,6 +79,7 @@ _REPLIES: dict[type[msgspec.Struct], type[Reply]] = {
     c.Settle: c.Settled,
     c.Claim: c.Granted,
     g.ReportBatch: g.Reported,
+    g.ClaimBatch: g.GrantedMany,
     w.EnrolWorker: w.WorkerRegistered,
     w.RemoveWorker: w.WorkerGone,
     w.QuietWorker: w.WorkerTold,

@@ -21,7 +21,7 @@ from quorl.cluster.protocol.leases import Claim, Complete, CompleteTask, Granted
 from quorl.cluster.protocol.problems import IdempotencyKeyReused
 from quorl.cluster.protocol.queues import PutQueue, SetQueue
 from quorl.cluster.protocol.submitting import Submit, SubmitBatch
-from quorl.cluster.protocol.together import Report, ReportBatch
+from quorl.cluster.protocol.together import ClaimBatch, ClaimMany, GrantedMany, Report, ReportBatch
 from quorl.cluster.protocol.topics import Append, AppendBatch, Consume, ConsumedSpans
 from quorl.cluster.protocol.workers import EnrolWorker, RegisterWorker
 
@@ -36,6 +36,7 @@ _CALLED = {
         (Complete, CompleteTask),
         (Hold, HoldTask),
         (ReportBatch, Report),
+        (ClaimBatch, ClaimMany),
     )
 }
 """What callers call an operation that has another name in the log."""
@@ -66,6 +67,8 @@ def is_kept(command: AnyCommand, value: Reply | Rejection) -> bool:
             else isinstance(value, Granted) and (value.grants or value.drained)
         )
         return bool(found)
+    if isinstance(command, ClaimBatch) and command.wait > 0:
+        return isinstance(value, GrantedMany) and any(one.settled for one in value.items)
     return True
 
 

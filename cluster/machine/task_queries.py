@@ -8,7 +8,7 @@ whose errors are too large for one answer is told from its newest end.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
@@ -18,6 +18,7 @@ from quorl.cluster.machine.task_rows import NULL, PROCESSING, SCHEDULED, SUCCESS
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
 
 _RESULT = "SELECT body FROM results WHERE ordinal = ?"
 _PROGRESS = "SELECT percent, note FROM progress WHERE ordinal = ?"
@@ -254,8 +255,27 @@ def _event(
 # -- the tasks of a claim ------------------------------------------------------------------------------------------
 def claims(connection: sqlite3.Connection, granted: e.Granted) -> e.Claims:
     """The tasks of a claim, now or when it is repeated; leases that have ended since are left out."""
+    return e.Claims(tasks=_claimed(connection, granted.grants, granted.expires_in_ms), drained=granted.drained)
+
+
+def claims_of_many(connection: sqlite3.Connection, granted: g.GrantedMany) -> g.ClaimedMany:
+    """The same of several claims."""
+    return g.ClaimedMany(
+        items=[
+            g.ClaimedBy(
+                tasks=_claimed(connection, one.grants, one.expires_in_ms),
+                drained=one.drained,
+                code=one.code,
+                detail=one.detail,
+            )
+            for one in granted.items
+        ]
+    )
+
+
+def _claimed(connection: sqlite3.Connection, grants: Iterable[e.Grant], expires_in_ms: int) -> list[e.ClaimedTask]:
     tasks = []
-    for grant in granted.grants:
+    for grant in grants:
         found = connection.execute(_CLAIMED, (grant.ordinal, grant.token)).fetchone()
         if found is None:
             continue
@@ -269,7 +289,7 @@ def claims(connection: sqlite3.Connection, granted: e.Granted) -> e.Claims:
                 kwargs=body.kwargs,
                 attempt=grant.attempt,
                 max_attempts=max_attempts,
-                lease=e.Lease(token=grant.token, expires_in_ms=granted.expires_in_ms),
+                lease=e.Lease(token=grant.token, expires_in_ms=expires_in_ms),
                 queue=queue,
                 partition=None if partition < 0 else partition,
                 priority=limits.PRIORITY_MAX - rank,
@@ -279,4 +299,4 @@ def claims(connection: sqlite3.Connection, granted: e.Granted) -> e.Claims:
                 traceparent=body.traceparent,
             )
         )
-    return e.Claims(tasks=tasks, drained=granted.drained)
+    return tasks

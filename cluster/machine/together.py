@@ -4,11 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from quorl.cluster.machine import settling
+from quorl.cluster.machine import claiming, settling
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import leases as c
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol.tasks import LeaseLost, TaskNotFound, TaskStatus
+
+
+def claim(state: State, command: g.ClaimBatch) -> g.GrantedMany:
+    """Lease tasks to several workers in turn, together no more bytes than a claim may have."""
+    room_bytes = limits.CLAIM_BYTES_MAX
+    items: list[g.Share] = []
+    for seat in command.claims:
+        if seat.max < 1:
+            items.append(g.Share(seat.worker_id))
+            continue
+        one = c.Claim(worker_id=seat.worker_id, queues=seat.queues, max=seat.max, number=seat.number)
+        said, room_bytes = claiming.claim_within(state, one, room_bytes)
+        if isinstance(said, c.Granted):
+            items.append(g.Share(seat.worker_id, said.expires_in_ms, tuple(said.grants), said.drained))
+        else:
+            items.append(g.Share(seat.worker_id, code=str(said.__struct_config__.tag), detail=said.detail))
+    return g.GrantedMany(items=items)
 
 
 def report(state: State, command: g.ReportBatch) -> g.Reported:

@@ -16,6 +16,7 @@ from quorl.cluster.protocol.entry import Sealed
 from quorl.cluster.protocol.grammar import Rejection
 from quorl.cluster.protocol.leases import Claim, Claims, GetDirectives
 from quorl.cluster.protocol.problems import problem_of
+from quorl.cluster.protocol.together import ClaimBatch, ClaimedBy, ClaimedMany, ClaimMany
 from quorl.cluster.protocol.wire import Answer
 
 _LONG_S = 2.0
@@ -25,7 +26,7 @@ _LONG_S = 2.0
 class Came(NamedTuple):
     """What a command came to, in the form in which it is answered."""
 
-    value: Claims | Rejection
+    value: Claims | ClaimedMany | Rejection
     sequence: int
     replayed: bool
     decided: bool = True
@@ -39,10 +40,11 @@ class Claiming:
         self._core = core
 
     async def commit(self, visit: Visit) -> Answer | None:
-        """Answer a ``Claim``; None to try again."""
-        assert isinstance(visit.request, Claim)
+        """Answer a ``Claim`` or ``ClaimMany``; None to try again."""
+        assert isinstance(visit.request, Claim | ClaimMany)
         assert visit.sealed is not None
-        came = await self.claim(visit, visit.sealed, visit.request)
+        claim = visit.request if isinstance(visit.request, Claim) else visit.request.sealed()
+        came = await self.claim(visit, visit.sealed, claim)
         if came is None:
             return None
         if isinstance(came.value, Rejection):
@@ -51,7 +53,9 @@ class Claiming:
             answer = visit.voice.reply(visit.row, came.value)
         return stamped(answer, came.sequence, replayed=came.replayed)
 
-    async def claim(self, visit: Visit, sealed: Sealed, claim: Claim, news: GetDirectives | None = None) -> Came | None:
+    async def claim(
+        self, visit: Visit, sealed: Sealed, claim: Claim | ClaimBatch, news: GetDirectives | None = None
+    ) -> Came | None:
         """Claim; None to try again. Raises ``Declined`` when that would be in vain."""
         core = self._core
         began = core.monotonic()
@@ -60,7 +64,7 @@ class Claiming:
             decided = await core.claim(sealed, claim, visit.poll_until, news)
             if decided is None:
                 visit.maybe_applied = before
-                return await self._nothing(began)
+                return await self._nothing(began, claim)
         except NotApplied as reason:
             visit.maybe_applied = before
             refuse_if_final(visit, reason)
@@ -75,17 +79,18 @@ class Claiming:
         """Claim once, beside something else. Raises ``NotApplied`` or ``OutcomeUnknown``, and leaves the visit's doubts alone."""
         began = self._core.monotonic()
         decided = await self._core.claim(sealed, claim, visit.poll_until, news)
-        return await (self._nothing(began) if decided is None else self._found(decided))
+        return await (self._nothing(began, claim) if decided is None else self._found(decided))
 
-    async def _nothing(self, began: float) -> Came:
+    async def _nothing(self, began: float, claim: Claim | ClaimBatch) -> Came:
         core = self._core
         sequence = core.sequence() if core.monotonic() - began >= _LONG_S else await core.barrier()
-        return Came(Claims(), sequence, replayed=False, decided=False)
+        nothing = Claims() if isinstance(claim, Claim) else ClaimedMany(items=[ClaimedBy()] * len(claim.claims))
+        return Came(nothing, sequence, replayed=False, decided=False)
 
     async def _found(self, decided: tuple[Outcome, int]) -> Came:
         outcome, sequence = decided
         value = await self._core.render(outcome.value)
-        assert isinstance(value, Claims | Rejection), f"a claim came to {type(value).__name__}"
+        assert isinstance(value, Claims | ClaimedMany | Rejection), f"a claim came to {type(value).__name__}"
         return Came(value, sequence, outcome.replayed)
 
 

@@ -15,6 +15,7 @@ from quorl.cluster.protocol.entry import Sealed, SignOfLife
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.together import ClaimBatch
 from quorl.cluster.protocol.wire import Answer, Call
 
 CLUSTER_HEADER = "quorl-cluster"
@@ -59,9 +60,9 @@ class Core(Protocol):
         """
 
     async def claim(
-        self, sealed: Sealed, claim: Claim, until: float, news: GetDirectives | None = None
+        self, sealed: Sealed, claim: Claim | ClaimBatch, until: float, news: GetDirectives | None = None
     ) -> tuple[Outcome, int] | None:
-        """Commit a claim at the leader once there is something for it, a refusal included. Raises as ``submit``.
+        """Commit a claim, or one of several, at the leader once there is something for it, a refusal included. Raises as ``submit``.
 
         None when the time is over, when its worker has been silent for half of what it may be, or when what ``news``
         asks for is answered differently than when the claim came.

@@ -36,6 +36,7 @@ from quorl.cluster.protocol.leases import Claim, Sync
 from quorl.cluster.protocol.problems import Problem, ProtocolError
 from quorl.cluster.protocol.queues import Defaults
 from quorl.cluster.protocol.tasks import GetResult, GetTask
+from quorl.cluster.protocol.together import ClaimMany
 from quorl.cluster.protocol.wire import Answer, Call, decode
 
 DEADLINE_S = 10.0
@@ -250,7 +251,7 @@ class Gateway:
 def _wait_s(call: Call, asked: Asked) -> float:
     """The seconds that the caller wants to wait, or what a forwarding node says is left of them."""
     match asked.request:
-        case t.Browse() | t.Consume() | GetTask() | GetResult() | Claim():
+        case t.Browse() | t.Consume() | GetTask() | GetResult() | Claim() | ClaimMany():
             wait_s = asked.request.wait
         case Sync(claim=wish):
             wait_s = wish.wait if wish else 0.0

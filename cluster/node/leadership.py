@@ -28,6 +28,7 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed, SignOfLife, encode_command
 from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.system import Found
+from quorl.cluster.protocol.together import ClaimBatch
 
 _SEED_BITS = 63
 _MISSED_MS = 1_000
@@ -107,7 +108,9 @@ class Leadership:
         """See ``Core``."""
         return await asyncio.shield(self.committer.barrier())
 
-    async def claim(self, sealed: Sealed, claim: Claim, until: float, news: GetDirectives | None) -> Decided | None:
+    async def claim(
+        self, sealed: Sealed, claim: Claim | ClaimBatch, until: float, news: GetDirectives | None
+    ) -> Decided | None:
         """See ``Core``. Not shielded: who goes away before the claim was proposed is granted nothing."""
         return await self.parking.claim(sealed, claim, until, news)
 

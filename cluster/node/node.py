@@ -57,6 +57,7 @@ from quorl.cluster.protocol.overview import GetHistory, GetOverview
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.queues import Defaults
 from quorl.cluster.protocol.system import ClusterInfo
+from quorl.cluster.protocol.together import ClaimBatch
 from quorl.cluster.protocol.wire import Answer, Call
 
 _HAND_OVER_S = 2.0
@@ -394,7 +395,7 @@ class Node:
         return await self._lead.barrier()
 
     async def claim(
-        self, sealed: Sealed, claim: Claim, until: float, news: GetDirectives | None = None
+        self, sealed: Sealed, claim: Claim | ClaimBatch, until: float, news: GetDirectives | None = None
     ) -> tuple[Outcome, int] | None:
         """See ``Core``."""
         self._check_serving()

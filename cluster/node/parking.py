@@ -28,8 +28,10 @@ from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Stamp
 from quorl.cluster.protocol.entry import Sealed, SignOfLife, encode_command
 from quorl.cluster.protocol.leases import Claim, Directives, GetDirectives, Granted
+from quorl.cluster.protocol.together import ClaimBatch, GrantedMany
 
 K = TypeVar("K", str, int)
+V = TypeVar("V")
 
 GATHER_S = 1.0
 """Signs of life travel together about so often."""
@@ -51,8 +53,8 @@ class Sight(Protocol):
     def claimable(self, claim: Claim) -> bool:
         """Return whether a claim would come to anything, a refusal included."""
 
-    def remembers(self, key: str) -> bool:
-        """Return whether there is a receipt of a claim under this key."""
+    def remembers(self, op: str, key: str) -> bool:
+        """Return whether there is a receipt of an operation, by its tag in the log, under this key."""
 
     def worker(self, worker_id: int) -> WorkerState | None:
         """Describe a worker; None if there is none."""
@@ -84,24 +86,61 @@ class _TimeIsUp(Exception):
     """A parked claim ends without an outcome."""
 
 
-class _Place:
-    """One claim, parked or under way."""
+class _Seat:
+    """One claim of one worker: parked, or under way with the others of its place."""
 
-    __slots__ = ("claim", "doubtful", "future", "news", "queues", "sealed", "share", "ticket", "told")
+    __slots__ = ("claim", "place", "queues", "share", "ticket")
 
-    def __init__(self, ticket: int, sealed: Sealed, claim: Claim, queues: tuple[str, ...]) -> None:
+    def __init__(self, place: _Place, ticket: int, claim: Claim, queues: tuple[str, ...]) -> None:
+        self.place = place
         self.ticket = ticket
-        self.sealed = sealed
         self.claim = claim
         self.queues = queues
-        self.future: asyncio.Future[Decided]
         self.share = 0
         """How many tasks were dealt to it."""
+
+
+class _Place:
+    """One command: a claim, or several that came together."""
+
+    __slots__ = ("command", "doubtful", "future", "news", "parked", "sealed", "seats", "told")
+
+    def __init__(self, sealed: Sealed, command: Claim | ClaimBatch) -> None:
+        self.sealed = sealed
+        self.command = command
+        self.seats: list[_Seat] = []
+        self.future: asyncio.Future[Decided]
+        self.parked = False
         self.doubtful = False
         """It was proposed and found nothing: only a look at the state leads to another try."""
         self.news: GetDirectives | None = None
         self.told: Directives | None = None
         """What its worker was to be told when it came."""
+
+    @property
+    def ticket(self) -> int:
+        return self.seats[0].ticket
+
+    @property
+    def queues(self) -> Iterator[str]:
+        return (queue for seat in self.seats for queue in seat.queues)
+
+    def whole(self) -> _Place:
+        """Ask for all that it wants."""
+        for seat in self.seats:
+            seat.share = seat.claim.max
+        return self
+
+    def proposed(self, *, waits: bool) -> Sealed:
+        """The command for the log, for as much as was dealt to it."""
+        command: Claim | ClaimBatch
+        if isinstance(self.command, Claim):
+            command = msgspec.structs.replace(self.command, max=self.seats[0].share, wait=int(waits))
+        else:
+            claims = zip(self.command.claims, self.seats, strict=True)
+            dealt = tuple([msgspec.structs.replace(one, max=seat.share) for one, seat in claims])
+            command = ClaimBatch(claims=dealt, wait=int(waits))
+        return msgspec.structs.replace(self.sealed, command=encode_command(command))
 
 
 class Parking:
@@ -112,8 +151,8 @@ class Parking:
         self._log = log
         self._monotonic = monotonic
         self._tickets = count()
-        self._queues: dict[str, dict[int, _Place]] = {}
-        self._workers: dict[int, dict[int, _Place]] = {}
+        self._queues: dict[str, dict[int, _Seat]] = {}
+        self._workers: dict[int, dict[int, _Seat]] = {}
         self._keys: dict[str, dict[int, _Place]] = {}
         self._grants: dict[int, int] = {}
         """How many tasks each worker was granted; who is new begins like the one that was granted the fewest."""
@@ -123,32 +162,33 @@ class Parking:
         self._draining = False
 
     # -- the claims ------------------------------------------------------------------------------------------------
-    async def claim(self, sealed: Sealed, claim: Claim, until: float, news: GetDirectives | None) -> Decided | None:
-        """Commit a claim once there is something for it; None when the time is over, or there is news for its worker.
+    async def claim(
+        self, sealed: Sealed, claim: Claim | ClaimBatch, until: float, news: GetDirectives | None
+    ) -> Decided | None:
+        """Commit a claim, or several in one command, once there is something for it; None when the time is over, or there is news for its worker.
 
         Raises ``NotApplied`` or ``OutcomeUnknown``.
         """
         place = self._place(sealed, claim)
         until = self._greet(place, until, news)
-        worth = self._sight.remembers(sealed.key or "") or self._sight.claimable(claim)
+        worth = self._sight.remembers(_op(claim), sealed.key or "") or self._worth(place)
         fruitless = 0
         try:
             while True:
                 place.future = asyncio.get_running_loop().create_future()
                 if worth:
-                    self._log().enqueue(self._waiting(place, claim.max, waits=self._monotonic() < until))
+                    self._log().enqueue(self._waiting(place.whole(), waits=self._monotonic() < until))
                 elif self._draining or self._monotonic() >= until:
                     return None
                 else:
                     self._park(place)
                 outcome, sequence = await self._turn(place, until)
-                found = not isinstance(outcome.value, Granted) or outcome.value.grants or outcome.value.drained
-                if found or outcome.replayed or self._monotonic() >= until:
+                if _found(outcome.value) or outcome.replayed or self._monotonic() >= until:
                     self._served(place, outcome.value)
                     return outcome, sequence
                 place.doubtful = True
                 fruitless = fruitless + 1 if worth else 0
-                worth = fruitless < _FRUITLESS_MAX and self._sight.claimable(claim)
+                worth = fruitless < _FRUITLESS_MAX and self._worth(place)
         except _TimeIsUp:
             return None
         except asyncio.CancelledError:
@@ -157,23 +197,31 @@ class Parking:
         finally:
             self._leave(place)
 
-    def _place(self, sealed: Sealed, claim: Claim) -> _Place:
-        worker = self._sight.worker(claim.worker_id)
-        queues = claim.queues or (worker.queues if worker else ())
-        return _Place(next(self._tickets), sealed, claim, queues)
+    def _place(self, sealed: Sealed, command: Claim | ClaimBatch) -> _Place:
+        place = _Place(sealed, command)
+        for claim in _claims(command):
+            worker = self._sight.worker(claim.worker_id)
+            queues = claim.queues or (worker.queues if worker else ())
+            place.seats.append(_Seat(place, next(self._tickets), claim, queues))
+        return place
+
+    def _worth(self, place: _Place) -> bool:
+        """Whether it would come to anything."""
+        return any(self._sight.claimable(seat.claim) for seat in place.seats)
 
     def _greet(self, place: _Place, until: float, news: GetDirectives | None) -> float:
-        """Take the call for a sign of life; gives the moment until which it may wait."""
-        worker = self._sight.worker(place.claim.worker_id)
-        if worker is None or not worker.alive:
-            return until
-        self._log().note(SignOfLife(place.claim.worker_id), gather_s(worker.dead_after_ms))
+        """Take the call for a sign of life of its workers; gives the moment until which it may wait."""
         now = self._monotonic()
-        until = min(until, now + worker.dead_after_ms / 2000)
-        if news is not None:
-            place.news, place.told = news, self._sight.directives(news)
-            if place.told != Directives():
-                until = min(until, now + _TOLD_S)
+        for seat in place.seats:
+            worker = self._sight.worker(seat.claim.worker_id)
+            if worker is None or not worker.alive:
+                continue
+            self._log().note(SignOfLife(seat.claim.worker_id), gather_s(worker.dead_after_ms))
+            until = min(until, now + worker.dead_after_ms / 2000)
+            if news is not None:
+                place.news, place.told = news, self._sight.directives(news)
+                if place.told != Directives():
+                    until = min(until, now + _TOLD_S)
         return until
 
     async def _turn(self, place: _Place, until: float) -> Decided:
@@ -186,87 +234,103 @@ class Parking:
             timer.cancel()
 
     def _expire(self, place: _Place) -> None:
-        if place.ticket in self._workers.get(place.claim.worker_id, ()):
+        if place.parked:
             self._leave(place)
             _end(place, _TimeIsUp())
 
     def _served(self, place: _Place, value: object) -> None:
         """A claim has its outcome: other tries of it get the same, and what it left is dealt again."""
         for twin in list(self._keys.get(place.sealed.key or "", {}).values()):
-            self._propose(twin, twin.claim.max)
+            self._propose(twin.whole())
         if isinstance(value, Granted):
-            worker_id = place.claim.worker_id
-            self._grants[worker_id] = self._grants.get(worker_id, 0) + len(value.grants)
-            if len(value.grants) < place.share:
-                self._look_again(place.queues)
+            self._granted(place.seats[0], len(value.grants))
+        elif isinstance(value, GrantedMany):
+            for seat, one in zip(place.seats, value.items, strict=True):
+                self._granted(seat, len(one.grants))
+
+    def _granted(self, seat: _Seat, grants: int) -> None:
+        worker_id = seat.claim.worker_id
+        self._grants[worker_id] = self._grants.get(worker_id, 0) + grants
+        if grants < seat.share:
+            self._look_again(seat.queues)
 
     # -- the places ------------------------------------------------------------------------------------------------
     def _park(self, place: _Place) -> None:
-        ticket = place.ticket
-        for queue in place.queues:
-            self._queues.setdefault(queue, {})[ticket] = place
-        self._workers.setdefault(place.claim.worker_id, {})[ticket] = place
-        self._keys.setdefault(place.sealed.key or "", {})[ticket] = place
+        place.parked = True
+        for seat in place.seats:
+            seat.share = 0
+            for queue in seat.queues:
+                self._queues.setdefault(queue, {})[seat.ticket] = seat
+            self._workers.setdefault(seat.claim.worker_id, {})[seat.ticket] = seat
+        self._keys.setdefault(place.sealed.key or "", {})[place.ticket] = place
 
     def _leave(self, place: _Place) -> None:
-        for queue in place.queues:
-            _drop(self._queues, queue, place.ticket)
-        _drop(self._workers, place.claim.worker_id, place.ticket)
+        if not place.parked:
+            return
+        place.parked = False
+        for seat in place.seats:
+            self._stand_up(seat)
+            _drop(self._workers, seat.claim.worker_id, seat.ticket)
         _drop(self._keys, place.sealed.key or "", place.ticket)
 
-    def _waiting(self, place: _Place, share: int, *, waits: bool) -> Waiting:
-        """The claim as it is proposed, for so many tasks; it is parked no longer."""
-        self._leave(place)
-        place.share = share
-        claim = msgspec.structs.replace(place.claim, max=share, wait=int(waits))
-        return Waiting(msgspec.structs.replace(place.sealed, command=encode_command(claim)), place.future)
+    def _stand_up(self, seat: _Seat) -> None:
+        """It is dealt no more."""
+        for queue in seat.queues:
+            _drop(self._queues, queue, seat.ticket)
 
-    def _propose(self, place: _Place, share: int) -> None:
+    def _waiting(self, place: _Place, *, waits: bool) -> Waiting:
+        """The claim as it is proposed, for what was dealt to it; it is parked no longer."""
+        self._leave(place)
+        return Waiting(place.proposed(waits=waits), place.future)
+
+    def _propose(self, place: _Place) -> None:
         try:
-            self._log().enqueue(self._waiting(place, share, waits=True))
+            self._log().enqueue(self._waiting(place, waits=True))
         except NotApplied as reason:
             _end(place, reason)
 
     # -- dealing ---------------------------------------------------------------------------------------------------
     def behind(self, supply: Mapping[str, int], room: Room) -> list[Waiting]:
         """See ``Company``: claims on these queues that would find nothing yet."""
-        taken: list[Waiting] = []
+        taken: dict[_Place, None] = {}
         commands, rows, size = room
         for queue, tasks in supply.items():
             parked = self._queues.get(queue)
             if not parked or commands <= 0 or rows <= 0:
                 continue
             eager = (
-                place
-                for place in parked.values()
-                if not place.doubtful and self._sight.serves(place.claim.worker_id, queue)
+                seat
+                for seat in parked.values()
+                if not seat.place.doubtful and self._sight.serves(seat.claim.worker_id, queue)
             )
-            for place, share in self._dealt(eager, min(tasks, rows)):
-                if commands <= 0 or size <= 0:
-                    break
-                waiting = self._waiting(place, share, waits=True)
-                commands, rows, size = commands - 1, rows - share, size - len(waiting.sealed.command)
-                taken.append(waiting)
-        return taken
+            for seat, share in self._dealt(eager, min(tasks, rows)):
+                if seat.place not in taken:
+                    if commands <= 0 or size <= 0:
+                        continue
+                    taken[seat.place] = None
+                    commands, size = commands - 1, size - len(seat.place.sealed.command)
+                seat.share, rows = share, rows - share
+                self._stand_up(seat)
+        return [self._waiting(place, waits=True) for place in taken]
 
     def due(self, stamp: Stamp) -> Mapping[str, int]:
         """See ``Company``."""
         return self._sight.due(stamp.now_ms, stamp.wall_ms) if self._queues else {}
 
-    def _dealt(self, places: Iterable[_Place], tasks: int) -> Iterator[tuple[_Place, int]]:
+    def _dealt(self, seats: Iterable[_Seat], tasks: int) -> Iterator[tuple[_Seat, int]]:
         """Deal so many tasks, one by one; those that get none do not come out."""
-        chosen = list(islice(places, max(tasks, _LOOKS_AT_LEAST)))
+        chosen = list(islice(seats, max(tasks, _LOOKS_AT_LEAST)))
         loads: dict[int, int] = {}
-        for place in chosen:
-            worker_id = place.claim.worker_id
+        for seat in chosen:
+            worker_id = seat.claim.worker_id
             if worker_id not in loads:
                 worker = self._sight.worker(worker_id)
                 loads[worker_id] = worker.leases if worker else 0
         self._level(loads)
         shares = [0] * len(chosen)
         heap = [
-            (loads[place.claim.worker_id], self._grants[place.claim.worker_id], place.ticket, number)
-            for number, place in enumerate(chosen)
+            (loads[seat.claim.worker_id], self._grants[seat.claim.worker_id], seat.ticket, number)
+            for number, seat in enumerate(chosen)
         ]
         heapq.heapify(heap)
         while tasks and heap:
@@ -278,7 +342,7 @@ class Parking:
                 loads[claim.worker_id] += 1
             if shares[number] < claim.max:  # a worker may have got something through another of its claims
                 heapq.heappush(heap, (loads[claim.worker_id], grants, ticket, number))
-        return ((place, share) for place, share in zip(chosen, shares, strict=True) if share)
+        return ((seat, share) for seat, share in zip(chosen, shares, strict=True) if share)
 
     def _level(self, workers: Iterable[int]) -> None:
         """Bring what these workers were granted near to each other, so that nobody makes up for long times gone by."""
@@ -293,19 +357,22 @@ class Parking:
         if subject.kind == "queue" and subject.name in self._queues:
             self._look_again((str(subject.name),))
         elif subject.kind == "worker" and isinstance(subject.name, int):
-            for place in list(self._workers.get(subject.name, {}).values()):
-                self._reconsider(place)
+            for seat in list(self._workers.get(subject.name, {}).values()):
+                if seat.place.parked:
+                    self._reconsider(seat)
             if subject.name in self._grants and not self._alive(subject.name):
                 del self._grants[subject.name]
 
-    def _reconsider(self, place: _Place) -> None:
-        if not self._alive(place.claim.worker_id):
-            self._propose(place, place.claim.max)  # to be refused
+    def _reconsider(self, seat: _Seat) -> None:
+        place = seat.place
+        if not self._alive(seat.claim.worker_id):
+            seat.share = seat.claim.max
+            self._propose(place)  # to be refused
         elif place.news is not None and self._sight.directives(place.news) != place.told:
             self._leave(place)
             _end(place, _TimeIsUp())
         else:
-            self._look_again(place.queues)
+            self._look_again(seat.queues)
 
     def _alive(self, worker_id: int) -> bool:
         worker = self._sight.worker(worker_id)
@@ -327,13 +394,16 @@ class Parking:
             if not parked:
                 continue
             outlook = self._sight.outlook(queue)
-            able = (place for place in list(parked.values()) if self._sight.claimable(place.claim))
+            able = (seat for seat in list(parked.values()) if self._sight.claimable(seat.claim))
+            wanted: dict[_Place, None] = {}
             if outlook.drained:
-                for place in list(able):
-                    self._propose(place, place.claim.max)
+                wanted = {seat.place.whole(): None for seat in able}
             elif outlook.claimable:
-                for place, share in self._dealt(able, outlook.claimable):
-                    self._propose(place, share)
+                for seat, share in self._dealt(able, outlook.claimable):
+                    seat.share = share
+                    wanted[seat.place] = None
+            for place in wanted:
+                self._propose(place)
 
     # -- the end ---------------------------------------------------------------------------------------------------
     def step_aside(self, reason: NotApplied) -> None:
@@ -347,7 +417,7 @@ class Parking:
         self._end_all(_TimeIsUp())
 
     def _end_all(self, error: Exception) -> None:
-        for places in list(self._workers.values()):
+        for places in list(self._keys.values()):
             for place in list(places.values()):
                 self._leave(place)
                 _end(place, error)
@@ -358,8 +428,25 @@ def gather_s(dead_after_ms: int) -> float:
     return min(GATHER_S, dead_after_ms / 1000 / BEATS_PER_LIMIT)
 
 
-def _drop(places: dict[K, dict[int, _Place]], name: K, ticket: int) -> None:
-    """Take a place out, and with the last of them its list."""
+def _claims(command: Claim | ClaimBatch) -> list[Claim]:
+    if isinstance(command, Claim):
+        return [command]
+    return [Claim(worker_id=one.worker_id, queues=one.queues, max=one.max, number=one.number) for one in command.claims]
+
+
+def _op(command: Claim | ClaimBatch) -> str:
+    return str(command.__struct_config__.tag)
+
+
+def _found(value: object) -> bool:
+    """Whether claims came to anything, a refusal included."""
+    if isinstance(value, Granted):
+        return bool(value.grants or value.drained)
+    return not isinstance(value, GrantedMany) or any(one.settled for one in value.items)
+
+
+def _drop(places: dict[K, dict[int, V]], name: K, ticket: int) -> None:
+    """Take something out, and with the last of them its list."""
     found = places.get(name)
     if found is not None:
         found.pop(ticket, None)

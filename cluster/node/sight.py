@@ -27,10 +27,10 @@ class StateSight:
         except sqlite3.Error:
             return True
 
-    def remembers(self, key: str) -> bool:
+    def remembers(self, op: str, key: str) -> bool:
         """See ``Sight``."""
         try:
-            return self._machine().remembers("claim", key)
+            return self._machine().remembers(op, key)
         except sqlite3.Error:
             return True
 

@@ -15,6 +15,7 @@ import msgspec
 
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed
+from quorl.cluster.protocol.together import Seat
 
 _NOTHING = msgspec.Raw(b"\x90")
 
@@ -38,6 +39,7 @@ class _Glance(msgspec.Struct, frozen=True):
     queue: str = ""
     worker_id: int = 0
     appends: tuple[_Append, ...] = ()
+    claims: tuple[Seat, ...] = ()
     tasks: msgspec.Raw = _NOTHING
     complete: msgspec.Raw = _NOTHING
     fail: msgspec.Raw = _NOTHING
@@ -86,6 +88,11 @@ class Weighing:
             case "claim":
                 self.workers[command.worker_id] = None
                 self.rows += command.max
+            case "claim_batch":
+                for seat in command.claims:
+                    if seat.max > 0:
+                        self.workers[seat.worker_id] = None
+                        self.rows += seat.max
             case "report_batch":
                 self.rows += sum(_length(one) for one in (command.complete, command.fail, command.release))
             case "settle":

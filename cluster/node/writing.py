@@ -18,6 +18,7 @@ from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Rejection
 from quorl.cluster.protocol.leases import Claim, Sync
 from quorl.cluster.protocol.problems import problem_of
+from quorl.cluster.protocol.together import ClaimMany
 from quorl.cluster.protocol.wire import Answer
 
 _STATUS_NOT_APPLIED = {429, 503, 507, 508}
@@ -44,7 +45,7 @@ class Writing:
 
     async def _here(self, visit: Visit) -> Answer | None:
         match visit.request:
-            case Claim():
+            case Claim() | ClaimMany():
                 return await self._claiming.commit(visit)
             case Sync():
                 return await self._syncing.commit(visit)

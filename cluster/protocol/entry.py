@@ -18,7 +18,7 @@ from quorl.cluster.protocol.queues import DeleteQueue, PatchQueue, PurgeQueue, S
 from quorl.cluster.protocol.submitting import SubmitBatch
 from quorl.cluster.protocol.system import Found
 from quorl.cluster.protocol.tasks import CancelTask, ForgetTask, RetryTask
-from quorl.cluster.protocol.together import ReportBatch
+from quorl.cluster.protocol.together import ClaimBatch, ReportBatch
 from quorl.cluster.protocol.topics import (
     AppendBatch,
     Consume,
@@ -58,6 +58,7 @@ AnyCommand = (
     | Claim
     | ReportBatch
     | AppendBatches
+    | ClaimBatch
 )
 """Every command in the form in which it stands in the log."""
 

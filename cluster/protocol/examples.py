@@ -49,6 +49,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "register_worker": {"name": "worker-1", "queues": ["default"], "concurrency": 4},
     "sync": {"beat": {"tokens": [17]}, "complete": [{"task_id": "order-7", "lease": 17, "result": 9}]},
     "claim": {"worker_id": 1, "queues": ["default"], "max": 1, "wait": 5},
+    "claim_many": {"claims": [{"worker_id": 1}, {"worker_id": 2, "max": 2}], "wait": 5},
+    "report": {"complete": [{"task_id": "order-7", "lease": 17, "result": 9}]},
     "founding_create": {"name": "invoices"},
     "founding_producer": {"topic": "invoices"},
     "founding_consumer": {"topic": "invoices"},

@@ -86,6 +86,7 @@ OPERATIONS: tuple[Operation, ...] = (
     ),
     operation(e.Sync, e.Synced, "POST", _W + "/sync", w.WorkerNotFound, w.WorkerNotAlive),
     operation(e.Claim, e.Claims, "POST", "/v1/claims", w.WorkerNotFound, w.WorkerNotAlive),
+    operation(g.ClaimMany, g.ClaimedMany, "POST", "/v1/claims/batch"),
     operation(s.GetCluster, s.ClusterInfo, "GET", "/v1/cluster", consistency="local"),
     operation(
         s.TransferLeadership,

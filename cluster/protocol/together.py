@@ -13,10 +13,108 @@ from typing_extensions import override
 
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.grammar import Command, Reply
-from quorl.cluster.protocol.leases import Completion, Done, Failure, Return, raw_bytes
-from quorl.cluster.protocol.tasks import Status
+from quorl.cluster.protocol.leases import (
+    ClaimedTask,
+    ClaimNumber,
+    Completion,
+    Done,
+    Failure,
+    Grant,
+    Queues,
+    Return,
+    raw_bytes,
+)
+from quorl.cluster.protocol.tasks import Status, Wait, WorkerId
 
 _NULL = b"null"
+
+
+# -- claiming -----------------------------------------------------------------------------------------------------
+class OneClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One ``Claim`` of several."""
+
+    worker_id: WorkerId
+    queues: Queues = ()
+    max: Annotated[int, Meta(ge=1, le=limits.CLAIM_TASKS_MAX)] = 1
+    number: ClaimNumber = 0
+
+
+class ClaimedBy(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What one claim came to: the ``tasks`` that are the worker's now, or ``drained`` as in ``Claims``, or the ``code`` of its refusal.
+
+    Without any of these there is no task for it yet.
+    """
+
+    tasks: list[ClaimedTask] = msgspec.field(default_factory=list)
+    drained: bool = False
+    code: str | None = None
+    detail: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether it came to anything."""
+        return bool(self.tasks or self.drained or self.code)
+
+
+class ClaimedMany(Reply, frozen=True):
+    """What became of each claim, in their order."""
+
+    items: list[ClaimedBy]
+
+
+class Share(msgspec.Struct, frozen=True, array_like=True):
+    """What the machine decides for one claim of several: see ``Granted``. Refused claims have the code and detail of that."""
+
+    worker_id: int
+    expires_in_ms: int = 0
+    grants: tuple[Grant, ...] = ()
+    drained: bool = False
+    code: str | None = None
+    detail: str = ""
+
+    @property
+    def settled(self) -> bool:
+        """Whether the claim came to anything."""
+        return bool(self.grants or self.drained or self.code)
+
+
+class GrantedMany(Reply, frozen=True):
+    """What the machine decides for a ``ClaimBatch``. Its node reads the tasks, once, to answer."""
+
+    items: list[Share]
+
+
+class Seat(msgspec.Struct, frozen=True, array_like=True):
+    """A ``OneClaim`` in the log; with a ``max`` of 0 it is not asked for."""
+
+    worker_id: int
+    queues: tuple[str, ...]
+    max: int
+    number: int
+
+
+class ClaimBatch(Command[ClaimedMany], frozen=True, tag="claim_batch"):
+    """The form of a ``ClaimMany`` in the log. ``wait``: it will be tried again if it finds nothing."""
+
+    claims: tuple[Seat, ...]
+    wait: int = 0
+
+
+class ClaimMany(Command[ClaimedMany], frozen=True, tag="claim_many"):
+    """Claim for several workers at once.
+
+    With ``wait`` the answer is held back until any of the claims comes to something, or the seconds are over, or half of
+    what a worker among them may be silent. Those that have come to nothing by then are claimed for again by another call.
+    Together they may ask for as many tasks as one claim.
+    """
+
+    claims: Annotated[tuple[OneClaim, ...], Meta(min_length=1, max_length=limits.CLAIMS_TOGETHER_MAX)]
+    wait: Wait = 0
+
+    @override
+    def sealed(self) -> ClaimBatch:
+        """The same as a command whose outcome is final."""
+        return ClaimBatch(claims=tuple([Seat(one.worker_id, one.queues, one.max, one.number) for one in self.claims]))
 
 
 # -- reporting ----------------------------------------------------------------------------------------------------

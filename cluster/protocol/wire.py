@@ -335,6 +335,8 @@ def _check(request: Request[Any], body_bytes: int, *, bare: bool) -> None:
             _check_states(words)
         case w.RegisterWorker(queues=queues) | e.Claim(queues=queues):
             _check_queues("/queues", queues)
+        case g.ClaimMany():
+            _check_claims(request.claims)
         case e.Sync(claim=e.Wish(queues=queues)):
             _check_queues("/claim/queues", queues)
         case e.CompleteTask(result=msgspec.Raw() as result):
@@ -396,6 +398,13 @@ def _check_queues(pointer: str, queues: tuple[str, ...]) -> None:
         raise invalid(pointer, "a queue cannot be called `.` or `..`: URLs drop those")
     if len(set(queues)) < len(queues):
         raise invalid(pointer, "a queue stands in the list twice")
+
+
+def _check_claims(claims: tuple[g.OneClaim, ...]) -> None:
+    for number, one in enumerate(claims):
+        _check_queues(f"/claims/{number}/queues", one.queues)
+    if (tasks := sum(one.max for one in claims)) > limits.CLAIM_TASKS_MAX:
+        raise invalid("/claims", f"together they ask for {tasks} tasks; {limits.CLAIM_TASKS_MAX} are allowed")
 
 
 def _check_size(pointer: str, value: msgspec.Raw, bytes_max: int) -> None:

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from quorl.cluster.protocol import leases as c
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol.tasks import LeaseLost, TaskError
 from tests.machine.desk import Desk, Lease
@@ -61,6 +62,66 @@ def test_d7_a_repeat_of_reports_gets_what_they_came_to(desk: Desk) -> None:
     assert first.value == again.value
     assert (first.replayed, again.replayed) == (False, True)
     assert desk.status(lease.id) == "SUCCESS"
+
+
+def test_c8_claims_of_many_workers_are_granted_or_refused_one_by_one(desk: Desk) -> None:
+    tasks = [desk.submit() for _ in range(3)]
+    command = g.ClaimMany(
+        claims=(
+            g.OneClaim(worker_id=2, max=2, number=5),
+            g.OneClaim(worker_id=9),
+            g.OneClaim(worker_id=1, queues=("q",)),
+            g.OneClaim(worker_id=1),
+        )
+    )
+    granted = desk.do(command, g.GrantedMany).items
+    assert [[grant.token for grant in one.grants] for one in granted] == [[1, 2], [], [3], []]
+    assert [(one.worker_id, one.code, one.settled) for one in granted] == [
+        (2, None, True),
+        (9, "worker_not_found", True),
+        (1, None, True),
+        (1, None, False),
+    ]
+    told = desk.machine.render(g.GrantedMany(items=granted))
+    assert isinstance(told, g.ClaimedMany)
+    assert [[task.id for task in one.tasks] for one in told.items] == [tasks[:2], [], tasks[2:], []]
+    assert [one.settled for one in told.items] == [True, True, True, False]
+    assert told.items[1].detail
+    assert desk.sql("SELECT leases FROM workers") == [(1,), (2,)]
+    assert desk.sql("SELECT claim FROM tasks") == [(5,), (5,), (0,)]
+    desk.sound()
+
+
+def test_claims_that_are_not_asked_for_get_nothing_and_a_drained_queue_ends_the_others(desk: Desk) -> None:
+    desk.submit()
+    batch = g.ClaimBatch(claims=(g.Seat(1, (), 0, 0), g.Seat(2, (), 1, 0)))
+    assert [len(one.grants) for one in desk.do(batch, g.GrantedMany).items] == [0, 1]
+    desk.put("empty")
+    desk.patch("empty", sealed_=True)
+    batch = g.ClaimBatch(claims=(g.Seat(1, ("empty",), 0, 0), g.Seat(2, ("empty",), 1, 0)))
+    assert [one.drained for one in desk.do(batch, g.GrantedMany).items] == [False, True]
+    desk.sound()
+
+
+def test_claims_together_hand_out_no_more_bytes_than_one(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "CLAIM_BYTES_MAX", 100)
+    for _ in range(3):
+        desk.submit(args=msgspec.Raw(b'["%s"]' % (b"x" * 60)))
+    claims = tuple(g.OneClaim(worker_id=1) for _ in range(3))
+    assert [len(one.grants) for one in desk.do(g.ClaimMany(claims=claims), g.GrantedMany).items] == [1, 0, 0]
+
+
+def test_d7_claims_that_found_nothing_are_forgotten_while_their_caller_waits(desk: Desk) -> None:
+    waiting = g.ClaimBatch(claims=(g.Seat(1, (), 1, 0),), wait=1)
+    assert not desk.outcome(waiting, key="k").replayed
+    desk.submit()
+    found = desk.outcome(waiting, key="k")
+    assert isinstance(found.value, g.GrantedMany)
+    assert (found.replayed, len(found.value.items[0].grants)) == (False, 1)
+    assert desk.outcome(waiting, key="k") == found._replace(replayed=True)
+    last = g.ClaimBatch(claims=(g.Seat(1, (), 1, 0),))
+    assert not desk.outcome(last, key="last").replayed
+    assert desk.outcome(last, key="last").replayed
 
 
 def test_nothing_reported_is_nothing_told(desk: Desk) -> None:

@@ -109,6 +109,11 @@ task_shapes = [
         progress=st.lists(st.tuples(texts, leases, st.floats(), texts, st.one_of(st.none(), jsons)).map(list), max_size=2),
     ),
     shape(
+        "claim_batch",
+        claims=st.lists(st.tuples(numbers, names, numbers, numbers).map(list), max_size=2),
+        wait=numbers,
+    ),
+    shape(
         "report_batch",
         complete=st.lists(st.tuples(texts, leases, jsons).map(list), max_size=2),
         fail=st.lists(st.fixed_dictionaries(report), max_size=2),

@@ -105,6 +105,7 @@ TASK_VICTIMS: list[Command[Any]] = [
     c.HoldTask(id="held", lease=2, note="n"),
     c.Settle(worker_id=1, complete=(c.Done("held", 2, b"1"),), release=(c.Return(task_id="held too", lease=3),)),
     g.ReportBatch(complete=(c.Done("held", 2, b"1"),), fail=(c.Failure(task_id="held too", lease=3),)),
+    g.ClaimMany(claims=(g.OneClaim(worker_id=1, queues=("q", "r"), max=3), g.OneClaim(worker_id=3))),
     w.RegisterWorker(name="new", queues=("q", "new")),
     w.RegisterWorker(name="one", queues=("q", "r")),
     w.RemoveWorker(worker_id=1),

@@ -29,6 +29,7 @@ from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.system import ClusterInfo, LeadershipTransferred, MemberNotFound
+from quorl.cluster.protocol.together import ClaimBatch
 from quorl.cluster.protocol.wire import Answer, Call
 
 
@@ -159,7 +160,7 @@ class FakeCore:
         return decided
 
     async def claim(
-        self, sealed: Sealed, claim: Claim, until: float, news: GetDirectives | None = None
+        self, sealed: Sealed, claim: Claim | ClaimBatch, until: float, news: GetDirectives | None = None
     ) -> tuple[Outcome, int] | None:
         self._check_serving()
         return await self.parking.claim(sealed, claim, until, news)

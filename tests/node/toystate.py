@@ -23,6 +23,7 @@ from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
 from quorl.cluster.protocol.grammar import Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, Directives, GetDirectives, Grant, Granted
 from quorl.cluster.protocol.submitting import QueuedTask, SubmitBatch, Submitted
+from quorl.cluster.protocol.together import ClaimBatch, ClaimMany, GrantedMany, OneClaim, Seat, Share
 from quorl.cluster.protocol.workers import WorkerNotAlive
 
 _decode = msgspec.msgpack.Decoder(AnyCommand).decode
@@ -41,7 +42,7 @@ class Toy:
         """Workers that are known to get nothing."""
         self.sealed = False
         self.told = Directives()
-        self.receipts: dict[str, Granted] = {}
+        self.receipts: dict[str, Granted | GrantedMany] = {}
         self.dead_after_ms = 10_000
         self.tokens = 0
         self.soon: dict[str, int] = {}
@@ -54,7 +55,7 @@ class Toy:
         waiting = any(self.tasks.get(queue) for queue in claim.queues)
         return (waiting and claim.worker_id not in self.barred) or self._drained(claim)
 
-    def remembers(self, key: str) -> bool:
+    def remembers(self, op: str, key: str) -> bool:
         return key in self.receipts
 
     def worker(self, worker_id: int) -> WorkerState | None:
@@ -90,6 +91,8 @@ class Toy:
                 outcomes.append(Outcome(known, replayed=True))
                 continue
             value = self._do(_decode(sealed.command), events)
+            if isinstance(value, GrantedMany) and any(one.settled for one in value.items):
+                self.receipts[sealed.key or ""] = value
             if isinstance(value, Granted) and value.grants:
                 self.receipts[sealed.key or ""] = value
             outcomes.append(Outcome(value, replayed=False))
@@ -104,19 +107,33 @@ class Toy:
             case SubmitBatch(queue=queue, tasks=tasks):
                 self._come(queue, len(tasks), events)
                 return Submitted(items=[])
-            case Claim(worker_id=worker_id):
-                if worker_id in self.dead:
-                    return WorkerNotAlive()
-                queue = next((name for name in command.queues if self.tasks.get(name)), "")
-                got = 0 if worker_id in self.barred else min(command.max, self.tasks.get(queue, 0))
-                self.tasks[queue] = self.tasks.get(queue, 0) - got
-                self.leases[worker_id] += got
-                grants = [Grant(0, self.tokens + number, 1) for number in range(1, got + 1)]
-                self.tokens += got
-                drained = not got and self._drained(command)
-                return Granted(worker_id=worker_id, expires_in_ms=1, grants=grants, drained=drained)
+            case ClaimBatch(claims=seats):
+                return GrantedMany(items=[self._share(seat) for seat in seats])
+            case Claim():
+                return self._claim(command)
             case _:
                 raise AssertionError(command)
+
+    def _share(self, seat: Seat) -> Share:
+        if not seat.max:
+            return Share(seat.worker_id)
+        said = self._claim(Claim(worker_id=seat.worker_id, queues=seat.queues, max=seat.max))
+        if isinstance(said, WorkerNotAlive):
+            return Share(seat.worker_id, code="worker_not_alive")
+        return Share(seat.worker_id, 1, tuple(said.grants), said.drained)
+
+    def _claim(self, command: Claim) -> Granted | WorkerNotAlive:
+        worker_id = command.worker_id
+        if worker_id in self.dead:
+            return WorkerNotAlive()
+        queue = next((name for name in command.queues if self.tasks.get(name)), "")
+        got = 0 if worker_id in self.barred else min(command.max, self.tasks.get(queue, 0))
+        self.tasks[queue] = self.tasks.get(queue, 0) - got
+        self.leases[worker_id] += got
+        grants = [Grant(0, self.tokens + number, 1) for number in range(1, got + 1)]
+        self.tokens += got
+        drained = not got and self._drained(command)
+        return Granted(worker_id=worker_id, expires_in_ms=1, grants=grants, drained=drained)
 
 
 class Leader:
@@ -181,6 +198,13 @@ class Leader:
         asked = GetDirectives(worker_id=worker_id) if news else None
         return asyncio.ensure_future(self.parking.claim(sealed, claim, until, asked))
 
+    def claim_many(self, *workers: int, key: str = "many", queue: str = "q", wait_s: float = 5.0) -> asyncio.Task[Any]:
+        """One task for each of these workers."""
+        request = ClaimMany(claims=tuple(OneClaim(worker_id=one, queues=(queue,)) for one in workers), wait=wait_s)
+        sealed = Sealed(key, b"d", encode_command(request))
+        until = asyncio.get_running_loop().time() + wait_s
+        return asyncio.ensure_future(self.parking.claim(sealed, request.sealed(), until, None))
+
     def said(self) -> list[list[str]]:
         """The entries, in short: ``submit 2``, ``claim 1 x3`` (worker 1, up to three tasks)."""
         return [[_short(_decode(sealed.command)) for sealed in entry.commands] for entry in self.entries]
@@ -189,6 +213,8 @@ class Leader:
 def _short(command: Any) -> str:
     if isinstance(command, SubmitBatch):
         return f"submit {len(command.tasks)}"
+    if isinstance(command, ClaimBatch):
+        return "claims " + " ".join(f"{one.worker_id} x{one.max}" for one in command.claims)
     return f"claim {command.worker_id} x{command.max}"
 
 

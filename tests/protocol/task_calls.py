@@ -102,6 +102,12 @@ GOOD_OF_TASKS: list[tuple[str, str, bytes, Request[Any]]] = [
         b'{"lease":3,"progress":50,"note":"half"}',
         e.HoldTask(id="t", lease=3, progress=50, note="half"),
     ),
+    (
+        "POST",
+        "/v1/claims/batch?wait=2",
+        b'{"claims":[{"worker_id":1},{"worker_id":2,"queues":["a"],"max":3,"number":4}]}',
+        g.ClaimMany(claims=(g.OneClaim(worker_id=1), g.OneClaim(worker_id=2, queues=("a",), max=3, number=4)), wait=2),
+    ),
     ("POST", "/v1/reports", b"", g.Report()),
     (
         "POST",

@@ -280,6 +280,23 @@ BAD: list[tuple[str, str, bytes, str, str, str]] = [
     ),
     ("POST", "/v1/claims", b"", "validation_failed", "/worker_id", "missing"),
     ("POST", "/v1/claims", b'{"worker_id":1,"queues":["a","a"]}', "validation_failed", "/queues", "twice"),
+    ("POST", "/v1/claims/batch", b'{"claims":[]}', "validation_failed", "/claims", "at least 1 item"),
+    (
+        "POST",
+        "/v1/claims/batch",
+        b'{"claims":[{"worker_id":1},{"worker_id":1,"queues":["a","a"]}]}',
+        "validation_failed",
+        "/claims/1/queues",
+        "twice",
+    ),
+    (
+        "POST",
+        "/v1/claims/batch",
+        b'{"claims":[{"worker_id":1,"max":1000},{"worker_id":1}]}',
+        "validation_failed",
+        "/claims",
+        "together they ask for 1001 tasks",
+    ),
     ("POST", SYNC, b'{"claim":{"queues":["a","a"]}}', "validation_failed", "/claim/queues", "twice"),
     ("POST", SYNC, b'{"beat":{"token":[1]}}', "validation_failed", "/beat/token", "no field"),
     ("POST", SYNC, b'{"complete":[{"task_id":"a"}]}', "validation_failed", "/complete/0/lease", "missing"),
@@ -338,6 +355,11 @@ def test_limits_of_reports() -> None:
         (TASK + "/heartbeat", b'{"lease":1,"checkpoint":' + longer_checkpoint + b"}", "/checkpoint"),
         (SYNC, sync(longer_result, checkpoint), "/complete/1/result"),
         (SYNC, sync(result, longer_checkpoint), "/progress/1/checkpoint"),
+        (
+            "/v1/reports",
+            b'{"complete":[{"task_id":"a","lease":1,"result":' + longer_result + b"}]}",
+            "/complete/0/result",
+        ),
     ):
         found = problem("POST", target, body)
         assert (found.code, found.detail.split()[0]) == ("payload_too_large", place)

@@ -13,7 +13,7 @@ The tasks themselves are followed by ``task_shadow``. Here are the workers, thei
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
@@ -237,11 +237,7 @@ class TaskChecks:
     # -- commands ------------------------------------------------------------------------------------------------------
     def _mention(self, command: AnyCommand) -> None:
         """Any call of a worker may have counted as a sign of life."""
-        tokens = [getattr(command, "lease", 0)]
-        if isinstance(command, g.ReportBatch):
-            tokens += [one.lease for some in (command.complete, command.fail, command.release) for one in some]
-        holders = [lease.worker_id for token in tokens if (lease := self.shadows.leases.get(token)) is not None]
-        for known in (getattr(command, "worker_id", None), *holders):
+        for known in self.shadows.speakers(command):
             if known in self.workers:
                 self.workers[known].beat_high = self.shadows.now_ms
 
@@ -260,7 +256,10 @@ class TaskChecks:
             case SubmitBatch():
                 self._submitted(connection, command, value, rows)
             case e.Claim():
-                self._granted(command, value, granted)
+                self._granted(command, value.grants, granted)
+            case g.ClaimBatch():
+                for seat, share in zip(command.claims, value.items, strict=True):
+                    self._granted(seat, share.grants, granted)
             case e.Settle():
                 self._settled(command, value)
             case g.ReportBatch():
@@ -305,13 +304,15 @@ class TaskChecks:
             self.shadows.submit(command.queue, facts, task, item.id, row.ordinal, row.partition)
             self.history.count("created tasks")
 
-    def _granted(self, command: e.Claim, value: e.Granted, granted: list[Shadow]) -> None:
+    def _granted(self, command: e.Claim | g.Seat, grants: Sequence[e.Grant], granted: list[Shadow]) -> None:
         worker = self.workers.get(command.worker_id)
-        if value.grants and command.number:
+        if len(grants) > command.max:
+            self._world.problem(f"GRANTED-MORE: {grants} to {command}")
+        if grants and command.number:
             if (command.worker_id, command.number) in self._claims:
                 self._world.problem(f"CLAIMED-TWICE: claim {command.number} of {worker}")
             self._claims.add((command.worker_id, command.number))
-        for grant in value.grants:
+        for grant in grants:
             shadow = self.shadows.grant(grant.ordinal, grant.token, command.worker_id, command.number)
             self.history.count("leases")
             if shadow is None:

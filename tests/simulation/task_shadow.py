@@ -17,6 +17,8 @@ from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol import together as g
+from quorl.cluster.protocol.entry import AnyCommand
 from tests.simulation.task_history import Orders
 
 WAITING = frozenset({"SCHEDULED", "QUEUED", "RETRY"})
@@ -97,6 +99,16 @@ class Shadows:
     touched: set[str] = field(default_factory=set)
     purging: bool = False
     """Whether this entry may forget a task together with the evidence of how its lease has ended."""
+
+    def speakers(self, command: AnyCommand) -> list[int]:
+        """The workers of which a command may be a sign of life."""
+        tokens: list[int] = [getattr(command, "lease", 0)]
+        said: list[int] = [getattr(command, "worker_id", 0)]
+        if isinstance(command, g.ReportBatch):
+            tokens += [one.lease for some in (command.complete, command.fail, command.release) for one in some]
+        elif isinstance(command, g.ClaimBatch):
+            said += [seat.worker_id for seat in command.claims]
+        return said + [self.leases[token].worker_id for token in tokens if token in self.leases]
 
     # -- coming and going ------------------------------------------------------------------------------------------
     def submit(self, queue: str, facts: QueueFacts, task: b.QueuedTask, task_id: str, ordinal: int, at: int) -> None:

@@ -26,6 +26,7 @@ from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol.entry import Entry, SignOfLife
+from quorl.cluster.protocol.together import ClaimBatch
 from tests.consensus.repairs.switches import Setter, Switch
 
 
@@ -57,10 +58,13 @@ def tokens_grow(setter: Setter) -> None:
     setter(claiming, "_LEASE", claiming._LEASE.replace("token = ?", "token = min(?, 7)"))
 
 
+_CLAIMS = c.Claim | ClaimBatch
+
+
 def claim_receipt(setter: Setter) -> None:
     """Nothing is remembered of a claim, so that its repeat gets other tasks."""
     careful = receipts.is_kept
-    setter(receipts, "is_kept", lambda command, value: not isinstance(command, c.Claim) and careful(command, value))
+    setter(receipts, "is_kept", lambda command, value: not isinstance(command, _CLAIMS) and careful(command, value))
 
 
 def settle_key(setter: Setter) -> None:

@@ -232,10 +232,11 @@ class Program:
         if room <= 0 or self._quiet:
             await self._something()
             return
-        life.claimed += 1
-        number = life.claimed
-        life.waiting[number] = None
         wait = self.dice.choice([0.0, 0.3, 1.5])
+        if room > 1 and self.dice.random() < 0.5:
+            await self._claim_together(wait)
+            return
+        number = self._number()
         claims = await self._insist(
             e.Claim(worker_id=life.worker_id, max=self.dice.randint(1, room), wait=wait, number=number)
         )
@@ -243,6 +244,30 @@ class Program:
         if claims is not None:
             self._take(claims.tasks)
         if claims is None or not claims.tasks:
+            await asyncio.sleep(self.dice.expovariate(1 / 0.1))
+
+    def _number(self) -> int:
+        """That of the claim that leaves now."""
+        self.life.claimed += 1
+        self.life.waiting[self.life.claimed] = None
+        return self.life.claimed
+
+    async def _claim_together(self, wait: float) -> None:
+        """Several claims in one call, as a client's lane sends them; what came to nothing is claimed for again later."""
+        life = self.life
+        numbers = [self._number() for _ in range(2)]
+        request = g.ClaimMany(
+            claims=tuple(g.OneClaim(worker_id=life.worker_id, number=number) for number in numbers), wait=wait
+        )
+        told = await self._insist(request)
+        self.history.count("claims together")
+        for number in numbers:
+            life.waiting.pop(number, None)
+        for item in told.items if told is not None else ():
+            if item.code in _GONE:
+                life.over = True
+            self._take(item.tasks)
+        if told is None or not any(item.tasks for item in told.items):
             await asyncio.sleep(self.dice.expovariate(1 / 0.1))
 
     async def _report(self, report: Report) -> None:

@@ -301,3 +301,47 @@ async def test_a_wait_is_no_longer_than_the_caller_waits() -> None:
     )
     assert answer.status == 204
     assert now() - began == pytest.approx(2.7)
+
+
+# -- several claims in one call --------------------------------------------------------------------------------------
+def claim_many(cluster: Cluster, *workers: int, node: str = "n2", **more: Any) -> asyncio.Task[Any]:
+    body = {"claims": [{"worker_id": worker_id} for worker_id in workers], "wait": 5, **more}
+    return asyncio.ensure_future(cluster.call(node, "POST", "/v1/claims/batch", body))
+
+
+@pytest.mark.parametrize("node", ["n1", "n2"])
+async def test_claims_of_several_workers_are_answered_in_one_entry_with_their_tasks(node: str) -> None:
+    cluster = await started("a", "b", "c")
+    waiting = claim_many(cluster, 1, 2, 3, node=node)
+    await parked(cluster, 3)
+    tasks = [{"name": "x"}, {"name": "y"}]
+    status, made, _ = await cluster.call("n3", "POST", TASKS, {"tasks": tasks})
+    assert status == 201
+    status, body, headers = await waiting
+    assert status == 200
+    assert [[task["id"] for task in one.get("tasks", ())] for one in body["items"]] == [
+        [made["items"][0]["id"]],
+        [made["items"][1]["id"]],
+        [],
+    ]
+    assert tags(cluster)[-1] == ["submit_batch", "claim_batch"]
+    assert headers["served-by"] == node
+
+
+async def test_claims_of_several_that_find_nothing_say_so_in_time() -> None:
+    cluster = await started("a", "b")
+    began = now()
+    assert (await claim_many(cluster, 1, 2, wait=0))[:2] == (200, {"items": [{}, {}]})
+    assert (await claim_many(cluster, 1, 2, wait=3))[:2] == (200, {"items": [{}, {}]})
+    assert now() - began == pytest.approx(3.0)
+    assert ["claim_batch"] not in tags(cluster)
+
+
+async def test_a_claim_of_nobody_among_several_is_refused_for_itself() -> None:
+    cluster = await started("a")
+    task_id = await submit(cluster)
+    status, body, _ = await claim_many(cluster, 9, 1)
+    assert status == 200
+    refused, served = body["items"]
+    assert (refused["code"], bool(refused["detail"])) == ("worker_not_found", True)
+    assert [task["id"] for task in served["tasks"]] == [task_id]

@@ -207,6 +207,6 @@ async def test_a_disk_that_cannot_be_read_is_judged_where_entries_are_applied() 
         setattr(member.machine, name, broken)
     sight = member.lead.parking._sight
     claim = Claim(worker_id=1)
-    assert (sight.claimable(claim), sight.remembers("k"), sight.worker(1)) == (True, True, None)
+    assert (sight.claimable(claim), sight.remembers("claim", "k"), sight.worker(1)) == (True, True, None)
     assert (sight.outlook("q").claimable, sight.serves(1, "q"), sight.due(1, 1)) == (0, False, {})
     assert await member.do(t.RegisterConsumer(topic="t"))

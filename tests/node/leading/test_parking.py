@@ -10,8 +10,10 @@ import pytest
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.events import QueueReady
 from quorl.cluster.node import parking as p
-from quorl.cluster.protocol.entry import SignOfLife
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.entry import Sealed, SignOfLife, encode_command
 from quorl.cluster.protocol.leases import Directives, Granted
+from quorl.cluster.protocol.together import ClaimMany, GrantedMany, OneClaim
 from quorl.cluster.protocol.workers import WorkerNotAlive
 from tests.node.toystate import Leader, Toy, passing, turns
 
@@ -383,3 +385,108 @@ async def test_a_worker_that_is_not_known_waits_for_what_it_asks() -> None:
     leader = Leader(toy)
     assert await leader.claim(7, wait_s=0.1) is None
     assert leader.entries == []
+
+
+# -- several claims in one command -----------------------------------------------------------------------------------
+def shared(decided: Any) -> list[int]:
+    """How many tasks each claim of several was granted."""
+    value = decided[0].value
+    assert isinstance(value, GrantedMany)
+    return [len(one.grants) for one in value.items]
+
+
+async def test_claims_that_came_together_are_proposed_together() -> None:
+    toy = Toy(a=0, b=0, c=0)
+    toy.tasks["q"] = 2
+    leader = Leader(toy)
+    assert shared(await leader.claim_many(1, 2, 3)) == [1, 1, 0]
+    assert leader.said() == [["claims 1 x1 2 x1 3 x1"]]
+
+
+async def test_of_claims_that_wait_together_those_go_along_to_which_was_dealt() -> None:
+    leader = Leader(Toy(a=5, b=0, c=1))
+    claims, single = leader.claim_many(1, 2, 3), leader.claim(1, "single")
+    await turns()
+    await leader.submit(2)
+    assert shared(await claims) == [0, 1, 1]
+    assert leader.said() == [["submit 2", "claims 1 x0 2 x1 3 x1"]]
+    await leader.submit(1)
+    assert tokens(await single) == [3]
+
+
+async def test_claims_on_two_queues_are_dealt_from_both_in_one_command() -> None:
+    leader = Leader(Toy(a=0, b=0))
+    leader.toy.soon = {"q": 1, "r": 1}
+    request = ClaimMany(claims=(OneClaim(worker_id=1, queues=("q",)), OneClaim(worker_id=2, queues=("r",))), wait=5)
+    sealed = Sealed("k", b"d", encode_command(request))
+    claims = asyncio.ensure_future(leader.parking.claim(sealed, request.sealed(), now() + 5, None))
+    await turns()
+    await leader.committer.barrier()
+    assert shared(await claims) == [1, 1]
+    assert leader.said() == [["claims 1 x1 2 x1"]]
+
+
+async def test_what_one_claim_of_several_left_is_dealt_again() -> None:
+    leader = Leader(Toy(a=0, b=0, c=0))
+    leader.toy.barred = {1}
+    claims = leader.claim_many(1, 2)
+    await turns()
+    other = leader.claim(3)
+    await turns()
+    await leader.submit(2)
+    assert shared(await claims) == [0, 1]
+    assert tokens(await other) == [2]
+    assert leader.said() == [["submit 2", "claims 1 x1 2 x1"], ["claim 3 x1"]]
+
+
+async def test_an_entry_that_has_room_for_few_commands_takes_few_places_along(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "ENTRY_COMMANDS_MAX", 2)
+    leader = Leader(Toy(a=0, b=0, c=0, d=0))
+    claims, more = leader.claim_many(1, 2), leader.claim_many(3, 4, key="more")
+    await turns()
+    await leader.submit(4)
+    assert shared(await claims) == [1, 1]
+    assert shared(await more) == [1, 1]
+    assert leader.said() == [["submit 4", "claims 1 x1 2 x1"], ["claims 3 x1 4 x1"]]
+
+
+async def test_a_worker_among_several_that_dies_is_told_and_the_others_may_claim_again() -> None:
+    leader = Leader(Toy(a=0, b=0))
+    claims = leader.claim_many(1, 2, 2)
+    await turns()
+    leader.toy.dead.add(2)
+    leader.change(2)
+    value = (await claims)[0].value
+    assert [one.code for one in value.items] == [None, "worker_not_alive", None]
+    assert leader.said() == [["claims 1 x0 2 x1 2 x0"]]
+
+
+async def test_a_drained_queue_ends_all_claims_of_a_call() -> None:
+    leader = Leader(Toy(a=0, b=0))
+    claims = leader.claim_many(1, 2)
+    await turns()
+    leader.toy.sealed = True
+    leader.tell(QueueReady("q"))
+    assert [one.drained for one in (await claims)[0].value.items] == [True, True]
+
+
+async def test_several_claims_that_wait_end_without_an_outcome_when_their_time_is_over() -> None:
+    leader = Leader(Toy(a=0, b=0))
+    assert await leader.claim_many(1, 2, wait_s=0.5) is None
+    assert leader.said() == []
+    assert not leader.parking._workers
+    assert not leader.parking._queues
+    assert not leader.parking._keys
+
+
+async def test_a_repeat_of_several_claims_gets_the_same_tokens() -> None:
+    leader = Leader(Toy(a=0, b=0))
+    first, again = leader.claim_many(1, 2), leader.claim_many(1, 2)
+    await turns()
+    await leader.submit(2)
+    one, other = await first, await again
+    assert shared(one) == [1, 1]
+    assert one[0].value == other[0].value
+    late = await leader.claim_many(1, 2)
+    assert late[0].replayed
+    assert late[0].value == one[0].value

@@ -155,6 +155,7 @@ def end(
     """End a lease in any other way; returns the state that the task is in then.
 
     The end of a lease whose task is to be cancelled cancels it; then a failure counts as none, for it was asked for.
+    ``delay_ms`` is how long it waits then; None: for its back-off if it has failed, else not at all.
     """
     header, queue = state.header, state.queue_by_id(task.queue_id)
     outcome = "cancelled" if task.cancel and how in {"failed", "released"} else how
@@ -162,8 +163,9 @@ def end(
     lost = task.lost + (how == "lost")
     after, reason = _after(task, how, attempts, lost, retry)
     due_ms = None
-    if after == RETRY:
-        delay_ms = _delay_ms(state, queue, task, attempts) if delay_ms is None else delay_ms
+    if after == RETRY and delay_ms is None:
+        delay_ms = _delay_ms(state, queue, task, attempts)
+    if after in {RETRY, QUEUED}:
         after, due_ms = (RETRY, header.now_ms + delay_ms) if delay_ms else (QUEUED, None)
     state.execute(_ATTEMPT, (task.ordinal, outcome, after, state.index, state.term, header.wall_ms, error))
     if task.leases > limits.HISTORY_KEPT:

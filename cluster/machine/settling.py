@@ -37,7 +37,7 @@ def fail(state: State, command: c.FailTask) -> TaskStatus | TaskNotFound | Lease
 
 def release(state: State, command: c.ReleaseTask) -> TaskStatus | TaskNotFound | LeaseLost:
     """A task is given back."""
-    return _release(state, command.id, command.lease)
+    return _release(state, command.id, command.lease, command.delay_ms)
 
 
 def hold(state: State, command: c.Hold) -> c.TaskHeld | TaskNotFound | LeaseLost:
@@ -65,7 +65,7 @@ def settle(state: State, command: c.Settle) -> c.Settled | WorkerNotFound | Work
     for one in command.fail:
         note(one.task_id, _fail(state, one.task_id, one.lease, one.error, one.retry, one.delay_ms))
     for back in command.release:
-        note(back.task_id, _release(state, back.task_id, back.lease))
+        note(back.task_id, _release(state, back.task_id, back.lease, back.delay_ms))
     for held in command.progress:
         note(held.task_id, _hold(state, held.task_id, held.lease, held.progress, held.note, held.checkpoint))
     return c.Settled(accepted=len(statuses), rejected=rejected, statuses=statuses)
@@ -109,12 +109,12 @@ def _fail(
     return TaskStatus(id=task_id, status=STATES[after], attempts=task.attempts + (not task.cancel))
 
 
-def _release(state: State, task_id: str, token: int) -> TaskStatus | TaskNotFound | LeaseLost:
+def _release(state: State, task_id: str, token: int, delay_ms: int) -> TaskStatus | TaskNotFound | LeaseLost:
     lease = _leased(state, task_id, token)
     if not isinstance(lease, Lease):
         return lease
     task = moves.get(state, lease.ordinal)
-    after = moves.end(state, task, "released")
+    after = moves.end(state, task, "released", delay_ms=delay_ms)
     return TaskStatus(id=task_id, status=STATES[after], attempts=task.attempts)
 
 

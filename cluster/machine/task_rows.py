@@ -32,6 +32,7 @@ _TASK = (
 TASK_BY_ID = f"{_TASK} WHERE t.id = ?"
 TASK_BY_ORDINAL = f"{_TASK} WHERE t.ordinal = ?"
 BODY = "SELECT body FROM payloads WHERE ordinal = ?"
+_LAST_OUTCOME = "SELECT outcome, worker FROM attempts WHERE ordinal = ? ORDER BY number DESC LIMIT 1"
 LAST_ERROR = (
     "SELECT outcome, error FROM attempts WHERE ordinal = ? AND (error IS NOT NULL OR outcome = 'timeout')"
     " ORDER BY number DESC LIMIT 1"
@@ -133,6 +134,12 @@ def last_error(connection: sqlite3.Connection, row: TaskRow) -> k.TaskError | No
     """The error of the last attempt that had one."""
     found = connection.execute(LAST_ERROR, (row.ordinal,)).fetchone()
     return None if found is None else error_of(found[0], found[1], row.timeout_ms)
+
+
+def given_back_by(connection: sqlite3.Connection, row: TaskRow) -> str | None:
+    """The worker that gave the task back, if its last lease ended so."""
+    found = connection.execute(_LAST_OUTCOME, (row.ordinal,)).fetchone()
+    return found[1] if found is not None and found[0] == "released" else None
 
 
 def error_of(outcome: str, error: str | None, timeout_ms: int | None) -> k.TaskError | None:

@@ -127,6 +127,11 @@ def _not_yet(connection: sqlite3.Connection, row: TaskRow, now: Now) -> Iterator
         hint = "Nothing: it is queued by itself. To run it now, cancel it and submit it without delay_ms or run_at."
         yield k.Reason(code="scheduled", detail=f"It was submitted for later: it is due at {due_at}.", hint=hint)
         return
+    if (worker := task_rows.given_back_by(connection, row)) is not None:
+        detail = f'Worker "{worker}" gave it back for later: it is queued again at {due_at}.'
+        hint = "Nothing: it is queued by itself. A worker gives back what it has no handler for, if another one has it."
+        yield k.Reason(code="backoff", detail=detail, hint=hint)
+        return
     error = task_rows.last_error(connection, row)
     detail = f"Attempt {row.attempts} of {row.max_attempts} failed; the next one is due at {due_at}."
     if error is not None:

@@ -144,10 +144,11 @@ class FailTask(Command[TaskStatus], frozen=True, tag="fail_task"):
 
 
 class ReleaseTask(Command[TaskStatus], frozen=True, tag="release_task"):
-    """Give a task back unfinished; it counts as no attempt."""
+    """Give a task back unfinished; it counts as no attempt. ``delay_ms``: nobody gets it before so much time is over."""
 
     id: TaskId
     lease: Token
+    delay_ms: Milliseconds = 0
 
 
 class TaskHeld(Reply, frozen=True):
@@ -219,6 +220,7 @@ class Return(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     task_id: TaskId
     lease: Token
+    delay_ms: Milliseconds = 0
 
 
 class Progress(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -4,7 +4,7 @@ A task is a name, arguments and options, in one queue. Its states:
 
 ``SCHEDULED`` (its time has not come) → ``QUEUED`` → ``PROCESSING`` (leased to a worker) → ``SUCCESS`` or ``FAILED``.
 A failed attempt that is not the last leads to ``RETRY`` (waiting for its back-off) and from there to ``QUEUED``; a lease
-that is given back or whose worker is dead leads straight to ``QUEUED``. ``CANCELLED`` and ``EXPIRED`` are the other ends.
+that is given back or whose worker is dead leads straight to ``QUEUED``, unless it is given back for later (``RETRY``). ``CANCELLED`` and ``EXPIRED`` are the other ends.
 Results are JSON and are kept byte for byte, as arguments are.
 """
 

@@ -105,8 +105,8 @@ class Desk(Rig):
         error = k.TaskError(type="ValueError", message="no", traceback="Traceback …")
         return self.do(c.FailTask(id=lease.id, lease=lease.token, error=error, **options), k.TaskStatus)
 
-    def release(self, lease: Lease) -> k.TaskStatus:
-        return self.do(c.ReleaseTask(id=lease.id, lease=lease.token), k.TaskStatus)
+    def release(self, lease: Lease, **options: Any) -> k.TaskStatus:
+        return self.do(c.ReleaseTask(id=lease.id, lease=lease.token, **options), k.TaskStatus)
 
     def cancel(self, task_id: str) -> k.Cancelled:
         return self.do(k.CancelTask(id=task_id), k.Cancelled)

@@ -102,7 +102,7 @@ class TaskModel:
         task.state, task.due, task.expiry, task.forgotten = state, None, None, self.now + KEEP_MS
         task.cancel = False
 
-    def _end(self, task: Task, how: str, retry: bool = True) -> None:
+    def _end(self, task: Task, how: str, retry: bool = True, delay_ms: int = 0) -> None:
         task.outcomes.append("cancelled" if task.cancel and how in {"failed", "released"} else how)
         task.attempts += task.outcomes[-1] in {"failed", "timeout", "success"}
         task.lost += how == "lost"
@@ -110,6 +110,8 @@ class TaskModel:
             self._finish(task, "SUCCESS")
         elif task.cancel:
             self._finish(task, "CANCELLED")
+        elif delay_ms:
+            task.state, task.due = "RETRY", self.now + delay_ms
         elif how == "released" or (how == "lost" and task.lost < task.max_lost):
             task.state = "QUEUED"
         elif how == "lost" or not retry or task.attempts >= task.max_attempts:
@@ -212,14 +214,14 @@ class TaskModel:
         worker = self.workers[number - 1]
         return worker if worker.status == "ALIVE" else "worker_not_alive"
 
-    def report(self, number: int, token: int, how: str, retry: bool = True) -> Any:
+    def report(self, number: int, token: int, how: str, retry: bool = True, delay_ms: int = 0) -> Any:
         task = self.find(number)
         if task is None:
             return "task_not_found"
         if task.state != "PROCESSING" or task.token != token:
             return "lease_lost"
         self.workers[task.worker - 1].beat = self.now
-        self._end(task, how, retry)
+        self._end(task, how, retry, delay_ms)
         return task.state
 
     def find(self, number: int) -> Task | None:

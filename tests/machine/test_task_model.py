@@ -42,7 +42,7 @@ actions = st.one_of(
     ]
     * 3,
     *[st.tuples(st.just("claim"), workers, st.sampled_from([1, 2, 9]))] * 4,
-    *[st.tuples(st.sampled_from(["complete", "fail", "give_up", "release"]), places)] * 2,
+    *[st.tuples(st.sampled_from(["complete", "fail", "give_up", "release", "put_off"]), places)] * 2,
     st.tuples(st.sampled_from(["cancel", "retry"]), places),
     *[
         st.tuples(
@@ -169,6 +169,9 @@ class Pair:
                 return c.CompleteTask(id=task_id, lease=token), self.model.report(number, token, "success")
             case "release":
                 return c.ReleaseTask(id=task_id, lease=token), self.model.report(number, token, "released")
+            case "put_off":
+                command = c.ReleaseTask(id=task_id, lease=token, delay_ms=700)
+                return command, self.model.report(number, token, "released", delay_ms=700)
         retry = kind == "fail"
         return c.FailTask(id=task_id, lease=token, retry=retry), self.model.report(number, token, "failed", retry)
 

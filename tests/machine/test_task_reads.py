@@ -30,7 +30,7 @@ STEPS: dict[tuple[str | None, str], set[str]] = {
     ("PROCESSING", "failed"): {"RETRY", "QUEUED", "FAILED"},
     ("PROCESSING", "timeout"): {"RETRY", "QUEUED", "FAILED", "CANCELLED"},
     ("PROCESSING", "lost"): {"QUEUED", "FAILED", "CANCELLED"},
-    ("PROCESSING", "released"): {"QUEUED"},
+    ("PROCESSING", "released"): {"QUEUED", "RETRY"},
     ("PROCESSING", "cancel_requested"): {"PROCESSING"},
     ("PROCESSING", "cancelled"): {"CANCELLED"},
     **{(status, "cancelled"): {"CANCELLED"} for status in ("SCHEDULED", "QUEUED", "RETRY")},
@@ -143,7 +143,7 @@ class Doing:
             case "fail":
                 return e.FailTask(id=task_id, lease=token, error=k.TaskError(type="E", message=str(token)))
             case "release":
-                return e.ReleaseTask(id=task_id, lease=token)
+                return e.ReleaseTask(id=task_id, lease=token, delay_ms=700 * (number % 2))
             case _:
                 return e.HoldTask(id=task_id, lease=token, progress=token % 100, checkpoint=msgspec.Raw(b"1"))
 

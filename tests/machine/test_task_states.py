@@ -63,6 +63,15 @@ TABLE: list[tuple[str, list[Step], str, tuple[int, int], list[str]]] = [
     ("fail for good", [lambda d, x: d.fail(x, retry=False)], "FAILED NO_RETRY", (1, 0), ["failed"]),
     ("fail always", [fail_all], "FAILED ERROR", (3, 0), ["failed", *["due", "claimed", "failed"] * 2]),
     ("release", [Desk.release], "QUEUED", (0, 0), ["released"]),
+    ("put off", [lambda d, x: d.release(x, delay_ms=9)], "RETRY", (0, 0), ["released"]),
+    ("put off, its time", [lambda d, x: d.release(x, delay_ms=9), lambda d, _: d.after(9)], "QUEUED", (0, 0), ["released", "due"]),
+    (
+        "cancel, put off",
+        [lambda d, x: d.cancel(x.id), lambda d, x: d.release(x, delay_ms=9)],
+        "CANCELLED CANCELLED",
+        (0, 0),
+        ["cancel_requested", "cancelled"],
+    ),
     ("cancel", [lambda d, x: d.cancel(x.id)], "PROCESSING", (0, 0), ["cancel_requested"]),
     ("cancel twice", [lambda d, x: d.cancel(x.id)] * 2, "PROCESSING", (0, 0), ["cancel_requested"]),
     (
@@ -399,12 +408,12 @@ def test_reports_of_one_settle_count_one_by_one(desk: Desk) -> None:
             c.Completion(task_id="never", lease=1),
         ),
         fail=(c.Failure(task_id=failed.id, lease=failed.token, retry=False),),
-        release=(c.Return(task_id=back.id, lease=back.token), c.Return(task_id=back.id, lease=99)),
+        release=(c.Return(task_id=back.id, lease=back.token, delay_ms=1), c.Return(task_id=back.id, lease=99)),
         progress=(c.Progress(task_id=held.id, lease=held.token, note="n"),),
     ).reports()
     assert command is not None
     settled = desk.do(command, c.Settled)
-    assert (settled.accepted, settled.statuses) == (4, ["SUCCESS", "FAILED", "QUEUED", "PROCESSING"])
+    assert (settled.accepted, settled.statuses) == (4, ["SUCCESS", "FAILED", "RETRY", "PROCESSING"])
     assert [(one.task_id, one.code) for one in settled.rejected] == [
         (done.id, "lease_lost"),
         ("never", "task_not_found"),

@@ -109,6 +109,16 @@ def test_a_task_that_backs_off_says_what_failed(rows: Rows) -> None:
     assert told(rows, "backoff").endswith("Z. ValueError: bad")
 
 
+def test_c8_a_task_that_a_worker_gave_back_for_later_says_who_did(rows: Rows) -> None:
+    rows.worker()
+    rows.task("RETRY", worker_id=1, due_ms=NOW_MS + 1_000)
+    rows.attempt(1, 1, "released")
+    assert codes(rows) == ["backoff"]
+    assert (
+        told(rows, "backoff") == 'Worker "w1" gave it back for later: it is queued again at 2023-11-14T22:13:21.000Z.'
+    )
+
+
 def test_what_will_keep_it_then_is_said_as_well(rows: Rows) -> None:
     rows.connection.execute("UPDATE queues SET paused = 1")
     rows.task("SCHEDULED", due_ms=NOW_MS + 5_000)

@@ -88,7 +88,7 @@ task_shapes = [
     shape("forget_task", id=texts),
     shape("complete", id=texts, lease=leases, result=jsons),
     shape("fail_task", id=texts, lease=leases, error=error, retry=st.booleans(), delay_ms=numbers),
-    shape("release_task", id=texts, lease=leases),
+    shape("release_task", id=texts, lease=leases, delay_ms=numbers),
     shape("hold", id=texts, lease=leases, progress=st.floats(), note=texts, checkpoint=jsons),
     *[
         shape(
@@ -105,7 +105,7 @@ task_shapes = [
         worker_id=numbers,
         complete=st.lists(st.tuples(texts, leases, jsons).map(list), max_size=2),
         fail=st.lists(st.fixed_dictionaries(report), max_size=2),
-        release=st.lists(st.fixed_dictionaries(report), max_size=2),
+        release=st.lists(st.fixed_dictionaries({**report, "delay_ms": numbers}), max_size=2),
         progress=st.lists(st.tuples(texts, leases, st.floats(), texts, st.one_of(st.none(), jsons)).map(list), max_size=2),
     ),
     shape(

@@ -269,7 +269,7 @@ class TaskChecks:
             case e.FailTask():
                 self._fail(command.id, command)
             case e.ReleaseTask():
-                shadows.release(command.lease, command.id)
+                shadows.release(command.lease, command.id, command.delay_ms)
             case e.Hold():
                 if command.lease not in shadows.leases:
                     self._world.problem(f"OLD-TOKEN: {command} was accepted")
@@ -352,7 +352,7 @@ class TaskChecks:
                 self._fail(failure.task_id, failure)
         for given in command.release:
             if next(counts):
-                self.shadows.release(given.lease, given.task_id)
+                self.shadows.release(given.lease, given.task_id, given.delay_ms)
 
     def _fail(self, task_id: str, report: e.Failure | e.FailTask) -> None:
         facts = self._facts(self.shadows.tasks[task_id].queue)

@@ -265,17 +265,20 @@ class Shadows:
                 self.move(shadow, "RETRY")
                 shadow.due = (self.now_ms + low, self.now_ms + high)
 
-    def release(self, token: int, task_id: str) -> None:
-        """A task was given back by its worker's word."""
+    def release(self, token: int, task_id: str, delay_ms: int) -> None:
+        """A task was given back by its worker's word, to be handed out again so much later."""
         shadow = self._settle(token, task_id)
         if shadow is not None:
             self._expect(token, {"released", "cancelled"})
-            self._given_back(shadow)
+            self._given_back(shadow, delay_ms)
 
-    def _given_back(self, shadow: Shadow) -> None:
+    def _given_back(self, shadow: Shadow, delay_ms: int = 0) -> None:
         shadow.ended += 1
         if shadow.cancel:
             self.move(shadow, "CANCELLED", "CANCELLED")
+        elif delay_ms:
+            self.move(shadow, "RETRY")
+            shadow.due = (self.now_ms + delay_ms, self.now_ms + delay_ms)
         else:
             self.move(shadow, "QUEUED")
 

@@ -200,7 +200,11 @@ class Program:
                 for r in finished
                 if r.how in {"fail", "stop"}
             ),
-            release=tuple(e.Return(task_id=r.task_id, lease=r.token) for r in finished if r.how == "release"),
+            release=tuple(
+                e.Return(task_id=r.task_id, lease=r.token, delay_ms=_later_ms(r.token))
+                for r in finished
+                if r.how == "release"
+            ),
             claim=wish,
         )
         sent_at = self.world.clock.now
@@ -276,7 +280,7 @@ class Program:
         if report.how == "complete":
             request = e.CompleteTask(id=task_id, lease=token, result=msgspec.Raw(report.result))
         elif report.how == "release":
-            request = e.ReleaseTask(id=task_id, lease=token)
+            request = e.ReleaseTask(id=task_id, lease=token, delay_ms=_later_ms(token))
         else:
             request = e.FailTask(id=task_id, lease=token, error=_error(report), retry=report.how != "stop")
         try:
@@ -401,6 +405,11 @@ class Program:
             return
         if held.cancel:
             self.history.count("cancels told")
+
+
+def _later_ms(token: int) -> int:
+    """What is given back is for later every other time."""
+    return 700 * (token % 2)
 
 
 def _error(report: Report) -> k.TaskError:

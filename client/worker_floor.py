@@ -14,12 +14,13 @@ import os
 import random
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
 from quorl.client.handlers import Handler
-from quorl.client.worker_job import Verdict, context_of, error_verdict, run_async, run_plain, unknown_verdict
+from quorl.client.worker_elsewhere import Elsewhere
+from quorl.client.worker_job import Verdict, context_of, error_verdict, run_async, run_plain
 from quorl.client.worker_ledger import Holding, Ledger, Voice
 from quorl.client.worker_lines import Lines, made_error
 from quorl.client.worker_pace import Pace
@@ -61,10 +62,17 @@ class Floor:
     """The tasks of one worker."""
 
     def __init__(
-        self, plan: Plan, handlers: Mapping[str, Handler], lines: Lines, pace: Pace, wake: Callable[[], None]
+        self,
+        plan: Plan,
+        handlers: Mapping[str, Handler],
+        elsewhere: Elsewhere,
+        lines: Lines,
+        pace: Pace,
+        wake: Callable[[], None],
     ) -> None:
         self._plan = plan
         self._handlers = handlers
+        self._elsewhere = elsewhere
         self._lines = lines
         self._pace = pace
         self._wake = wake
@@ -147,15 +155,17 @@ class Floor:
         if holding.cancelled:
             self._over(life, holding, Verdict())
         elif one is None:
-            self._over(life, holding, unknown_verdict(task.name, self._handlers))
+            ask = functools.partial(self._elsewhere.verdict, task, life.worker_id)
+            run.task = self._loop.create_task(self._on_the_loop(life, holding, ask))
         elif one.is_async:
-            run.task = self._loop.create_task(self._on_the_loop(life, holding, one))
+            work = functools.partial(run_async, one, task, holding.context)
+            run.task = self._loop.create_task(self._on_the_loop(life, holding, work))
         else:
             self._threads.run(functools.partial(self._in_a_thread, life, holding, one))
 
-    async def _on_the_loop(self, life: Ledger, holding: Holding, one: Handler) -> None:
+    async def _on_the_loop(self, life: Ledger, holding: Holding, work: Callable[[], Awaitable[Verdict]]) -> None:
         try:
-            verdict = await run_async(one, holding.task, holding.context)
+            verdict = await work()
         except asyncio.CancelledError as error:
             verdict = Verdict() if holding.context.cancelled else error_verdict(error)
         self._over(life, holding, verdict)
@@ -184,8 +194,9 @@ class Floor:
             self._crash()
         task = holding.task
         seconds = self._loop.time() - holding.started
-        self._pace.ran(seconds)
-        if holding.timed_out and verdict.stopped:
+        if not verdict.why:  # it has not run here, so it says nothing of how long tasks take
+            self._pace.ran(seconds)
+        if holding.timed_out and verdict.stopped and not verdict.why:
             verdict = Verdict(error=made_error("Timeout", f"not finished after {(task.timeout_ms or 0) / 1000:g} s"))
         report = verdict.report(task)
         if life.report(holding, report):
@@ -197,7 +208,9 @@ class Floor:
                     self.failed += 1
                     self._lines.failed(task, seconds, report)
                 case e.Return():
-                    self._lines.released(task, "cancelled" if holding.cancelled else "it was told to stop")
+                    self._lines.released(
+                        task, verdict.why or ("cancelled" if holding.cancelled else "it was told to stop")
+                    )
         self._fill()
         if not self._running:
             self._pace.caught_up()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -20,16 +19,20 @@ from quorl.cluster.protocol import tasks as k
 
 
 class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """What a run came to: a result, an error, or neither because it was told to stop."""
+    """What a run came to: a result, an error, or neither because it was told to stop or is for somebody else (``why``).
+
+    ``delay_ms``: so long it waits then, in place of its back-off, or before anybody gets it again.
+    """
 
     result: msgspec.Raw | UnsetType = UNSET
     error: k.TaskError | None = None
     retry: bool = True
     delay_ms: int | None = None
+    why: str = ""
 
     @property
     def stopped(self) -> bool:
-        """Whether it came to nothing, because it was told to stop."""
+        """Whether it came to nothing."""
         return self.result is UNSET and self.error is None
 
     def report(self, task: e.ClaimedTask) -> e.Completion | e.Failure | e.Return:
@@ -39,7 +42,7 @@ class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True):
             return e.Completion(task_id=task.id, lease=token, result=self.result)
         if self.error is not None:
             return e.Failure(task_id=task.id, lease=token, error=self.error, retry=self.retry, delay_ms=self.delay_ms)
-        return e.Return(task_id=task.id, lease=token)
+        return e.Return(task_id=task.id, lease=token, delay_ms=self.delay_ms or 0)
 
 
 def run_plain(one: Handler, task: e.ClaimedTask, context: Context) -> Verdict:
@@ -116,14 +119,6 @@ def misfit_verdict(one: Handler, task: e.ClaimedTask, error: BaseException) -> V
         message = f"the arguments do not fit {one.name}{one.shown()}: {why}; submit it with others, or mend the handler"
         return Verdict(error=made_error("ArgumentsRefused", message), retry=False)
     return None
-
-
-def unknown_verdict(name: str, known: Mapping[str, Handler]) -> Verdict:
-    """Return the verdict for a task that no handler is there for. Another attempt would not help."""
-    names = ", ".join(sorted(known)) or "none"
-    return Verdict(
-        error=made_error("UnknownTask", f"no handler named {name!r}; this worker knows: {names}"), retry=False
-    )
 
 
 def context_of(task: e.ClaimedTask, reporter: Any) -> Context:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from quorl import systemd
 from quorl.client.errors import OutcomeUnknown, QuorlError, Rejected, Unavailable, WorkerNotAlive, WorkerNotFound
 from quorl.client.handlers import Handler
+from quorl.client.worker_elsewhere import Elsewhere
 from quorl.client.worker_floor import Floor, Plan
 from quorl.client.worker_heart import Heart
 from quorl.client.worker_ledger import Batch, Ledger
@@ -73,7 +74,7 @@ class Shift:
         self._loop = asyncio.get_running_loop()
         self._wake = asyncio.Event()
         self._pace = Pace(plan.concurrency, plan.prefetch)
-        self._floor = Floor(plan, handlers, lines, self._pace, self._wake.set)
+        self._floor = Floor(plan, handlers, Elsewhere(client), lines, self._pace, self._wake.set)
         self.life: Ledger | None = None
         self._name = plan.name
         self._calls: set[asyncio.Task[None]] = set()

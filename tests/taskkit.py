@@ -89,6 +89,13 @@ def worker_of(url: str, worker_id: int) -> Task:
     return found
 
 
+def alive(url: str, queue: str) -> list[Task]:
+    """Return the workers that are alive and serve the queue."""
+    path = f"/v1/workers?status=ALIVE&queue={quote(queue, safe='')}"
+    items: list[Task] = ok(call(url, "GET", path))["items"]
+    return items
+
+
 def all_tasks(url: str, queue: str) -> list[Task]:
     """Every task of a queue as one node answers, the oldest first and none that was acknowledged missing."""
     found: list[Task] = []

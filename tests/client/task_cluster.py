@@ -106,6 +106,13 @@ class TaskCluster:
     def named(self, operation: str) -> list[Request[Any]]:
         return [request for name, request, _ in self.calls if name == operation]
 
+    def due(self, task: Task) -> None:
+        """Let the moment of a task in RETRY come."""
+        with self._changed:
+            assert task.status == "RETRY"
+            task.status = "QUEUED"
+        self.touch()
+
     def kill(self, worker_id: int) -> None:
         """Take a worker for dead: its leases go back."""
         with self._changed:
@@ -182,7 +189,12 @@ class TaskCluster:
             case w.GetWorker():
                 return self._worker(request.worker_id)
             case w.ListWorkers():
-                alive = [number for number, status in self.status.items() if status == request.status]
+                alive = [
+                    number
+                    for number, status in self.status.items()
+                    if status == request.status
+                    and (request.queue is None or request.queue in self.workers[number].queues)
+                ]
                 return w.WorkerList(items=[self._worker(number) for number in alive], next=None)
             case e.Sync():
                 return self._sync(request, key)
@@ -327,7 +339,8 @@ class TaskCluster:
                 again = report.retry and task.attempts < (task.new.max_attempts or 3)
                 task.status, task.reason = ("QUEUED", None) if again else ("FAILED", "ERROR")
             case e.Return():
-                task.status = "CANCELLED" if task.cancel else "QUEUED"
+                task.status = "CANCELLED" if task.cancel else "RETRY" if report.delay_ms else "QUEUED"
+                task.delays.append(report.delay_ms)
             case e.Progress():
                 task.progress.append((report.progress, report.note))
                 if isinstance(report.checkpoint, msgspec.Raw):

@@ -287,6 +287,33 @@ def test_c8_a_worker_from_a_dict_and_an_unknown_handler_that_is_named(cluster: L
     assert "no.such.handler" in task["errors"][0]["message"]
 
 
+def test_c8_tasks_of_a_new_function_go_to_the_new_worker_while_old_ones_are_still_there(cluster: LocalCluster) -> None:
+    """As in a rolling deployment; once the new worker is gone such a task fails, and says who is there."""
+    n1, n2, n3 = cluster.urls
+    queue = kit.fresh("c8")
+    old = TaskWorker(kit.fresh("old"), {"add": lambda x, y: x + y}, n2, queues=[queue], write=None)
+    new = TaskWorker(kit.fresh("new"), {"multiply": lambda x, y: x * y}, n3, queues=[queue], write=None)
+    with ThreadPoolExecutor(2) as threads:
+        working = [threads.submit(worker.start) for worker in (old, new)]
+        try:
+            until(lambda: len(kit.alive(n1, queue)) == 2, "both workers to register")
+            ids = [kit.submit_one(n1, queue, name=name, args=[4, 5]) for name in ("multiply", "add") * 20]
+            tasks = [kit.finished(n1, task_id) for task_id in ids]
+            new.stop()
+            working[1].result(60)
+            late = kit.finished(n1, kit.submit_one(n1, queue, name="multiply", args=[4, 5]))
+        finally:
+            old.stop()
+            new.stop()
+        working[0].result(60)
+    assert [(task["status"], task["attempts"], task["result"]) for task in tasks] == [
+        ("SUCCESS", 1, 20),
+        ("SUCCESS", 1, 9),
+    ] * 20
+    assert (late["status"], late["attempts"]) == ("FAILED", 1)
+    assert late["errors"][0]["message"].endswith("this worker knows: add; no other worker is alive on its queue")
+
+
 @pytest.mark.timeout(300)
 def test_the_founding_tasks_with_a_worker_and_the_leader_killed(tmp_path: Path) -> None:
     """A smaller version of ``python -m examples.tasks``."""

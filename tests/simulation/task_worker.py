@@ -409,7 +409,7 @@ class Program:
 
 def _later_ms(token: int) -> int:
     """What is given back is for later every other time."""
-    return 700 * (token % 2)
+    return 0 if token % 2 else 700
 
 
 def _error(report: Report) -> k.TaskError:

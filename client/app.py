@@ -124,7 +124,10 @@ class App:
         queue: str | None = None,
         **options: Unpack[TaskOptions],
     ) -> Handle[Any]:
-        """Submit a task by its name, without having its code. Raises as ``client.tasks.submit`` does."""
+        """Submit a task by its name, without having its code. Raises as ``client.tasks.submit`` does.
+
+        If the app does have it, wrong arguments raise ``TypeError``.
+        """
         return self.send(self._by_name(name, args, kwargs, queue, options))
 
     async def asubmit(
@@ -146,6 +149,8 @@ class App:
         queue: str | None,
         options: TaskOptions,
     ) -> Call[Any]:
+        if name in self.tasks:
+            self.tasks[name].check(args, kwargs or {})
         return Call(self.queue if queue is None else queue, new_task(name, args, kwargs, options))
 
     def send(self, call: Call[R]) -> Handle[R]:

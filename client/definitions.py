@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, cast
 
 from typing_extensions import Unpack, override
@@ -46,9 +46,16 @@ class Prepared(Generic[P, R]):
         self._signature = signature
         self._shape = shape
 
+    def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
+        """Raise ``TypeError`` for arguments that the function would not take."""
+        try:
+            self._signature.check(args, kwargs)
+        except TypeError as error:
+            raise TypeError(f"{self.name}() {error}") from None
+
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Return the call, to be submitted with others; raises ``TypeError`` for wrong arguments."""
-        self._signature.check(args, kwargs)
+        self.check(args, kwargs)
         return Call(self.queue, new_task(self.name, args, kwargs, self._options), self._shape)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:

@@ -70,7 +70,9 @@ class _TakesNumbers(click.Command):
 @click.option("--key", help="In a queue with partitions, tasks of one key share one.")
 @click.option("--tag", "tags", multiple=True, metavar="TEXT", help="Can be repeated.")
 @click.option("--meta", "meta", type=Pair(), multiple=True, metavar="NAME=TEXT", help="Can be repeated.")
-@click.option("--strict", is_flag=True, help="Submit it only if a worker that is alive and serves the queue has it.")
+@click.option(
+    "--strict", is_flag=True, help="Submit it only if a worker alive on the queue has it and takes its arguments."
+)
 @click.option("--wait", is_flag=True, help="Wait until it is finished and print its result.")
 @click.option("--max-wait", type=Duration(), metavar="DURATION", help="Wait, but at most so long.")
 @options_beside_queue
@@ -88,6 +90,7 @@ def submit(settings: Settings, queue: str, *, strict: bool, wait: bool, max_wait
         if strict:
             _insist(client, queue, task)
         submitted = _submit(settings, client, queue, task)
+        warns = not (settings.quiet or settings.as_json)
         (one,) = submitted.items
         about = f"{output.clean(new_call(task))} → {output.clean(queue)}{', was there already' if one.existing else ''}"
         if not wait and max_wait is None:
@@ -96,11 +99,12 @@ def submit(settings: Settings, queue: str, *, strict: bool, wait: bool, max_wait
                 return
             click.echo(output.clean(one.id))
             settings.say(f"{about}, {one.status}")
-            if not settings.quiet:
+            if warns:
                 _warn(settings, client, queue, task)
             return
         settings.say(f"{output.clean(one.id)} {about}")
-        info = wait_for(settings, client, one.id, max_wait)
+        said = _warn(settings, client, queue, task) if warns else ""
+        info = wait_for(settings, client, one.id, max_wait, said)
     conclude(settings, info)
 
 
@@ -167,22 +171,41 @@ def _submit(settings: Settings, client: Client, queue: str, task: b.NewTask) -> 
 
 # -- who could run it ----------------------------------------------------------------------------------------------
 class _Known(NamedTuple):
-    """The workers that are alive and serve a queue, and the names of the tasks that they have."""
+    """The workers that are alive and serve a queue, and the tasks that they have."""
 
     workers: int
-    names: set[str]
+    tasks: dict[str, set[str]]
+    """By name, with the signatures that they have there."""
     anything: bool
     """Whether one of them said no names, and may run whatever comes."""
 
     @classmethod
     def of(cls, client: Client, queue: str) -> Self:
         workers = client.workers.list(status="ALIVE", queue=queue)
-        names = {handler.name for one in workers for handler in one.handlers}
-        return cls(len(workers), names, any(not one.handlers for one in workers))
+        tasks: dict[str, set[str]] = {}
+        for one in workers:
+            for handler in one.handlers:
+                tasks.setdefault(handler.name, set()).add(handler.signature)
+        return cls(len(workers), tasks, any(not one.handlers for one in workers))
 
     def have(self, task: b.NewTask) -> bool:
         """Whether one of them can run it."""
-        return self.anything or task.name in self.names
+        return self.anything or task.name in self.tasks
+
+    def misfit(self, task: b.NewTask) -> tuple[str, str] | None:
+        """Return a signature that does not take the arguments, and why, if none of those there are takes them."""
+        from msgspec.json import decode
+
+        from quorl.client.cli.fitting import misfit
+
+        found = None
+        args, kwargs = decode(task.args), decode(task.kwargs)  # type: ignore[arg-type] # both are set
+        for signature in sorted(self.tasks.get(str(task.name), ())):
+            why = misfit(signature, args, kwargs)
+            if why is None:
+                return None
+            found = found or (signature, why)
+        return None if self.anything else found
 
 
 def _insist(client: Client, queue: str, task: b.NewTask) -> None:
@@ -190,13 +213,15 @@ def _insist(client: Client, queue: str, task: b.NewTask) -> None:
     known = _Known.of(client, queue)
     if not known.have(task):
         fail(Exit.FAILED, *_no_worker_for_task(queue, task, known, "Submit it without --strict"))
+    if (misfit := known.misfit(task)) is not None:
+        fail(Exit.FAILED, *_do_not_fit(task, *misfit), "Submit it with other arguments")
 
 
 def _no_worker_for_task(queue: str, task: b.NewTask, known: _Known, otherwise: str) -> tuple[str, str, str]:
     """Return what, why and what to do."""
     from quorl.cluster.protocol.routes import nearest
 
-    queue, name, names = output.clean(queue), output.clean(task.name), sorted(known.names)
+    queue, name, names = output.clean(queue), output.clean(task.name), sorted(known.tasks)
     what = f"no_worker_for_task: nobody alive has registered `{name}`{nearest(str(task.name), names)}"
     count = known.workers
     workers = "no worker is" if not count else "1 worker is" if count == 1 else f"{output.grouped(count)} workers are"
@@ -206,8 +231,14 @@ def _no_worker_for_task(queue: str, task: b.NewTask, known: _Known, otherwise: s
     return what, f"{workers} alive on queue {queue}{has}", f"{otherwise}, or {start}"
 
 
-def _warn(settings: Settings, client: Client, queue: str, task: b.NewTask) -> None:
-    """Say at once that a task waits for something that does not come by itself, or that nobody has it."""
+def _do_not_fit(task: b.NewTask, signature: str, why: str) -> tuple[str, str]:
+    """Return what and why."""
+    what = f"arguments_refused: the arguments do not fit `{output.clean(task.name)}`"
+    return what, f"{why}; it is {output.clean(task.name)}{output.clean(signature)}"
+
+
+def _warn(settings: Settings, client: Client, queue: str, task: b.NewTask) -> str:
+    """Say at once what stands in the way of a task and does not go by itself; returns the reason, if it is one to wait."""
     from quorl.client.errors import QuorlError
 
     try:
@@ -215,9 +246,14 @@ def _warn(settings: Settings, client: Client, queue: str, task: b.NewTask) -> No
         if known.workers and not known.have(task):
             otherwise = f"Look what became of it: quorl task show {output.clean(task.id)}"
             three_lines("warn", *_no_worker_for_task(queue, task, known, otherwise))
-            return
+            return ""
+        if (misfit := known.misfit(task)) is not None:
+            three_lines("warn", *_do_not_fit(task, *misfit), "It ends FAILED; submit it again with other arguments")
+            return ""
         reasons = client.tasks.why(str(task.id))
         if reasons and reasons[0].code in _STUCK:
             settings.say(f"! {output.clean(reasons[0].detail)}")
+            return reasons[0].detail
     except QuorlError:
-        return  # the task is submitted, and that was all that was asked for
+        pass  # the task is submitted, and that was all that was asked for
+    return ""

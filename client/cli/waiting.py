@@ -19,12 +19,15 @@ FIRST_ROUND_S = 2.0
 ROUND_S = 20.0
 
 
-def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | None) -> k.TaskInfo:
-    """Return the task once it is finished, or as it is when the time is over; say why it does not run meanwhile."""
+def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | None, said: str = "") -> k.TaskInfo:
+    """Return the task once it is finished, or as it is when the time is over; say why it does not run meanwhile.
+
+    ``said``: a reason that has been told already.
+    """
     from quorl.cluster.protocol import tasks as k
 
     deadline = None if max_ms is None else time.monotonic() + max_ms / 1000
-    round_s, said = FIRST_ROUND_S, ""
+    round_s = FIRST_ROUND_S
     while True:
         left_s = round_s if deadline is None else max(0.0, min(round_s, deadline - time.monotonic()))
         info = client.tasks.get(task_id, wait_s=left_s)

@@ -191,8 +191,10 @@ def test_submits_carry_name_arguments_and_options(cluster: TaskCluster) -> None:
     assert (special.new.max_attempts, special.new.timeout_ms) == (7, 5000)
     other = app.submit("other.task", 1, 2, kwargs={"z": 3}, queue="x", priority=1)
     assert cluster.tasks[other.id].new.name == "other.task"
-    with pytest.raises(TypeError, match="missing a required argument: 'y'"):
+    with pytest.raises(TypeError, match=r"^add\(\) missing a required argument: 'y'$"):
         add.delay(4)  # type: ignore[call-arg]
+    with pytest.raises(TypeError, match=r"^add\(\) got an unexpected keyword argument 'z'$"):
+        app.submit("add", 4, 5, kwargs={"z": 6})
 
 
 def test_many_go_in_one_request_for_each_queue_and_answers_keep_their_order(cluster: TaskCluster) -> None:

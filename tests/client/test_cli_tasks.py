@@ -141,7 +141,7 @@ def test_waiting_says_why_it_takes_long(quorl: Quorl, cluster: StandIn, desk: De
     cluster.answers["get_task"] = get
     cluster.answers["get_task_why"] = lambda _: k.TaskWhy(id="x", status="QUEUED", reasons=[reason])
     result = quorl("task", "submit", "demo.add", "--id", "x", "--wait")
-    assert result.stderr.count("QUEUED: no worker alive serves default") == 1
+    assert result.stderr.count("! no worker alive serves default\n") == result.stderr.count("no worker alive") == 1
     assert result.stdout == "9\n"
     assert waits == [2, 20, 20, 20]
 
@@ -178,11 +178,45 @@ def test_d15_a_name_that_nobody_has_is_a_warning_or_with_strict_an_error(
     assert refused.exit_code == 1
     assert refused.stderr.splitlines()[0] == warned.stderr.splitlines()[1].replace("warn ", "error")
     assert list(desk.tasks) == ["x"]
-    assert quorl("task", "submit", "demo.add", "1", "--strict").exit_code == 0
+    assert quorl("task", "submit", "demo.add", "1", "2", "--strict").exit_code == 0
     listed(cluster, "list_workers", w.WorkerList, worker_info(1, "w1"), worker_info(2, "w2", handlers=[]))
     assert "warn" not in quorl("task", "submit", "demo.ad").stderr, "who names no tasks may have any"
     listed(cluster, "list_workers", w.WorkerList)
     assert "no worker is alive on queue default\n" in quorl("task", "submit", "demo.add", "--strict").stderr
+
+
+def test_c8_arguments_that_no_worker_takes_are_a_warning_or_with_strict_an_error(
+    quorl: Quorl, cluster: StandIn, desk: Desk
+) -> None:
+    listed(cluster, "list_workers", w.WorkerList, worker_info(1, "w1"))
+    warned = quorl("task", "submit", "demo.add", "1", "--id", "x")
+    assert (warned.exit_code, warned.stdout) == (0, "x\n")
+    assert warned.stderr.splitlines()[1:] == [
+        "warn   arguments_refused: the arguments do not fit `demo.add`",
+        "why    missing a required argument: 'y'; it is demo.add(x: int, y: int) -> int",
+        "try    It ends FAILED; submit it again with other arguments",
+    ]
+    refused = quorl("task", "submit", "demo.add", "1", "2", "--kwarg", "z=3", "--strict")
+    assert refused.exit_code == 1
+    assert "got an unexpected keyword argument 'z'" in refused.stderr
+    assert list(desk.tasks) == ["x"]
+    assert "warn" not in quorl("task", "submit", "demo.add", "1", "--kwarg", "y=2", "--strict").stderr
+    other = [w.Handler(name="demo.add", signature="(x)")]
+    listed(cluster, "list_workers", w.WorkerList, worker_info(1, "w1"), worker_info(2, "w2", handlers=other))
+    assert "warn" not in quorl("task", "submit", "demo.add", "1").stderr, "one of them takes it"
+    listed(cluster, "list_workers", w.WorkerList, worker_info(1, "w1"), worker_info(2, "w2", handlers=[]))
+    assert "warn" not in quorl("task", "submit", "demo.add", "1").stderr, "who names no tasks may take anything"
+
+
+def test_what_is_wrong_is_said_before_waiting_too(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
+    tasks_of(cluster, info("SUCCESS", id="x"))
+    listed(cluster, "list_workers", w.WorkerList, worker_info(1, "w1"))
+    told = quorl("task", "submit", "demo.ad", "1", "2", "--id", "x", "--wait")
+    assert "warn   no_worker_for_task: nobody alive has registered `demo.ad`" in told.stderr
+    tasks_of(cluster, info("SUCCESS", id="y"))
+    assert "warn   arguments_refused" in quorl("task", "submit", "demo.add", "--id", "y", "--wait").stderr
+    assert "warn" not in quorl("task", "submit", "demo.add", "--id", "y", "--wait", "--quiet").stderr
+    assert "warn" not in quorl("task", "submit", "demo.add", "--id", "y", "--wait", "--json").stderr
 
 
 @pytest.mark.parametrize("text", ['{"a": 1', "[1, 2", '"half', "{a: 1}", "[" * 2000])

@@ -18,7 +18,7 @@ from quorl.client.aio_topics import AsyncTopic, AsyncTopics
 from quorl.client.aio_transport import AsyncTransport, ChannelTransport
 from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.claims import Asked, ClaimLane, ClaimPart
-from quorl.client.errors import OutcomeUnknown, QuorlError, Unavailable
+from quorl.client.errors import OutcomeUnknown, QuorlError, Unavailable, outward
 from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
 from quorl.client.model import size_bytes, topic_bytes
@@ -114,14 +114,22 @@ class AsyncClient:
     ) -> R:
         """Make one call of any operation in the table; the answer has the type that the request names."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return await self.drive(
-            flow(self._route, request, key=idempotency_key, timeout_s=timeout_s, consistency=consistency)
-        )
+        plan = flow(self._route, request, key=idempotency_key, timeout_s=timeout_s, consistency=consistency)
+        try:
+            return await self.drive(plan)
+        except QuorlError as error:
+            outward(error)
+            raise
 
     async def repeat(self, error: OutcomeUnknown, *, timeout_s: float | None = None) -> object:
         """Make the call again whose outcome is unknown, under its key: it has its effect once in any case."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return await self.drive(flow(self._route, error.request, key=error.key, timeout_s=timeout_s, doubt=True))
+        plan = flow(self._route, error.request, key=error.key, timeout_s=timeout_s, doubt=True)
+        try:
+            return await self.drive(plan)
+        except QuorlError as again:
+            outward(again)
+            raise
 
     async def drive(self, plan: Plan[R]) -> R:
         """Carry out a plan of ``flow``."""
@@ -147,15 +155,23 @@ class AsyncClient:
         if lane is None:
             lane = self._appends[""] = self.lane("")
         size = size_bytes(messages) + topic_bytes(topic)
-        return await self._travel(lane, messages, size, self._appends, to=topic)
+        try:
+            return await self._travel(lane, messages, size, self._appends, to=topic)
+        except QuorlError as error:
+            outward(error)
+            raise
 
     async def submit(self, queue: str, tasks: list[b.NewTask]) -> list[b.SubmittedTask]:
         """Submit tasks, all or none, together with whatever else waits for the same queue."""
         lane = self._submits.get(queue)
         if lane is None:
             lane = self._submits[queue] = SubmitLane(self._route, queue, timeout_s=self._timeout_s)
-        with sending(queue, tasks) as traced:
-            return await self._travel(lane, traced, tasks_bytes(traced), self._submits)
+        try:
+            with sending(queue, tasks) as traced:
+                return await self._travel(lane, traced, tasks_bytes(traced), self._submits)
+        except QuorlError as error:
+            outward(error)
+            raise
 
     async def report(self, report: OneReport) -> k.TaskStatus:
         """Report the end of a lease, together with whatever other reports wait; raises ``TaskNotFound`` or ``LeaseLost``."""

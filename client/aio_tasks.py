@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from msgspec import UNSET, UnsetType
 from typing_extensions import Unpack
 
+from quorl.client.errors import QuorlError, outward
 from quorl.client.tasking import QUEUE_DEFAULT, BackoffLike, TaskOptions, new_task, read_backoff
 from quorl.client.tracing import sending
 from quorl.cluster.protocol import limits
@@ -169,7 +170,11 @@ class AsyncTasks:
         alone, and submitting it again under that key changes nothing.
         """
         one = new_task(name, args, kwargs, options)
-        return (await self.submit_many([one], queue=queue, idempotency_key=idempotency_key))[0]
+        try:
+            return (await self.submit_many([one], queue=queue, idempotency_key=idempotency_key))[0]
+        except QuorlError as error:
+            outward(error)
+            raise
 
     async def submit_many(
         self, tasks: Iterable[b.NewTask], *, queue: str = QUEUE_DEFAULT, idempotency_key: str | None = None

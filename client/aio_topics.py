@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, Self
 
 from quorl.client.aio_producer import AsyncProducer
-from quorl.client.errors import OutcomeUnknown, Rejected
+from quorl.client.errors import OutcomeUnknown, QuorlError, Rejected, outward
 from quorl.client.model import (
     Message,
     MessageDetails,
@@ -197,7 +197,11 @@ class AsyncFollower:
 
     async def __anext__(self) -> Message:
         while not self._ready:
-            self._ready = (await self.fetch())[::-1]
+            try:
+                self._ready = (await self.fetch())[::-1]
+            except QuorlError as error:
+                outward(error)
+                raise
         return self._ready.pop()
 
     async def fetch(self) -> list[Message]:
@@ -260,7 +264,11 @@ class AsyncConsumer:
 
     async def __anext__(self) -> Message:
         while not self._ready:
-            fetched = await self.fetch()
+            try:
+                fetched = await self.fetch()
+            except QuorlError as error:
+                outward(error)
+                raise
             if not fetched and not self._wait_s:
                 raise StopAsyncIteration
             self._ready = fetched[::-1]

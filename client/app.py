@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overl
 from typing_extensions import Unpack
 
 from quorl.client.definitions import AsyncTask, Call, Task, TaskBase
+from quorl.client.errors import QuorlError, outward
 from quorl.client.handle import Handle, Waiting
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
 from quorl.client.tasking import QUEUE_DEFAULT, TaskOptions, new_task, task_bytes
@@ -128,7 +129,12 @@ class App:
 
         If the app does have it, wrong arguments raise ``TypeError``.
         """
-        return self.send(self._by_name(name, args, kwargs, queue, options))
+        call = self._by_name(name, args, kwargs, queue, options)
+        try:
+            return self.send(call)
+        except QuorlError as error:
+            outward(error)
+            raise
 
     async def asubmit(
         self,
@@ -139,7 +145,12 @@ class App:
         **options: Unpack[TaskOptions],
     ) -> Handle[Any]:
         """The same as ``submit``, for asyncio."""
-        return await self.asend(self._by_name(name, args, kwargs, queue, options))
+        call = self._by_name(name, args, kwargs, queue, options)
+        try:
+            return await self.asend(call)
+        except QuorlError as error:
+            outward(error)
+            raise
 
     def _by_name(
         self,

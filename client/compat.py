@@ -17,8 +17,10 @@ from quorl.client.errors import (
     ConsumerNotFound,
     OutcomeUnknown,
     ProducerNotFound,
+    QuorlError,
     TaskNotFound,
     TopicNotFound,
+    outward,
 )
 from quorl.client.model import read_value
 from quorl.client.sync import Client
@@ -137,7 +139,11 @@ class TaskClient:
 
     def submit(self, name: str, /, *args: Any, **kwargs: Any) -> str:
         """Submit a task by its name and return its id; it is stored on a majority of the nodes then."""
-        return self._client.tasks.submit(name, args, kwargs, queue=self._queue).id
+        try:
+            return self._client.tasks.submit(name, args, kwargs, queue=self._queue).id
+        except QuorlError as error:
+            outward(error)
+            raise
 
     def get_result(self, task_id: str) -> dict[str, Any]:
         """Return ``{"status": …, "result": …}`` as it is now; the status of an unknown id is ``not_found``.

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 
 from typing_extensions import Unpack, override
 
+from quorl.client.errors import QuorlError, outward
 from quorl.client.handlers import Signature, handler
 from quorl.client.tasking import TaskOptions, annotations_of, new_task, shape_of
 from quorl.cluster.protocol import submitting as b
@@ -55,7 +56,11 @@ class Prepared(Generic[P, R]):
 
     def call(self, *args: P.args, **kwargs: P.kwargs) -> Call[R]:
         """Return the call, to be submitted with others; raises ``TypeError`` for wrong arguments."""
-        self.check(args, kwargs)
+        try:
+            self.check(args, kwargs)
+        except TypeError as error:
+            outward(error)
+            raise
         return Call(self.queue, new_task(self.name, args, kwargs, self._options), self._shape)
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
@@ -63,11 +68,19 @@ class Prepared(Generic[P, R]):
 
         Raises ``TypeError`` for wrong arguments, and what ``client.tasks.submit`` raises.
         """
-        return self.app.send(self.call(*args, **kwargs))
+        try:
+            return self.app.send(self.call(*args, **kwargs))
+        except QuorlError as error:
+            outward(error)
+            raise
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """The same as ``delay``, for asyncio."""
-        return await self.app.asend(self.call(*args, **kwargs))
+        try:
+            return await self.app.asend(self.call(*args, **kwargs))
+        except QuorlError as error:
+            outward(error)
+            raise
 
     def options(self, *, queue: str | None = None, **options: Unpack[TaskOptions]) -> Prepared[P, R]:
         """Return the task with other options for its next submits: ``add.options(priority=9).delay(1, 2)``."""

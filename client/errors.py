@@ -43,6 +43,7 @@ here for each refusal in the table of operations (a test says so); a refusal tha
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -50,6 +51,8 @@ from typing_extensions import override
 
 from quorl.cluster.protocol.grammar import Request
 from quorl.cluster.protocol.problems import FieldError, ProblemDocument
+
+_HOME = str(pathlib.Path(__file__).parent.parent)
 
 
 class Try(NamedTuple):
@@ -77,6 +80,18 @@ class QuorlError(Exception):
     @override
     def __str__(self) -> str:
         return f"{self.code}: {self.detail}" + (f"\n  {self.hint}" if self.hint else "")
+
+
+def outward(error: Exception) -> None:
+    """Leave out the frames of this library from which an error comes, up to the first of somebody else's, if there is one.
+
+    Before a bare ``raise`` in a function that programs call, which then adds no frame of its own: the traceback that people
+    read ends in their own line.
+    """
+    trace = error.__traceback__
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(_HOME):
+        trace = trace.tb_next
+    error.__traceback__ = trace
 
 
 class Rejected(QuorlError):

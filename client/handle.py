@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import msgspec
 from typing_extensions import override
 
-from quorl.client.errors import NotFinished
+from quorl.client.errors import NotFinished, QuorlError, outward
 from quorl.client.tasking import decode, outcome_of
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol.grammar import Consistency
@@ -52,8 +52,12 @@ class Handle(Generic[R]):
         Raises ``TaskFailed`` (with the error and traceback of its last attempt), ``TaskCancelled``, ``TaskExpired``,
         ``NotFinished`` (a ``TimeoutError``) when the time is over, or ``TaskNotFound``.
         """
-        found = self._app.client.tasks.wait(self.id, timeout_s=timeout, consistency=self._level)
-        return self._value(found, timeout)
+        try:
+            found = self._app.client.tasks.wait(self.id, timeout_s=timeout, consistency=self._level)
+            return self._value(found, timeout)
+        except QuorlError as error:
+            outward(error)
+            raise
 
     def cancel(self) -> k.Cancelled:
         """Cancel the task: at once while it waits, through its worker while it runs."""
@@ -65,8 +69,12 @@ class Handle(Generic[R]):
 
     async def aresult(self, timeout: float | None = None) -> R:
         """The same as ``result``, for asyncio."""
-        found = await self._app.awaiting.result(self.id, timeout, self._level)
-        return self._value(found, timeout)
+        try:
+            found = await self._app.awaiting.result(self.id, timeout, self._level)
+            return self._value(found, timeout)
+        except QuorlError as error:
+            outward(error)
+            raise
 
     async def acancel(self) -> k.Cancelled:
         """The same as ``cancel``, for asyncio."""

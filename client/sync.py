@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
 from typing_extensions import override
 
 from quorl.client.batching import ItemT, Lane, Part, PlaceT
-from quorl.client.errors import OutcomeUnknown, Unavailable
+from quorl.client.errors import OutcomeUnknown, QuorlError, Unavailable, outward
 from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
 from quorl.client.model import size_bytes, topic_bytes
@@ -180,12 +180,22 @@ class Client:
     ) -> R:
         """Make one call of any operation in the table; the answer has the type that the request names."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return self.drive(flow(self._route, request, key=idempotency_key, timeout_s=timeout_s, consistency=consistency))
+        plan = flow(self._route, request, key=idempotency_key, timeout_s=timeout_s, consistency=consistency)
+        try:
+            return self.drive(plan)
+        except QuorlError as error:
+            outward(error)
+            raise
 
     def repeat(self, error: OutcomeUnknown, *, timeout_s: float | None = None) -> object:
         """Make the call again whose outcome is unknown, under its key: it has its effect once in any case."""
         timeout_s = self._timeout_s if timeout_s is None else timeout_s
-        return self.drive(flow(self._route, error.request, key=error.key, timeout_s=timeout_s, doubt=True))
+        plan = flow(self._route, error.request, key=error.key, timeout_s=timeout_s, doubt=True)
+        try:
+            return self.drive(plan)
+        except QuorlError as again:
+            outward(again)
+            raise
 
     def drive(self, plan: Plan[R]) -> R:
         """Carry out a plan of ``flow``."""
@@ -208,7 +218,11 @@ class Client:
     def append(self, topic: str, messages: list[t.Message]) -> list[t.Range]:
         """Append messages, all or none, together with whatever other threads have waiting."""
         size = size_bytes(messages) + topic_bytes(topic)
-        return self._travel(("append", ""), lambda: self.lane(""), messages, size, to=topic)
+        try:
+            return self._travel(("append", ""), lambda: self.lane(""), messages, size, to=topic)
+        except QuorlError as error:
+            outward(error)
+            raise
 
     def submit(self, queue: str, tasks: list[b.NewTask]) -> list[b.SubmittedTask]:
         """Submit tasks, all or none, together with whatever other threads have waiting for the same queue."""
@@ -216,8 +230,12 @@ class Client:
         def make() -> SubmitLane:
             return SubmitLane(self._route, queue, timeout_s=self._timeout_s)
 
-        with sending(queue, tasks) as traced:
-            return self._travel(("submit", queue), make, traced, tasks_bytes(traced))
+        try:
+            with sending(queue, tasks) as traced:
+                return self._travel(("submit", queue), make, traced, tasks_bytes(traced))
+        except QuorlError as error:
+            outward(error)
+            raise
 
     def claim(self, claim: e.Claim) -> e.Claims:
         """Claim tasks for a worker; the call waits as the claim says. Raises ``WorkerNotFound`` or ``WorkerNotAlive``."""

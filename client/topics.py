@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Literal, Self
 
-from quorl.client.errors import OutcomeUnknown, Rejected
+from quorl.client.errors import OutcomeUnknown, QuorlError, Rejected, outward
 from quorl.client.model import (
     Message,
     MessageDetails,
@@ -193,7 +193,11 @@ class Follower:
 
     def __next__(self) -> Message:
         while not self._ready:
-            self._ready = (self.fetch())[::-1]
+            try:
+                self._ready = (self.fetch())[::-1]
+            except QuorlError as error:
+                outward(error)
+                raise
         return self._ready.pop()
 
     def fetch(self) -> list[Message]:
@@ -256,7 +260,11 @@ class Consumer:
 
     def __next__(self) -> Message:
         while not self._ready:
-            fetched = self.fetch()
+            try:
+                fetched = self.fetch()
+            except QuorlError as error:
+                outward(error)
+                raise
             if not fetched and not self._wait_s:
                 raise StopIteration
             self._ready = fetched[::-1]

@@ -214,7 +214,7 @@ def _plain(report: g.OneReport) -> e.CompleteTask | e.FailTask | e.ReleaseTask:
         case e.Failure():
             return e.FailTask(id=task_id, lease=lease, error=report.error, retry=report.retry, delay_ms=report.delay_ms)
         case e.Return():
-            return e.ReleaseTask(id=task_id, lease=lease)
+            return e.ReleaseTask(id=task_id, lease=lease, delay_ms=report.delay_ms)
 
 
 def _told(item: g.ReportedTask) -> Sequence[k.TaskStatus] | Exception:

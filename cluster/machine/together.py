@@ -42,7 +42,8 @@ def _reports(state: State, command: g.ReportBatch) -> Iterator[tuple[str, TaskSt
         failed = c.FailTask(id=one.task_id, lease=one.lease, error=one.error, retry=one.retry, delay_ms=one.delay_ms)
         yield one.task_id, settling.fail(state, failed)
     for back in command.release:
-        yield back.task_id, settling.release(state, c.ReleaseTask(id=back.task_id, lease=back.lease))
+        given_back = c.ReleaseTask(id=back.task_id, lease=back.lease, delay_ms=back.delay_ms)
+        yield back.task_id, settling.release(state, given_back)
 
 
 def _item(task_id: str, said: TaskStatus | TaskNotFound | LeaseLost) -> g.ReportedTask:

@@ -131,7 +131,6 @@ def operation(
     """Build a row; the type checker ties ``reply`` to the request's own ``R``."""
     assert issubclass(reply, Reply), f"{reply} is no Reply"
     row = Operation(request, reply, method, path, rejections, status, consistency)
-    fields = {field.encode_name for field in msgspec.structs.fields(request)}
-    unknown = set(row.placeholders) - fields
+    unknown = set(row.placeholders) - set(request.__struct_encode_fields__)
     assert not unknown, f"{row.name}: the path names unknown fields {unknown}"
     return row

@@ -5,6 +5,7 @@ What is not known here comes out in msgspec's own words, so nothing is ever left
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, get_args, get_origin
@@ -44,13 +45,17 @@ def _choices(kind: Any) -> tuple[str, ...]:
     return next(filter(None, map(_choices, get_args(kind))), ())
 
 
-_ASKED: tuple[type[msgspec.Struct], ...] = (*(row.request for row in OPERATIONS), Backoff)
-_CHOICES = {
-    field.encode_name: choices
-    for kind in _ASKED
-    for field in msgspec.structs.fields(kind)
-    if (choices := _choices(field.type))
-} | {"consistency": get_args(Consistency)}
+@functools.cache
+def _chosen_from() -> dict[str, tuple[str, ...]]:
+    """By name of a field what it may be; not made before it is asked for, since it looks at every type there is."""
+    asked: tuple[type[msgspec.Struct], ...] = (*(row.request for row in OPERATIONS), Backoff)
+    found = {
+        field.encode_name: choices
+        for kind in asked
+        for field in msgspec.structs.fields(kind)
+        if (choices := _choices(field.type))
+    }
+    return found | {"consistency": get_args(Consistency)}
 
 
 class Fault(NamedTuple):
@@ -111,6 +116,6 @@ def _phrase(what: str, name: str, value: Any) -> str:
         wanted, got = kinds.groups()
         instead = f", not {'a fraction' if got == 'float' else _TYPES.get(got, got)}" if got else ""
         return "must be " + " or ".join(_TYPES.get(kind, kind) for kind in wanted.split(" | ")) + instead
-    if _CHOICE.match(what) and name in _CHOICES:
-        return f"must be one of {', '.join(_CHOICES[name])}; it is {str(value)[:_SHOWN_CHARS_MAX]}"
+    if _CHOICE.match(what) and name in _chosen_from():
+        return f"must be one of {', '.join(_chosen_from()[name])}; it is {str(value)[:_SHOWN_CHARS_MAX]}"
     return ""

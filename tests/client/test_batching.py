@@ -349,7 +349,7 @@ def failed(task_id: str) -> leases.Failure:
 
 
 def given_back(task_id: str) -> leases.Return:
-    return leases.Return(task_id=task_id, lease=7)
+    return leases.Return(task_id=task_id, lease=7, delay_ms=9)
 
 
 def told(*items: g.ReportedTask) -> Answer:

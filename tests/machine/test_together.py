@@ -25,12 +25,16 @@ def completed(lease: Lease, result: bytes = b"1") -> c.Completion:
 
 
 def test_c8_reports_of_many_workers_count_one_by_one(desk: Desk) -> None:
-    mine, failed, theirs = desk.run(1), desk.run(1, max_attempts=3), desk.run(2)
+    mine, failed, theirs, later = desk.run(1), desk.run(1, max_attempts=3), desk.run(2), desk.run(2)
     stranger = Lease("never", 1)
     command = g.Report(
         complete=(completed(mine, b"[1]"), completed(mine), completed(stranger)),
         fail=(c.Failure(task_id=failed.id, lease=failed.token, error=TaskError(type="E"), delay_ms=5),),
-        release=(c.Return(task_id=theirs.id, lease=theirs.token), c.Return(task_id=theirs.id, lease=theirs.token)),
+        release=(
+            c.Return(task_id=theirs.id, lease=theirs.token),
+            c.Return(task_id=theirs.id, lease=theirs.token),
+            c.Return(task_id=later.id, lease=later.token, delay_ms=5),
+        ),
     )
     told = desk.do(command, g.Reported).items
     assert [(one.id, one.status, one.attempts, one.code) for one in told] == [
@@ -40,6 +44,7 @@ def test_c8_reports_of_many_workers_count_one_by_one(desk: Desk) -> None:
         (failed.id, "RETRY", 1, None),
         (theirs.id, "QUEUED", 0, None),
         (theirs.id, None, 0, "lease_lost"),
+        (later.id, "RETRY", 0, None),
     ]
     assert [bool(one.detail) for one in told] == [one.status is None for one in told]
     assert desk.sql("SELECT leases, succeeded, failed FROM workers") == [(0, 1, 1), (0, 0, 0)]

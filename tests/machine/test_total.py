@@ -117,7 +117,7 @@ task_shapes = [
         "report_batch",
         complete=st.lists(st.tuples(texts, leases, jsons).map(list), max_size=2),
         fail=st.lists(st.fixed_dictionaries(report), max_size=2),
-        release=st.lists(st.fixed_dictionaries(report), max_size=2),
+        release=st.lists(st.fixed_dictionaries({**report, "delay_ms": numbers}), max_size=2),
     ),
     *[shape("claim", worker_id=numbers, queues=names, max=numbers, wait=st.floats(), number=numbers)] * 2,
 ]  # fmt: skip

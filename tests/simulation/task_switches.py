@@ -268,6 +268,16 @@ def released_uncounted(setter: Setter) -> None:
     setter(moves, "end", careless)
 
 
+def released_later(setter: Setter) -> None:
+    """What is given back for later is handed out at once."""
+    careful = moves.end
+
+    def careless(state: State, task: Task, how: Any, **options: Any) -> int:
+        return careful(state, task, how, **(options | {"delay_ms": 0} if how == "released" else options))
+
+    setter(moves, "end", careless)
+
+
 def lost_uncounted(setter: Setter) -> None:
     """A worker that dies has failed its task."""
     careful = moves.end
@@ -404,6 +414,7 @@ _TABLE: list[Switch] = [
     due_calendar,
     max_lost,
     released_uncounted,
+    released_later,
     lost_uncounted,
     replaced_counted,
     retry_history,

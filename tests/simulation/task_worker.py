@@ -305,7 +305,7 @@ class Program:
             fail=tuple(
                 e.Failure(task_id=r.task_id, lease=r.token, error=_error(r), retry=r.how != "stop") for r in fail
             ),
-            release=tuple(e.Return(task_id=r.task_id, lease=r.token) for r in release),
+            release=tuple(e.Return(task_id=r.task_id, lease=r.token, delay_ms=_later_ms(r.token)) for r in release),
         )
         told = await self._insist(request)
         self.history.count("reports together")

@@ -44,6 +44,7 @@ class MeteredDisk:
         self.lock = disk.lock
         self.names = disk.names
         self.read = disk.read
+        self.read_at = disk.read_at
         self.write_atomically = disk.write_atomically
         self.remove = disk.remove
         self.free_bytes = disk.free_bytes

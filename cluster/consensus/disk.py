@@ -157,6 +157,14 @@ class RealDisk:
         finally:
             os.close(descriptor)
 
+    def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
+        """A part of a file as this process has written it; shorter where the file ends."""
+        descriptor = os.open(self._path / name, os.O_RDONLY)
+        try:
+            return os.pread(descriptor, size_bytes, offset)
+        finally:
+            os.close(descriptor)
+
     def write_atomically(self, name: str, data: bytes) -> None:
         """Replace a file; durable on return."""
         self._check(name)

@@ -3,7 +3,8 @@
 Invariants, at every instant and after every crash:
 
 * What ``sync`` returned for is never lost and never changed, except by ``deleteEntriesFrom`` on a conflict.
-* The memory holds what the disk holds: an operation that raises has changed neither, or both alike.
+* The memory holds what the disk holds: an operation that raises has changed neither, or both alike. Of all entries it holds
+  index and term, but commands only of the sentinel and of the newest: ``held_bytes``. Others are read back, and checked.
 * A log that is not what was written is refused with ``Damaged``. The one exception is a torn tail: damage in the last
   segment is cut away if nothing says that the damaged record was durable before the crash - not the ballot's floor,
   and no intact record behind it. A crash before a sync leaves just that, and nobody was promised those records.
@@ -24,6 +25,8 @@ Positions are places in the list of entries, indexes are those of Raft: position
 
 from __future__ import annotations
 
+import bisect
+import errno
 from array import array
 from typing import overload
 
@@ -37,6 +40,7 @@ from quorl.cluster.consensus.segment import (
     Record,
     base_of,
     check_header,
+    decode_record,
     encode_header,
     encode_record,
     scan,
@@ -50,6 +54,11 @@ NO_OP = b"\x01"
 """The library's entry without effect; every log begins with one, so that it is never empty."""
 
 SEGMENT_BYTES = 64 * 1024 * 1024
+HELD_BYTES = 16 * 1024 * 1024
+"""Commands in memory: what followers that keep up ask for, and whoever applies."""
+
+_AWAY = b"on the disk alone"
+"""Stands for a command that is not held; told from a command that reads so by its identity."""
 
 
 class _Segment:
@@ -67,12 +76,18 @@ class _Segment:
 class LogStore:
     """The durable log of one member; opens what the disk holds or gives birth to a new one."""
 
-    def __init__(self, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES, group: int = 0) -> None:
+    def __init__(
+        self, disk: Disk, *, segment_bytes: int = SEGMENT_BYTES, held_bytes: int = HELD_BYTES, group: int = 0
+    ) -> None:
         """Read everything back. Raises ``Damaged`` if that is not certainly what was written."""
         self._disk = disk
         self._segment_bytes = segment_bytes
         self._group = group
         self._entries: list[Entry] = []
+        self._held_bytes_max = held_bytes
+        self._held_bytes = 0
+        """Of the commands from ``_held_from`` on. That is a position, never the sentinel's."""
+        self._held_from = 1
         self._segments: list[_Segment] = []
         disk.lock()
         self.ballot = self._load_ballot()
@@ -122,18 +137,20 @@ class LogStore:
         """The entry of an index that is in the log."""
         position = index - self._entries[0][1]
         assert 0 <= position < len(self._entries), f"entry {index} is not in the log"
-        return self._entries[position]
+        return self._whole(position)
 
     def entries_from(self, index: int, size_bytes: int) -> list[Entry]:
         """The entries from ``index`` on, as many as fit into ``size_bytes`` of commands, at least one if there is one."""
-        start = end = index - self._entries[0][1]
+        start = index - self._entries[0][1]
         assert start >= 0, f"entry {index} is not in the log any more"
-        while end < len(self._entries):
-            size_bytes -= len(self._entries[end][0])
-            if size_bytes < 0 and end > start:
+        found: list[Entry] = []
+        for position in range(start, len(self._entries)):
+            entry = self._whole(position)
+            size_bytes -= len(entry[0])
+            if size_bytes < 0 and found:
                 break
-            end += 1
-        return self._entries[start:end]
+            found.append(entry)
+        return found
 
     def __len__(self) -> int:
         """How many entries there are; never 0."""
@@ -145,7 +162,48 @@ class LogStore:
     def __getitem__(self, position: slice) -> list[Entry]: ...
     def __getitem__(self, position: int | slice) -> Entry | list[Entry]:
         """Entries by position, as of a list."""
-        return self._entries[position]
+        if isinstance(position, slice):
+            return [self._whole(one) for one in range(*position.indices(len(self._entries)))]
+        return self._whole(position)
+
+    # -- what is held in memory ------------------------------------------------------------------------------------
+    def _whole(self, position: int) -> Entry:
+        entry = self._entries[position]
+        return entry if entry[0] is not _AWAY else self._read_back(entry[1], entry[2])
+
+    def _read_back(self, index: int, term: int) -> Entry:
+        segment = self._segments[bisect.bisect_right(self._segments, index, key=lambda one: one.base) - 1]
+        place = index - segment.base
+        offset = segment.offsets[place]
+        end = segment.offsets[place + 1] if place + 1 < len(segment.offsets) else segment.size
+        record = decode_record(self._disk.read_at(segment.name, offset, end - offset), offset, offset)
+        if record is None or (record.index, record.term) != (index, term):
+            raise OSError(errno.EIO, f"entry {index} is not there any more as it was written", segment.name)
+        return record.command, index, term
+
+    def _hold(self, entry: Entry) -> None:
+        """One entry more; the oldest commands make room for its own."""
+        self._entries.append(entry)
+        if len(self._entries) > 1:
+            self._held_bytes += len(entry[0])
+        while self._held_bytes > self._held_bytes_max and self._held_from < len(self._entries) - 1:
+            command, index, term = self._entries[self._held_from]
+            self._entries[self._held_from] = (_AWAY, index, term)
+            self._held_bytes -= len(command)
+            self._held_from += 1
+
+    def _forget_from(self, position: int) -> None:
+        """The entries from a position on are gone."""
+        self._held_bytes -= sum([len(entry[0]) for entry in self._entries[max(position, self._held_from) :]])
+        del self._entries[position:]
+        self._held_from = min(self._held_from, max(1, len(self._entries)))
+
+    def _begin_with(self, sentinel: Entry) -> None:
+        """What lies before that entry is gone, and it is the sentinel now."""
+        position = sentinel[1] - self.first_index
+        self._held_bytes -= sum([len(entry[0]) for entry in self._entries[self._held_from : position + 1]])
+        self._entries[: position + 1] = [sentinel]
+        self._held_from = max(1, self._held_from - position)
 
     # -- writing --------------------------------------------------------------------------------------------------
     def add(self, command: bytes, idx: int, term: int) -> None:
@@ -160,7 +218,7 @@ class LogStore:
         self._file.append(record)
         segment.offsets.append(segment.size)
         segment.size += len(record)
-        self._entries.append((command, idx, term))
+        self._hold((command, idx, term))
 
     def sync(self) -> None:
         """Make every entry durable. An error is final: the process must stop."""
@@ -183,7 +241,8 @@ class LogStore:
         if kept < len(segment.offsets):
             self._file.truncate(segment.offsets[kept])
             segment.size = segment.offsets[kept]
-            del segment.offsets[kept:], self._entries[position:]
+            del segment.offsets[kept:]
+            self._forget_from(position)
         self._file.sync()
         self._durable = self.last_index
 
@@ -199,8 +258,9 @@ class LogStore:
         first = bases[-1]
         self._floor = max(self._floor, first)
         self.sync()
+        sentinel = self.entry(first)
         self.ballot.set_first(first, self._floor)
-        del self._entries[: first - self.first_index]
+        self._begin_with(sentinel)
         while self._segments[0].base < first:
             self._disk.remove(self._segments[0].name)
             del self._segments[0]
@@ -280,7 +340,7 @@ class LogStore:
         segment = self._segments[-1]
         self._disk.remove(segment.name)
         self._file.close()
-        del self._entries[segment.base - self.first_index :]
+        self._forget_from(segment.base - self.first_index)
         del self._segments[-1]
         self._file = self._disk.open(self._segments[-1].name)
 
@@ -296,7 +356,7 @@ class LogStore:
         segment.offsets.append(HEADER_BYTES)
         segment.size = len(head)
         self._segments = [segment]
-        self._entries = [(NO_OP, index, term)]
+        self._entries, self._held_bytes, self._held_from = [(NO_OP, index, term)], 0, 1
 
     def _segment_names(self) -> list[str]:
         return [name for name in self._disk.names() if base_of(name) is not None]
@@ -347,7 +407,7 @@ class LogStore:
         for record in records:
             segment.offsets.append(segment.size)
             segment.size = record.end
-            self._entries.append((record.command, record.index, record.term))
+            self._hold((record.command, record.index, record.term))
         self._segments.append(segment)
 
     def _cut_torn_tail(self) -> None:

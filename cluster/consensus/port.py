@@ -142,6 +142,9 @@ class Disk(Protocol):
     def read(self, name: str) -> bytes:
         """The whole content of a file; ``FileNotFoundError`` if it is missing."""
 
+    def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
+        """A part of a file as this process has written it; shorter where the file ends."""
+
     def write_atomically(self, name: str, data: bytes) -> None:
         """Replace a file: temporary name, write, fsync, rename, fsync of the directory. Durable on return."""
 

@@ -97,19 +97,19 @@ def encode_record(command: bytes, index: int, term: int, durable: int, offset: i
     return _RECORD.pack(_MARKER, crc, length, index, term, durable) + command
 
 
-def decode_record(raw: bytes, offset: int) -> Record | None:
-    """The record at ``offset``, None if there is no intact one."""
-    start = offset + RECORD_BYTES
+def decode_record(raw: bytes, offset: int, skipped: int = 0) -> Record | None:
+    """The record at ``offset``, None if there is no intact one. ``raw`` is the segment without its first ``skipped`` bytes."""
+    start = offset - skipped + RECORD_BYTES
     if start > len(raw):
         return None
-    marker, crc, length, index, term, durable = _RECORD.unpack_from(raw, offset)
+    marker, crc, length, index, term, durable = _RECORD.unpack_from(raw, offset - skipped)
     end = start + length
     if marker != _MARKER or end > len(raw):
         return None
     command = raw[start:end]
     if crc != zlib.crc32(command, zlib.crc32(_COVERED.pack(length, index, term, durable, offset))):
         return None
-    return Record(command, index, term, durable, end)
+    return Record(command, index, term, durable, end + skipped)
 
 
 def scan(name: str, raw: bytes, base: int, term: int) -> Scan:

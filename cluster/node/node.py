@@ -17,7 +17,7 @@ from quorl.cluster.consensus.align import align
 from quorl.cluster.consensus.ballot import NAME as BALLOT_NAME
 from quorl.cluster.consensus.damage import REMEDY, damaged
 from quorl.cluster.consensus.engine import Timing
-from quorl.cluster.consensus.logstore import LogStore
+from quorl.cluster.consensus.logstore import HELD_BYTES, LogStore
 from quorl.cluster.consensus.port import (
     Clock,
     Damaged,
@@ -138,7 +138,8 @@ class Node:
         ports.disk.lock()
         if ports.states.exists() and BALLOT_NAME not in ports.disk.names():
             raise damaged(BALLOT_NAME, None, "missing although there is a state; a vote may be forgotten")
-        store = LogStore(ports.disk, segment_bytes=max(1024, settings.log_bytes_max // 4))
+        quarter = settings.log_bytes_max // 4
+        store = LogStore(ports.disk, segment_bytes=max(1024, quarter), held_bytes=min(HELD_BYTES, quarter))
         self._store = store
         store.ballot.claim(self.name)
         self.machine = self._open_machine()

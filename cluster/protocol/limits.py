@@ -110,7 +110,7 @@ ENTRY_SIGNS_BYTES_TARGET = 256 * 1024
 BEATS_BYTES_TARGET = 64 * 1024
 """Signs of life in one message from node to node; one more may exceed it."""
 LOG_BYTES_KEPT_MAX = 512 * 1024 * 1024
-"""Log that is kept in memory and on disk for a connected follower that stores nothing."""
+"""Log that is kept on disk for a connected follower that stores nothing."""
 FRAME_BYTES_MAX = 16 * 1024 * 1024
 HANDSHAKE_BYTES_MAX = 4 * 1024
 PENDING_HANDSHAKES_MAX = 64

@@ -21,6 +21,8 @@ from quorl.cluster.consensus.port import Damaged
 from tests.simulation.fakedisk import UNLIMITED_BYTES, Died, FakeDisk, FakeFile, FakeView
 
 SMALL = 200
+HELD = 100
+"""Commands in memory: fewer than the log has, so that others are read back."""
 
 
 class Truth(NamedTuple):
@@ -49,7 +51,7 @@ def truth(log: LogStore) -> Truth:
 
 
 def boot(disk: FakeDisk) -> LogStore:
-    return LogStore(disk.boot(), segment_bytes=SMALL)
+    return LogStore(disk.boot(), segment_bytes=SMALL, held_bytes=HELD)
 
 
 # -- crashes ------------------------------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ def reborn(disk: FakeDisk, random: Random) -> LogStore:
         if random.random() < 0.3:
             disk.dies_in = random.randint(1, 6)
         try:
-            log = LogStore(view, segment_bytes=SMALL)
+            log = LogStore(view, segment_bytes=SMALL, held_bytes=HELD)
         except Died:
             continue
         disk.dies_in = None
@@ -377,7 +379,7 @@ def boot_as_is(disk: FakeDisk) -> LogStore:
     deadline = disk.dies_in
     view = disk.boot()
     disk.dies_in = deadline
-    return LogStore(view, segment_bytes=SMALL)
+    return LogStore(view, segment_bytes=SMALL, held_bytes=HELD)
 
 
 # -- damage -------------------------------------------------------------------------------------------------------

@@ -14,11 +14,13 @@ from tests.simulation.fakedisk import FakeDisk
 
 SMALL = 200
 """Bytes of a segment in these tests: a few records."""
+HELD = 30
+"""Bytes of commands in memory: two or three."""
 
 
 def store(disk: FakeDisk) -> LogStore:
     """Open the log as a process that was just started."""
-    return LogStore(disk.boot(), segment_bytes=SMALL)
+    return LogStore(disk.boot(), segment_bytes=SMALL, held_bytes=HELD)
 
 
 def filled(disk: FakeDisk, last: int = 12, term: int = 1) -> LogStore:
@@ -65,6 +67,55 @@ def test_entries_survive_the_death_of_the_process_without_sync(disk: FakeDisk) -
     assert log.durable_index == 13
     disk.power_cut()
     assert store(disk).last_index == 13
+
+
+def held(log: LogStore) -> list[bytes]:
+    """The commands in memory, but for the sentinel's."""
+    return [command for command, _, _ in log._entries[log._held_from :]]
+
+
+def test_only_the_newest_commands_are_held_and_the_others_are_read_back(disk: FakeDisk) -> None:
+    everything = [(NO_OP, 1, 0), *[(b"command %d" % index, index, 1) for index in range(2, 13)]]
+    for start in (filled, store):  # filled here, and read from the disk
+        log = start(disk)
+        assert held(log) == [b"command 10", b"command 11", b"command 12"]
+        assert log[:] == everything
+        assert [log.entry(index) for index in range(1, 13)] == everything
+        assert log.entries_from(3, 25) == everything[2:4]
+        assert log.entries_from(3, 1) == everything[2:3]
+        assert (log[4], log[-5]) == (everything[4], everything[-5])
+
+
+def test_what_is_held_follows_every_change_of_the_log(disk: FakeDisk) -> None:
+    log = filled(disk)
+    log.trim_to(8)
+    kept = [(b"command %d" % index, index, 1) for index in range(log.first_index, 13)]
+    assert log[:] == kept
+    log.add(b"x" * 1000, 13, 1)
+    assert held(log) == [b"x" * 1000]
+    log.deleteEntriesFrom(len(log) - 1)
+    assert held(log) == []
+    log.add(b"y", 13, 1)
+    assert held(log) == [b"y"]
+    assert log[:] == [*kept, (b"y", 13, 1)]
+    log.trim_to(13)
+    assert log._held_bytes == sum(map(len, held(log)))
+    log.setCurrentTerm(2, None)
+    log.reset_to(40, 2)
+    assert (log[:], held(log), log._held_bytes) == ([(NO_OP, 40, 2)], [], 0)
+
+
+def test_what_cannot_be_read_back_as_it_was_written_is_an_error_of_the_disk(disk: FakeDisk) -> None:
+    log = filled(disk)
+    name = segment_name(1)
+    good = disk.files()[name]
+    content = disk.content(name)
+    content.cache[-1] ^= 1
+    last = len(log._segments[0].offsets)
+    with pytest.raises(OSError, match="not there any more as it was written"):
+        log.entry(last)
+    content.cache[:] = good
+    assert log.entry(last)[1] == last
 
 
 def test_slices_are_those_of_a_list(disk: FakeDisk) -> None:

@@ -291,6 +291,10 @@ class FakeView:
         self._disk.check(self._epoch)
         return bytes(self._disk.content(name).cache)
 
+    def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
+        """See ``Disk``."""
+        return self.read(name)[offset : offset + size_bytes]
+
     def write_atomically(self, name: str, data: bytes) -> None:
         """Replace a file."""
         dying = self._step()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import select
+import shutil
 import signal
 import sys
 import textwrap
@@ -140,11 +141,17 @@ def _start(laptop: Laptop, workers: int, wanted_base: int, began_s: float) -> No
         click.echo(f"  ✓ worker {worker.name}  queue {DEMO_QUEUE}  tasks {_demo_tasks()}")
     click.echo(f"Ready in {time.monotonic() - began_s:.1f} s\n")
     click.echo(f"  dashboard   {laptop.cluster.urls[0]}/")
-    at = "" if laptop.base == 7100 else f" -s {laptop.servers}"
+    typed, at = typed_as(), "" if laptop.base == 7100 else f" -s {laptop.servers}"
     if workers:
-        click.echo(f"  submit      quorl{at} task submit -q {DEMO_QUEUE} demo.add 4 5 --wait")
-    click.echo(f"  watch       quorl{at} top")
+        click.echo(f"  submit      {typed}{at} task submit -q {DEMO_QUEUE} demo.add 4 5 --wait")
+    click.echo(f"  watch       {typed}{at} top")
     click.echo(f"  stop        Ctrl-C{f'          keys: {_KEYS}' if sys.stdin.isatty() else ''}")
+
+
+def typed_as() -> str:
+    """What to type for this program in another terminal: its name, or as it was called here if the name is not on the path."""
+    called = sys.argv[0]
+    return called if shutil.which("quorl") is None and Path(called).name == "quorl" else "quorl"
 
 
 def _demo_tasks() -> str:

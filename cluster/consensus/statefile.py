@@ -33,7 +33,7 @@ from quorl.cluster.machine.machine import Machine
 STATE_NAME = "state.db"
 WAL_BYTES_REUSED = 16 * 1024 * 1024
 """A write-ahead log that holds more than this is written from its start again, over what it holds, as soon as nobody reads."""
-WAL_BYTES_MAX = 256 * 1024 * 1024
+WAL_BYTES_MAX = 512 * 1024 * 1024
 """One that has grown beyond this is cut instead: new room in a file costs more than room that is used again, but not that much."""
 _COPY_NAME = re.compile(r"state-[0-9]+-[0-9]+\.copy")
 _MAGIC = b"SQLite format 3\0"

@@ -27,8 +27,8 @@ _CALL_TIMEOUT_S = 30.0
 _PAUSE_S_MIN, _PAUSE_S_MAX = 1.0, 15.0
 """After a failure the next try waits, twice as long each time: what failed is mostly the room, which nobody makes soon."""
 
-WRITTEN_BYTES_MAX = 48 * 1024 * 1024
-"""Of what entries have written to the state since the last checkpoint."""
+WRITTEN_BYTES_MAX = 192 * 1024 * 1024
+"""Of what entries have written to the state since the last checkpoint: a few seconds of busy single appends."""
 _ENTRY_BYTES = 24 * 1024
 """What even the smallest entry writes: the pages of the header, of its rows and of their indexes."""
 

@@ -1,4 +1,4 @@
-"""The synchronous client: the hands of ``flow`` on urllib3. One client serves any number of threads.
+"""The synchronous client: the hands of ``flow`` on sockets. One client serves any number of threads.
 
 Invariants: all thinking is in ``flow`` and ``batching``; a transport only carries one call to one node and says what came
 of it; there is no thread and no event loop behind it: of the threads that append to a topic at the same time one leads,
@@ -7,22 +7,20 @@ sends what all of them brought, and hands over to one of those that came later o
 
 from __future__ import annotations
 
-import errno
 import os
 import threading
 import time
 from collections.abc import Callable, Iterable
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, Self, TypeVar
-
-from typing_extensions import override
+from typing import Any, Self, TypeVar
 
 from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.errors import OutcomeUnknown, QuorlError, Unavailable, outward
-from quorl.client.flow import CONNECT_TIMEOUT_S, TIMEOUT_S, Failure, Plan, Send, Sleep, flow
+from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
 from quorl.client.model import size_bytes, topic_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
+from quorl.client.sync_transport import ChannelTransport, Transport
 from quorl.client.tasking import report_bytes, tasks_bytes
 from quorl.client.tasks import Queues, Tasks, Workers
 from quorl.client.topics import Topic, Topics
@@ -34,83 +32,8 @@ from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Consistency, Request
 from quorl.cluster.protocol.system import ClusterInfo, GetCluster
 from quorl.cluster.protocol.together import OneReport
-from quorl.cluster.protocol.wire import Answer
-
-if TYPE_CHECKING:
-    import urllib3
 
 R = TypeVar("R")
-
-
-class Transport(Protocol):
-    """Carries one call to one node, from any thread. It never raises, except when it is interrupted."""
-
-    def send(self, send: Send) -> Answer | Failure:
-        """Return the answer, or why there is none."""
-
-    def close(self) -> None:
-        """Close what is open."""
-
-
-class HttpTransport(Transport):
-    """urllib3, with kept-alive connections."""
-
-    CONNECTIONS_KEPT = 64
-
-    def __init__(self) -> None:
-        self._pool: urllib3.PoolManager | None = None
-        self._opening = threading.Lock()
-
-    def _open(self) -> urllib3.PoolManager:
-        import urllib3
-
-        with self._opening:
-            if self._pool is None:
-                self._pool = urllib3.PoolManager(maxsize=self.CONNECTIONS_KEPT, retries=False)
-            return self._pool
-
-    @override
-    def send(self, send: Send) -> Answer | Failure:
-        import urllib3
-        from urllib3 import exceptions as x
-
-        call = send.call
-        target = f"{send.node}{call.path}?{call.query}" if call.query else send.node + call.path
-        timeout = urllib3.Timeout(total=send.timeout_s, connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
-        try:
-            response = self._open().urlopen(
-                call.method, target, body=call.body or None, headers=send.headers(), timeout=timeout, redirect=False
-            )
-            return Answer(
-                response.status, {name.lower(): text for name, text in response.headers.items()}, response.data
-            )
-        except (x.NewConnectionError, x.LocationValueError) as error:
-            return Failure("refused", explain(error))
-        except x.ConnectTimeoutError:
-            return Failure("unreachable", "time-out while connecting")
-        except x.ReadTimeoutError:
-            return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
-        except (x.HTTPError, OSError) as error:
-            return Failure("lost", f"connection lost: {explain(error)}")
-
-    @override
-    def close(self) -> None:
-        with self._opening:
-            if self._pool is not None:
-                self._pool.clear()
-                self._pool = None
-
-
-def explain(error: BaseException) -> str:
-    """Return a failure of a connection in the words that people know."""
-    seen: BaseException | None = error
-    while seen is not None:
-        number = getattr(seen, "errno", None)
-        if isinstance(number, int) and number in errno.errorcode:
-            return os.strerror(number).lower()
-        inner = next((arg for arg in seen.args if isinstance(arg, BaseException)), None)
-        seen = inner or seen.__cause__ or seen.__context__
-    return str(error) or type(error).__name__
 
 
 class Client:
@@ -132,7 +55,7 @@ class Client:
     ) -> None:
         nodes = read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT)
         self._route = route or Route(nodes, refused_s=refused_s)
-        self._transport: Transport = transport or HttpTransport()
+        self._transport: Transport = transport or ChannelTransport()
         self._timeout_s = timeout_s
         self._lanes: dict[tuple[str, str], Lane[Any, Any]] = {}
         self._partitions: dict[str, int] = {}

@@ -21,7 +21,8 @@ from quorl.client.cli.hints import HINTS, START
 
 if TYPE_CHECKING:
     from quorl.client.errors import QuorlError
-    from quorl.client.sync import Client, HttpTransport
+    from quorl.client.sync import Client
+    from quorl.client.sync_transport import HttpTransport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -101,7 +102,7 @@ class Settings:
             from quorl.client.cli.verbose import Telling
 
             return Telling()
-        from quorl.client.sync import HttpTransport
+        from quorl.client.sync_transport import HttpTransport
 
         return HttpTransport()
 

@@ -24,7 +24,7 @@ from quorl.client.cli.common import Settings, common_options
 from quorl.client.cli.hints import START
 
 if TYPE_CHECKING:
-    from quorl.client.sync import HttpTransport
+    from quorl.client.sync_transport import HttpTransport
     from quorl.cluster.protocol.overview import Overview
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 

@@ -8,7 +8,7 @@ import click
 from typing_extensions import override
 
 from quorl.client.flow import Failure, Send
-from quorl.client.sync import HttpTransport
+from quorl.client.sync_transport import HttpTransport
 from quorl.cluster.protocol.wire import Answer
 
 

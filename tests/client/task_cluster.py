@@ -18,7 +18,7 @@ from typing_extensions import override
 from quorl.client import AsyncClient, Client
 from quorl.client.aio_transport import AsyncTransport
 from quorl.client.flow import Failure, Send
-from quorl.client.sync import Transport
+from quorl.client.sync_transport import Transport
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import problems, wire
 from quorl.cluster.protocol import queues as q

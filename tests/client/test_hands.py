@@ -22,7 +22,7 @@ from quorl.client import (
     Unavailable,
 )
 from quorl.client.flow import Failure, Send
-from quorl.client.sync import HttpTransport
+from quorl.client.sync_transport import HttpTransport
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import wire
 from quorl.cluster.protocol.problems import Problem

@@ -1,0 +1,293 @@
+"""How the synchronous client's calls get to a node: over channels, and over HTTP where a node has none.
+
+A thread that calls takes a kept channel for the time of its call, or opens one. So nothing runs in the background, and a call
+that is given up takes its connection with it: the node sees at once that its caller has gone.
+
+Invariants: a transport carries one call to one node and says what came of it; it never repeats one. A call is said not to
+have arrived only if that is certain. A channel is used by one thread at a time, by the process that opened it, and never
+again after anything unexpected came over it.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import selectors
+import socket
+import ssl
+import threading
+import time
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+
+from typing_extensions import override
+
+from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.channel import (
+    NAME,
+    PATH,
+    Answered,
+    Asked,
+    Broken,
+    Frames,
+    fits,
+    frames_of_calls,
+    read_answering,
+)
+from quorl.cluster.protocol.wire import Answer
+
+if TYPE_CHECKING:
+    import urllib3
+
+IDLE_S_MAX = 50.0
+"""Nodes end a channel that was idle for longer than this; none is used that may be ending."""
+WITHOUT_S = 60.0
+"""A server that has no channel is not asked for one again for so long: it may be replaced by a newer one."""
+ASK_AGAIN_S = 5.0
+"""The same of a server that was in trouble when it was asked."""
+KEPT_MAX = 64
+"""So many channels to one node are kept for the next call."""
+_READ_BYTES = 256 * 1024
+_HEAD_BYTES_MAX = 16 * 1024
+_SWITCHING = 101
+
+
+class Transport(Protocol):
+    """Carries one call to one node, from any thread. It never raises, except when it is interrupted."""
+
+    def send(self, send: Send) -> Answer | Failure:
+        """Return the answer, or why there is none."""
+
+    def close(self) -> None:
+        """Close what is open."""
+
+
+class HttpTransport(Transport):
+    """urllib3, with kept-alive connections."""
+
+    CONNECTIONS_KEPT = 64
+
+    def __init__(self) -> None:
+        self._pool: urllib3.PoolManager | None = None
+        self._opening = threading.Lock()
+
+    def _open(self) -> urllib3.PoolManager:
+        import urllib3
+
+        with self._opening:
+            if self._pool is None:
+                self._pool = urllib3.PoolManager(maxsize=self.CONNECTIONS_KEPT, retries=False)
+            return self._pool
+
+    @override
+    def send(self, send: Send) -> Answer | Failure:
+        import urllib3
+        from urllib3 import exceptions as x
+
+        call = send.call
+        target = f"{send.node}{call.path}?{call.query}" if call.query else send.node + call.path
+        timeout = urllib3.Timeout(total=send.timeout_s, connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
+        try:
+            response = self._open().urlopen(
+                call.method, target, body=call.body or None, headers=send.headers(), timeout=timeout, redirect=False
+            )
+            return Answer(
+                response.status, {name.lower(): text for name, text in response.headers.items()}, response.data
+            )
+        except (x.NewConnectionError, x.LocationValueError) as error:
+            return Failure("refused", explain(error))
+        except x.ConnectTimeoutError:
+            return Failure("unreachable", "time-out while connecting")
+        except x.ReadTimeoutError:
+            return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
+        except (x.HTTPError, OSError) as error:
+            return Failure("lost", f"connection lost: {explain(error)}")
+
+    @override
+    def close(self) -> None:
+        with self._opening:
+            if self._pool is not None:
+                self._pool.clear()
+                self._pool = None
+
+
+def explain(error: BaseException) -> str:
+    """Return a failure of a connection in the words that people know."""
+    seen: BaseException | None = error
+    while seen is not None:
+        number = getattr(seen, "errno", None)
+        if isinstance(number, int) and number in errno.errorcode:
+            return os.strerror(number).lower()
+        inner = next((arg for arg in seen.args if isinstance(arg, BaseException)), None)
+        seen = inner or seen.__cause__ or seen.__context__
+    return str(error) or type(error).__name__
+
+
+class NoChannel(Exception):
+    """The server does not speak this: it is older, or something stands before it."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"HTTP {status} instead of a channel")
+        self.status = status
+
+
+class Pipe:
+    """One channel, for one call after the other."""
+
+    def __init__(self, node: str, timeout_s: float) -> None:
+        """Open it; raises ``OSError``, ``TimeoutError`` and ``NoChannel``."""
+        until = time.monotonic() + timeout_s
+        parts = urlsplit(node)
+        assert parts.hostname is not None
+        secure = parts.scheme == "https"
+        port = parts.port or (443 if secure else 80)
+        self._socket = socket.create_connection((parts.hostname, port), timeout_s)
+        try:
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if secure:
+                self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=parts.hostname)
+            self._frames = Frames(limits.CHANNEL_ANSWER_BYTES_MAX)
+            self._answers: list[Answered] = []
+            self._number = 0
+            lines = (
+                f"GET {parts.path.rstrip('/')}{PATH} HTTP/1.1",
+                f"Host: {parts.netloc}",
+                "Connection: Upgrade",
+                f"Upgrade: {NAME}",
+            )
+            self._socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
+            self._read_head(until)
+        except BaseException:
+            self.close()
+            raise
+        self._heard_s = time.monotonic()
+        self._owner = os.getpid()
+
+    def _read_head(self, until: float) -> None:
+        head = b""
+        while b"\r\n\r\n" not in head and len(head) <= _HEAD_BYTES_MAX:
+            data = self._receive(until)
+            if not data:
+                break
+            head += data
+        head, end, rest = head.partition(b"\r\n\r\n")
+        first = head.split(b"\r\n", 1)[0].split(b" ")
+        status = int(first[1]) if len(first) > 1 and first[1].isdigit() else 0
+        if status != _SWITCHING or not end or f"upgrade: {NAME}".encode() not in head.lower():
+            raise NoChannel(status)
+        self._take(rest)
+
+    @property
+    def usable(self) -> bool:
+        """Whether another call may be made on it: it is ours, fresh, and nothing was said on it meanwhile."""
+        if self._owner != os.getpid() or self._answers or self._frames:
+            return False
+        if time.monotonic() - self._heard_s >= IDLE_S_MAX:
+            return False
+        with selectors.DefaultSelector() as look:
+            look.register(self._socket, selectors.EVENT_READ)
+            return not look.select(0)
+
+    def ask(self, send: Send, until: float) -> Answer:
+        """Make a call; raises ``OSError``, ``TimeoutError`` and ``Broken``. After that it takes no more of them."""
+        self._number += 1
+        call = send.call
+        asked = Asked(self._number, call.method, call.path, call.query, send.headers(), call.body)
+        for _, frame in frames_of_calls([asked]):
+            self._socket.settimeout(max(0.001, until - time.monotonic()))
+            self._socket.sendall(frame)
+        while not self._answers:
+            data = self._receive(until)
+            if not data:
+                raise ConnectionResetError("closed by the node")
+            self._take(data)
+        answer = self._answers.pop(0)
+        if answer.number != self._number:
+            raise Broken(answer.body[:200].decode(errors="replace"))
+        self._heard_s = time.monotonic()
+        return Answer(answer.status, answer.headers, answer.body)
+
+    def _receive(self, until: float) -> bytes:
+        self._socket.settimeout(max(0.001, until - time.monotonic()))
+        return self._socket.recv(_READ_BYTES)
+
+    def _take(self, data: bytes) -> None:
+        for frame in self._frames.feed(data):
+            self._answers += read_answering(frame).answers
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+
+
+class ChannelTransport(Transport):
+    """Kept channels, as many to each node as there are threads that call it, and HTTP for what no channel carries."""
+
+    def __init__(self) -> None:
+        self._http = HttpTransport()
+        self._lock = threading.Lock()
+        self._kept: dict[str, list[Pipe]] = {}
+        self._plain_until_s: dict[str, float] = {}
+        self._closings = 0
+
+    @override
+    def send(self, send: Send) -> Answer | Failure:
+        now = time.monotonic()
+        # A name and a password are HTTP's business.
+        if now < self._plain_until_s.get(send.node, 0.0) or "@" in send.node or not fits(send.call):
+            return self._http.send(send)
+        closings = self._closings
+        try:
+            pipe = self._free(send.node) or Pipe(send.node, min(CONNECT_TIMEOUT_S, send.timeout_s))
+        except NoChannel as error:
+            again_s = WITHOUT_S if 400 <= error.status < 500 else ASK_AGAIN_S
+            self._plain_until_s[send.node] = time.monotonic() + again_s
+            return self._http.send(send)
+        except TimeoutError:
+            return Failure("unreachable", "time-out while connecting")
+        except OSError as error:
+            return Failure("refused" if isinstance(error, ConnectionRefusedError) else "unreachable", explain(error))
+        answer: Answer | Failure | None = None
+        try:
+            answer = pipe.ask(send, now + send.timeout_s)
+        except TimeoutError:
+            return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
+        except (OSError, Broken) as error:
+            return Failure("lost", f"connection lost: {explain(error)}")
+        finally:
+            if answer is None:
+                pipe.close()
+            else:
+                self._keep(send.node, pipe, closings)
+        return answer
+
+    def _free(self, node: str) -> Pipe | None:
+        """Return a kept channel that can be used, the one that was used last."""
+        while True:
+            with self._lock:
+                kept = self._kept.get(node)
+                if not kept:
+                    return None
+                pipe = kept.pop()
+            if pipe.usable:
+                return pipe
+            pipe.close()
+
+    def _keep(self, node: str, pipe: Pipe, closings: int) -> None:
+        with self._lock:
+            kept = self._kept.setdefault(node, [])
+            if closings == self._closings and len(kept) < KEPT_MAX:
+                kept.append(pipe)
+                return
+        pipe.close()
+
+    @override
+    def close(self) -> None:
+        with self._lock:
+            pipes = [pipe for kept in self._kept.values() for pipe in kept]
+            self._kept.clear()
+            self._closings += 1
+        for pipe in pipes:
+            pipe.close()
+        self._http.close()

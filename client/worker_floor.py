@@ -82,6 +82,9 @@ class Floor:
         self._processes = Processes(references_of(handlers), lines.in_child) if plan.pool == "process" else None
         self._ready: collections.deque[tuple[Ledger, Holding]] = collections.deque()
         self._running: dict[Holding, _Run] = {}
+        self._ended: collections.deque[tuple[Ledger, Holding, Verdict, float]] = collections.deque()
+        """The runs in threads that are over, until the loop takes them up."""
+        self._told = False
         self._begun = 0
         self.open = True
         """Whether tasks are begun; after that they are given back."""
@@ -171,6 +174,7 @@ class Floor:
         self._over(life, holding, verdict)
 
     def _in_a_thread(self, life: Ledger, holding: Holding, one: Handler) -> None:
+        began = self._loop.time()
         try:
             if self._processes is not None:
                 verdict = self._processes.run(holding)
@@ -178,22 +182,31 @@ class Floor:
                 verdict = run_plain(one, holding.task, holding.context)
         except Exception as error:  # whatever a process may have sent, the task must come to an end
             verdict = error_verdict(error)
-        self.on_loop(self._over, life, holding, verdict)
+        self._ended.append((life, holding, verdict, self._loop.time() - began))
+        if not self._told:  # one wake for all that end until the loop has woken
+            self._told = True
+            self.on_loop(self._collect)
+
+    def _collect(self) -> None:
+        """Take what threads have brought."""
+        self._told = False  # before looking: what comes from now on wakes the loop again
+        while self._ended:
+            self._over(*self._ended.popleft())
 
     def _out_of_time(self, holding: Holding) -> None:
         if not holding.lost:
             holding.timed_out = True
             self.stop(holding)
 
-    def _over(self, life: Ledger, holding: Holding, verdict: Verdict) -> None:
-        """Report what a run has come to, and begin the next."""
+    def _over(self, life: Ledger, holding: Holding, verdict: Verdict, seconds: float | None = None) -> None:
+        """Report what a run has come to, and begin the next. ``seconds``: how long it took, without the way to its thread."""
         run = self._running.pop(holding)
         if run.timer is not None:
             run.timer.cancel()
         if self.crashing:
             self._crash()
         task = holding.task
-        seconds = self._loop.time() - holding.started
+        seconds = self._loop.time() - holding.started if seconds is None else seconds
         if not verdict.why:  # it has not run here, so it says nothing of how long tasks take
             self._pace.ran(seconds)
         if holding.timed_out and verdict.stopped and not verdict.why:

@@ -5,6 +5,7 @@ Names and messages come from anybody, so control characters are shown and never 
 
 from __future__ import annotations
 
+import functools
 import pathlib
 import sys
 import time
@@ -33,15 +34,21 @@ _HOME = pathlib.Path(__file__).resolve().parent
 
 def to_stderr(line: str) -> None:
     """Write a line with the time of day before it."""
-    now = time.time()
-    stamp = time.strftime("%H:%M:%S", time.localtime(now))
-    sys.stderr.write(f"{stamp}.{int(now * 1000) % 1000:03d} {line}\n")
+    seconds, ms = divmod(time.time_ns() // 1_000_000, 1000)
+    sys.stderr.write(f"{_clock(seconds)}.{ms:03d} {line}\n")
     sys.stderr.flush()
+
+
+@functools.lru_cache(maxsize=2)
+def _clock(seconds: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(seconds))
 
 
 def clean(text: object, chars_max: int = 200) -> str:
     """Return one line of text without control characters, and not too long."""
-    line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+    line = str(text)
+    if not line.isprintable():
+        line = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
     return line if len(line) <= chars_max else line[: chars_max - 1] + "…"
 
 

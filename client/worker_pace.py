@@ -1,8 +1,9 @@
 """How eagerly a worker claims, and how long it waits for company: numbers only, no calls.
 
 Prefetching pays for tasks that take less than a round trip and harms all others, for what one worker has claimed no other
-one can begin. So it begins with nothing, grows by one with each claim that comes back full of such short tasks after many
-that did, and ends with the first sign of longer ones or of an empty queue: a few hundred tasks are shared evenly.
+one can begin. So it begins with nothing, grows with each claim that comes back full of such short tasks after many that did,
+the shorter they are the further, and ends with the first sign of longer ones or of an empty queue: a few hundred tasks are
+shared evenly.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ LONG_S = 0.010
 STREAK = 16
 """So many full claims, one after the other, speak of a backlog."""
 PREFETCH_SHARE = 4
-"""At most so many times the concurrency."""
+"""At most so many times the concurrency,"""
+AHEAD_S = 0.004
+"""or as many as are run in so long, if that is more:"""
+PREFETCH_MAX = 128
+"""what hardly takes any time is claimed in large numbers, since it is the call that costs."""
+GROWTH = 4
+"""It grows by one, and by this part of itself."""
 BREATH_S = 0.002
 """After tasks have come: so long their first results are waited for, to travel with the next claim."""
 LINGER_S_MAX = 0.010
@@ -63,12 +70,16 @@ class Pace:
             self._streak += 1
             self._round_s = now - self._sent
             if self._streak > STREAK and self._mean_s is not None and self._mean_s < SHORT_S:
-                self._prefetch = min(self._prefetch + 1, PREFETCH_SHARE * self._concurrency)
+                self._prefetch = min(self._prefetch + 1 + self._prefetch // GROWTH, self._most(self._mean_s))
         else:
             self._streak = 0
             self._prefetch //= 2
         self.awaited = granted > 0
         self.hold_until = now + BREATH_S if granted else 0.0
+
+    def _most(self, mean_s: float) -> int:
+        within = min(PREFETCH_MAX, int(self._concurrency * AHEAD_S / max(mean_s, 1e-6)))
+        return max(PREFETCH_SHARE * self._concurrency, within)
 
     def caught_up(self) -> None:
         """Everything that had come has been run: there is nothing more to wait for."""

@@ -198,6 +198,22 @@ def test_prefetching_begins_with_short_tasks_and_ends_with_long_ones() -> None:
     assert Pace(4, 3).room(0) == 7
 
 
+def test_the_shorter_tasks_are_the_more_of_them_are_claimed_ahead() -> None:
+    pace = Pace(4, None)
+    pace.ran(0.0005)
+    grown = []
+    for _ in range(STREAK + 25):
+        pace.claimed(0.003, 4, 4)
+        grown.append(pace.prefetch)
+    assert grown[: STREAK + 3] == [0] * STREAK + [1, 2, 3]
+    assert grown[-1] == 32, "as many as four threads run in 4 ms"
+    pace.ran(0)
+    for _ in range(40):
+        pace.ran(0)
+        pace.claimed(0.003, 4, 4)
+    assert pace.prefetch == 128
+
+
 def test_results_of_what_has_come_are_waited_for_a_moment() -> None:
     pace = Pace(4, None)
     pace.claiming(0)

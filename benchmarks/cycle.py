@@ -94,6 +94,25 @@ async def task_cycle(scene: Scene) -> Figures:
         return figures | await news(client, elsewhere, queue, scene.seconds)
 
 
+async def task_cycle_calls(scene: Scene) -> Figures:
+    """The same, but every submit, claim and completion is a call of its own."""
+    async with _clients(scene) as (client, _):
+        queue, tally = scene.topic, Tally()
+
+        async def submit() -> str:
+            return (await client.call(_one_task(queue))).items[0].id
+
+        async with crew(client, queue, tally, _work_by_calls, LOOPS):
+            return await busy(submit, tally, scene.seconds)
+
+
+async def _work_by_calls(client: AsyncClient, worker_id: int, work: Tally) -> None:
+    while True:
+        for task in (await client.call(e.Claim(worker_id=worker_id, wait=CLAIM_WAIT_S))).tasks:
+            await client.call(e.CompleteTask(id=task.id, lease=task.lease.token))
+            work.settled(1)
+
+
 async def task_cycle_32(scene: Scene) -> Figures:
     """16 loops that submit 32 tasks per request, 16 workers that settle and claim up to 32 in one call."""
     async with _clients(scene) as (client, _):

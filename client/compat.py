@@ -185,7 +185,8 @@ class TaskClient:
 class TaskWorker:
     """A worker from a dict of handlers: ``TaskWorker("w1", {"add": add}).start()`` works until it is stopped.
 
-    A task that names another handler ends FAILED, with a message that names it. The options are those of ``Worker``.
+    A task that names another handler goes to another worker that has it; where nobody alive has, it ends FAILED, with a
+    message that names it. The options are those of ``Worker``.
     """
 
     def __init__(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from quorl.client.errors import QuorlError
 from quorl.client.worker_job import Verdict
-from quorl.client.worker_lines import made_error
+from quorl.client.worker_lines import clean, made_error
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import workers as w
@@ -60,7 +60,7 @@ class Elsewhere:
         others = [one for one in alive if one.worker_id != worker_id]
         able = [one for one in others if _may_have(one, task.name)]
         if able:
-            return self._later(task, f"no handler for it here, and worker {able[0].name} has one")
+            return self._later(task, f"no handler for it here, and worker {clean(able[0].name)} has one")
         mine = next((one for one in alive if one.worker_id == worker_id), None)
         here = [handler.name for handler in mine.handlers] if mine else ()
         there = "; ".join(

@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import secrets
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -72,7 +71,7 @@ class KeyMaker:
     def make(self) -> str:
         """Return a key that nobody else makes."""
         if self._owner != os.getpid():
-            self._prefix, self._owner = secrets.token_hex(8), os.getpid()
+            self._prefix, self._owner = os.urandom(8).hex(), os.getpid()
         return f"{self._prefix}-{next(self._numbers):012d}"
 
 

@@ -57,6 +57,9 @@ SEGMENT_BYTES = 64 * 1024 * 1024
 HELD_BYTES = 16 * 1024 * 1024
 """Commands in memory: what followers that keep up ask for, and whoever applies."""
 
+READ_BYTES = 256 * 1024
+"""What is read back at a time: a follower that is behind asks for one entry after the other."""
+
 _AWAY = b"on the disk alone"
 """Stands for a command that is not held; told from a command that reads so by its identity."""
 
@@ -88,6 +91,8 @@ class LogStore:
         self._held_bytes = 0
         """Of the commands from ``_held_from`` on. That is a position, never the sentinel's."""
         self._held_from = 1
+        self._piece = "", 0, b""
+        """What was read back last: of which segment, from which byte on, and what."""
         self._segments: list[_Segment] = []
         disk.lock()
         self.ballot = self._load_ballot()
@@ -176,8 +181,13 @@ class LogStore:
         place = index - segment.base
         offset = segment.offsets[place]
         end = segment.offsets[place + 1] if place + 1 < len(segment.offsets) else segment.size
-        record = decode_record(self._disk.read_at(segment.name, offset, end - offset), offset, offset)
+        name, start, raw = self._piece
+        if name != segment.name or offset < start or end > start + len(raw):
+            start, raw = offset, self._disk.read_at(segment.name, offset, max(READ_BYTES, end - offset))
+            self._piece = segment.name, start, raw
+        record = decode_record(raw, offset, start)
         if record is None or (record.index, record.term) != (index, term):
+            self._piece = "", 0, b""
             raise OSError(errno.EIO, f"entry {index} is not there any more as it was written", segment.name)
         return record.command, index, term
 
@@ -193,7 +203,8 @@ class LogStore:
             self._held_from += 1
 
     def _forget_from(self, position: int) -> None:
-        """The entries from a position on are gone."""
+        """The entries from a position on are gone, and others will lie where they lay."""
+        self._piece = "", 0, b""
         self._held_bytes -= sum([len(entry[0]) for entry in self._entries[max(position, self._held_from) :]])
         del self._entries[position:]
         self._held_from = min(self._held_from, max(1, len(self._entries)))
@@ -357,6 +368,7 @@ class LogStore:
         segment.size = len(head)
         self._segments = [segment]
         self._entries, self._held_bytes, self._held_from = [(NO_OP, index, term)], 0, 1
+        self._piece = "", 0, b""
 
     def _segment_names(self) -> list[str]:
         return [name for name in self._disk.names() if base_of(name) is not None]

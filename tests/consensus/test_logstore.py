@@ -105,6 +105,31 @@ def test_what_is_held_follows_every_change_of_the_log(disk: FakeDisk) -> None:
     assert (log[:], held(log), log._held_bytes) == ([(NO_OP, 40, 2)], [], 0)
 
 
+def test_what_is_read_back_is_read_in_pieces_and_anew_after_a_cut(disk: FakeDisk) -> None:
+    view = disk.boot()
+    log = LogStore(view, held_bytes=HELD)
+    log.setCurrentTerm(1, "n1")
+    for index in range(2, 102):
+        log.add(b"command %d" % index, index, 1)
+    log.sync()
+    reads: list[int] = []
+    plain = view.read_at
+
+    def counted(name: str, offset: int, size_bytes: int) -> bytes:
+        reads.append(size_bytes)
+        return plain(name, offset, size_bytes)
+
+    view.read_at = counted  # type: ignore[method-assign]
+    assert [index for _, index, _ in log.entries_from(2, 1 << 20)] == list(range(2, 102))
+    assert len(reads) == 1
+    log.setCurrentTerm(2, "n1")
+    log.deleteEntriesFrom(50)
+    for index in range(51, 102):
+        log.add(b"COMMAND %d" % index, index, 2)
+    assert [entry[0][:7] for entry in log.entries_from(40, 1 << 20)] == [b"command"] * 11 + [b"COMMAND"] * 51
+    assert len(reads) == 2
+
+
 def test_what_cannot_be_read_back_as_it_was_written_is_an_error_of_the_disk(disk: FakeDisk) -> None:
     log = filled(disk)
     name = segment_name(1)

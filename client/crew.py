@@ -66,9 +66,9 @@ async def register(client: AsyncClient, queue: str, number: int) -> int:
     return (await client.call(request)).worker_id
 
 
-async def submit_singly(client: AsyncClient, queue: str) -> str:
+async def submit_singly(client: AsyncClient, queue: str, name: str = "nothing") -> str:
     """Submit one task; returns its id."""
-    (made,) = await client.submit(queue, [b.NewTask(name="nothing", args=ARGS)])
+    (made,) = await client.submit(queue, [b.NewTask(name=name, args=ARGS)])
     return made.id
 
 

@@ -111,6 +111,9 @@ async def tasks(client: AsyncClient, seconds: float, loops: int, workers: int, b
 
 
 def _submitting(client: AsyncClient, queue: str, count: int) -> crew.Submit:
+    if count == 1:
+        return lambda: crew.submit_singly(client, queue, "bench")
+
     async def submit() -> str:
         some = [b.NewTask(name="bench", args=crew.ARGS) for _ in range(count)]
         return (await client.call(b.Submit(queue=queue, tasks=some))).items[0].id

@@ -208,11 +208,13 @@ class AsyncClient:
             self._claims.flying = True
             self._keep(asyncio.get_running_loop().create_task(self._fly_claims()))
 
-    async def _fly_claims(self) -> None:
-        lane = self._claims
-        lane.flying = False
-        parts = lane.take()
-        self._send_claims()  # what one flight does not hold
+    async def _fly_claims(self, parts: list[ClaimPart] | None = None) -> None:
+        lane, loop = self._claims, asyncio.get_running_loop()
+        if parts is None:
+            lane.flying = False
+            parts = lane.take()
+            while more := lane.take():  # what one flight does not hold
+                self._keep(loop.create_task(self._fly_claims(more)))
         pump = asyncio.current_task()
         assert pump is not None
         self._claiming.update(dict.fromkeys(parts, (pump, parts)))

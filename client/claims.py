@@ -2,7 +2,7 @@
 
 Other than appends, claims wait for something to come, so many flights are in the air at the same time: each takes what one
 turn of the loop brings. As soon as one of its claims comes to something a flight lands, and the others fly again, with as
-much of their time as is left.
+much of their time as is left: together if most came to something, else each by itself.
 
 Invariants: an answer without tasks is given to a claim only if its flight came to nothing at all, and its wait is over. What
 was granted to a claim whose caller has gone is handed to ``unwanted``, to be given back.
@@ -41,6 +41,7 @@ class Asked:
         self.until = until
         """When its wait is over."""
         self.alone = claim.max > TASKS_EACH_MAX
+        """Whether it flies alone."""
 
 
 class ClaimLane(Lane[Asked, e.Claims]):
@@ -91,10 +92,13 @@ class ClaimLane(Lane[Asked, e.Claims]):
             return [[reply]]
         if len(reply.items) != len(parts):
             raise LookupError("the answer has another number of claims")
+        settled = sum(item.settled for item in reply.items)
         for part, item in zip(parts, reply.items, strict=True):
             if part.done and item.tasks:
                 self._unwanted(item.tasks)
-        over_s = self._route.clock() if not any(item.settled for item in reply.items) else 0.0
+            # Where tasks are few, claims that wait would else come and go together with each single one of them.
+            part.items[0].alone |= 0 < 2 * settled < len(parts)
+        over_s = self._route.clock() if not settled else 0.0
         return [_told(part, item, over_s) for part, item in zip(parts, reply.items, strict=True)]
 
 

@@ -153,9 +153,9 @@ async def test_a_claim_that_is_alone_is_the_plain_call(client: AsyncClient, lead
 async def test_claims_that_came_to_nothing_fly_again_with_the_time_that_is_left(
     client: AsyncClient, leader: Leader
 ) -> None:
-    claims = [claiming(client, 1), claiming(client, 2, wait=60), claiming(client, 3, wait=60)]
+    claims = [claiming(client, 1), claiming(client, 2, wait=60), claiming(client, 3, wait=60), claiming(client, 4)]
     await leader.asked(1)
-    leader.answer(0, came(got("a"), NOTHING, NOTHING))
+    leader.answer(0, came(got("a"), NOTHING, NOTHING, got("d", 4)))
     await claims[0]
     await leader.asked(2)
     assert workers(leader.calls[1]) == [2, 3]
@@ -166,7 +166,18 @@ async def test_claims_that_came_to_nothing_fly_again_with_the_time_that_is_left(
     await leader.asked(3)
     assert workers(leader.calls[2]) == [2]
     leader.answer(2, e.Claims(tasks=[task("c")]))
-    assert [[one.id for one in (await claim).tasks] for claim in claims] == [["a"], ["c"], ["b"]]
+    assert [[one.id for one in (await claim).tasks] for claim in claims] == [["a"], ["c"], ["b"], ["d"]]
+
+
+async def test_where_few_came_to_something_the_others_wait_each_by_itself(client: AsyncClient, leader: Leader) -> None:
+    claims = [claiming(client, 1), claiming(client, 2), claiming(client, 3)]
+    await leader.asked(1)
+    leader.answer(0, came(NOTHING, got("a"), NOTHING))
+    await leader.asked(3)
+    assert [workers(call) for call in leader.calls] == [[1, 2, 3], [1], [3]]
+    leader.answer(2, e.Claims(tasks=[task("b")]))
+    leader.answer(1, e.Claims())
+    assert [len((await claim).tasks) for claim in claims] == [0, 1, 1]
 
 
 async def test_a_claim_does_not_wait_behind_one_that_is_parked(client: AsyncClient, leader: Leader) -> None:
@@ -184,14 +195,14 @@ async def test_a_claim_does_not_wait_behind_one_that_is_parked(client: AsyncClie
 async def test_no_task_is_said_only_when_nobody_got_any_and_the_time_is_over(
     client: AsyncClient, leader: Leader
 ) -> None:
-    claims = [claiming(client, 1, wait=0), claiming(client, 2, wait=0), claiming(client, 3, wait=0)]
+    claims = [claiming(client, number, wait=0) for number in (1, 2, 3, 4)]
     await leader.asked(1)
     assert leader.calls[0].wait == 0
-    leader.answer(0, came(got("a"), NOTHING, NOTHING))
+    leader.answer(0, came(got("a"), NOTHING, NOTHING, got("d", 4)))
     await leader.asked(2)
     assert (workers(leader.calls[1]), leader.calls[1].wait) == ([2, 3], 0)
     leader.answer(1, came(NOTHING, NOTHING))
-    assert [len((await claim).tasks) for claim in claims] == [1, 0, 0]
+    assert [len((await claim).tasks) for claim in claims] == [1, 0, 0, 1]
 
 
 async def test_who_wants_much_flies_alone(client: AsyncClient, leader: Leader) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 from typing_extensions import override
 
 from quorl.channel import Line, Lost, NoChannel, NotSent
-from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send
+from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send, unreached
 from quorl.cluster.protocol.channel import fits
 from quorl.cluster.protocol.wire import Answer
 
@@ -114,7 +114,7 @@ class ChannelTransport(AsyncTransport):
         except NotSent as error:
             return Failure("unreachable", explain(error))
         except OSError as error:
-            return Failure("refused", explain(error))
+            return unreached(error, explain(error))
         except Lost as error:
             return Failure("lost", str(error))
 

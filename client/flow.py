@@ -101,6 +101,12 @@ class Failure(NamedTuple):
     why: str
 
 
+def unreached(error: OSError, why: str) -> Failure:
+    """Return the failure of a connection that could not be made: refused, unless somebody was there and broke off."""
+    broke_off = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
+    return Failure("unreachable" if broke_off else "refused", why)
+
+
 Step: TypeAlias = Send | Sleep
 Event: TypeAlias = Answer | Failure | None
 Plan: TypeAlias = Generator[Step, Event, R]

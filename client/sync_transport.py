@@ -22,7 +22,7 @@ from urllib.parse import urlsplit
 
 from typing_extensions import override
 
-from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send
+from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send, unreached
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.channel import (
     NAME,
@@ -247,7 +247,7 @@ class ChannelTransport(Transport):
         except TimeoutError:
             return Failure("unreachable", "time-out while connecting")
         except OSError as error:
-            return Failure("refused" if isinstance(error, ConnectionRefusedError) else "unreachable", explain(error))
+            return unreached(error, explain(error))
         answer: Answer | Failure | None = None
         try:
             answer = pipe.ask(send, now + send.timeout_s)

@@ -22,7 +22,7 @@ from quorl.client.cli.hints import HINTS, START
 if TYPE_CHECKING:
     from quorl.client.errors import QuorlError
     from quorl.client.sync import Client
-    from quorl.client.sync_transport import HttpTransport
+    from quorl.client.sync_transport import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -96,15 +96,15 @@ class Settings:
             source = "--server" if self.server is not None else "QUORL_SERVER" if named else "server of its context"
             raise click.BadParameter(str(error), param_hint=source) from None
 
-    def transport(self) -> HttpTransport:
+    def transport(self) -> Transport:
         """Return what carries calls, and tells of each if that is wanted."""
         if self.verbose:
             from quorl.client.cli.verbose import Telling
 
             return Telling()
-        from quorl.client.sync_transport import HttpTransport
+        from quorl.client.sync_transport import ChannelTransport
 
-        return HttpTransport()
+        return ChannelTransport()
 
     def say(self, text: str) -> None:
         """Talk to whoever watches."""

@@ -24,7 +24,7 @@ from quorl.client.cli.common import Settings, common_options
 from quorl.client.cli.hints import START
 
 if TYPE_CHECKING:
-    from quorl.client.sync_transport import HttpTransport
+    from quorl.client.sync_transport import Transport
     from quorl.cluster.protocol.overview import Overview
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 
@@ -106,7 +106,7 @@ def visit_all(settings: Settings) -> list[Visit]:
     return sorted(visits, key=lambda one: order.get(one.name, len(order)))
 
 
-def _ask(transport: HttpTransport, visit: Visit, timeout_s: float) -> Visit:
+def _ask(transport: Transport, visit: Visit, timeout_s: float) -> Visit:
     """Ask one node for its view of the cluster, its overview and its health."""
     import msgspec
 

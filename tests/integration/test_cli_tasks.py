@@ -30,12 +30,12 @@ class Shell:
     """The command line at one node."""
 
     def __init__(self, url: str) -> None:
-        self._environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "QUORL_SERVER": url}
+        self.environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "QUORL_SERVER": url}
 
     def start(self, *words: str) -> subprocess.Popen[str]:
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         command = [sys.executable, "-m", "quorl.client.cli", *words]
-        return subprocess.Popen(command, env=self._environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
+        return subprocess.Popen(command, env=self.environment, text=True, **pipes)  # type: ignore[call-overload,no-any-return]
 
     def run(self, *words: str, data: str = "") -> tuple[int, str, str]:
         process = self.start(*words)
@@ -125,3 +125,12 @@ def test_b16_a_monitor_sees_workers_come_and_die(shell: Shell) -> None:
     finally:
         worker.kill()
         worker.communicate()
+
+
+def test_d15_a_command_asks_a_node_without_loading_an_http_library(shell: Shell) -> None:
+    code = "import sys; from quorl.client.cli import main; main(sys.argv[1:]); print(*sys.modules)"
+    command = [sys.executable, "-c", code, "queue", "ls", "nosuch"]
+    done = subprocess.run(command, env=shell.environment, capture_output=True, text=True, timeout=60, check=True)
+    loaded = set(done.stdout.splitlines()[-1].split())
+    assert "quorl.client.sync_transport" in loaded
+    assert not loaded & {"urllib3", "aiohttp", "asyncio", "http.client", "rich"}

@@ -259,18 +259,16 @@ def claims(connection: sqlite3.Connection, granted: e.Granted) -> e.Claims:
 
 
 def claims_of_many(connection: sqlite3.Connection, granted: g.GrantedMany) -> g.ClaimedMany:
-    """The same of several claims."""
-    return g.ClaimedMany(
-        items=[
-            g.ClaimedBy(
-                tasks=_claimed(connection, one.grants, one.expires_in_ms),
-                drained=one.drained,
-                code=one.code,
-                detail=one.detail,
-            )
-            for one in granted.items
-        ]
-    )
+    """The same of several claims, in the places that they have in their call, as far as the last that came to something."""
+    items = [g.ClaimedBy()] * (max([one.at for one in granted.items], default=-1) + 1)
+    for one in granted.items:
+        items[one.at] = g.ClaimedBy(
+            tasks=_claimed(connection, one.grants, one.expires_in_ms),
+            drained=one.drained,
+            code=one.code,
+            detail=one.detail,
+        )
+    return g.ClaimedMany(items=items)
 
 
 def _claimed(connection: sqlite3.Connection, grants: Iterable[e.Grant], expires_in_ms: int) -> list[e.ClaimedTask]:

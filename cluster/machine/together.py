@@ -17,15 +17,14 @@ def claim(state: State, command: g.ClaimBatch) -> g.GrantedMany:
     room_bytes = limits.CLAIM_BYTES_MAX
     items: list[g.Share] = []
     for seat in command.claims:
-        if seat.max < 1:
-            items.append(g.Share(seat.worker_id))
-            continue
+        if not 0 <= seat.at < limits.CLAIMS_TOGETHER_MAX:
+            raise ValueError("a claim has no place in its call")
         one = c.Claim(worker_id=seat.worker_id, queues=seat.queues, max=seat.max, number=seat.number)
         said, room_bytes = claiming.claim_within(state, one, room_bytes)
         if isinstance(said, c.Granted):
-            items.append(g.Share(seat.worker_id, said.expires_in_ms, tuple(said.grants), said.drained))
+            items.append(g.Share(seat.worker_id, said.expires_in_ms, tuple(said.grants), said.drained, at=seat.at))
         else:
-            items.append(g.Share(seat.worker_id, code=str(said.__struct_config__.tag), detail=said.detail))
+            items.append(g.Share(seat.worker_id, code=str(said.__struct_config__.tag), detail=said.detail, at=seat.at))
     return g.GrantedMany(items=items)
 
 

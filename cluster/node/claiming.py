@@ -47,10 +47,13 @@ class Claiming:
         came = await self.claim(visit, visit.sealed, claim)
         if came is None:
             return None
-        if isinstance(came.value, Rejection):
-            answer = visit.voice.problem(problem_of(came.value), visit.scene)
+        value = came.value
+        if isinstance(value, Rejection):
+            answer = visit.voice.problem(problem_of(value), visit.scene)
         else:
-            answer = visit.voice.reply(visit.row, came.value)
+            if isinstance(value, ClaimedMany) and isinstance(claim, ClaimBatch):
+                value = ClaimedMany(items=value.items + [ClaimedBy()] * (len(claim.claims) - len(value.items)))
+            answer = visit.voice.reply(visit.row, value)
         return stamped(answer, came.sequence, replayed=came.replayed)
 
     async def claim(
@@ -84,7 +87,7 @@ class Claiming:
     async def _nothing(self, began: float, claim: Claim | ClaimBatch) -> Came:
         core = self._core
         sequence = core.sequence() if core.monotonic() - began >= _LONG_S else await core.barrier()
-        nothing = Claims() if isinstance(claim, Claim) else ClaimedMany(items=[ClaimedBy()] * len(claim.claims))
+        nothing = Claims() if isinstance(claim, Claim) else ClaimedMany(items=[])
         return Came(nothing, sequence, replayed=False, decided=False)
 
     async def _found(self, decided: tuple[Outcome, int]) -> Came:

@@ -138,8 +138,8 @@ class _Place:
             command = msgspec.structs.replace(self.command, max=self.seats[0].share, wait=int(waits))
         else:
             claims = zip(self.command.claims, self.seats, strict=True)
-            dealt = tuple([msgspec.structs.replace(one, max=seat.share) for one, seat in claims])
-            command = ClaimBatch(claims=dealt, wait=int(waits))
+            dealt = [msgspec.structs.replace(one, max=seat.share) for one, seat in claims if seat.share]
+            command = ClaimBatch(claims=tuple(dealt), wait=int(waits))
         return msgspec.structs.replace(self.sealed, command=encode_command(command))
 
 
@@ -245,8 +245,8 @@ class Parking:
         if isinstance(value, Granted):
             self._granted(place.seats[0], len(value.grants))
         elif isinstance(value, GrantedMany):
-            for seat, one in zip(place.seats, value.items, strict=True):
-                self._granted(seat, len(one.grants))
+            for one in value.items:
+                self._granted(place.seats[one.at], len(one.grants))
 
     def _granted(self, seat: _Seat, grants: int) -> None:
         worker_id = seat.claim.worker_id

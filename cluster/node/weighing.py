@@ -90,9 +90,8 @@ class Weighing:
                 self.rows += command.max
             case "claim_batch":
                 for seat in command.claims:
-                    if seat.max > 0:
-                        self.workers[seat.worker_id] = None
-                        self.rows += seat.max
+                    self.workers[seat.worker_id] = None
+                    self.rows += seat.max
             case "report_batch":
                 self.rows += sum(_length(one) for one in (command.complete, command.fail, command.release))
             case "settle":

@@ -63,7 +63,10 @@ class ClaimedMany(Reply, frozen=True):
 
 
 class Share(msgspec.Struct, frozen=True, array_like=True):
-    """What the machine decides for one claim of several: see ``Granted``. Refused claims have the code and detail of that."""
+    """What the machine decides for one claim of several: see ``Granted``. Refused claims have the code and detail of that.
+
+    ``at`` is the claim's place in the call.
+    """
 
     worker_id: int
     expires_in_ms: int = 0
@@ -71,6 +74,7 @@ class Share(msgspec.Struct, frozen=True, array_like=True):
     drained: bool = False
     code: str | None = None
     detail: str = ""
+    at: int = 0
 
     @property
     def settled(self) -> bool:
@@ -85,16 +89,20 @@ class GrantedMany(Reply, frozen=True):
 
 
 class Seat(msgspec.Struct, frozen=True, array_like=True):
-    """A ``OneClaim`` in the log; with a ``max`` of 0 it is not asked for."""
+    """A ``OneClaim`` in the log, and its place in the call."""
 
     worker_id: int
     queues: tuple[str, ...]
     max: int
     number: int
+    at: int = 0
 
 
 class ClaimBatch(Command[ClaimedMany], frozen=True, tag="claim_batch"):
-    """The form of a ``ClaimMany`` in the log. ``wait``: it will be tried again if it finds nothing."""
+    """The form of a ``ClaimMany`` in the log: those of its claims that may come to something.
+
+    ``wait``: it will be tried again if it finds nothing.
+    """
 
     claims: tuple[Seat, ...]
     wait: int = 0
@@ -114,7 +122,8 @@ class ClaimMany(Command[ClaimedMany], frozen=True, tag="claim_many"):
     @override
     def sealed(self) -> ClaimBatch:
         """The same as a command whose outcome is final."""
-        return ClaimBatch(claims=tuple([Seat(one.worker_id, one.queues, one.max, one.number) for one in self.claims]))
+        claims = [Seat(one.worker_id, one.queues, one.max, one.number, at) for at, one in enumerate(self.claims)]
+        return ClaimBatch(claims=tuple(claims))
 
 
 # -- reporting ----------------------------------------------------------------------------------------------------

@@ -97,13 +97,21 @@ def test_c8_claims_of_many_workers_are_granted_or_refused_one_by_one(desk: Desk)
     desk.sound()
 
 
-def test_claims_that_are_not_asked_for_get_nothing_and_a_drained_queue_ends_the_others(desk: Desk) -> None:
-    desk.submit()
-    batch = g.ClaimBatch(claims=(g.Seat(1, (), 0, 0), g.Seat(2, (), 1, 0)))
-    assert [len(one.grants) for one in desk.do(batch, g.GrantedMany).items] == [0, 1]
+def test_claims_of_a_call_that_are_not_asked_for_are_answered_with_nothing(desk: Desk) -> None:
+    task_id = desk.submit()
+    granted = desk.do(g.ClaimBatch(claims=(g.Seat(2, (), 1, 0, 3),)), g.GrantedMany)
+    told = desk.machine.render(granted)
+    assert isinstance(told, g.ClaimedMany)
+    assert [[task.id for task in one.tasks] for one in told.items] == [[], [], [], [task_id]]
+    assert desk.machine.render(g.GrantedMany(items=[])) == g.ClaimedMany(items=[])
+    for at in (-1, limits.CLAIMS_TOGETHER_MAX):
+        assert desk.refused(g.ClaimBatch(claims=(g.Seat(2, (), 1, 0, at),))) == "command_failed"
+
+
+def test_claims_on_a_drained_queue_are_told_so(desk: Desk) -> None:
     desk.put("empty")
     desk.patch("empty", sealed_=True)
-    batch = g.ClaimBatch(claims=(g.Seat(1, ("empty",), 0, 0), g.Seat(2, ("empty",), 1, 0)))
+    batch = g.ClaimBatch(claims=(g.Seat(1, (), 1, 0), g.Seat(2, ("empty",), 1, 0, 1)))
     assert [one.drained for one in desk.do(batch, g.GrantedMany).items] == [False, True]
     desk.sound()
 

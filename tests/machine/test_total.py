@@ -110,7 +110,7 @@ task_shapes = [
     ),
     shape(
         "claim_batch",
-        claims=st.lists(st.tuples(numbers, names, numbers, numbers).map(list), max_size=2),
+        claims=st.lists(st.tuples(numbers, names, numbers, numbers, numbers).map(list), max_size=2),
         wait=numbers,
     ),
     shape(

@@ -143,7 +143,7 @@ def register(topic: str) -> Command[Any]:
         ([e.Settle(worker_id=1, fail=(FAILURE,) * 100, progress=(e.Held("t", 1, None, "", None),) * 100)], 5),
         ([g.ReportBatch(complete=(e.Done("t", 1, b"1"),) * 100, release=(RETURN,) * 10)], 10),
         ([g.ReportBatch(fail=(FAILURE,) * 200)], 5),
-        ([g.ClaimBatch(claims=(g.Seat(1, (), 100, 0), g.Seat(2, (), 0, 0)))], 10),
+        ([g.ClaimBatch(claims=(g.Seat(1, (), 60, 0), g.Seat(2, (), 40, 0)))], 10),
         ([q.PurgeQueue(queue="q")], 1),
     ],
 )

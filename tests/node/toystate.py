@@ -115,12 +115,10 @@ class Toy:
                 raise AssertionError(command)
 
     def _share(self, seat: Seat) -> Share:
-        if not seat.max:
-            return Share(seat.worker_id)
         said = self._claim(Claim(worker_id=seat.worker_id, queues=seat.queues, max=seat.max))
         if isinstance(said, WorkerNotAlive):
-            return Share(seat.worker_id, code="worker_not_alive")
-        return Share(seat.worker_id, 1, tuple(said.grants), said.drained)
+            return Share(seat.worker_id, code="worker_not_alive", at=seat.at)
+        return Share(seat.worker_id, 1, tuple(said.grants), said.drained, at=seat.at)
 
     def _claim(self, command: Claim) -> Granted | WorkerNotAlive:
         worker_id = command.worker_id

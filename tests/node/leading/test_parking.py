@@ -388,18 +388,18 @@ async def test_a_worker_that_is_not_known_waits_for_what_it_asks() -> None:
 
 
 # -- several claims in one command -----------------------------------------------------------------------------------
-def shared(decided: Any) -> list[int]:
-    """How many tasks each claim of several was granted."""
+def shared(decided: Any) -> dict[int, int]:
+    """How many tasks each claim of several was granted, by its place."""
     value = decided[0].value
     assert isinstance(value, GrantedMany)
-    return [len(one.grants) for one in value.items]
+    return {one.at: len(one.grants) for one in value.items}
 
 
 async def test_claims_that_came_together_are_proposed_together() -> None:
     toy = Toy(a=0, b=0, c=0)
     toy.tasks["q"] = 2
     leader = Leader(toy)
-    assert shared(await leader.claim_many(1, 2, 3)) == [1, 1, 0]
+    assert shared(await leader.claim_many(1, 2, 3)) == {0: 1, 1: 1, 2: 0}
     assert leader.said() == [["claims 1 x1 2 x1 3 x1"]]
 
 
@@ -408,8 +408,8 @@ async def test_of_claims_that_wait_together_those_go_along_to_which_was_dealt() 
     claims, single = leader.claim_many(1, 2, 3), leader.claim(1, "single")
     await turns()
     await leader.submit(2)
-    assert shared(await claims) == [0, 1, 1]
-    assert leader.said() == [["submit 2", "claims 1 x0 2 x1 3 x1"]]
+    assert shared(await claims) == {1: 1, 2: 1}
+    assert leader.said() == [["submit 2", "claims 2 x1 3 x1"]]
     await leader.submit(1)
     assert tokens(await single) == [3]
 
@@ -422,7 +422,7 @@ async def test_claims_on_two_queues_are_dealt_from_both_in_one_command() -> None
     claims = asyncio.ensure_future(leader.parking.claim(sealed, request.sealed(), now() + 5, None))
     await turns()
     await leader.committer.barrier()
-    assert shared(await claims) == [1, 1]
+    assert shared(await claims) == {0: 1, 1: 1}
     assert leader.said() == [["claims 1 x1 2 x1"]]
 
 
@@ -434,7 +434,7 @@ async def test_what_one_claim_of_several_left_is_dealt_again() -> None:
     other = leader.claim(3)
     await turns()
     await leader.submit(2)
-    assert shared(await claims) == [0, 1]
+    assert shared(await claims) == {0: 0, 1: 1}
     assert tokens(await other) == [2]
     assert leader.said() == [["submit 2", "claims 1 x1 2 x1"], ["claim 3 x1"]]
 
@@ -445,8 +445,8 @@ async def test_an_entry_that_has_room_for_few_commands_takes_few_places_along(mo
     claims, more = leader.claim_many(1, 2), leader.claim_many(3, 4, key="more")
     await turns()
     await leader.submit(4)
-    assert shared(await claims) == [1, 1]
-    assert shared(await more) == [1, 1]
+    assert shared(await claims) == {0: 1, 1: 1}
+    assert shared(await more) == {0: 1, 1: 1}
     assert leader.said() == [["submit 4", "claims 1 x1 2 x1"], ["claims 3 x1 4 x1"]]
 
 
@@ -457,8 +457,8 @@ async def test_a_worker_among_several_that_dies_is_told_and_the_others_may_claim
     leader.toy.dead.add(2)
     leader.change(2)
     value = (await claims)[0].value
-    assert [one.code for one in value.items] == [None, "worker_not_alive", None]
-    assert leader.said() == [["claims 1 x0 2 x1 2 x0"]]
+    assert [(one.at, one.code) for one in value.items] == [(1, "worker_not_alive")]
+    assert leader.said() == [["claims 2 x1"]]
 
 
 async def test_a_drained_queue_ends_all_claims_of_a_call() -> None:
@@ -485,7 +485,7 @@ async def test_a_repeat_of_several_claims_gets_the_same_tokens() -> None:
     await turns()
     await leader.submit(2)
     one, other = await first, await again
-    assert shared(one) == [1, 1]
+    assert shared(one) == {0: 1, 1: 1}
     assert one[0].value == other[0].value
     late = await leader.claim_many(1, 2)
     assert late[0].replayed

@@ -59,8 +59,7 @@ def _read_server(server: str) -> str:
 class KeyMaker:
     """Idempotency keys: one random prefix per process, and a counter.
 
-    Keys in sequence lie together in the receipts' index, which costs the cluster one page of writing instead of one for
-    each key. A forked process takes a prefix of its own.
+    A forked process takes a prefix of its own.
     """
 
     def __init__(self) -> None:

@@ -1,8 +1,9 @@
 """Queues and workers as they are remembered while entries are applied, and how they get back into their rows.
 
 Invariants: what changes with every task (counts, turns, heartbeats) is changed here at once and written once per entry,
-at its end, so that a hundred tasks of one queue cost one statement. Whoever changes one calls ``change_queue`` or
-``change_worker`` before, which keeps what it was for ``undo``. Everything else (configuration, status, who serves what)
+at its end, so that a hundred tasks of one queue cost one statement. Whoever changes one says so with ``change_queue`` or
+``change_worker``. What was changed since it was written last cannot be brought back one by one: whoever undoes more than
+that reads the rows again. Everything else (configuration, status, who serves what)
 is written by the command itself, and remembered by the same function. Only numbers that the machine counts itself wait
 for the end of the entry: nothing that a command carries can fail there.
 """
@@ -148,9 +149,6 @@ class Books:
         self._queue_ids: dict[str, int] = {}
         """Of those that are not deleted."""
         self._workers: dict[int, Worker] = {}
-        self._queues_before: dict[int, Queue | None] = {}
-        """What the command has changed, as it was; None: it was not there."""
-        self._workers_before: dict[int, Worker | None] = {}
         self._unwritten_queues: set[int] = set()
         self.unsampled_queues: set[int] | None = None
         """Those that may have another tally than when they were sampled last; None: any."""
@@ -214,45 +212,34 @@ class Books:
 
     # -- changing -----------------------------------------------------------------------------------------------
     def change_queue(self, queue: Queue) -> None:
-        """Remember a queue as it is, before the command changes it."""
-        if queue.queue_id not in self._queues_before:
-            before = msgspec.structs.replace(queue)
-            before.counts, before.totals = queue.counts[:], queue.totals[:]
-            self._queues_before[queue.queue_id] = before
-            self._unwritten_queues.add(queue.queue_id)
+        """What is counted of the queue changes, and is written with the entry."""
+        self._unwritten_queues.add(queue.queue_id)
 
     def change_worker(self, worker: Worker) -> None:
-        """Remember a worker as it is, before the command changes it."""
-        if worker.worker_id not in self._workers_before:
-            self._workers_before[worker.worker_id] = msgspec.structs.replace(worker)
-            self._unwritten_workers.add(worker.worker_id)
+        """What ever changes of the worker does, and is written with the entry."""
+        self._unwritten_workers.add(worker.worker_id)
 
     def add_queue(self, queue: Queue) -> None:
         """Remember a queue whose row is new."""
-        self._queues_before[queue.queue_id] = None
         self._unwritten_queues.add(queue.queue_id)
         self._queues[queue.queue_id] = queue
         self._queue_ids[queue.name] = queue.queue_id
 
     def add_worker(self, worker: Worker) -> None:
         """Remember a worker whose row is new."""
-        self._workers_before[worker.worker_id] = None
         self._unwritten_workers.add(worker.worker_id)
         self._workers[worker.worker_id] = worker
 
     def drop_queue(self, queue: Queue) -> None:
         """The name is free; the row stays while ``deleted`` is said there, or is gone."""
-        self.change_queue(queue)
         self._queue_ids.pop(queue.name, None)
 
     def forget_queue(self, queue: Queue) -> None:
         """Remember a deleted queue no longer, because its row is gone."""
-        self.change_queue(queue)
         del self._queues[queue.queue_id]
 
     def forget_worker(self, worker: Worker) -> None:
         """Remember a worker no longer, because its row is gone."""
-        self.change_worker(worker)
         del self._workers[worker.worker_id]
 
     def forget_workers(self) -> None:
@@ -262,8 +249,9 @@ class Books:
     # -- entries and commands -----------------------------------------------------------------------------------
     def clear_books(self) -> None:
         """Forget everything; nothing of it is written."""
-        for remembered in (self._queues, self._queue_ids, self._workers, self._queues_before, self._workers_before):
-            remembered.clear()
+        self._queues.clear()
+        self._queue_ids.clear()
+        self._workers.clear()
         self.unsampled_queues = None
         self._unwritten_queues.clear()
         self._unwritten_workers.clear()
@@ -272,22 +260,6 @@ class Books:
         """Forget everything if it has become too much; all of it is written."""
         if len(self._queues) > _QUEUES_REMEMBERED_MAX or len(self._workers) > _WORKERS_REMEMBERED_MAX:
             self.clear_books()
-
-    def open_books(self) -> None:
-        """From here on changes can be undone."""
-        self._queues_before.clear()
-        self._workers_before.clear()
-
-    def undo_books(self) -> None:
-        """Bring back what was changed since ``open_books``; what had been unwritten before still is.
-
-        Everything else is forgotten, for it may have been read from rows that are undone.
-        """
-        queues, workers = self._queues | self._queues_before, self._workers | self._workers_before
-        self._queues = {key: one for key, one in queues.items() if one is not None and key in self._unwritten_queues}
-        self._queue_ids = {queue.name: queue_id for queue_id, queue in self._queues.items() if not queue.deleted}
-        self._workers = {key: one for key, one in workers.items() if one is not None and key in self._unwritten_workers}
-        self.open_books()
 
     def write_queue(self, queue: Queue) -> None:
         """Write what is counted of a queue."""
@@ -306,7 +278,6 @@ class Books:
             if worker is not None:
                 self.write_worker(worker)
         self._unwritten_workers.clear()
-        self._workers_before.clear()
 
     def write_books(self) -> None:
         """Write everything that is not written yet, and tell how the tallies of queues have changed."""
@@ -321,5 +292,4 @@ class Books:
         if self.unsampled_queues is not None:
             self.unsampled_queues |= self._unwritten_queues
         self._unwritten_queues.clear()
-        self._queues_before.clear()
         self.write_workers()

@@ -305,9 +305,10 @@ _RULES = (
     (
         "receipts are not dense from the first to the next",
         (
-            "SELECT m.first_receipt, m.next_receipt FROM machine m WHERE next_receipt - first_receipt !="
-            " (SELECT count(*) FROM receipts WHERE ordinal >= first_receipt AND ordinal < next_receipt)"
-            " OR next_receipt - first_receipt != (SELECT count(*) FROM receipts) ORDER BY 1"
+            "SELECT ordinal FROM (SELECT ordinal, count, lag(ordinal + count, 1, first_receipt) OVER (ORDER BY ordinal)"
+            " AS expected FROM receipts, machine) WHERE ordinal != expected OR count < 1"
+            " UNION ALL SELECT next_receipt FROM machine WHERE next_receipt - first_receipt !="
+            " (SELECT ifnull(sum(count), 0) FROM receipts) ORDER BY 1"
         ),
     ),
 )

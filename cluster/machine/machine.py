@@ -1,9 +1,10 @@
 """The door of the machine: entries go in, outcomes and events come out.
 
 An entry takes effect in this order: signs of life, what is due at its moment, the commands, and some clearing away. The
-layers of ``apply``, from the outside in: the transaction of the entry, the savepoint of the command, the receipt, and the
-one ``match`` over commands. An exception is judged at the savepoint: what is the same on every node becomes the
-command's outcome, what may differ between nodes goes up and undoes the entry.
+layers of ``apply``, from the outside in: the transaction of the entry, the receipt of the command, and the one ``match``
+over commands. Nearly always nothing goes wrong, so an entry is applied as a whole at first. An exception that is the same
+on every node undoes it, and it is applied again with *care*: each step in a savepoint of its own, so that the one that
+fails is undone alone and the exception becomes the command's outcome. What may differ between nodes goes up and undoes the entry.
 """
 
 from __future__ import annotations
@@ -102,6 +103,8 @@ class Machine:
         self._state = State(connection)
         self._shelf = Shelf()
         self._stuck = False
+        self._careful = False
+        """Whether each step of the entry has a savepoint."""
 
     @property
     def position(self) -> Position:
@@ -174,7 +177,7 @@ class Machine:
 
     def remembers(self, op: str, key: str) -> bool:
         """Whether there is a receipt of an operation, by its tag in the log, under that key."""
-        return outlook.remembers(self._state, op, key)
+        return receipts.known(self._state, op, key)
 
     def reload(self) -> None:
         """Read everything remembered anew, after somebody else has written the rows."""
@@ -188,11 +191,20 @@ class Machine:
         assert index > state.header.raft_index, f"entry {index} after entry {state.header.raft_index}"
         state.begin(index, term)
         try:
-            results = self._apply_entry(index, term, payload)
+            try:
+                results = self._apply_entry(index, term, payload)
+            except Exception as error:
+                if not _same_everywhere(error):
+                    raise
+                state.begin_again()
+                self._careful = True
+                results = self._apply_entry(index, term, payload)
             state.commit()
         except BaseException:
             state.abandon()
             raise
+        finally:
+            self._careful = False
         return Applied(state.header.sequence, results, state.events)
 
     def partitions(self, topic: str) -> int | None:
@@ -233,11 +245,13 @@ class Machine:
         if entry is not None:
             self._before_commands(entry)
         results = []
+        apply = self._apply_guarded if self._careful else self._apply_once
         for sealed in commands:
-            outcome, blob = self._apply_guarded(sealed)
+            outcome, blob = apply(sealed)
             chain.update(blob)
             results.append(outcome)
         self._clear_graves(len(commands), len(payload))
+        receipts.write(state)
         header = state.header  # another object, if a command was undone
         header.sequence += 1
         header.raft_index = index
@@ -271,7 +285,7 @@ class Machine:
         return None
 
     def _apply_guarded(self, sealed: Sealed) -> tuple[Outcome, bytes]:
-        """Apply one command so that it happens whole or not at all."""
+        """Apply one command so that it happens whole or not at all, beside others that do happen."""
         done = self._guarded(lambda: self._apply_once(sealed))
         if isinstance(done, Exception):
             failed = CommandFailed(detail=f"The command could not be applied ({type(done).__name__}).")
@@ -287,7 +301,9 @@ class Machine:
             self._stuck = isinstance(done, Exception)
 
     def _guarded(self, work: Callable[[], T]) -> T | Exception:
-        """Do something whole or not at all; the error, if every node meets it."""
+        """Do something whole or not at all; the error, if every node meets it. Without care the entry is undone by it."""
+        if not self._careful:
+            return work()
         state = self._state
         state.open_command()
         try:
@@ -315,7 +331,6 @@ class Machine:
         value = self._apply_command(command)
         blob = outcomes.encode(value)
         if receipts.is_kept(command, value):
-            receipts.clear(state)
             receipts.keep(state, op, sealed.key, sealed.digest, blob)
         return Outcome(value, replayed=False), blob
 

@@ -21,7 +21,6 @@ _DUE_BY_CALENDAR = (
     "SELECT q.name, NULL FROM tasks t INDEXED BY tasks_calendar CROSS JOIN queues q ON q.queue_id = t.queue_id"
     " WHERE t.calendar_ms IS NOT NULL AND t.calendar_ms <= ? ORDER BY t.calendar_ms, t.ordinal LIMIT ?"
 )
-_RECEIPT = "SELECT 1 FROM receipts WHERE key = ? AND op = ?"
 
 
 class Outlook(NamedTuple):
@@ -80,8 +79,3 @@ def coming(state: State, now_ms: int, wall_ms: int) -> dict[str, int]:
             if expiry_ms is None or expiry_ms > now_ms:
                 found[name] = found.get(name, 0) + 1
     return found
-
-
-def remembers(state: State, op: str, key: str) -> bool:
-    """Whether there is a receipt of such an operation under that key."""
-    return state.execute(_RECEIPT, (key, op)).fetchone() is not None

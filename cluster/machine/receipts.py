@@ -1,8 +1,13 @@
 """Receipts: the first outcome of a request that carried an idempotency key, kept for its repeats.
 
-Invariants: at most one receipt per operation and key. Ordinals are dense from ``first_receipt`` to ``next_receipt``, and
-the oldest go first, so what is too old or too many is always at the front. A receipt is honoured until it is cleared
-away. Only a command that is about to keep one clears away others, no more than ``RECEIPT_EVICTIONS_PER_COMMAND``: a
+What the commands of an entry leave is one row, written at its end, and the keys of all rows are remembered: so neither
+looking for a receipt, which nearly always finds none, nor keeping one is a statement of its own.
+
+Invariants: at most one receipt per operation and key. Receipts are numbered densely from ``first_receipt`` to
+``next_receipt``, each row by the first of its own, and the oldest go first, so what is too old or too many is always at
+the front. A receipt is honoured until it is cleared away. Only an entry that keeps some clears away others, row by row,
+and no row more once ``RECEIPT_EVICTIONS_PER_COMMAND`` for each that it keeps are gone. A row goes only when
+``RECEIPTS_MAX`` others are there, so there are that many at least, and more by less than one entry keeps: a
 repeat finds its receipt also if that is the oldest of ``RECEIPTS_MAX``. No receipt is kept for a refusal that may
 pass, nor for a ``Consume`` or ``Claim`` that found nothing and will be tried again under its key because its caller waits.
 One that is the last try is kept, found or not: a copy of an earlier try may still be under way, and must not take messages
@@ -10,6 +15,8 @@ or tasks for a caller who was told that there are none.
 """
 
 from __future__ import annotations
+
+import msgspec
 
 from quorl.cluster.machine import outcomes
 from quorl.cluster.machine.state import State
@@ -40,20 +47,39 @@ _CALLED = {
     )
 }
 """What callers call an operation that has another name in the log."""
-_FIND = "SELECT fingerprint, outcome FROM receipts WHERE key = ? AND op = ?"
-_KEEP = "INSERT INTO receipts (ordinal, op, key, fingerprint, kept_ms, outcome) VALUES (?, ?, ?, ?, ?, ?)"
-_AGE = "SELECT kept_ms FROM receipts WHERE ordinal = ?"
+_LOOK = "SELECT keys, outcomes FROM receipts WHERE ordinal = ?"
+_KEEP = "INSERT INTO receipts (ordinal, count, kept_ms, keys, outcomes) VALUES (?, ?, ?, ?, ?)"
+_OLDEST = "SELECT count, kept_ms FROM receipts WHERE ordinal = ?"
+_KEYS = "SELECT keys FROM receipts WHERE ordinal = ?"
 _CLEAR = "DELETE FROM receipts WHERE ordinal = ?"
+_ALL = "SELECT ordinal, keys FROM receipts ORDER BY ordinal"
+_encode = msgspec.msgpack.Encoder().encode
+_decode_keys = msgspec.msgpack.Decoder(list[tuple[str, str]]).decode
+_decode_outcomes = msgspec.msgpack.Decoder(list[tuple[bytes, bytes]]).decode
+
+
+def known(state: State, op: str, key: str) -> bool:
+    """Whether there is a receipt of an operation, by its tag in the log, under that key."""
+    return (op, key) in state.fresh_receipts or key in _rows(state, op)
+
+
+def look(state: State, op: str, key: str) -> tuple[bytes, bytes] | None:
+    """Fingerprint and encoded outcome of the receipt, if there is one."""
+    ordinal = _rows(state, op).get(key)
+    if ordinal is None:
+        return state.fresh_receipts.get((op, key))
+    keys, found = state.execute(_LOOK, (ordinal,)).fetchone()
+    return _decode_outcomes(found)[_decode_keys(keys).index((op, key))]
 
 
 def find(state: State, op: str, key: str, fingerprint: bytes) -> Reply | Rejection | None:
     """The outcome that a repeat gets, or None when the request is new."""
-    row = state.execute(_FIND, (key, op)).fetchone()
-    if row is None:
+    kept = look(state, op, key)
+    if kept is None:
         return None
-    if row[0] != fingerprint:
+    if kept[0] != fingerprint:
         return IdempotencyKeyReused(detail=f'The key "{key}" came before with another {_CALLED.get(op, op)} request.')
-    return outcomes.decode(op, row[1])
+    return outcomes.decode(op, kept[1])
 
 
 def is_kept(command: AnyCommand, value: Reply | Rejection) -> bool:
@@ -73,23 +99,52 @@ def is_kept(command: AnyCommand, value: Reply | Rejection) -> bool:
 
 
 def keep(state: State, op: str, key: str, fingerprint: bytes, blob: bytes) -> None:
-    """Remember an outcome, of which ``blob`` is the encoded form."""
-    header = state.header
-    state.execute(_KEEP, (header.next_receipt, op, key, fingerprint, header.now_ms, blob))
-    header.next_receipt += 1
+    """Remember an outcome, of which ``blob`` is the encoded form. Cannot fail, so what has a receipt was done."""
+    state.fresh_receipts[op, key] = fingerprint, blob
 
 
-def clear(state: State) -> None:
-    """Clear away a few of the oldest receipts, if they are too old or leave no room for one more."""
-    header = state.header
-    for _ in range(limits.RECEIPT_EVICTIONS_PER_COMMAND):
-        if header.first_receipt == header.next_receipt:
+def write(state: State) -> None:
+    """Write what the commands of the entry leave."""
+    header, fresh = state.header, state.fresh_receipts
+    if not fresh:
+        return
+    _clear(state, len(fresh))
+    ordinal = header.next_receipt
+    values = (len(fresh), header.now_ms, _encode(list(fresh)), _encode(list(fresh.values())))
+    state.execute(_KEEP, (ordinal, *values))
+    for op, key in fresh:
+        _rows(state, op)[key] = ordinal
+    header.next_receipt += len(fresh)
+    state.fresh_receipts = {}
+
+
+def _rows(state: State, op: str) -> dict[str, int]:
+    """By the key, which row has the receipt of such an operation."""
+    if state.receipt_rows is None:
+        state.receipt_rows = {}
+        for ordinal, keys in state.execute(_ALL).fetchall():
+            for other, key in _decode_keys(keys):
+                state.receipt_rows.setdefault(other, {})[key] = ordinal
+    rows = state.receipt_rows.get(op)
+    if rows is None:
+        rows = state.receipt_rows[op] = {}
+    return rows
+
+
+def _clear(state: State, coming: int) -> None:
+    """Clear away a few of the oldest receipts that are too old, or too many with those that come."""
+    header, room = state.header, limits.RECEIPT_EVICTIONS_PER_COMMAND * coming
+    while room > 0 and header.first_receipt < header.next_receipt:
+        if state.oldest_receipts is None:
+            state.oldest_receipts = state.execute(_OLDEST, (header.first_receipt,)).fetchone()
+        count, kept_ms = state.oldest_receipts
+        others = header.next_receipt - header.first_receipt - count + coming
+        if others < limits.RECEIPTS_MAX and header.now_ms - kept_ms < limits.RECEIPT_AGE_MS_MAX:
             return
-        if header.next_receipt - header.first_receipt < limits.RECEIPTS_MAX:
-            if state.oldest_receipt_ms is None:
-                (state.oldest_receipt_ms,) = state.execute(_AGE, (header.first_receipt,)).fetchone()
-            if header.now_ms - state.oldest_receipt_ms < limits.RECEIPT_AGE_MS_MAX:
-                return
+        (keys,) = state.execute(_KEYS, (header.first_receipt,)).fetchone()
         state.execute(_CLEAR, (header.first_receipt,))
-        header.first_receipt += 1
-        state.oldest_receipt_ms = None
+        for op, key in _decode_keys(keys):
+            del _rows(state, op)[key]
+        header.first_receipt += count
+        state.oldest_receipts = None
+        room -= count

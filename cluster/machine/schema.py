@@ -87,7 +87,7 @@ TABLES = (
         ("topic_id", "consumer_id", "partition"),
     ),
     Table("graves", ("topic_id",), ("topic_id",)),
-    Table("receipts", ("ordinal", "op", "key", "fingerprint", "kept_ms", "outcome"), ("ordinal",)),
+    Table("receipts", ("ordinal", "count", "kept_ms", "keys", "outcomes"), ("ordinal",)),
     Table(
         "queues",
         (
@@ -278,9 +278,10 @@ _DDL = (
         start_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL,
         PRIMARY KEY (topic_id, consumer_id, partition)) WITHOUT ROWID""",
     "CREATE TABLE graves (topic_id INTEGER PRIMARY KEY)",
+    # All that one entry left: msgpack of [operation, key] for each, and of [fingerprint, outcome] in the same order.
     """CREATE TABLE receipts (
-        ordinal INTEGER PRIMARY KEY, op TEXT NOT NULL, key TEXT NOT NULL, fingerprint BLOB NOT NULL,
-        kept_ms INTEGER NOT NULL, outcome BLOB NOT NULL, UNIQUE (key, op))""",
+        ordinal INTEGER PRIMARY KEY, -- the number of the first of them; the next row goes on behind the last
+        count INTEGER NOT NULL, kept_ms INTEGER NOT NULL, keys BLOB NOT NULL, outcomes BLOB NOT NULL)""",
 )
 
 _DDL_TASKS = (

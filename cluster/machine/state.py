@@ -1,9 +1,9 @@
 """The connection, and what is remembered of its rows in Python between commands.
 
-Invariants: whoever changes a row changes what is remembered of it in the same function, after the row. ``undo`` (of one
-command) and ``abandon`` (of a whole entry) bring both back to the same point. Topics are remembered only to save reading
+Invariants: whoever changes a row changes what is remembered of it in the same function, after the row. ``undo_command``,
+``begin_again`` and ``abandon`` (of a whole entry) bring both back to the same point. Topics are remembered only to save reading
 them again; the header is written once per entry, in the entry's own transaction, and so is what ``books`` says of queues
-and workers.
+and workers, and what the entry leaves in receipts.
 """
 
 from __future__ import annotations
@@ -85,8 +85,12 @@ class State(Books):
             connection.execute("COMMIT")
         schema.recognise(connection)
         self.events: list[Event] = []
-        self.oldest_receipt_ms: int | None = None
-        """When the oldest receipt was kept; None when that must be looked up."""
+        self.fresh_receipts: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+        """Those of this entry, by operation and key: the fingerprint and the encoded outcome."""
+        self.receipt_rows: dict[str, dict[str, int]] | None = None
+        """The rows of all others, by operation and key; None when they must be read."""
+        self.oldest_receipts: tuple[int, int] | None = None
+        """How many stand in the first row, and when they were kept; None when that must be looked up."""
         self.grave: int | None = None
         """The id of the oldest topic that was deleted and has left rows behind."""
         self.index = self.term = self.seed = 0
@@ -98,15 +102,20 @@ class State(Books):
 
     def reload(self) -> None:
         """Forget everything remembered, and read the header anew."""
-        self._topics.clear()
-        self.unsampled_topics = None
-        self.oldest_receipt_ms = None
-        self.clear_books()
+        self._forget_all()
+        self.receipt_rows = None
         self.header = Header(*self.execute(_SELECT_HEADER).fetchone())
         self.look_for_grave()
         self.led_term: int | None = self.execute(_SELECT_LEADER).fetchone()[0]
         """The last term of which it is known who led."""
         self._before_entry = self._before_command = msgspec.structs.replace(self.header)
+
+    def _forget_all(self) -> None:
+        self._topics.clear()
+        self.unsampled_topics = None
+        self.fresh_receipts = {}
+        self.oldest_receipts = None
+        self.clear_books()
 
     # -- one entry ----------------------------------------------------------------------------------------------
     def begin(self, index: int, term: int) -> None:
@@ -123,25 +132,32 @@ class State(Books):
         self.execute(_UPDATE_HEADER, msgspec.structs.astuple(self.header))
         self.execute("COMMIT")
 
+    def begin_again(self) -> None:
+        """Bring rows and memory back to what they were before the entry, and open its transaction anew."""
+        self.execute("ROLLBACK")
+        rows = self.receipt_rows  # they change with the last of an entry
+        self.reload()
+        self.receipt_rows = rows
+        self.events = []
+        self.execute("BEGIN IMMEDIATE")
+
     def abandon(self) -> None:
         """Bring rows and memory back to what they were before the entry, as far as a broken disk lets us."""
         self.events = []
-        self._topics.clear()
-        self.clear_books()
-        self.oldest_receipt_ms = None
+        self._forget_all()
         self.header = self._before_entry
         with contextlib.suppress(sqlite3.Error):
             if self.connection.in_transaction:  # a full disk ends the transaction by itself
                 self.connection.rollback()
             self.reload()
 
-    # -- one command --------------------------------------------------------------------------------------------
+    # -- one command, by itself ---------------------------------------------------------------------------------
     def open_command(self) -> None:
-        """Remember this point, so that the next command can be undone alone."""
+        """Write what is only remembered, so that the next command can be undone alone."""
+        self.write_books()
         self._before_command = msgspec.structs.replace(self.header)
         self._grave_before = self.grave
         self._events_before = len(self.events)
-        self.open_books()
         self.execute("SAVEPOINT command")
 
     def keep_command(self) -> None:
@@ -150,14 +166,14 @@ class State(Books):
 
     def undo_command(self) -> None:
         """Bring rows and memory back to what they were before the command."""
-        self._topics.clear()
-        self.undo_books()
-        self.oldest_receipt_ms = None
+        self.execute("ROLLBACK TO command")
+        self.execute("RELEASE command")
+        fresh = self.fresh_receipts  # a command that has left one did not fail
+        self._forget_all()
+        self.fresh_receipts = fresh
         self.header = self._before_command
         self.grave = self._grave_before
         del self.events[self._events_before :]
-        self.execute("ROLLBACK TO command")
-        self.execute("RELEASE command")
 
     # -- graves -------------------------------------------------------------------------------------------------
     def look_for_grave(self) -> None:

@@ -283,7 +283,6 @@ class Node:
             self.died.set_result(reason)
 
     def _new_key(self) -> str:
-        # In sequence, because keys that lie together cost the receipts' index one page instead of one page each.
         return f"{self._incarnation}-{next(self._keys):012d}"
 
     # -- snapshots -------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import carriers, machine, report
+from benchmarks import applying, carriers, machine, report
 from benchmarks.cli import main, measure
 from benchmarks.cluster import MEMORY_FILE_SYSTEMS, Cluster, file_system, place_for_data
 from benchmarks.versus import Bounds
@@ -104,3 +104,10 @@ async def test_the_cost_of_carrying_a_call_is_measured_for_every_carrier() -> No
     costs = await carriers.measure(calls=64, rounds=1)
     assert set(costs) == {1, 16, 64}
     assert all(set(one) == {"http", "websocket", "channel"} and min(one.values()) > 0 for one in costs.values())
+
+
+@pytest.mark.parametrize("name", applying.WORKLOADS)
+def test_applying_counts_what_it_costs(name: str) -> None:
+    ((_, found),) = applying.figures([name], 1, full=False)
+    assert found.keys() == {"us", "statements", "calls", "wal_bytes", "telling_us"}
+    assert all(number > 0 for number in found.values())

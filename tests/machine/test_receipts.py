@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from quorl.cluster.protocol import limits
@@ -23,7 +24,8 @@ def rig() -> Rig:
 
 
 def kept(rig: Rig) -> list[str]:
-    return [key for (key,) in rig.connection.execute("SELECT key FROM receipts ORDER BY ordinal")]
+    rows = rig.connection.execute("SELECT keys FROM receipts ORDER BY ordinal")
+    return [key for (keys,) in rows for _, key in msgspec.msgpack.decode(keys)]
 
 
 def test_a_repeat_gets_the_first_outcome_and_does_nothing(rig: Rig) -> None:
@@ -129,7 +131,8 @@ def test_receipts_are_bounded_in_age_by_cluster_time_and_cleared_a_few_at_a_time
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(limits, "RECEIPT_AGE_MS_MAX", 1000)
-    rig.apply(*(seal(t.RegisterProducer(topic="t"), f"old{i}") for i in range(6)))
+    for i in range(6):
+        rig.outcome(t.RegisterProducer(topic="t"), f"old{i}")
     rig.wall_ms += 10**9  # the calendar decides nothing
     rig.now_ms += 999
     rig.outcome(t.RegisterProducer(topic="t"), "young")
@@ -141,4 +144,35 @@ def test_receipts_are_bounded_in_age_by_cluster_time_and_cleared_a_few_at_a_time
     assert kept(rig) == ["old4", "old5", "young", "new0"]
     rig.outcome(t.RegisterProducer(topic="t"), "new1")
     assert kept(rig) == ["young", "new0", "new1"]
+    rig.sound()
+
+
+def test_what_one_entry_left_goes_together_and_no_more_rows_than_are_worth_it(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RECEIPTS_MAX", 8)
+    first = rig.apply(*(seal(t.RegisterProducer(topic="t"), f"a{i}") for i in range(6))).outcomes
+    rig.outcome(t.RegisterProducer(topic="t"), "b")
+    rig.apply(*(seal(t.RegisterProducer(topic="t"), f"c{i}") for i in range(2)))
+    assert len(kept(rig)) == 9  # without those of the first entry they would be fewer than were promised
+    assert rig.outcome(t.RegisterProducer(topic="t"), "a0") == (first[0].value, True)
+    rig.apply(*(seal(t.RegisterProducer(topic="t"), f"d{i}") for i in range(6)))
+    assert kept(rig) == ["c0", "c1", *(f"d{i}" for i in range(6))]
+    rig.sound()
+    monkeypatch.setattr(limits, "RECEIPTS_MAX", 1)
+    monkeypatch.setattr(limits, "RECEIPT_EVICTIONS_PER_COMMAND", 1)
+    rig.outcome(t.RegisterProducer(topic="t"), "e")
+    assert kept(rig) == [*(f"d{i}" for i in range(6)), "e"]
+    rig.sound()
+
+
+def test_what_an_entry_leaves_is_found_after_a_restart_and_within_the_entry(rig: Rig) -> None:
+    append = t.Append(topic="t", messages=[message(1)])
+    spoiled = seal(t.CreateTopic(name=".."), "k")
+    first = rig.apply(seal(append, "j"), spoiled, seal(append, "j"), seal(t.RegisterProducer(topic="t"), "j")).outcomes
+    assert [outcome.replayed for outcome in first] == [False, False, True, False]
+    rig.machine.reload()
+    again = rig.apply(spoiled, seal(append, "j"), seal(t.RegisterProducer(topic="t"), "j")).outcomes
+    assert [outcome.replayed for outcome in again] == [False, True, True]
+    assert again[1].value == first[0].value
     rig.sound()

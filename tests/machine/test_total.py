@@ -272,6 +272,25 @@ def test_what_may_differ_between_nodes_undoes_the_entry_and_escapes(
     rig.sound()
 
 
+def test_what_may_differ_between_nodes_escapes_also_when_an_entry_is_applied_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    rig = Rig()
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    before = content_digest(rig.connection)
+    errors: list[Exception] = [ValueError("the same on every node"), OSError("this disk")]
+
+    def broken(*_: object) -> t.ProducerInfo:
+        raise errors.pop(0)
+
+    monkeypatch.setattr(topics, "register_producer", broken)
+    with pytest.raises(OSError, match="this disk"):
+        rig.apply(seal(t.Append(topic="t", messages=[message(1)])), seal(t.RegisterProducer(topic="t")))
+    assert (content_digest(rig.connection), rig.connection.in_transaction) == (before, False)
+    rig.append("t", message(1))
+    rig.sound()
+
+
 def test_a_connection_interrupted_between_commands_leaves_nothing_half_applied(tmp_path: Path) -> None:
     rig = Rig(str(tmp_path / "state.db"))
     rig.do(t.CreateTopic(name="t"), t.TopicCreated)

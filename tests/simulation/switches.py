@@ -117,8 +117,8 @@ def receipt_digest(setter: Setter) -> None:
     """A receipt is given to any request with its key."""
 
     def find(state: State, op: str, key: str, _fingerprint: bytes) -> Any:
-        row = state.execute(receipts._FIND, (key, op)).fetchone()
-        return None if row is None else outcomes.decode(op, row[1])
+        kept = receipts.look(state, op, key)
+        return None if kept is None else outcomes.decode(op, kept[1])
 
     setter(receipts, "find", find)
 

@@ -12,11 +12,10 @@ import heapq
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from quorl.cluster.machine import events as e
 from quorl.cluster.machine import moves, workers
 from quorl.cluster.machine.books import STARTED, Queue, Worker
 from quorl.cluster.machine.moves import PROCESSING, QUEUED
-from quorl.cluster.machine.state import State
+from quorl.cluster.machine.state import Lease, State
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.workers import WorkerNotAlive, WorkerNotFound
@@ -138,17 +137,19 @@ def _of_partition(state: State, queue_id: int, partition: int, ahead: int) -> It
 
 
 def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list[_Ready]) -> list[c.Grant]:
-    header, events = state.header, state.events
-    now_ms, token = header.now_ms, header.next_token
-    whose = (worker.worker_id, worker.name, state.index, state.term, header.wall_ms)
+    header, news, leases = state.header, state.news, state.leases
+    now_ms, wall_ms, token = header.now_ms, header.wall_ms, header.next_token
+    queue_id, worker_id = queue.queue_id, worker.worker_id
+    whose = (worker_id, worker.name, state.index, state.term, wall_ms)
     rows, grants = [], []
-    for _, ordinal, task_id, attempts, _, timeout_ms, _, _ in chosen:
+    for _, ordinal, task_id, attempts, _, timeout_ms, _, since_ms in chosen:
         alarm_ms = None if timeout_ms is None else now_ms + timeout_ms
         rows.append((alarm_ms, now_ms, number, token, *whose, ordinal))
         grants.append(c.Grant(ordinal, token, attempts + 1))
-        events.append(e.TaskChanged(task_id))
+        leases[token] = Lease(ordinal, task_id, queue_id, attempts, worker_id, wall_ms)
+        news.tasks[task_id] = None
+        news.waited_ms.append(now_ms - since_ms)
         token += 1
-    events.append(e.TasksStarted(tuple([now_ms - row[7] for row in chosen])))
     state.execute_many(_LEASE, rows)
     header.next_token = token
     state.change_queue(queue)

@@ -30,10 +30,10 @@ class Appended(NamedTuple):
     messages: int
 
 
-class TaskChanged(NamedTuple):
-    """A task came, went, or changed its state."""
+class TasksChanged(NamedTuple):
+    """Tasks came, went, or changed their states; each is named once, whatever happened to it in the entry."""
 
-    task_id: str
+    task_ids: tuple[str, ...]
 
 
 class QueueReady(NamedTuple):
@@ -56,10 +56,10 @@ class TasksStarted(NamedTuple):
     waited_ms: tuple[int, ...]
 
 
-class RunSucceeded(NamedTuple):
-    """A worker has completed a task, so many milliseconds of calendar time after it had claimed it."""
+class RunsSucceeded(NamedTuple):
+    """Workers have completed tasks, so many milliseconds of calendar time after they had claimed them."""
 
-    ran_ms: int
+    ran_ms: tuple[int, ...]
 
 
 class LeaseLost(NamedTuple):
@@ -98,14 +98,48 @@ Event = (
     TopicCreated
     | TopicDeleted
     | Appended
-    | TaskChanged
+    | TasksChanged
     | QueueReady
     | QueueCounted
     | TasksStarted
-    | RunSucceeded
+    | RunsSucceeded
     | LeaseLost
     | WorkerHeard
     | WorkerChanged
     | CommandSpoiled
     | EntrySkipped
 )
+
+
+class News:
+    """What happens to so many that the whole entry tells of it at once."""
+
+    __slots__ = ("ran_ms", "ready", "tasks", "waited_ms")
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.tasks: dict[str, None] = {}
+        """Those that changed."""
+        self.waited_ms: list[int] = []
+        """Of leases that were granted; see ``TasksStarted``."""
+        self.ran_ms: list[int] = []
+        self.ready: dict[str, None] = {}
+        """Queues; see ``QueueReady``."""
+
+    def copy(self) -> News:
+        """The same, to go back to."""
+        other = News()
+        other.tasks, other.ready = self.tasks.copy(), self.ready.copy()
+        other.waited_ms, other.ran_ms = self.waited_ms.copy(), self.ran_ms.copy()
+        return other
+
+    def events(self) -> list[Event]:
+        """What there is to tell."""
+        told: list[Event] = []
+        if self.tasks:
+            told.append(TasksChanged(tuple(self.tasks)))
+        if self.waited_ms:
+            told.append(TasksStarted(tuple(self.waited_ms)))
+        if self.ran_ms:
+            told.append(RunsSucceeded(tuple(self.ran_ms)))
+        return told + [QueueReady(name) for name in self.ready]

@@ -6,6 +6,8 @@ Whole numbers only, so that every node comes to the same, whatever its processor
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from itertools import count
 
 import msgspec
 
@@ -16,11 +18,15 @@ _DOUBLINGS_MAX = 60
 _decode_backoff = msgspec.json.Decoder(Backoff).decode
 
 
-def task_id(wall_ms: int, seed: int, ordinal: int) -> str:
-    """An id in the shape of a UUID of version 7: it begins with the moment, so that ids sort about as tasks come."""
-    dice = int.from_bytes(_dice(seed, ordinal, 0)[:10], "big")
-    text = f"{wall_ms:012x}7{dice & 0xFFF:03x}{0x8 | dice >> 12 & 0x3:x}{dice >> 14 & 0xFFF_FFFF_FFFF_FFFF:015x}"
-    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+def task_ids(wall_ms: int, seed: int, first: int) -> Iterator[str]:
+    """Ids of the tasks from that ordinal on, in the shape of UUIDs of version 7.
+
+    They begin with the moment; what follows counts up from where the dice fell, so that ids sort about as tasks come.
+    """
+    head = f"{wall_ms:012x}"
+    head = f"{head[:8]}-{head[8:]}-7"
+    for number in count(int.from_bytes(_dice(seed, 0, 0)[:10], "big") + first):
+        yield f"{head}{number >> 62 & 0xFFF:03x}-{0x8000 | number >> 48 & 0x3FFF:04x}-{number & 0xFFFF_FFFF_FFFF:012x}"
 
 
 def delay_ms(backoff: str, failed: int, seed: int, ordinal: int) -> int:

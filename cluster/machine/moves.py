@@ -8,12 +8,13 @@ QUEUED, and a sealed queue that has run empty, are told, so that those who wait 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 from quorl.cluster.machine import books, ids
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine.books import Queue, Worker
-from quorl.cluster.machine.state import State
+from quorl.cluster.machine.state import Lease, State
 from quorl.cluster.protocol import limits
 
 SCHEDULED, QUEUED, PROCESSING, RETRY, SUCCESS, FAILED, CANCELLED, EXPIRED = range(8)
@@ -27,7 +28,7 @@ _TASK = (
 )
 _BY_ID = f"{_TASK} WHERE id = ?"
 _BY_ORDINAL = f"{_TASK} WHERE ordinal = ?"
-_LEASE_BY_ID = "SELECT ordinal, state, token, queue_id, attempts, worker_id, claimed_ms FROM tasks WHERE id = ?"
+_LEASE_BY_ID = "SELECT state, token, ordinal, id, queue_id, attempts, worker_id, claimed_ms FROM tasks WHERE id = ?"
 _QUEUE_UP = "UPDATE tasks SET state = 1, alarm_ms = expiry_ms, calendar_ms = NULL, due_ms = NULL, since_ms = ? WHERE ordinal = ?"
 _FINISH = (
     "UPDATE tasks SET state = ?, alarm_ms = ?, calendar_ms = NULL, due_ms = NULL, expiry_ms = NULL, since_ms = ?, reason = ?,"
@@ -77,22 +78,10 @@ class Task(NamedTuple):
     expiry_ms: int | None
 
 
-class Lease(NamedTuple):
-    """What completing needs to know of a task, and no more, since it is done so often."""
-
-    ordinal: int
-    state: int
-    token: int | None
-    queue_id: int
-    attempts: int
-    worker_id: int | None
-    claimed_ms: int | None
-
-
-def find_lease(state: State, task_id: str) -> Lease | None:
-    """The lease of the task with that id, running or not."""
+def find_lease(state: State, task_id: str) -> tuple[int, int | None, Lease] | None:
+    """State, token and lease of the task with that id, running or not."""
     row = state.execute(_LEASE_BY_ID, (task_id,)).fetchone()
-    return None if row is None else Lease(*row)
+    return None if row is None else (row[0], row[1], Lease._make(row[2:]))
 
 
 def find(state: State, task_id: str) -> Task | None:
@@ -134,19 +123,35 @@ def finish(state: State, task: Task, after: int, reason: str) -> None:
 
 
 # -- those that run -----------------------------------------------------------------------------------------------
-def complete(state: State, task_id: str, lease: Lease, result: bytes) -> None:
-    """A worker has done it."""
-    header, queue = state.header, state.queue_by_id(lease.queue_id)
-    now_ms, attempts = header.now_ms, lease.attempts + 1
-    values = (_forgotten_ms(state, queue), now_ms, attempts, state.index, state.term, header.wall_ms, lease.ordinal)
-    state.execute(_COMPLETE, values)
-    if result != b"null":
-        state.execute(_RESULT, (lease.ordinal, result))
-    _let_go(state, lease.worker_id).succeeded += 1
-    count(state, queue, task_id, PROCESSING, SUCCESS)
-    assert lease.claimed_ms is not None, "a task that runs was claimed"
-    state.events.append(e.RunSucceeded(header.wall_ms - lease.claimed_ms))
-    queue.totals[books.SUCCEEDED] += 1
+def complete(state: State, reports: Sequence[tuple[Lease, bytes]]) -> None:
+    """Workers have done these, with these results; no task comes twice."""
+    header, news = state.header, state.news
+    now_ms, entry = header.now_ms, (state.index, state.term, header.wall_ms)
+    rows, results = [], []
+    queue, worker, forgotten_ms = None, None, None
+    for lease, result in reports:
+        ordinal, task_id, queue_id, attempts, worker_id, claimed_ms = lease
+        if queue is None or queue.queue_id != queue_id:
+            queue = state.queue_by_id(queue_id)
+            state.change_queue(queue)
+            forgotten_ms = _forgotten_ms(state, queue)
+        if worker is None or worker.worker_id != worker_id:
+            worker = _holder(state, worker_id)
+        rows.append((forgotten_ms, now_ms, attempts + 1, *entry, ordinal))
+        if result != b"null":
+            results.append((ordinal, result))
+        worker.leases -= 1
+        worker.succeeded += 1
+        queue.counts[PROCESSING] -= 1
+        queue.counts[SUCCESS] += 1
+        queue.totals[books.SUCCEEDED] += 1
+        news.tasks[task_id] = None
+        news.ran_ms.append(header.wall_ms - claimed_ms)
+        if queue.sealed and queue.drained:
+            news.ready[queue.name] = None
+    state.execute_many(_COMPLETE, rows)
+    if results:
+        state.execute_many(_RESULT, results)
 
 
 def end(
@@ -174,7 +179,10 @@ def end(
     alarm_ms = _forgotten_ms(state, queue) if reason else due_ms
     values = (after, alarm_ms, due_ms, header.now_ms, attempts, lost, reason)
     state.execute(_END, (*values, *finished, task.ordinal))
-    worker = _let_go(state, task.worker_id)
+    assert task.token is not None, "a task that runs is leased"
+    state.leases.pop(task.token, None)
+    worker = _holder(state, task.worker_id)
+    worker.leases -= 1
     worker.failed += outcome in {"failed", "timeout"}
     worker.lost += how == "lost"
     if how != "failed":
@@ -206,13 +214,12 @@ def _delay_ms(state: State, queue: Queue, task: Task, attempts: int) -> int:
     return ids.delay_ms(own or queue.backoff, attempts, state.seed, task.ordinal)
 
 
-def _let_go(state: State, worker_id: int | None) -> Worker:
-    """The worker that held a lease, which it holds no more."""
+def _holder(state: State, worker_id: int | None) -> Worker:
+    """The worker that holds a lease, to be changed."""
     assert worker_id is not None, "a task that runs is leased"
     worker = state.worker(worker_id)
     assert worker is not None, "a worker is not forgotten while it holds leases"
     state.change_worker(worker)
-    worker.leases -= 1
     return worker
 
 
@@ -222,9 +229,9 @@ def count(state: State, queue: Queue, task_id: str, before: int, after: int) -> 
     state.change_queue(queue)
     queue.counts[before] -= 1
     queue.counts[after] += 1
-    state.events.append(e.TaskChanged(task_id))
+    state.news.tasks[task_id] = None
     if after == QUEUED or queue.drained:
-        state.events.append(e.QueueReady(queue.name))
+        state.news.ready[queue.name] = None
 
 
 def forget(state: State, task: Task) -> None:
@@ -234,7 +241,7 @@ def forget(state: State, task: Task) -> None:
     queue = state.queue_by_id(task.queue_id)
     state.change_queue(queue)
     queue.counts[task.state] -= 1
-    state.events.append(e.TaskChanged(task.id))
+    state.news.tasks[task.id] = None
     if queue.deleted and not any(queue.counts):
         state.execute(_DELETE_QUEUE, (queue.queue_id,))
         state.forget_queue(queue)

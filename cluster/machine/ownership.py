@@ -54,7 +54,7 @@ def settle(state: State, names: Iterable[str]) -> None:
         queue = state.queue(name)
         if queue is not None and queue.partitions:
             _deal(state, queue)
-        state.events.append(e.QueueReady(name))
+        state.news.ready[name] = None
 
 
 def _activate(state: State, name: str) -> None:

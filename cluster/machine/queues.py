@@ -10,7 +10,6 @@ from __future__ import annotations
 import msgspec
 from msgspec import UNSET
 
-from quorl.cluster.machine import events as e
 from quorl.cluster.machine import moves, ownership, queue_queries, samples
 from quorl.cluster.machine.books import NOTHING, Queue
 from quorl.cluster.machine.state import State
@@ -140,7 +139,7 @@ def patch(state: State, command: q.PatchQueue) -> q.QueueInfo | q.QueueNotFound:
         queue.backoff = _encode(command.backoff).decode()
     _configure(state, queue)
     if not queue.paused or queue.drained:
-        state.events.append(e.QueueReady(queue.name))
+        state.news.ready[queue.name] = None
     return _info(state, queue)
 
 
@@ -161,7 +160,7 @@ def delete(state: State, command: q.DeleteQueue) -> q.QueueDeleted | q.QueueNotF
     else:
         state.execute(_DELETE_EMPTY, (queue.queue_id,))
         state.forget_queue(queue)
-    state.events.append(e.QueueReady(queue.name))
+    state.news.ready[queue.name] = None
     return q.QueueDeleted(name=queue.name)
 
 

@@ -11,8 +11,8 @@ import msgspec
 
 from quorl.cluster.machine import events, moves, workers
 from quorl.cluster.machine.books import Worker
-from quorl.cluster.machine.moves import PROCESSING, Lease
-from quorl.cluster.machine.state import State
+from quorl.cluster.machine.moves import PROCESSING
+from quorl.cluster.machine.state import Lease, State
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol.tasks import STATES, LeaseLost, Status, TaskError, TaskNotFound, TaskStatus
 from quorl.cluster.protocol.workers import WorkerNotAlive, WorkerNotFound
@@ -27,7 +27,11 @@ _encode_error = msgspec.json.Encoder().encode
 
 def complete(state: State, command: c.Complete) -> TaskStatus | TaskNotFound | LeaseLost:
     """A task is done."""
-    return _complete(state, command.id, command.lease, command.result)
+    lease = _settled(state, command.id, command.lease, command.result)
+    if not isinstance(lease, Lease):
+        return lease
+    moves.complete(state, [(lease, command.result)])
+    return TaskStatus(id=command.id, status="SUCCESS", attempts=lease.attempts + 1)
 
 
 def fail(state: State, command: c.FailTask) -> TaskStatus | TaskNotFound | LeaseLost:
@@ -60,8 +64,18 @@ def settle(state: State, command: c.Settle) -> c.Settled | WorkerNotFound | Work
         else:
             statuses.append(said.status if isinstance(said, TaskStatus) else "PROCESSING")
 
-    for done in command.complete:
-        note(done.task_id, _complete(state, done.task_id, done.lease, done.result))
+    done: list[tuple[Lease, bytes]] = []
+    for task_id, token, result in [(one.task_id, one.lease, one.result) for one in command.complete]:
+        if token not in state.leases:  # the row is asked, so it must say what came before
+            moves.complete(state, done)
+            done = []
+        lease = _settled(state, task_id, token, result)
+        if isinstance(lease, Lease):
+            done.append((lease, result))
+            statuses.append("SUCCESS")
+        else:
+            note(task_id, lease)
+    moves.complete(state, done)
     for one in command.fail:
         note(one.task_id, _fail(state, one.task_id, one.lease, one.error, one.retry, one.delay_ms))
     for back in command.release:
@@ -73,28 +87,30 @@ def settle(state: State, command: c.Settle) -> c.Settled | WorkerNotFound | Work
 
 def _leased(state: State, task_id: str, token: int) -> Lease | TaskNotFound | LeaseLost:
     """The lease, if that is the token of the task's current one."""
-    lease = moves.find_lease(state, task_id)
-    if lease is None:
-        return TaskNotFound(detail=f'There is no task "{task_id}".')
-    if lease.token != token or lease.state != PROCESSING:
-        said = STATES[lease.state]
-        state.events.append(events.LeaseLost())
-        return LeaseLost(detail=f'The lease {token} of the task "{task_id}" is over; the task is {said}.')
-    assert lease.worker_id is not None, "a task that runs is leased"
+    lease = state.leases.get(token)
+    if lease is None or lease.id != task_id:
+        found = moves.find_lease(state, task_id)
+        if found is None:
+            return TaskNotFound(detail=f'There is no task "{task_id}".')
+        now, current, lease = found
+        if current != token or now != PROCESSING:
+            state.events.append(events.LeaseLost())
+            return LeaseLost(detail=f'The lease {token} of the task "{task_id}" is over; the task is {STATES[now]}.')
     worker = state.worker(lease.worker_id)
     assert worker is not None, "a worker is not forgotten while it holds leases"
-    if workers.is_alive(worker):
+    if worker.beat_ms != state.header.now_ms and workers.is_alive(worker):
         workers.beat(state, worker)
     return lease
 
 
-def _complete(state: State, task_id: str, token: int, result: bytes) -> TaskStatus | TaskNotFound | LeaseLost:
-    _check_json(result)
+def _settled(state: State, task_id: str, token: int, result: bytes) -> Lease | TaskNotFound | LeaseLost:
+    """The lease that ends with a result, or the refusal."""
+    if result != b"null":
+        _check_json(result)
     lease = _leased(state, task_id, token)
-    if not isinstance(lease, Lease):
-        return lease
-    moves.complete(state, task_id, lease, result)
-    return TaskStatus(id=task_id, status="SUCCESS", attempts=lease.attempts + 1)
+    if isinstance(lease, Lease):
+        state.leases.pop(token, None)
+    return lease
 
 
 def _fail(

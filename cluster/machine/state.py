@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from typing import NamedTuple
 
 import msgspec
 
 from quorl.cluster.machine import schema
 from quorl.cluster.machine.books import Books
-from quorl.cluster.machine.events import Event
+from quorl.cluster.machine.events import Event, News
 
 _TOPICS_REMEMBERED_MAX = 10_000
+_LEASES_REMEMBERED_MAX = 100_000
 _INSERT_HEADER = f"INSERT INTO machine ({', '.join(schema.HEADER)}) VALUES ({', '.join('?' * len(schema.HEADER))})"
 _UPDATE_HEADER = f"UPDATE machine SET {', '.join(f'{column} = ?' for column in schema.HEADER)}"
 _SELECT_HEADER = f"SELECT {', '.join(schema.HEADER)} FROM machine"
@@ -67,6 +69,17 @@ class Topic(msgspec.Struct):
     ends: list[int] = msgspec.field(default_factory=list)
 
 
+class Lease(NamedTuple):
+    """What completing needs to know of a task that runs, and no more, since it is done so often."""
+
+    ordinal: int
+    id: str
+    queue_id: int
+    attempts: int
+    worker_id: int
+    claimed_ms: int
+
+
 class State(Books):
     """Rows, header and everything remembered, moving together."""
 
@@ -85,6 +98,9 @@ class State(Books):
             connection.execute("COMMIT")
         schema.recognise(connection)
         self.events: list[Event] = []
+        self.news = News()
+        self.leases: dict[int, Lease] = {}
+        """Those that run, by their tokens; not all of them."""
         self.fresh_receipts: dict[tuple[str, str], tuple[bytes, bytes]] = {}
         """Those of this entry, by operation and key: the fingerprint and the encoded outcome."""
         self.receipt_rows: dict[str, dict[str, int]] | None = None
@@ -113,6 +129,7 @@ class State(Books):
     def _forget_all(self) -> None:
         self._topics.clear()
         self.unsampled_topics = None
+        self.leases.clear()
         self.fresh_receipts = {}
         self.oldest_receipts = None
         self.clear_books()
@@ -120,15 +137,18 @@ class State(Books):
     # -- one entry ----------------------------------------------------------------------------------------------
     def begin(self, index: int, term: int) -> None:
         """Open the transaction of an entry."""
-        self.events = []
+        self.events, self.news = [], News()
         self.index, self.term = index, term
         self.bound_books()
+        if len(self.leases) > _LEASES_REMEMBERED_MAX:
+            self.leases.clear()
         self._before_entry = msgspec.structs.replace(self.header)
         self.execute("BEGIN IMMEDIATE")
 
     def commit(self) -> None:
         """Write the header and the books, and end the transaction."""
         self.write_books()
+        self.events += self.news.events()
         self.execute(_UPDATE_HEADER, msgspec.structs.astuple(self.header))
         self.execute("COMMIT")
 
@@ -138,7 +158,7 @@ class State(Books):
         rows = self.receipt_rows  # they change with the last of an entry
         self.reload()
         self.receipt_rows = rows
-        self.events = []
+        self.events, self.news = [], News()
         self.execute("BEGIN IMMEDIATE")
 
     def abandon(self) -> None:
@@ -157,7 +177,7 @@ class State(Books):
         self.write_books()
         self._before_command = msgspec.structs.replace(self.header)
         self._grave_before = self.grave
-        self._events_before = len(self.events)
+        self._events_before, self._news_before = len(self.events), self.news.copy()
         self.execute("SAVEPOINT command")
 
     def keep_command(self) -> None:
@@ -174,6 +194,7 @@ class State(Books):
         self.header = self._before_command
         self.grave = self._grave_before
         del self.events[self._events_before :]
+        self.news = self._news_before
 
     # -- graves -------------------------------------------------------------------------------------------------
     def look_for_grave(self) -> None:

@@ -12,7 +12,6 @@ import hashlib
 
 import msgspec
 
-from quorl.cluster.machine import events as e
 from quorl.cluster.machine import ids, queues
 from quorl.cluster.machine.books import Queue
 from quorl.cluster.machine.moves import QUEUED, SCHEDULED
@@ -106,15 +105,19 @@ def _store(
     found: list[s.SubmittedTask | None],
 ) -> None:
     """Write those that are new, and say so in ``found``."""
-    header, events = state.header, state.events
+    header, changed = state.header, state.news.tasks
     now_ms, wall_ms, ordinal = header.now_ms, header.wall_ms, header.next_ordinal
+    new_ids = ids.task_ids(wall_ms, state.seed, ordinal)
+    entry = (state.index, state.term, wall_ms)
+    queue_id, default_attempts, max_lost = queue.queue_id, queue.default_attempts, queue.max_lost
     rows, payloads = [], []
     state.change_queue(queue)
     queued = 0
     for place, task in enumerate(tasks):
         if found[place] is not None:
             continue
-        task_id = task.id or ids.task_id(wall_ms, state.seed, ordinal)
+        new_id = next(new_ids)
+        task_id = task.id or new_id
         number, due_ms, calendar_ms = _when(state, task)
         expiry_ms = None if task.expires_ms is None else now_ms + task.expires_ms
         alarm_ms = expiry_ms if due_ms is None else due_ms if expiry_ms is None else min(due_ms, expiry_ms)
@@ -122,8 +125,8 @@ def _store(
             (
                 ordinal,
                 task_id,
-                queue.queue_id,
-                _partition(queue, task.key),
+                queue_id,
+                _partition(queue, task.key) if queue.partitions else -1,
                 number,
                 limits.PRIORITY_MAX - task.priority,
                 alarm_ms,
@@ -133,18 +136,16 @@ def _store(
                 now_ms,
                 task.name,
                 len(task.body),
-                task.max_attempts or queue.default_attempts,
-                task.max_lost or queue.max_lost,
+                task.max_attempts or default_attempts,
+                task.max_lost or max_lost,
                 task.timeout_ms or queue.timeout_ms,
-                state.index,
-                state.term,
-                wall_ms,
+                *entry,
             )
         )
         backoff = None if task.backoff is None else _encode_backoff(task.backoff).decode()
         payloads.append((ordinal, prints[place], backoff, task.body))
         found[place] = s.SubmittedTask(id=task_id, status=STATES[number])
-        events.append(e.TaskChanged(task_id))
+        changed[task_id] = None
         queue.counts[number] += 1
         queued += number == QUEUED
         ordinal += 1
@@ -153,7 +154,7 @@ def _store(
     queue.submitted += len(rows)
     header.next_ordinal = ordinal
     if queued:
-        events.append(e.QueueReady(queue.name))
+        state.news.ready[queue.name] = None
 
 
 def _when(state: State, task: s.QueuedTask) -> tuple[int, int | None, int | None]:
@@ -167,8 +168,6 @@ def _when(state: State, task: s.QueuedTask) -> tuple[int, int | None, int | None
 
 
 def _partition(queue: Queue, key: str | None) -> int:
-    if not queue.partitions:
-        return -1
     if key is not None:
         return partition_of(key, queue.partitions)
     partition = queue.next_partition

@@ -40,7 +40,8 @@ def cancel(state: State, command: k.CancelTask) -> k.Cancelled | TaskNotFound | 
             assert task.worker_id is not None, "a task that runs is leased"
             state.execute(_ASK, (task.ordinal,))
             moves.mark(state, task, "cancel_requested", PROCESSING)
-            state.events += (e.TaskChanged(task.id), e.WorkerChanged(task.worker_id))
+            state.news.tasks[task.id] = None
+            state.events.append(e.WorkerChanged(task.worker_id))
         return k.Cancelled(id=task.id, status="PROCESSING", cancel_requested=True)
     if task.state != CANCELLED:
         moves.finish(state, task, CANCELLED, "CANCELLED")

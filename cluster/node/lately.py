@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
-from quorl.cluster.machine.events import Event, RunSucceeded, TasksStarted, WorkerHeard
+from quorl.cluster.machine.events import Event, RunsSucceeded, TasksStarted, WorkerHeard
 from quorl.cluster.machine.overview_queries import BEAT_CELLS
 from quorl.cluster.protocol.overview import BEAT_CELL_S, LATENCY_S, Latency
 
@@ -46,9 +46,9 @@ class Durations:
         """An entry was applied."""
         for event in events:
             if isinstance(event, TasksStarted):
-                self._now().waits.update(map(rounded_up, event.waited_ms))
-            elif isinstance(event, RunSucceeded):
-                self._now().runs[rounded_up(event.ran_ms)] += 1
+                _count(self._now().waits, event.waited_ms)
+            elif isinstance(event, RunsSucceeded):
+                _count(self._now().runs, event.ran_ms)
 
     def latency(self) -> Latency:
         """How long things took lately."""
@@ -77,6 +77,11 @@ class Durations:
     def _drop(self, now: int) -> None:
         while self._seconds and self._seconds[0].number <= now - LATENCY_S:
             self._seconds.popleft()
+
+
+def _count(counts: Counter[int], durations_ms: Iterable[int]) -> None:
+    for ms, times in Counter(durations_ms).items():
+        counts[rounded_up(ms)] += times
 
 
 def percentile(counts: Counter[int], percent: int) -> int | None:

@@ -16,7 +16,7 @@ from typing import Literal, Protocol
 
 import msgspec
 
-from quorl.cluster.machine.events import Appended, Event, TaskChanged, TopicDeleted
+from quorl.cluster.machine.events import Appended, Event, TasksChanged, TopicDeleted
 from quorl.cluster.node.overview import Overviews
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import overview as o
@@ -154,9 +154,10 @@ class Live:
         """An entry was applied."""
         if "tasks" in self._wants:
             for event in events:
-                if isinstance(event, TaskChanged):
-                    self._tasks.pop(event.task_id, None)
-                    self._tasks[event.task_id] = None
+                if isinstance(event, TasksChanged):
+                    for task_id in event.task_ids:
+                        self._tasks.pop(task_id, None)
+                        self._tasks[task_id] = None
             while len(self._tasks) > _TASKS_NOTED_MAX:
                 self._tasks.pop(next(iter(self._tasks)))
                 self._unnoted += 1

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable
 
-from quorl.cluster.machine.events import Event, LeaseLost, RunSucceeded, TasksStarted
+from quorl.cluster.machine.events import Event, LeaseLost, RunsSucceeded, TasksStarted
 
 FAST_S = (0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0)
 """Bounds for what a disk or a round trip takes."""
@@ -35,10 +35,10 @@ class Histogram:
         self.counts = [0] * (len(bounds) + 1)
         self.sum_s = 0.0
 
-    def observe(self, seconds: float) -> None:
-        """Something took so long."""
-        self.counts[bisect_left(self.bounds, seconds)] += 1
-        self.sum_s += seconds
+    def observe(self, seconds: float, times: int = 1) -> None:
+        """Something took so long, so many times."""
+        self.counts[bisect_left(self.bounds, seconds)] += times
+        self.sum_s += seconds * times
 
     def cumulated(self) -> list[tuple[str, float]]:
         """Each bound with how often it took no longer, as Prometheus wants buckets."""
@@ -91,10 +91,11 @@ class Meters:
         """An entry was applied here."""
         for event in events:
             if isinstance(event, TasksStarted):
-                for waited_ms in event.waited_ms:
-                    self.wait_s.observe(waited_ms / 1000)
-            elif isinstance(event, RunSucceeded):
-                self.run_s.observe(event.ran_ms / 1000)
+                for waited_ms, times in Counter(event.waited_ms).items():
+                    self.wait_s.observe(waited_ms / 1000, times)
+            elif isinstance(event, RunsSucceeded):
+                for ran_ms, times in Counter(event.ran_ms).items():
+                    self.run_s.observe(ran_ms / 1000, times)
             elif isinstance(event, LeaseLost):
                 self.leases_lost += 1
 

@@ -8,7 +8,6 @@ from quorl.cluster.machine.events import (
     Appended,
     Event,
     QueueReady,
-    TaskChanged,
     TopicCreated,
     TopicDeleted,
     WorkerChanged,
@@ -25,12 +24,10 @@ class Subject(NamedTuple):
 
 
 def subject_of(event: Event) -> Subject | None:
-    """What an event happened to; None if nobody waits for such events."""
+    """What an event happened to; None if nobody waits for such events, or it is ``TasksChanged``, which happens to many."""
     match event:
         case Appended(topic=name) | TopicCreated(topic=name) | TopicDeleted(topic=name):
             return Subject("topic", name)
-        case TaskChanged(task_id=task_id):
-            return Subject("task", task_id)
         case QueueReady(queue=queue):
             return Subject("queue", queue)
         case WorkerChanged(worker_id=worker_id):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import count
 
-from quorl.cluster.machine.events import Event
+from quorl.cluster.machine.events import Event, TasksChanged
 from quorl.cluster.node.subjects import Kind, Subject, subject_of
 
 _GIVEN_UP_MIN = 64
@@ -25,21 +25,26 @@ class _Memory:
     """When the subjects of one kind changed last."""
 
     def __init__(self, floor: int) -> None:
-        self.latest: dict[str | int, int] = {}
-        """The last change of each, the longest unchanged first."""
+        self._latest: dict[str | int, int] = {}
+        self._before: dict[str | int, int] = {}
+        """The last changes: of those that changed lately, and of those that did before."""
         self._floor = floor
-        """None that is not among the latest has changed after this."""
+        """None that is in neither has changed after this."""
 
-    def note(self, name: str | int, sequence: int) -> None:
-        """Note a change; what changed the longest ago makes room for it."""
-        self.latest.pop(name, None)
-        self.latest[name] = sequence
-        if len(self.latest) > _SUBJECTS_REMEMBERED_MAX:
-            self._floor = self.latest.pop(next(iter(self.latest)))
+    def __len__(self) -> int:
+        return len(self._latest) + len(self._before)
+
+    def note(self, names: Iterable[str | int], sequence: int) -> None:
+        """Note a change of some, not earlier than those noted before."""
+        if len(self._latest) >= _SUBJECTS_REMEMBERED_MAX // 2:
+            self._floor = max(self._before.values(), default=self._floor)
+            self._before, self._latest = self._latest, {}
+        self._latest.update(dict.fromkeys(names, sequence))
 
     def last(self, name: str | int) -> int:
         """The last change of one, or a moment after which it certainly has not changed."""
-        return self.latest.get(name, self._floor)
+        found = self._latest.get(name)
+        return self._before.get(name, self._floor) if found is None else found
 
 
 class Watch:
@@ -49,7 +54,7 @@ class Watch:
         self._monotonic = monotonic
         self._ticket = count()
         self._sequences: list[tuple[int, int, asyncio.Future[bool]]] = []
-        self._subjects: dict[Subject, dict[asyncio.Future[bool], None]] = {}
+        self._subjects: dict[Kind, dict[str | int, dict[asyncio.Future[bool], None]]] = {}
         self._changed: dict[asyncio.Future[bool], None] = {}
         self._sequence = 0
         self._given_up = 0
@@ -65,10 +70,19 @@ class Watch:
             self._given_up -= future.done()
             _wake(future)
         for event in events:
+            if isinstance(event, TasksChanged):
+                self._happened("task", event.task_ids, sequence)
+                continue
             subject = subject_of(event)
             if subject is not None:
-                self._memory(subject.kind).note(subject.name, sequence)
-                for future in self._subjects.pop(subject, ()):
+                self._happened(subject.kind, (subject.name,), sequence)
+
+    def _happened(self, kind: Kind, names: Iterable[str | int], sequence: int) -> None:
+        self._memory(kind).note(names, sequence)
+        subjects = self._subjects.get(kind)
+        if subjects:
+            for name in names:
+                for future in subjects.pop(name, ()):
                     _wake(future)
 
     def replaced(self, sequence: int) -> None:
@@ -76,9 +90,10 @@ class Watch:
         self.applied(sequence, [])
         self._memories.clear()
         self._floor = sequence
-        for futures in self._subjects.values():
-            for future in futures:
-                _wake(future)
+        for subjects in self._subjects.values():
+            for futures in subjects.values():
+                for future in futures:
+                    _wake(future)
         self._subjects.clear()
 
     def changed(self) -> None:
@@ -104,15 +119,16 @@ class Watch:
         if self._memory(subject.kind).last(subject.name) > sequence:
             return True
         future = self._future()
-        self._subjects.setdefault(subject, {})[future] = None
+        self._subjects.setdefault(subject.kind, {}).setdefault(subject.name, {})[future] = None
         try:
             return await self._until(future, deadline)
         finally:
-            waiting = self._subjects.get(subject)
+            subjects = self._subjects.get(subject.kind, {})
+            waiting = subjects.get(subject.name)
             if waiting is not None:
                 waiting.pop(future, None)
                 if not waiting:
-                    del self._subjects[subject]
+                    del subjects[subject.name]
 
     async def wait_changed(self, deadline: float) -> bool:
         """Wait until leadership or connections may have changed."""

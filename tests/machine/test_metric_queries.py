@@ -72,5 +72,5 @@ def test_starts_ends_and_late_reports_are_told() -> None:
     assert [event for event in applied.events if isinstance(event, e.TasksStarted)] == [e.TasksStarted((700,))]
     desk.wall_ms += 40
     report = c.CompleteTask(id=task_id, lease=desk.sql("SELECT token FROM tasks")[0][0]).sealed()
-    assert e.RunSucceeded(40) in desk.apply(seal(report)).events
+    assert e.RunsSucceeded((40,)) in desk.apply(seal(report)).events
     assert e.LeaseLost() in desk.apply(seal(report)).events

@@ -46,7 +46,7 @@ def test_b16_who_is_silent_for_too_long_is_dead_and_its_tasks_go_back_at_once() 
     events = silence(desk, 2, ms=1)
     assert desk.life(1) == "DEAD"
     assert [desk.machine.worker(number).alive for number in (1, 2)] == [False, True]  # type: ignore[union-attr]
-    assert {e.WorkerChanged(1), e.TaskChanged(lease.id), e.QueueReady("q")} <= set(events)
+    assert {e.WorkerChanged(1), e.TasksChanged((lease.id,)), e.QueueReady("q")} <= set(events)
     assert desk.story(lease.id) == ["submitted", "claimed", "lost"]
     (again,) = desk.claim(2)
     assert again.id == lease.id

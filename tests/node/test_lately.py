@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from quorl.cluster.machine.events import RunSucceeded, TasksStarted, WorkerHeard
+from quorl.cluster.machine.events import RunsSucceeded, TasksStarted, WorkerHeard
 from quorl.cluster.node.lately import Durations, Timelines, percentile, rounded_up
 
 NOW_MS = 1_700_000_005_000
@@ -35,7 +35,7 @@ def test_a_minute_is_kept_however_much_happens_in_it() -> None:
     durations = Durations(lambda: now[0])
     for second in range(300):
         now[0] = 10.0 + second
-        durations.applied([TasksStarted(tuple(range(0, 100_000, 97))), RunSucceeded(second)])
+        durations.applied([TasksStarted(tuple(range(0, 100_000, 97))), RunsSucceeded((second,))])
     assert len(durations._seconds) == 60
     assert max(len(second.waits) for second in durations._seconds) < 500
     found = durations.latency()

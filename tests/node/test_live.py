@@ -9,7 +9,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 
-from quorl.cluster.machine.events import Appended, TaskChanged, TopicDeleted
+from quorl.cluster.machine.events import Appended, TasksChanged, TopicDeleted
 from quorl.cluster.node import live as module
 from quorl.cluster.node.live import CHANNELS, STILL_HERE, Live, Stream
 from quorl.cluster.node.overview import Overviews
@@ -118,11 +118,11 @@ async def test_two_clients_get_the_same_bytes_and_nothing_is_made_without_one() 
 
 async def test_changes_are_told_together_each_task_once_and_only_to_those_who_listen() -> None:
     desk = Desk()
-    desk.live.applied([TaskChanged("before")])
+    desk.live.applied([TasksChanged(("before",))])
     tasks, topics = desk.open("tasks"), desk.open("topics")
     for stream in (tasks, topics):
         await skip_greeting(stream)
-    desk.live.applied([TaskChanged("a"), TaskChanged("b"), TaskChanged("a"), Appended("t", 1, 7, 2)])
+    desk.live.applied([TasksChanged(("a", "b")), TasksChanged(("a",)), Appended("t", 1, 7, 2)])
     desk.live.applied([Appended("t", 1, 9, 2), Appended("t", 0, 1, 1), Appended("gone", 0, 1, 1), TopicDeleted("gone")])
     assert await told(tasks) == ("tasks", {"items": [], "gone": ["b", "a"], "more": 0})
     assert await told(topics) == ("topics", {"ends": {"t": {"1": 9, "0": 1}}, "more": 0})
@@ -135,7 +135,7 @@ async def test_of_very_many_changes_the_last_are_told_and_the_others_counted(mon
     stream = desk.open("tasks", "topics")
     await skip_greeting(stream)
     many = 10 * limits.STREAM_TASKS_MAX + 50
-    desk.live.applied([TaskChanged(str(number)) for number in range(many)])
+    desk.live.applied([TasksChanged(tuple(str(number) for number in range(many)))])
     desk.live.applied([Appended(name, 0, 1, 1) for name in "abc"])
     event, data = await told(stream)
     assert (event, data["gone"][-1], len(data["gone"])) == ("tasks", str(many - 1), limits.STREAM_TASKS_MAX)
@@ -159,10 +159,10 @@ async def test_a_state_that_was_replaced_is_told_and_what_had_changed_before_is_
     desk = Desk()
     stream = desk.open("tasks")
     await skip_greeting(stream)
-    desk.live.applied([TaskChanged("a")])
+    desk.live.applied([TasksChanged(("a",))])
     desk.live.replaced()
     assert await told(stream) == ("reset", {"channels": ["tasks"], "why": "the state was replaced by a snapshot"})
-    desk.live.applied([TaskChanged("b")])
+    desk.live.applied([TasksChanged(("b",))])
     assert (await told(stream))[1]["gone"] == ["b"]
 
 
@@ -172,7 +172,7 @@ async def test_nothing_is_read_while_a_snapshot_is_put_in_place() -> None:
     await skip_greeting(stream)
     await told(stream)
     desk.is_readable = False
-    desk.live.applied([TaskChanged("a")])
+    desk.live.applied([TasksChanged(("a",))])
     made, looks = desk.overview.made, desk.looks
     while desk.looks < looks + 20:
         await asyncio.sleep(0)
@@ -190,7 +190,7 @@ async def test_a_client_that_takes_nothing_is_cut_off_and_no_other(monkeypatch: 
     assert streams[2] is not None
     await skip_greeting(streams[2])
     for number in range(30):
-        desk.live.applied([TaskChanged(f"task {number}")])
+        desk.live.applied([TasksChanged((f"task {number}",))])
         assert (await told(streams[2]))[1]["gone"] == [f"task {number}"]
     assert (slow.was_cut, stuck.was_cut, good.was_cut) == (True, True, False)
     for stream in streams[:2]:

@@ -33,6 +33,6 @@ def test_of_an_entry_that_failed_only_the_failure_counts() -> None:
 
 def test_what_entries_did_to_tasks_is_counted() -> None:
     meters = Meters()
-    meters.applied([e.TasksStarted((10, 2000)), e.RunSucceeded(40), e.LeaseLost(), e.TaskChanged("t")])
+    meters.applied([e.TasksStarted((10, 2000)), e.RunsSucceeded((40,)), e.LeaseLost(), e.TasksChanged(("t",))])
     assert (sum(meters.wait_s.counts), sum(meters.run_s.counts), meters.leases_lost) == (2, 1, 1)
     assert meters.run_s.sum_s == 0.04

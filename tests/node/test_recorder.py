@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorl.cluster.machine.events import Appended, QueueCounted, TaskChanged
+from quorl.cluster.machine.events import Appended, QueueCounted, TasksChanged
 from quorl.cluster.node.recorder import Rates, Recorder
 from quorl.cluster.protocol import limits
 
@@ -24,7 +24,7 @@ def tally(submitted: int = 0, succeeded: int = 0, waiting: int = 0, running: int
 def test_a_second_is_told_once_it_is_over() -> None:
     clock = Clock()
     recorder = Recorder(clock)
-    recorder.applied([QueueCounted("q", tally(5), tally(7, waiting=2)), TaskChanged("x")])
+    recorder.applied([QueueCounted("q", tally(5), tally(7, waiting=2)), TasksChanged(("x",))])
     recorder.applied(
         [QueueCounted("q", tally(7, waiting=2), tally(8, 1, waiting=1, running=1)), Appended("t", 0, 9, 4)]
     )

@@ -11,7 +11,7 @@ from quorl.cluster.machine.events import (
     CommandSpoiled,
     Event,
     QueueReady,
-    TaskChanged,
+    TasksChanged,
     TopicCreated,
     TopicDeleted,
     WorkerChanged,
@@ -78,7 +78,7 @@ TOPIC, OTHER = Subject("topic", "t"), Subject("topic", "u")
         (TopicCreated("t"), TOPIC, OTHER),
         (Appended("t", 0, 1, 1), TOPIC, OTHER),
         (TopicDeleted("t"), TOPIC, OTHER),
-        (TaskChanged("t"), Subject("task", "t"), TOPIC),
+        (TasksChanged(("t",)), Subject("task", "t"), TOPIC),
         (QueueReady("t"), Subject("queue", "t"), Subject("task", "t")),
         (WorkerChanged(1), Subject("worker", 1), Subject("worker", 2)),
     ],
@@ -100,23 +100,24 @@ async def test_what_happens_to_a_subject_wakes_who_waits_for_it(
 async def test_subjects_are_forgotten_and_nothing_that_happened_is_missed(
     watch: w.Watch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(w, "_SUBJECTS_REMEMBERED_MAX", 3)
+    monkeypatch.setattr(w, "_SUBJECTS_REMEMBERED_MAX", 6)
     old, busy = Subject("topic", "old"), Subject("topic", "busy")
     watch.applied(1, [TopicCreated("old")])
     for sequence in range(2, 10):
         watch.applied(sequence, [TopicCreated(f"t{sequence}"), Appended("busy", 0, sequence, 1)])
-        assert all(len(memory.latest) <= 3 for memory in watch._memories.values())
+        assert all(len(memory) <= 6 for memory in watch._memories.values())
     assert await watch.wait_news(old, 0, NEVER)
     assert await watch.wait_news(busy, 8, NEVER)
     assert not await watch.wait_news(busy, 9, 0.0)
     assert not await watch.wait_news(old, 9, 0.0)
     assert not await watch.wait_news(old, 7, 0.0)
+    assert await watch.wait_news(Subject("topic", "t9"), 8, NEVER)
 
 
 async def test_tasks_by_the_thousand_make_no_topic_forgotten(watch: w.Watch, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(w, "_SUBJECTS_REMEMBERED_MAX", 3)
     for sequence in range(1, 10):
-        watch.applied(sequence, [TaskChanged(f"k{sequence}")])
+        watch.applied(sequence, [TasksChanged((f"k{sequence}",))])
     assert not await watch.wait_news(TOPIC, 0, 0.0)
     assert await watch.wait_news(Subject("task", "k1"), 1, 0.0)
 

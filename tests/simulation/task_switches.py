@@ -13,7 +13,7 @@ import msgspec
 
 from quorl.cluster.machine import claiming, due, ids, moves, receipts, schema, settling, tasks, workers
 from quorl.cluster.machine.books import Queue, Worker
-from quorl.cluster.machine.events import TaskChanged
+from quorl.cluster.machine.events import TasksChanged
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.machine.moves import Task
 from quorl.cluster.machine.state import State
@@ -36,8 +36,8 @@ def lease_token(setter: Setter) -> None:
     careful = settling._leased
 
     def careless(state: State, task_id: str, _token: int) -> Any:
-        lease = moves.find_lease(state, task_id)
-        return careful(state, task_id, 0 if lease is None or lease.token is None else lease.token)
+        found = moves.find_lease(state, task_id)
+        return careful(state, task_id, (found and found[1]) or 0)
 
     setter(settling, "_leased", careless)
 
@@ -47,8 +47,8 @@ def lease_state(setter: Setter) -> None:
     careful = settling._leased
 
     def careless(state: State, task_id: str, token: int) -> Any:
-        lease = moves.find_lease(state, task_id)
-        return lease if lease is not None and lease.token == token else careful(state, task_id, token)
+        found = moves.find_lease(state, task_id)
+        return found[2] if found is not None and found[1] == token else careful(state, task_id, token)
 
     setter(settling, "_leased", careless)
 
@@ -126,7 +126,7 @@ def result_woken(setter: Setter) -> None:
     careful = Watch.applied
 
     def careless(watch: Watch, sequence: int, events: list[Any]) -> None:
-        careful(watch, sequence, [event for event in events if not isinstance(event, TaskChanged)])
+        careful(watch, sequence, [event for event in events if not isinstance(event, TasksChanged)])
 
     setter(Watch, "applied", careless)
 

@@ -7,6 +7,8 @@ refused one by one.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import msgspec
 
 from quorl.cluster.machine import events, moves, workers
@@ -32,6 +34,24 @@ def complete(state: State, command: c.Complete) -> TaskStatus | TaskNotFound | L
         return lease
     moves.complete(state, [(lease, command.result)])
     return TaskStatus(id=command.id, status="SUCCESS", attempts=lease.attempts + 1)
+
+
+def complete_all(state: State, reports: Iterable[c.Done]) -> list[Lease | TaskNotFound | LeaseLost]:
+    """These tasks are done: of each the lease that has ended so, or the refusal."""
+    said: list[Lease | TaskNotFound | LeaseLost] = []
+    ended: list[tuple[Lease, bytes]] = []
+    for done in reports:
+        known = state.leases.get(done.lease)
+        if ended and (known is None or known.id != done.task_id):  # the row is asked, so it must say what came before
+            moves.complete(state, ended)
+            ended = []
+        lease = _settled(state, done.task_id, done.lease, done.result)
+        if isinstance(lease, Lease):
+            ended.append((lease, done.result))
+        said.append(lease)
+    if ended:
+        moves.complete(state, ended)
+    return said
 
 
 def fail(state: State, command: c.FailTask) -> TaskStatus | TaskNotFound | LeaseLost:
@@ -64,18 +84,11 @@ def settle(state: State, command: c.Settle) -> c.Settled | WorkerNotFound | Work
         else:
             statuses.append(said.status if isinstance(said, TaskStatus) else "PROCESSING")
 
-    done: list[tuple[Lease, bytes]] = []
-    for task_id, token, result in [(one.task_id, one.lease, one.result) for one in command.complete]:
-        if token not in state.leases:  # the row is asked, so it must say what came before
-            moves.complete(state, done)
-            done = []
-        lease = _settled(state, task_id, token, result)
-        if isinstance(lease, Lease):
-            done.append((lease, result))
+    for done, said in zip(command.complete, complete_all(state, command.complete), strict=True):
+        if isinstance(said, Lease):
             statuses.append("SUCCESS")
         else:
-            note(task_id, lease)
-    moves.complete(state, done)
+            note(done.task_id, said)
     for one in command.fail:
         note(one.task_id, _fail(state, one.task_id, one.lease, one.error, one.retry, one.delay_ms))
     for back in command.release:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from quorl.cluster.machine import claiming, settling
-from quorl.cluster.machine.state import State
+from quorl.cluster.machine.state import Lease, State
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import together as g
@@ -30,13 +30,17 @@ def claim(state: State, command: g.ClaimBatch) -> g.GrantedMany:
 
 def report(state: State, command: g.ReportBatch) -> g.Reported:
     """End leases, or refuse to, one by one."""
-    items = [_item(task_id, said) for task_id, said in _reports(state, command)]
+    items = [
+        g.ReportedTask(id=said.id, status="SUCCESS", attempts=said.attempts + 1)
+        if isinstance(said, Lease)
+        else _item(done.task_id, said)
+        for done, said in zip(command.complete, settling.complete_all(state, command.complete), strict=True)
+    ]
+    items += [_item(task_id, said) for task_id, said in _reports(state, command)]
     return g.Reported(items=items)
 
 
 def _reports(state: State, command: g.ReportBatch) -> Iterator[tuple[str, TaskStatus | TaskNotFound | LeaseLost]]:
-    for done in command.complete:
-        yield done.task_id, settling.complete(state, c.Complete(id=done.task_id, lease=done.lease, result=done.result))
     for one in command.fail:
         failed = c.FailTask(id=one.task_id, lease=one.lease, error=one.error, retry=one.retry, delay_ms=one.delay_ms)
         yield one.task_id, settling.fail(state, failed)

@@ -8,12 +8,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from quorl.cluster.machine import claiming
+from quorl.cluster.machine import claiming, state
 from quorl.cluster.machine import events as e
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as s
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import workers as w
 from tests.machine.desk import Desk, new, seal
 
@@ -229,4 +230,38 @@ def test_c1_whoever_asks_gets_and_nothing_is_lost_between_many(desk: Desk) -> No
         got[1 + turn % 3] += ids(desk.claim(1 + turn % 3))
     assert [len(leases) for leases in got.values()] == [100, 100, 100]
     assert len({task_id for leases in got.values() for task_id in leases}) == 300
+    desk.sound()
+
+
+def test_what_is_reported_twice_or_under_another_lease_comes_to_the_same_whatever_is_remembered() -> None:
+    desks = [Desk(), Desk(), Desk()]
+    for forgetful, desk in enumerate(desks):
+        desk.enrol("a")
+        for task_id in ("x", "y", "z"):
+            desk.submit(id=task_id)
+        assert [lease.token for lease in desk.claim(1, 3)] == [1, 2, 3]
+        if forgetful == 1:
+            desk.machine.reload()
+        if forgetful == 2:
+            del desk.machine._state.leases[2]
+        reports = [("x", 1), ("x", 1), ("x", 2), ("y", 2), ("no", 3), ("y", 9), ("z", 3)]
+        done = tuple(c.Done(task_id, token, b"null") for task_id, token in reports)
+        settled, batch = desk.entry(c.Settle(worker_id=1, complete=done[:4]), g.ReportBatch(complete=done[4:]))
+        assert isinstance(settled, c.Settled)
+        assert isinstance(batch, g.Reported)
+        assert (settled.accepted, [one.task_id for one in settled.rejected]) == (2, ["x", "x"])
+        assert [item.code for item in batch.items] == ["task_not_found", "lease_lost", None]
+        assert desk.counts() == {"success": 3}
+        desk.sound()
+    assert len({desk.machine.digest for desk in desks}) == 1
+
+
+def test_no_more_leases_are_remembered_than_is_good(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "_LEASES_REMEMBERED_MAX", 2)
+    for _ in range(5):
+        desk.submit()
+    leases = desk.claim(1, 5)
+    for lease in leases:
+        assert desk.complete(lease).status == "SUCCESS"
+        assert not desk.machine._state.leases
     desk.sound()

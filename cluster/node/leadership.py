@@ -22,7 +22,7 @@ from quorl.cluster.node.committer import Committer, Decided, Log
 from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.parking import Parking, gather_s
 from quorl.cluster.node.sight import StateSight
-from quorl.cluster.node.subjects import subject_of
+from quorl.cluster.node.subjects import Subject, subjects_of
 from quorl.cluster.node.timekeeper import Stamp, Timekeeper
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed, SignOfLife, encode_command
@@ -90,9 +90,10 @@ class Leadership:
         """An entry was applied here."""
         if self.term:
             for event in events:
-                subject = subject_of(event)
-                if subject is not None:
-                    self.parking.news(subject)
+                found = subjects_of(event)
+                if found is not None and found.kind != "task":  # claims wait for queues, and for news of their workers
+                    for name in found.names:
+                        self.parking.news(Subject(found.kind, name))
 
     def step_aside(self, reason: NotApplied) -> None:
         """This node leads no longer, or is about to leave."""

@@ -8,6 +8,7 @@ from quorl.cluster.machine.events import (
     Appended,
     Event,
     QueueReady,
+    TasksChanged,
     TopicCreated,
     TopicDeleted,
     WorkerChanged,
@@ -23,14 +24,23 @@ class Subject(NamedTuple):
     name: str | int
 
 
-def subject_of(event: Event) -> Subject | None:
-    """What an event happened to; None if nobody waits for such events, or it is ``TasksChanged``, which happens to many."""
+class Subjects(NamedTuple):
+    """Several of one kind."""
+
+    kind: Kind
+    names: tuple[str | int, ...]
+
+
+def subjects_of(event: Event) -> Subjects | None:
+    """What an event happened to; None if nobody waits for such events."""
     match event:
+        case TasksChanged(task_ids=task_ids):
+            return Subjects("task", task_ids)
         case Appended(topic=name) | TopicCreated(topic=name) | TopicDeleted(topic=name):
-            return Subject("topic", name)
+            return Subjects("topic", (name,))
         case QueueReady(queue=queue):
-            return Subject("queue", queue)
+            return Subjects("queue", (queue,))
         case WorkerChanged(worker_id=worker_id):
-            return Subject("worker", worker_id)
+            return Subjects("worker", (worker_id,))
         case _:
             return None

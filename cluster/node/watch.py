@@ -12,8 +12,8 @@ import heapq
 from collections.abc import Callable, Iterable
 from itertools import count
 
-from quorl.cluster.machine.events import Event, TasksChanged
-from quorl.cluster.node.subjects import Kind, Subject, subject_of
+from quorl.cluster.machine.events import Event
+from quorl.cluster.node.subjects import Kind, Subject, subjects_of
 
 _GIVEN_UP_MIN = 64
 """So many that have given up are not worth looking through the heap for."""
@@ -70,12 +70,9 @@ class Watch:
             self._given_up -= future.done()
             _wake(future)
         for event in events:
-            if isinstance(event, TasksChanged):
-                self._happened("task", event.task_ids, sequence)
-                continue
-            subject = subject_of(event)
-            if subject is not None:
-                self._happened(subject.kind, (subject.name,), sequence)
+            found = subjects_of(event)
+            if found is not None:
+                self._happened(found.kind, found.names, sequence)
 
     def _happened(self, kind: Kind, names: Iterable[str | int], sequence: int) -> None:
         self._memory(kind).note(names, sequence)

@@ -22,7 +22,7 @@ from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
 from quorl.cluster.node.parking import Parking, gather_s
 from quorl.cluster.node.sight import StateSight
-from quorl.cluster.node.subjects import Subject, subject_of
+from quorl.cluster.node.subjects import Subject, subjects_of
 from quorl.cluster.node.timekeeper import Stamp
 from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, decode_entry
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
@@ -116,8 +116,8 @@ class FakeCore:
             index = self.sequence() + 1
             applied = self.machine.apply(index, 1, self.group.entries[index - 1])
             for event in applied.events:
-                subject = subject_of(event)
-                if subject is not None:
+                found = subjects_of(event)
+                for subject in [Subject(found.kind, name) for name in found.names] if found else []:
                     self.news[subject] = applied.sequence
                     if self.leads():
                         self.parking.news(subject)

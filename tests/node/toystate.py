@@ -17,7 +17,7 @@ from quorl.cluster.machine.machine import Applied, Outcome
 from quorl.cluster.machine.outlook import Outlook, WorkerState
 from quorl.cluster.node.committer import Committer
 from quorl.cluster.node.parking import Parking
-from quorl.cluster.node.subjects import subject_of
+from quorl.cluster.node.subjects import Subject, subjects_of
 from quorl.cluster.node.timekeeper import Stamp
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry, encode_command
 from quorl.cluster.protocol.grammar import Rejection, Reply
@@ -168,9 +168,10 @@ class Leader:
 
     def tell(self, *events: Event) -> None:
         for event in events:
-            subject = subject_of(event)
-            assert subject is not None
-            self.parking.news(subject)
+            found = subjects_of(event)
+            assert found is not None
+            for name in found.names:
+                self.parking.news(Subject(found.kind, name))
 
     def change(self, worker_id: int) -> None:
         self.tell(WorkerChanged(worker_id))

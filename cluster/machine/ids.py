@@ -23,10 +23,13 @@ def task_ids(wall_ms: int, seed: int, first: int) -> Iterator[str]:
 
     They begin with the moment; what follows counts up from where the dice fell, so that ids sort about as tasks come.
     """
-    head = f"{wall_ms:012x}"
-    head = f"{head[:8]}-{head[8:]}-7"
-    for number in count(int.from_bytes(_dice(seed, 0, 0)[:10], "big") + first):
-        yield f"{head}{number >> 62 & 0xFFF:03x}-{0x8000 | number >> 48 & 0x3FFF:04x}-{number & 0xFFFF_FFFF_FFFF:012x}"
+    moment = f"{wall_ms:012x}"
+    head = f"{moment[:8]}-{moment[8:]}-7"
+
+    def text(number: int) -> str:
+        return f"{head}{number >> 62 & 0xFFF:03x}-{0x8000 | number >> 48 & 0x3FFF:04x}-{number & 0xFFFF_FFFF_FFFF:012x}"
+
+    return map(text, count(int.from_bytes(_dice(seed, 0, 0)[:10], "big") + first))
 
 
 def delay_ms(backoff: str, failed: int, seed: int, ordinal: int) -> int:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import msgspec
@@ -42,7 +43,7 @@ _CHANGING = (
     "succeeded", "failed", "lost", "ended_ms",
 )  # fmt: skip
 _WRITE_WORKER = f"UPDATE workers SET {', '.join(f'{column} = ?' for column in _CHANGING)} WHERE worker_id = ?"
-_AT = tuple(_COLUMNS["workers"].index(column) for column in _CHANGING)
+_changing = attrgetter(*_CHANGING, "worker_id")
 
 
 STARTED, SUCCEEDED, FAILED_ATTEMPTS, LOST, FAILED = range(5)
@@ -141,6 +142,7 @@ class Books:
     """Queues and workers, remembered."""
 
     execute: Callable[..., sqlite3.Cursor]
+    execute_many: Callable[..., sqlite3.Cursor]
     events: list[Event]
 
     def __init__(self) -> None:
@@ -268,16 +270,14 @@ class Books:
 
     def write_worker(self, worker: Worker) -> None:
         """Write whatever of a worker ever changes."""
-        values = msgspec.structs.astuple(worker)
-        self.execute(_WRITE_WORKER, (*[values[at] for at in _AT], worker.worker_id))
+        self.execute(_WRITE_WORKER, _changing(worker))
 
     def write_workers(self) -> None:
         """Write the workers that are not written yet, in order of their ids."""
-        for worker_id in sorted(self._unwritten_workers):
-            worker = self._workers.get(worker_id)
-            if worker is not None:
-                self.write_worker(worker)
-        self._unwritten_workers.clear()
+        if self._unwritten_workers:
+            workers = [self._workers.get(worker_id) for worker_id in sorted(self._unwritten_workers)]
+            self.execute_many(_WRITE_WORKER, [_changing(worker) for worker in workers if worker is not None])
+            self._unwritten_workers.clear()
 
     def write_books(self) -> None:
         """Write everything that is not written yet, and tell how the tallies of queues have changed."""

@@ -13,7 +13,7 @@ import hashlib
 import sqlite3
 import zlib
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeVar, assert_never
+from typing import Any, ClassVar, NamedTuple, TypeVar, assert_never, get_args
 
 import msgspec
 
@@ -63,6 +63,7 @@ __all__ = ["Applied", "Machine", "Outcome", "Position", "StateError"]
 
 T = TypeVar("T")
 _decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
+_TAGS = {kind: str(kind.__struct_config__.tag) for kind in get_args(AnyCommand)}
 
 _SAME_EVERYWHERE = frozenset(
     {
@@ -324,7 +325,7 @@ class Machine:
         if sealed.key is None:
             value = self._apply_command(command)
             return Outcome(value, replayed=False), outcomes.encode(value)
-        op = str(command.__struct_config__.tag)
+        op = _TAGS[type(command)]
         known = receipts.find(state, op, sealed.key, sealed.digest)
         if known is not None:
             return Outcome(known, replayed=not isinstance(known, IdempotencyKeyReused)), outcomes.encode(known)

@@ -47,6 +47,8 @@ _CALLED = {
     )
 }
 """What callers call an operation that has another name in the log."""
+_WAITING = (Claim, ClaimBatch, Consume)
+"""Commands whose callers may wait for them to come to something."""
 _LOOK = "SELECT keys, outcomes FROM receipts WHERE ordinal = ?"
 _KEEP = "INSERT INTO receipts (ordinal, count, kept_ms, keys, outcomes) VALUES (?, ?, ?, ?, ?)"
 _OLDEST = "SELECT count, kept_ms FROM receipts WHERE ordinal = ?"
@@ -67,7 +69,7 @@ def look(state: State, op: str, key: str) -> tuple[bytes, bytes] | None:
     """Fingerprint and encoded outcome of the receipt, if there is one."""
     ordinal = _rows(state, op).get(key)
     if ordinal is None:
-        return state.fresh_receipts.get((op, key))
+        return state.fresh_receipts.get((op, key)) if state.fresh_receipts else None
     keys, found = state.execute(_LOOK, (ordinal,)).fetchone()
     return _decode_outcomes(found)[_decode_keys(keys).index((op, key))]
 
@@ -86,16 +88,13 @@ def is_kept(command: AnyCommand, value: Reply | Rejection) -> bool:
     """Whether an outcome is remembered."""
     if isinstance(value, Rejection):
         return not value.transient
-    if isinstance(command, Consume | Claim) and command.wait > 0:
-        found = (
-            value.spans
-            if isinstance(value, ConsumedSpans)
-            else isinstance(value, Granted) and (value.grants or value.drained)
-        )
-        return bool(found)
-    if isinstance(command, ClaimBatch) and command.wait > 0:
-        return isinstance(value, GrantedMany) and any(one.settled for one in value.items)
-    return True
+    if not isinstance(command, _WAITING) or command.wait <= 0:
+        return True
+    if isinstance(value, ConsumedSpans):
+        return bool(value.spans)
+    if isinstance(value, GrantedMany):
+        return any(one.settled for one in value.items)
+    return isinstance(value, Granted) and bool(value.grants or value.drained)
 
 
 def keep(state: State, op: str, key: str, fingerprint: bytes, blob: bytes) -> None:

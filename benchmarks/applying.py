@@ -35,6 +35,7 @@ from quorl.cluster.node.watch import Watch
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import submitting as s
+from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, encode_command, encode_entry
@@ -88,8 +89,10 @@ class Bench:
             blob = encode_command(command)
             digest = hashlib.blake2b(blob, digest_size=16).digest()
             sealed.append(Sealed(f"0123456789abcdef-{next(self._numbers):012d}", digest, blob))
-            if isinstance(command, c.Claim | c.Settle):
-                signs[command.worker_id] = SignOfLife(command.worker_id)
+            claims = command.claims if isinstance(command, g.ClaimBatch) else [command]
+            for one in claims:
+                if isinstance(one, c.Claim | c.Settle | g.Seat):
+                    signs[one.worker_id] = SignOfLife(one.worker_id)
         self._now_ms += STEP_MS
         number = self.machine.position.index + 1
         entry = Entry(self._now_ms, START_MS + self._now_ms, tuple(sealed), number * 7919, "n1", tuple(signs.values()))
@@ -107,7 +110,7 @@ class Bench:
         for _ in range(limits.RECEIPTS_MAX // limits.ENTRY_COMMANDS_MAX):
             self.entry(*[Found(cluster_id="bench")] * limits.ENTRY_COMMANDS_MAX)
 
-    def note(self, granted: c.Granted) -> None:
+    def note(self, granted: c.Granted | g.Share) -> None:
         """Remember what a claim was granted; the worker learns the ids when the answer is read."""
         marks = ", ".join("?" * len(granted.grants))
         rows = self.connection.execute(
@@ -177,6 +180,17 @@ def tasks_singly(bench: Bench, tasks: int) -> None:
             bench.note(granted)
 
 
+def tasks_together(bench: Bench, tasks: int) -> None:
+    """The same, as a client sends them that makes 16 of each at a time: one command of each kind."""
+    for _ in range(tasks // 16):
+        commands: list[Command[Any]] = [_submit(16)]
+        if held := bench.take(16):
+            commands.append(g.ReportBatch(complete=tuple([c.Done(one.task_id, one.token, b"null") for one in held])))
+        commands.append(g.ClaimBatch(claims=tuple([g.Seat(bench.next_worker(), (), 1, 0) for _ in range(16)])))
+        for share in bench.entry(*commands)[-1].items:
+            bench.note(share)
+
+
 def appends_of(each: int, calls: int) -> Callable[[Bench, int], None]:
     """Entries with so many appends of so many messages."""
 
@@ -195,6 +209,7 @@ def _submit(count: int) -> s.SubmitBatch:
 WORKLOADS: dict[str, tuple[Callable[[Bench, int], None], int]] = {
     "task-32": (tasks_by_many, TASKS),
     "task-1": (tasks_singly, TASKS),
+    "task-1-together": (tasks_together, TASKS),
     "append-1": (appends_of(1, 1), TASKS),
     "append-1-by-16": (appends_of(1, 16), TASKS),
     "append-1-by-64": (appends_of(1, 64), TASKS),

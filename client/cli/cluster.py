@@ -25,6 +25,9 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 
 POLL_S = 0.2
+# fmt: off
+COLUMNS = ("NODE", "ROLE", "STATE", "HTTP", "TERM", "COMMIT", "APPLIED", "LAG", "RTT", "SEEN", "UPTIME", "VERSION")
+# fmt: on
 
 
 @click.group()
@@ -44,9 +47,8 @@ def status(settings: Settings) -> None:
         if settings.as_json:
             output.emit(info)
         else:
-            columns = ("NODE", "ROLE", "STATE", "HTTP", "SEQUENCE", "LAG", "SEEN", "VERSION")
             rows = [_row(info, member) for member in info.members]
-            output.table(columns, rows, numbers=("SEQUENCE", "LAG", "SEEN"), spare=("VERSION", "SEEN"))
+            output.table(COLUMNS, rows, numbers=COLUMNS[4:-1], spare=("SEEN", "VERSION", "TERM", "UPTIME", "COMMIT"))
         if settings.for_people and not settings.quiet:
             settings.say(_commits(client, info))
     if info.health == "no_quorum":
@@ -62,7 +64,8 @@ def _commits(client: Client, info: ClusterInfo) -> str:
     said = f"Commit check: {found.text}." if found.level != Level.CRIT else f"Commit check FAILED: {found.text}."
     if info.health == "degraded":
         said += "  One more failure stops writes." if spare <= 0 else ""
-        said += "  → quorl doctor"
+        away = [member.name for member in info.members if member.state != "ok"]
+        said += f"  → quorl doctor{f' --node {output.clean(away[0])}' if away else ''}"
     return said
 
 
@@ -204,8 +207,22 @@ def _row(info: ClusterInfo, member: MemberInfo) -> tuple[object, ...]:
         "LEADER" if member.name == info.leader else member.role,
         member.state.upper() if member.state == "unreachable" else member.state.replace("_", " "),
         member.http,
-        output.NOTHING if member.sequence is None else member.sequence,
-        output.NOTHING if member.lag is None else member.lag,
+        _number(member.term),
+        _number(member.commit_index),
+        _number(member.applied_index),
+        _number(member.lag),
+        round_trip(member),
         span(member.seen_ms_ago),
+        span(member.uptime_ms),
         member.version or output.NOTHING,
     )
+
+
+def _number(number: int | None) -> output.Cell:
+    return output.NOTHING if number is None else output.grouped(number)
+
+
+def round_trip(member: MemberInfo) -> output.Cell:
+    """Return how long a message to a member and back takes; in CSV it is seconds."""
+    ms = member.rtt_ms
+    return output.NOTHING if ms is None else output.Cell(f"{ms:.1f} ms", round(ms / 1000, 6))

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from quorl.client.cli import output
+from quorl.client.cli.cluster import round_trip
 from quorl.client.cli.common import Settings, common_options
 from quorl.client.cli.glance import beats_text
 from quorl.client.cli.queue import HEALTH
@@ -110,9 +111,9 @@ def sections(seen: o.Overview) -> list[Section]:
     """Return the tables, in the order in which they are worth the room."""
     return [
         Section(
-            ("NODE", "ROLE", "STATE", "HTTP", "SEQUENCE", "LAG"),
+            ("NODE", "ROLE", "STATE", "HTTP", "APPLIED", "LAG", "RTT", "UPTIME"),
             [_member(seen, one) for one in seen.members],
-            ("SEQUENCE", "LAG"),
+            ("APPLIED", "LAG", "RTT", "UPTIME"),
         ),
         Section(
             ("QUEUE", "HEALTH", "WAITING", "RUNNING", "FAILED", "IN/s", "DONE/s", "IN (2 min)", "OLDEST", "BUSY"),
@@ -138,8 +139,8 @@ def sections(seen: o.Overview) -> list[Section]:
 def _member(seen: o.Overview, one: MemberInfo) -> Sequence[object]:
     role = "LEADER" if one.name == seen.leader else one.role
     state = "UNREACHABLE" if one.state == "unreachable" else one.state.replace("_", " ")
-    known = [output.NOTHING if number is None else output.grouped(number) for number in (one.sequence, one.lag)]
-    return one.name, role, state, one.http, *known
+    known = [output.NOTHING if number is None else output.grouped(number) for number in (one.applied_index, one.lag)]
+    return one.name, role, state, one.http, *known, round_trip(one), span(one.uptime_ms)
 
 
 def _queue(one: o.OverviewQueue) -> Sequence[object]:

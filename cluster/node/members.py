@@ -6,6 +6,10 @@ cluster without asking anybody.
 A status is up to half a second old, so a member's lag is not counted against what this node has applied since: it is how far
 the status was behind what this node knew when it came. Of a member that is not heard any more it is counted against what is
 known now.
+
+A status also says when it was sent, and of every other member when its own last one was sent and how long ago it came. So
+whoever gets it knows how long a message to that member and back takes, without a message more. Each node reads its own
+clock only.
 """
 
 from __future__ import annotations
@@ -33,7 +37,7 @@ class Member(NamedTuple):
 
 
 class Gossip(msgspec.Struct, frozen=True, array_like=True):
-    """What a node tells the others about itself."""
+    """What a node tells the others about itself. What a node of an earlier release leaves out is None."""
 
     sequence: int
     role: str
@@ -41,14 +45,22 @@ class Gossip(msgspec.Struct, frozen=True, array_like=True):
     blank: bool
     wall_ms: int
     version: str
+    commit_index: int | None = None
+    applied_index: int | None = None
+    uptime_ms: int | None = None
+    sent_us: int | None = None
+    """When it left, by the sender's own clock."""
+    echoes: dict[str, tuple[int, int]] = {}
+    """By member: the ``sent_us`` of its last status that came, and for how many microseconds that has lain here."""
 
 
 class _Word(NamedTuple):
-    """A status, when it came, and the highest sequence known here until then."""
+    """A status, when it came, the highest sequence known here until then, and the round trip in milliseconds, if known."""
 
     at_s: float
     gossip: Gossip
     ahead: int
+    rtt_ms: float | None = None
 
 
 _encoder = msgspec.msgpack.Encoder()
@@ -62,6 +74,7 @@ class Members:
         self._members = {m.name: m for m in members}
         self._own_name = own_name
         self._clock = clock
+        self._began_s = clock.monotonic()
         self._heard: dict[str, _Word] = {}
         self._told = 0
         """The sequence that this node told last."""
@@ -74,10 +87,30 @@ class Members:
         """How many members decide."""
         return len(self._members) // 2 + 1
 
+    def own(self, status: Status, sequence: int, version: str) -> Gossip:
+        """What this node is to tell of itself."""
+        return Gossip(
+            sequence,
+            status.role,
+            status.term,
+            status.blank,
+            self._clock.wall_ms(),
+            version,
+            status.commit_index,
+            status.applied_index,
+            round(1000 * (self._clock.monotonic() - self._began_s)),
+        )
+
     def pack(self, own: Gossip) -> bytes:
         """The bytes of this node's own status, which is about to be told."""
         self._told = own.sequence
-        return _encoder.encode(own)
+        now_s = self._clock.monotonic()
+        echoes = {
+            name: (word.gossip.sent_us, _us(now_s - word.at_s))
+            for name, word in self._heard.items()
+            if word.gossip.sent_us is not None
+        }
+        return _encoder.encode(msgspec.structs.replace(own, sent_us=_us(now_s), echoes=echoes))
 
     def heard(self, name: str, payload: bytes) -> Gossip | None:
         """Note a member's status; None if it cannot be read."""
@@ -85,7 +118,14 @@ class Members:
             gossip = _decoder.decode(payload)
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        self._heard[name] = _Word(self._clock.monotonic(), gossip, self._ahead(self._told))
+        now_s = self._clock.monotonic()
+        echo = gossip.echoes.get(self._own_name)
+        known = self._heard.get(name)
+        # An answer to a status of this process's former self would compare two clocks: it cannot have taken so long.
+        took_us = None if echo is None else _us(now_s) - echo[0] - echo[1]
+        fits = took_us is not None and 0 <= took_us <= _us(_CURRENT_S)
+        rtt_ms = took_us / 1000 if took_us is not None and fits else known.rtt_ms if known is not None else None
+        self._heard[name] = _Word(now_s, gossip, self._ahead(self._told), rtt_ms)
         return gossip
 
     def _ahead(self, own: int) -> int:
@@ -142,7 +182,23 @@ class Members:
             lag=lag,
             seen_ms_ago=None if age_s is None else int(age_s * 1000),
             version=None if gossip is None else gossip.version,
+            term=None if gossip is None else gossip.term,
+            commit_index=None if gossip is None else gossip.commit_index,
+            applied_index=None if gossip is None else gossip.applied_index,
+            rtt_ms=word.rtt_ms if word is not None and current else None,
+            uptime_ms=_uptime_ms(gossip, age_s) if current else None,
         )
+
+
+def _us(seconds: float) -> int:
+    return round(1_000_000 * seconds)
+
+
+def _uptime_ms(gossip: Gossip | None, age_s: float | None) -> int | None:
+    """How long a member's process runs by now, given what it said and how long ago."""
+    if gossip is None or gossip.uptime_ms is None or age_s is None:
+        return None
+    return gossip.uptime_ms + round(1000 * age_s)
 
 
 def _role(name: str, gossip: Gossip | None, status: Status) -> Literal["leader", "follower", "candidate", "unknown"]:

@@ -318,10 +318,7 @@ class Node:
 
     # -- gossip ----------------------------------------------------------------------------------------------------
     def _own_gossip(self) -> Gossip:
-        status = self.replica.status()
-        return Gossip(
-            self.sequence(), status.role, status.term, status.blank, self._ports.clock.wall_ms(), self._settings.version
-        )
+        return self._members.own(self.replica.status(), self.sequence(), self._settings.version)
 
     def _gossip(self) -> bytes:
         return self._members.pack(self._own_gossip())

@@ -27,7 +27,9 @@ class MemberInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     ``sequence`` counts the entries that the member said it had applied, ``seen_ms_ago`` milliseconds ago. ``lag`` is how
     many that was behind the furthest position known here at that moment, or, of a member that is not heard any more,
-    behind the one known now. What is not known is null.
+    behind the one known now. ``term``, ``commit_index`` and ``applied_index`` are of its log, at the same moment as
+    ``sequence``. ``rtt_ms`` is how long a message took from the answering node to it and back, apart from the time that it
+    lay there, and ``uptime_ms`` how long its process runs; both are of members that are heard. What is not known is null.
     """
 
     name: str
@@ -39,6 +41,11 @@ class MemberInfo(msgspec.Struct, frozen=True, kw_only=True):
     lag: int | None
     seen_ms_ago: int | None
     version: str | None
+    term: int | None = None
+    commit_index: int | None = None
+    applied_index: int | None = None
+    rtt_ms: float | None = None
+    uptime_ms: int | None = None
 
 
 class ClusterInfo(Reply, frozen=True):

@@ -141,6 +141,7 @@ class StandIn:
     def info(self) -> system.ClusterInfo:
         """The cluster as its first node sees it."""
         sequence = self.machine.position.sequence
+        log = {"term": 7, "commit_index": 18_204, "applied_index": 18_204, "uptime_ms": 11_520_000}
         members = [
             system.MemberInfo(
                 name=name,
@@ -152,6 +153,8 @@ class StandIn:
                 lag=0 if self.health == "ok" else None,
                 seen_ms_ago=number * 40 if self.health == "ok" else None,
                 version="0.1.0",
+                **(log if self.health == "ok" or number < 1 else {}),
+                rtt_ms=0.6 if number and self.health == "ok" else None,
             )
             for number, (name, url) in enumerate(zip(self.names, self.urls, strict=True))
         ]

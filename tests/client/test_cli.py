@@ -128,16 +128,6 @@ def test_every_command_takes_the_common_options_and_explains_itself(path: tuple[
 
 
 # -- cluster --------------------------------------------------------------------------------------------------------
-def test_status(quorl: Quorl, cluster: StandIn) -> None:
-    result = quorl("cluster", "status")
-    headline, columns, first, *_ = result.stdout.splitlines()
-    assert headline == "dev · cluster 5f2c9a17 · 3 voters, quorum 2 · leader n1 (term 7) · OK"
-    assert columns.split() == ["NODE", "ROLE", "STATE", "HTTP", "SEQUENCE", "LAG", "SEEN", "VERSION"]
-    assert first.split()[:4] == ["n1", "LEADER", "ok", cluster.urls[0].removeprefix("http://")]
-    assert result.exit_code == 0
-    assert json.loads(quorl("cluster", "status", "--json").stdout)["leader"] == "n1"
-
-
 def test_transfer_says_who_leads_now(quorl: Quorl, cluster: StandIn) -> None:
     done = quorl("cluster", "transfer", "n2")
     assert done.stderr.strip() == "n1 → n2 in 5 ms (term 8)"

@@ -110,3 +110,25 @@ def test_wait_has_an_end(quorl: Quorl, cluster: StandIn) -> None:
     cluster.leader = None
     assert "no leader yet" in quorl("cluster", "wait", "--max-wait", "500ms", "-s", cluster.servers).stderr
     assert quorl("cluster", "wait", "--max-wait", "300ms", "-s", closed_port()).exit_code == 6
+
+
+def test_status(quorl: Quorl, cluster: StandIn) -> None:
+    result = quorl("cluster", "status")
+    headline, columns, first, *_ = result.stdout.splitlines()
+    assert headline == "dev · cluster 5f2c9a17 · 3 voters, quorum 2 · leader n1 (term 7) · OK"
+    assert columns.split() == [
+        *["NODE", "ROLE", "STATE", "HTTP", "TERM", "COMMIT", "APPLIED", "LAG", "RTT", "SEEN", "UPTIME", "VERSION"]
+    ]
+    assert first.split()[:4] == ["n1", "LEADER", "ok", cluster.urls[0].removeprefix("http://")]
+    assert first.split()[4:] == ["7", "18", "204", "18", "204", "0", "–", "0", "ms", "3h", "12m", "0.1.0"]
+    assert result.exit_code == 0
+    assert (
+        quorl("cluster", "status", "-o", "csv")
+        .stdout.splitlines()[2]
+        .endswith("7,18204,18204,0,0.0006,0.04,11520.0,0.1.0")
+    )
+    cluster.health = "degraded"
+    assert quorl("cluster", "status").stdout.splitlines()[-1].split()[4:] == ["–"] * 7 + ["0.1.0"]
+    assert quorl("cluster", "status").stderr.endswith("→ quorl doctor --node n2\n")
+    cluster.health = "ok"
+    assert json.loads(quorl("cluster", "status", "--json").stdout)["leader"] == "n1"

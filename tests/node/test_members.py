@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from quorl.cluster.consensus.port import Role, Status
@@ -98,6 +99,61 @@ def test_a_member_that_is_not_heard_any_more_falls_behind(view: View) -> None:
     silent = view.describe(150)["n2"]
     assert (silent.lag, silent.seen_ms_ago) == (50, 10_000)
     assert view.describe(150)["n3"].lag is None
+
+
+def test_d15_what_a_member_says_of_its_log_and_its_life(view: View) -> None:
+    other = Members([], "n2", view.clock)
+    view.clock.now += 90
+    said = other.own(status(), 100, "9")
+    assert view.members.heard("n2", other.pack(said)) is not None
+    view.clock.now += 0.5
+    n1, n2, n3 = view.describe(100).values()
+    assert (n2.term, n2.commit_index, n2.applied_index, n2.uptime_ms, n2.version) == (3, 9, 9, 90_500, "9")
+    assert (n1.rtt_ms, n3.term, n3.uptime_ms) == (None, None, None)
+    own = view.members.own(status(), 100, "9")
+    assert view.members.describe(status(), own)[0].uptime_ms == 90_500
+    view.clock.now += 60
+    silent = view.describe(100)["n2"]
+    assert (silent.commit_index, silent.uptime_ms, silent.rtt_ms) == (9, None, None)
+
+
+def test_d15_a_round_trip_does_not_count_what_lay_at_the_other_side(view: View) -> None:
+    there = Members([], "n2", view.clock)
+
+    def travel(after_s: float, sender: Members, name: str, to: Members) -> None:
+        packed = sender.pack(gossip(1))
+        view.clock.now += after_s
+        assert to.heard(name, packed) is not None
+
+    travel(0.003, view.members, "n1", there)
+    view.clock.now += 0.4
+    travel(0.002, there, "n2", view.members)
+    assert view.describe(1)["n2"].rtt_ms == pytest.approx(5.0)
+    view.clock.now += 0.1
+    travel(0.004, view.members, "n1", there)
+    travel(0.001, there, "n2", view.members)
+    assert view.describe(1)["n2"].rtt_ms == pytest.approx(5.0)
+    assert view.describe(1, connected=frozenset({"n3"}))["n2"].rtt_ms is None
+
+
+def test_a_round_trip_that_cannot_be_is_none(view: View) -> None:
+    there = Members([], "n2", view.clock)
+    assert there.heard("n1", view.members.pack(gossip(1))) is not None
+    for moved_s in (-20.0, 3600.0):  # this process began anew, on a machine whose clock did too
+        answer = there.pack(gossip(1))
+        view.clock.now += moved_s
+        assert view.members.heard("n2", answer) is not None
+        view.clock.now -= moved_s
+        assert view.describe(1)["n2"].rtt_ms is None
+
+
+def test_a_node_of_an_earlier_release_is_understood(view: View) -> None:
+    former = msgspec.msgpack.encode((100, Role.FOLLOWER, 3, False, 0, "0"))
+    assert view.members.heard("n2", former) is not None
+    found = view.describe(100)["n2"]
+    assert (found.sequence, found.term, found.commit_index, found.uptime_ms, found.rtt_ms) == (100, 3, None, None, None)
+    told = msgspec.msgpack.decode(view.tell(100))
+    assert told[:6] == [100, Role.LEADER, 3, False, 0, "1"]
 
 
 def test_a_status_that_cannot_be_read_is_no_news(view: View) -> None:

@@ -16,6 +16,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Exit, Settings, common_options, fail, list_options
+from quorl.client.cli.names import names
 
 
 def path() -> pathlib.Path:
@@ -124,7 +125,7 @@ def add(settings: Settings, name: str, servers: str, use_it: bool) -> None:
 
 
 @context_group.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names("contexts"))
 @common_options
 def use(settings: Settings, name: str) -> None:
     """Talk to this cluster from now on."""
@@ -134,7 +135,7 @@ def use(settings: Settings, name: str) -> None:
 
 
 @context_group.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names("contexts"))
 @common_options
 def rm(settings: Settings, name: str) -> None:
     """Forget a context; the cluster stays as it is."""

@@ -11,6 +11,7 @@ import click
 from quorl.client.cli import output
 from quorl.client.cli.asking import confirm, each, pages
 from quorl.client.cli.common import Settings, list_options_beside_queue, options_beside_queue
+from quorl.client.cli.names import names
 from quorl.client.cli.queue import purged
 from quorl.client.cli.telling import short_call, tries
 from quorl.client.cli.times import moment
@@ -36,7 +37,7 @@ def _filters(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in (
         click.option("--error", metavar="TEXT", help="Only of this group of `dead errors`, or with this in the error."),
         click.option("--name", metavar="NAME", help="Only tasks of this name."),
-        click.option("-q", "--queue", metavar="QUEUE", help="Only of this queue."),
+        click.option("-q", "--queue", metavar="QUEUE", help="Only of this queue.", shell_complete=names("queues")),
     ):
         command = option(command)
     return command

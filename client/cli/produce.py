@@ -19,6 +19,7 @@ import click
 from quorl.client.cli import output
 from quorl.client.cli.common import Exit, Settings, common_options
 from quorl.client.cli.lines import LINE_BYTES_MAX, Interrupt, open_source, read_blocks, skipped
+from quorl.client.cli.names import names
 
 if TYPE_CHECKING:
     from quorl.client.producer import Pending, Producer
@@ -29,7 +30,7 @@ CHUNK_LINES = 2000
 
 
 @click.command()
-@click.argument("topic")
+@click.argument("topic", shell_complete=names("topics"))
 @click.argument("source", default="-")
 @click.option("--value", "values", multiple=True, metavar="TEXT", help="This text instead of lines; can be repeated.")
 @click.option("--json-lines", "as_values", is_flag=True, help="Each line is a JSON value, not text.")

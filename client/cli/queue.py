@@ -10,6 +10,7 @@ from quorl.client.cli import output
 from quorl.client.cli.asking import confirm, each
 from quorl.client.cli.common import Settings, common_options, list_options, look_options
 from quorl.client.cli.glance import glance
+from quorl.client.cli.names import names
 from quorl.client.cli.options import BackoffSpec, backoff_text
 from quorl.client.cli.times import Duration, span
 
@@ -22,7 +23,7 @@ HEALTH = {"ok": "ok", "no_workers": "NO WORKERS", "paused": "paused", "sealed": 
 WAITING = ("SCHEDULED", "QUEUED", "RETRY")
 PURGEABLE = (*WAITING, "SUCCESS", "FAILED", "CANCELLED", "EXPIRED")
 
-_names = click.argument("names", metavar="NAME...", nargs=-1, required=True)
+_names = click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=names("queues"))
 
 
 @click.group()
@@ -32,7 +33,7 @@ def queue() -> None:
 
 # -- looking -------------------------------------------------------------------------------------------------------
 @queue.command()
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", shell_complete=names("queues"))
 @list_options
 def ls(settings: Settings, prefix: str) -> None:
     """List queues with what is in them, or those whose name begins with PREFIX.
@@ -91,7 +92,7 @@ def _waiting(info: q.QueueInfo) -> int:
 
 
 @queue.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names("queues"))
 @look_options
 def show(settings: Settings, name: str) -> None:
     """Describe a queue: what is in it, its configuration, and who serves it."""
@@ -146,7 +147,7 @@ def _configuration(info: q.QueueInfo) -> list[tuple[str, str]]:
 
 # -- configuring ---------------------------------------------------------------------------------------------------
 @queue.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=names("queues"))
 @click.option("--partitions", type=click.IntRange(0, 256), help="When it is made; cannot change. 0: none.")
 @click.option("--attempts", type=click.IntRange(1, 100), help="Runs of a task in all.")
 @click.option("--max-lost", type=click.IntRange(1, 100), help="FAILED after so many workers that died.")
@@ -233,7 +234,7 @@ _switch("unseal", "unsealed", "Take tasks into these queues again.")
 
 # -- emptying ------------------------------------------------------------------------------------------------------
 @queue.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names("queues"))
 @click.option(
     "--status",
     "states",
@@ -271,7 +272,7 @@ def purged(client: Client, name: str, states: tuple[str, ...]) -> int:
 
 
 @queue.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names("queues"))
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common_options
 def rm(settings: Settings, name: str, yes: bool) -> None:

@@ -12,6 +12,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Settings, common_options
+from quorl.client.cli.names import names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,7 +26,7 @@ PAUSE_S = 1.0
 
 
 @click.command()
-@click.argument("topic")
+@click.argument("topic", shell_complete=names("topics"))
 @click.option("--consumer", "consumer_id", type=click.IntRange(1), help="The id of a registered consumer.")
 @click.option("--register", is_flag=True, help="Register a new consumer and print its id on stderr.")
 @click.option("--name", default="", help="A name for the new consumer.")
@@ -119,7 +120,7 @@ def _object(message: Message) -> dict[str, object]:
 
 
 @click.command()
-@click.argument("topic")
+@click.argument("topic", shell_complete=names("topics"))
 @click.option("-n", "--lines", "count", type=click.IntRange(0), help="The last so many messages; 10 by default.")
 @click.option("-f", "--follow", is_flag=True, help="Go on waiting for messages.")
 @click.option("--from", "start", metavar="WHERE", help="All from: earliest, latest, an offset, or ts: and a time.")

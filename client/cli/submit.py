@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Exit, Settings, fail, options_beside_queue, three_lines
+from quorl.client.cli.names import names
 from quorl.client.cli.options import BackoffSpec, Pair, broken_json, read_json
 from quorl.client.cli.telling import new_call
 from quorl.client.cli.times import Duration, Moment
@@ -57,7 +58,7 @@ class _TakesNumbers(click.Command):
 @click.argument("name")
 @click.argument("arguments", metavar="[ARGS]...", nargs=-1)
 @click.option("--kwarg", "named", type=Pair(), multiple=True, metavar="NAME=VALUE", help="A named argument, likewise.")
-@click.option("-q", "--queue", default="default", show_default=True, metavar="QUEUE")
+@click.option("-q", "--queue", default="default", show_default=True, metavar="QUEUE", shell_complete=names("queues"))
 @click.option("--id", "task_id", metavar="ID", help="An id of your own; the very same task again changes nothing.")
 @click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="Higher ones go first.")
 @click.option("--delay", type=Duration(), default=0, metavar="DURATION", help="Not before: 30s, 5m, 2h, 1d.")

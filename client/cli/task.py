@@ -12,6 +12,7 @@ from quorl.client.cli.asking import each, pages
 from quorl.client.cli.common import Exit, Settings, common_options, list_options_beside_queue, look_options
 from quorl.client.cli.hints import REASONS
 from quorl.client.cli.importing import import_
+from quorl.client.cli.names import names
 from quorl.client.cli.submit import submit
 from quorl.client.cli.telling import call_text, how_it_went, next_steps, raw_text, short_call, tries
 from quorl.client.cli.times import Duration, moment, ms_between, span
@@ -34,7 +35,7 @@ task.add_command(import_)
 
 
 @task.command()
-@click.option("-q", "--queue", metavar="QUEUE", help="Only of this queue.")
+@click.option("-q", "--queue", metavar="QUEUE", help="Only of this queue.", shell_complete=names("queues"))
 @click.option("--status", "states", multiple=True, metavar="STATUS", help="Only in this state; can be repeated.")
 @click.option("--name", metavar="NAME", help="Only of this name.")
 @click.option("--worker", "worker_id", type=click.IntRange(1), metavar="ID", help="Only of this worker.")

@@ -7,6 +7,7 @@ import click
 from quorl.client.cli import output
 from quorl.client.cli.asking import confirm
 from quorl.client.cli.common import Settings, common_options, list_options, look_options
+from quorl.client.cli.names import names
 from quorl.client.cli.produce import produce
 from quorl.client.cli.read import consume, tail
 
@@ -38,7 +39,7 @@ def create(settings: Settings, name: str, partitions: int, error_if_exists: bool
 
 
 @topic.command()
-@click.argument("prefix", default="")
+@click.argument("prefix", default="", shell_complete=names("topics"))
 @list_options
 def ls(settings: Settings, prefix: str) -> None:
     """List topics, or those whose name begins with PREFIX."""
@@ -66,7 +67,7 @@ def ls(settings: Settings, prefix: str) -> None:
 
 
 @topic.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names("topics"))
 @look_options
 def show(settings: Settings, name: str) -> None:
     """Describe a topic: its partitions and its consumers."""
@@ -96,7 +97,7 @@ def show(settings: Settings, name: str) -> None:
 
 
 @topic.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names("topics"))
 @click.option("--if-empty", is_flag=True, help="Only if it holds no messages.")
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @common_options
@@ -113,7 +114,7 @@ def rm(settings: Settings, name: str, if_empty: bool, yes: bool) -> None:
 
 
 @topic.command()
-@click.argument("name")
+@click.argument("name", shell_complete=names("topics"))
 @click.option("--consumer", "consumer_id", type=click.IntRange(1), help="Count what this consumer has not read.")
 @common_options
 def size(settings: Settings, name: str, consumer_id: int | None) -> None:

@@ -10,6 +10,7 @@ from quorl.client.cli import output
 from quorl.client.cli.asking import each, pages
 from quorl.client.cli.common import Exit, Settings, common_options, fail, list_options_beside_queue, look_options
 from quorl.client.cli.glance import beats_text, glance
+from quorl.client.cli.names import names
 from quorl.client.cli.times import ms_between, span
 
 if TYPE_CHECKING:
@@ -21,11 +22,11 @@ if TYPE_CHECKING:
 
 RUNNING_MAX = 10_000
 SPARE = ("PID", "HOST", "LOST", "BEATS (2 min)", "FAILED TRIES", "QUEUES")
-_workers = click.argument("workers", metavar="WORKER...", nargs=-1, required=True)
+_workers = click.argument("workers", metavar="WORKER...", nargs=-1, required=True, shell_complete=names("workers"))
 
 
 @click.command()
-@click.option("-q", "--queue", metavar="QUEUE", help="Only those that serve it.")
+@click.option("-q", "--queue", metavar="QUEUE", help="Only those that serve it.", shell_complete=names("queues"))
 @click.option("--status", type=click.Choice(["ALIVE", "DEAD", "LEFT"], case_sensitive=False), help="Only these.")
 @list_options_beside_queue
 def ls(settings: Settings, queue: str | None, status: str | None) -> None:
@@ -113,7 +114,7 @@ def now_text(one: w.WorkerInfo, running: Iterable[k.TaskSummary]) -> str:
 
 
 @click.command()
-@click.argument("worker")
+@click.argument("worker", shell_complete=names("workers"))
 @look_options
 def show(settings: Settings, worker: str) -> None:
     """Describe a worker, by its id or name: what it runs, what it can run, when it gave signs of life."""

@@ -8,10 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import json
-import queue
-import threading
-import urllib.request
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
@@ -54,6 +50,11 @@ def _known(kind: str, ctx: click.Context) -> list[str]:
 
 def _first(nodes: Sequence[str], target: str) -> list[dict[str, Any]]:
     """Return the items of whichever node answers first; raises if none does in time."""
+    import json
+    import queue
+    import threading
+    import urllib.request
+
     answers: queue.SimpleQueue[list[dict[str, Any]]] = queue.SimpleQueue()
 
     def ask(node: str) -> None:

@@ -241,7 +241,8 @@ def test_d15_a_command_loads_what_it_needs(cluster: StandIn) -> None:
     assert "msgspec" not in imported("version"), "it answers before anything else is there"
     loaded = imported("queue", "ls", "-q", servers=cluster.servers)
     assert not [name for name in HEAVY if name in loaded]
-    assert quorl_modules(loaded) <= {"asking", "common", "glance", "hints", "options", "output", "queue", "times"}
+    light = {"asking", "common", "glance", "hints", "names", "options", "output", "queue", "times"}
+    assert quorl_modules(loaded) <= light
 
 
 def quorl_modules(loaded: set[str]) -> set[str]:

@@ -38,11 +38,12 @@ _WRITE_QUEUE = (
 _OWNERS = "SELECT worker_id, partition FROM owners WHERE queue_id = ? AND worker_id IS NOT NULL ORDER BY partition"
 _WORKER = f"SELECT {', '.join(_COLUMNS['workers'])} FROM workers WHERE worker_id = ?"
 _WORKER_QUEUES = "SELECT queue, active FROM worker_queues WHERE worker_id = ? ORDER BY position"
-_CHANGING = (
-    "status", "filled", "quiet", "terminate", "alarm_ms", "beat_ms", "beat_wall_ms", "noted_ms", "beats", "leases",
-    "succeeded", "failed", "lost", "ended_ms",
-)  # fmt: skip
+_RUNNING = ("alarm_ms", "beat_ms", "beat_wall_ms", "noted_ms", "beats", "leases", "succeeded", "failed", "lost")
+_CHANGING = ("status", "filled", "quiet", "terminate", "ended_ms", *_RUNNING)
 _WRITE_WORKER = f"UPDATE workers SET {', '.join(f'{column} = ?' for column in _CHANGING)} WHERE worker_id = ?"
+_KEEP_WORKER = f"UPDATE workers SET {', '.join(f'{column} = ?' for column in _RUNNING)} WHERE worker_id = ?"
+"""Without the columns of other indexes than that of alarms, which would be written, too."""
+_running = attrgetter(*_RUNNING, "worker_id")
 _changing = attrgetter(*_CHANGING, "worker_id")
 
 
@@ -218,7 +219,7 @@ class Books:
         self._unwritten_queues.add(queue.queue_id)
 
     def change_worker(self, worker: Worker) -> None:
-        """What ever changes of the worker does, and is written with the entry."""
+        """The worker's heartbeat or what is counted of it changes, and is written with the entry."""
         self._unwritten_workers.add(worker.worker_id)
 
     def add_queue(self, queue: Queue) -> None:
@@ -269,14 +270,14 @@ class Books:
         self.execute(_WRITE_QUEUE, (queue.next_partition, queue.submitted, *counted, queue.queue_id))
 
     def write_worker(self, worker: Worker) -> None:
-        """Write whatever of a worker ever changes."""
+        """Write whatever of a worker ever changes, as who changes its status or what it is told does at once."""
         self.execute(_WRITE_WORKER, _changing(worker))
 
     def write_workers(self) -> None:
         """Write the workers that are not written yet, in order of their ids."""
         if self._unwritten_workers:
             workers = [self._workers.get(worker_id) for worker_id in sorted(self._unwritten_workers)]
-            self.execute_many(_WRITE_WORKER, [_changing(worker) for worker in workers if worker is not None])
+            self.execute_many(_KEEP_WORKER, [_running(worker) for worker in workers if worker is not None])
             self._unwritten_workers.clear()
 
     def write_books(self) -> None:

@@ -218,11 +218,11 @@ def _tell(state: State, worker_id: int, *, terminate: bool) -> w.WorkerTold | w.
     worker = alive(state, worker_id)
     if not isinstance(worker, Worker):
         return worker
-    state.change_worker(worker)
     worker.terminate = int(terminate or worker.terminate)
     if not worker.quiet:
         worker.quiet = 1
         ownership.settle(state, _leave(state, worker))
+    state.write_worker(worker)
     state.events.append(e.WorkerChanged(worker_id))
     return w.WorkerTold(worker_id=worker_id, directive="terminate" if terminate else "quiet")
 

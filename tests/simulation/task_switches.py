@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import count
 from typing import Any
 
 import msgspec
@@ -308,7 +309,7 @@ def cancel_waits(setter: Setter) -> None:
 # -- chance ------------------------------------------------------------------------------------------------------------
 def seeded_ids(setter: Setter) -> None:
     """Every node throws its own dice for ids."""
-    setter(ids, "task_id", lambda _wall_ms, _seed, _ordinal: f"{random.getrandbits(128):032x}")
+    setter(ids, "task_ids", lambda _wall_ms, _seed, _first: (f"{random.getrandbits(128):032x}" for _ in count()))
 
 
 def seeded_jitter(setter: Setter) -> None:

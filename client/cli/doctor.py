@@ -10,6 +10,7 @@ import contextlib
 import datetime as dt
 import platform
 import re
+import socket
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -52,6 +53,8 @@ class Visit:
     asked_ms: tuple[int, int] = (0, 0)
     """When the overview was asked for and when it came, by the clock here."""
     ready: str = ""
+    raft_why: str | None = None
+    """Why nothing listens on its raft port, as seen from here; empty: something does; None: its address is not known."""
 
     @property
     def name(self) -> str:
@@ -102,6 +105,8 @@ def visit_all(settings: Settings) -> list[Visit]:
         known = {one.name for one in visits}
         others = [Visit(f"http://{one.http}", one) for one in members.values() if one.name not in known]
         visits += pool.map(ask, others)
+        for one, why in zip(visits, pool.map(lambda one: knock(one.member, timeout_s), visits), strict=True):
+            one.raft_why = why
     order = {name: place for place, name in enumerate(members)}
     return sorted(visits, key=lambda one: order.get(one.name, len(order)))
 
@@ -142,6 +147,35 @@ def _ask(transport: Transport, visit: Visit, timeout_s: float) -> Visit:
     return visit
 
 
+def knock(member: MemberInfo | None, timeout_s: float) -> str | None:
+    """Return why a member's raft port takes no connection from here; empty: it does; None: nobody knows where it is."""
+    if member is None:
+        return None
+    host, _, port = member.raft.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout_s):
+            return ""
+    except (OSError, ValueError) as error:
+        return (getattr(error, "strerror", None) or str(error)).lower()
+
+
+def _raft(visit: Visit) -> Iterator[Finding]:
+    """Say whether the raft port can be reached, which is bad news only where the other members miss it too."""
+    if visit.member is None or visit.raft_why is None:
+        return
+    place, name = visit.member.raft, visit.member.name
+    if not visit.raft_why:
+        yield Finding(Level.OK, "raft port", name, f"{place} takes connections")
+    elif visit.member.state != "unreachable":
+        text = (
+            f"{place} cannot be reached from here ({visit.raft_why}), as it may be; other members are connected to it"
+        )
+        yield Finding(Level.OK, "raft port", name, text)
+    else:
+        hint = "Does it run there, and does a firewall let the members through?"
+        yield Finding(Level.WARN, "raft port", name, f"{place} cannot be reached: {visit.raft_why}", hint)
+
+
 # -- one node ------------------------------------------------------------------------------------------------------
 def of_node(visit: Visit) -> Iterator[Finding]:
     """Yield what is to be said about one node."""
@@ -155,8 +189,10 @@ def of_node(visit: Visit) -> Iterator[Finding]:
             )
         else:
             yield Finding(Level.WARN, "port", name, text, "Does it run there?  quorl node run -c FILE")
+        yield from _raft(visit)
         return
     yield Finding(Level.OK, "port", name, f"{place} answers in {visit.took_ms:.1f} ms")
+    yield from _raft(visit)
     yield from _health(visit)
     if visit.seen is not None:
         yield _clock(visit, visit.seen)

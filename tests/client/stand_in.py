@@ -146,7 +146,7 @@ class StandIn:
             system.MemberInfo(
                 name=name,
                 http=url.removeprefix("http://"),
-                raft=f"127.0.0.1:{7201 + number}",
+                raft=url.removeprefix("http://"),  # where something listens
                 role="leader" if name == self.leader else "follower",
                 state="ok" if self.health == "ok" or number < 1 else "unreachable",
                 sequence=sequence if self.health == "ok" else None,

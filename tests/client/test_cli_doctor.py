@@ -141,3 +141,20 @@ def test_d15_no_node_answers(quorl: Quorl) -> None:
 
 def columns_of(report: str) -> list[str]:
     return next(line.split() for line in report.splitlines() if line.startswith("LEVEL"))
+
+
+def test_d15_raft_ports_are_tried_and_matter_where_the_members_miss_one_too(
+    quorl: Quorl, cluster: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = cluster.urls[0].removeprefix("http://")
+    assert f"{address} takes connections" in quorl("doctor").stdout
+    shut = closed_port().removeprefix("http://")
+    info = cluster.info()
+    members = [msgspec.structs.replace(one, raft=shut) for one in info.members]
+    cluster.answers["get_cluster"] = lambda _: msgspec.structs.replace(info, members=members)
+    heard = quorl("doctor").stdout
+    assert f"{shut} cannot be reached from here (connection refused), as it may be" in heard
+    members[2] = msgspec.structs.replace(members[2], state="unreachable")
+    findings = json.loads(quorl("doctor", "--json").stdout)["findings"]
+    (missed,) = [one for one in findings if one["check"] == "raft port" and one["level"] == "WARN"]
+    assert (missed["node"], missed["text"]) == ("n3", f"{shut} cannot be reached: connection refused")

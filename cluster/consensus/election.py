@@ -72,12 +72,18 @@ class Election:
 
         Who only answers is not enough: one that fills an empty disk or waits for a snapshot takes nothing yet.
         """
-        engine, since = self._engine, self._clock.monotonic() - self._min_timeout_s
-        able = sum(
-            engine.replication.took_at.get(m, -math.inf) > since and engine.match_index.get(m, 0) >= engine.commit_index
-            for m in engine.others
+        engine = self._engine
+        if not engine.leads:
+            return False
+        since, committed, matched = (
+            self._clock.monotonic() - self._min_timeout_s,
+            engine.commit_index,
+            engine.match_index,
         )
-        return engine.leads and 1 + able >= engine.majority
+        able = 1
+        for member, at in engine.replication.took_at.items():
+            able += at > since and matched.get(member, 0) >= committed
+        return able >= engine.majority
 
     def protects_leader(self) -> bool:
         """Whether this member answers nobody who asks for an election."""
@@ -112,7 +118,7 @@ class Election:
         self._asked = self._clock.monotonic()
         self._granted = {engine.name}
         question = PreVote(self._round, engine.term + 1, log.last_index, log.term_at(log.last_index) or 0)
-        for member in sorted(engine.connected, key=lambda m: str(m.id)):
+        for member in engine.reachable:
             engine.say(member, question)
         self._count()
 

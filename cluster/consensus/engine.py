@@ -88,6 +88,12 @@ class Engine(Named):
         self.replication = Replication(self)
         self.filter = Filter(self)
         self._members = {other: Member(other) for other in others}
+        self.others = frozenset(self._members.values())
+        """The other voting members."""
+        self.majority = (len(others) + 1) // 2 + 1
+        """How many members, this one included, decide."""
+        self.reachable: tuple[Member, ...] = ()
+        """The others with a connection now, in one order."""
         super().__init__(Member(name), [*self._members.values()], conf, nodeClass=Member, transport=Link(self))
         self._poller = library.NoPoller()
         # What the state holds is committed and applied: nothing of it may be applied twice.
@@ -106,12 +112,34 @@ class Engine(Named):
         self.election.after_tick()
         self._release_waiting()
 
-    def receive(self, peer: str, message: Message) -> None:
-        """Take in one message of a member."""
+    def receive(self, peer: str, message: Message) -> bool:
+        """Take in one message of a member; whether something can be committed now, so that a tick should not wait."""
         member = self._members.get(peer)
         if self.fatal is None and member is not None:
+            before = self._standing()
             self.guarded(lambda: self.filter.receive(member, message))
-            self.wants_tick()
+            if self._can_commit():
+                return True
+            # Most messages change nothing that a tick acts upon: late acknowledgements, signs of life.
+            if self.commit_index > self.applied_index or self._standing() != before:
+                self.wants_tick()
+        return False
+
+    def _standing(self) -> tuple[object, ...]:
+        """What a tick acts upon, but for time and the log."""
+        return (self.fatal, self.role, self.term, self.known_leader, self.transfer_asked)
+
+    def _can_commit(self) -> bool:
+        """On the leader: whether more of its log than is committed is known to be at a majority."""
+        if not self.leads or self.fatal is not None:
+            return False
+        wanted = self.commit_index + 1
+        if wanted > self.log.last_index:
+            return False
+        holders = 1
+        for index in self.match_index.values():
+            holders += index >= wanted
+        return holders >= self.majority
 
     def propose(self, payload: bytes) -> asyncio.Future[Any]:
         """Append a payload to the log as its leader; see ``port.Consensus``."""
@@ -126,7 +154,8 @@ class Engine(Named):
         future = asyncio.get_running_loop().create_future()
         self._waiting[index] = (term, future)
         self.guarded(self._replicate)
-        self.wants_tick()
+        if self.majority == 1:
+            self.wants_tick()  # nobody will acknowledge
         return future
 
     def _replicate(self) -> None:
@@ -143,11 +172,16 @@ class Engine(Named):
         """A connection to a member is up."""
         member = Member(peer)
         self._SyncObj__onNodeConnected(member)
+        self._note_reachable()
         self.replication.forget(member)
 
     def disconnected_from(self, peer: str) -> None:
         """The connection to a member is gone."""
         self._SyncObj__onNodeDisconnected(Member(peer))
+        self._note_reachable()
+
+    def _note_reachable(self) -> None:
+        self.reachable = tuple(sorted(self.others & self.connected, key=lambda m: str(m.id)))
 
     def peer_died(self, peer: str) -> None:
         """A member's process is certainly gone."""
@@ -168,11 +202,11 @@ class Engine(Named):
         """Ask that follower, or any, to stand for election if it has the whole log; whether one was asked."""
         if not self.leads or self.fatal is not None:
             return False
-        able = [m for m in self.connected & self.others if m not in self.replication.blank]
+        able = [m for m in self.reachable if m not in self.replication.blank]
         able = [m for m in able if self.match_index.get(m, 0) == self.log.last_index and to in {None, str(m.id)}]
         if not able:
             return False
-        self.guarded(lambda: self.transferLeadership(min(able, key=lambda m: str(m.id))))
+        self.guarded(lambda: self.transferLeadership(able[0]))
         return True
 
     def die(self, reason: str) -> None:
@@ -271,7 +305,7 @@ class Engine(Named):
 
     def _SyncObj__sendAppendEntries(self) -> None:
         self.delay_heartbeat(self._clock.monotonic() + self.conf.appendEntriesPeriod)
-        for member in sorted(self.others & self.connected, key=lambda m: str(m.id)):
+        for member in self.reachable:
             self.replication.send_to(member, sign_of_life=True)
 
     def _SyncObj__applyLogEntries(self) -> bool:

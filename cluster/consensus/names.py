@@ -29,17 +29,19 @@ class Named(library.SyncObj):  # type: ignore[misc]
     @property
     def role(self) -> int:
         """FOLLOWER, CANDIDATE or LEADER of ``library``."""
-        return int(self._SyncObj__raftState)
+        role: int = self._SyncObj__raftState
+        return role
 
     @property
     def leads(self) -> bool:
         """Whether this member believes that it leads its current term."""
-        return self.role == library.LEADER
+        return bool(self._SyncObj__raftState == library.LEADER)
 
     @property
     def term(self) -> int:
         """The highest term seen."""
-        return int(self._SyncObj__raftCurrentTerm)
+        term: int = self._SyncObj__raftCurrentTerm
+        return term
 
     @property
     def known_leader(self) -> str | None:
@@ -50,7 +52,8 @@ class Named(library.SyncObj):  # type: ignore[misc]
     @property
     def commit_index(self) -> int:
         """The highest index known to be committed here."""
-        return int(self._SyncObj__raftCommitIndex)
+        index: int = self._SyncObj__raftCommitIndex
+        return index
 
     @commit_index.setter
     def commit_index(self, index: int) -> None:
@@ -59,7 +62,8 @@ class Named(library.SyncObj):  # type: ignore[misc]
     @property
     def applied_index(self) -> int:
         """The highest index that was applied here."""
-        return int(self._SyncObj__raftLastApplied)
+        index: int = self._SyncObj__raftLastApplied
+        return index
 
     @applied_index.setter
     def applied_index(self, index: int) -> None:
@@ -98,19 +102,9 @@ class Named(library.SyncObj):  # type: ignore[misc]
         return table
 
     @property
-    def others(self) -> frozenset[Member]:
-        """The other voting members."""
-        return frozenset(self._SyncObj__otherNodes)
-
-    @property
     def connected(self) -> frozenset[Member]:
         """The other members with a connection now."""
         return frozenset(self._SyncObj__connectedNodes)
-
-    @property
-    def majority(self) -> int:
-        """How many members, this one included, decide."""
-        return (len(self._SyncObj__otherNodes) + 1) // 2 + 1
 
     def adopt_term(self, term: int) -> None:
         """Follow a higher term, without a vote in it yet; durable on return."""

@@ -162,7 +162,7 @@ class Replica:
         engine = self.engine
         bound = min(durable_index, engine.applied_index)
         if engine.leads and self._log.size_bytes <= self.log_bytes_kept:
-            here = [engine.match_index.get(m, 0) for m in engine.others & engine.connected]
+            here = [engine.match_index.get(m, 0) for m in engine.reachable]
             bound = min([bound, *here])
         engine.or_die(lambda: self._log.trim_to(bound))
 
@@ -209,7 +209,8 @@ class Replica:
             message = messages.decode(frame)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             return
-        self.engine.receive(peer, message)
+        if self.engine.receive(peer, message):
+            self._tick()  # who waits for this entry need not wait for another turn of the loop
 
     def on_disconnected(self, peer: str) -> None:
         """The connection is gone."""

@@ -91,10 +91,15 @@ class Replication:
             self._under_way.setdefault(member, deque()).append((entries[-1][1], size))
 
     def _next_entries(self, member: Member, next_index: int) -> list[LogEntry]:
-        if member in self._probes and self._under_way.get(member):
+        if next_index > self._engine.log.last_index:
             return []
-        room = limits.REPLICATION_WINDOW_BYTES - sum(size for _, size in self._under_way.get(member, ()))
-        if room <= 0 or next_index > self._engine.log.last_index:
+        under_way = self._under_way.get(member)
+        if under_way and member in self._probes:
+            return []
+        room = limits.REPLICATION_WINDOW_BYTES
+        for _, size in under_way or ():
+            room -= size
+        if room <= 0:
             return []
         return self._engine.log.entries_from(next_index, min(room, limits.APPEND_BYTES_MAX))
 

@@ -190,9 +190,9 @@ async def test_c12_membership_entries_mean_nothing(repaired: bool, monkeypatch: 
     a.engine.tick()
     assert a.engine.applied_index == 3
     if repaired:
-        assert ({str(m.id) for m in a.engine.others}, read) == ({"b", "c"}, [])
+        assert ({str(m.id) for m in a.engine._SyncObj__otherNodes}, read) == ({"b", "c"}, [])
     else:
-        assert ({str(m.id) for m in a.engine.others}, read) == ({"c"}, [b"a removal"] * 2)
+        assert ({str(m.id) for m in a.engine._SyncObj__otherNodes}, read) == ({"c"}, [b"a removal"] * 2)
 
 
 async def test_c12_the_library_refuses_to_change_the_members() -> None:

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -36,10 +37,20 @@ from quorl.cluster.protocol.together import OneReport
 R = TypeVar("R")
 
 
+_CLOSED_BEFORE = "the client was closed before it was sent"
+
+
 def wake(waiter: asyncio.Future[None]) -> None:
     """Wake whoever waits, if he still does."""
     if not waiter.done():
         waiter.set_result(None)
+
+
+def _stay_behind(parts: Iterable[Part[Any, Any]], pump: asyncio.Task[None]) -> None:
+    """Tell those whom a cancelled task leaves: before its first step it runs nothing of its own, not even a ``finally``."""
+    if pump.cancelled():
+        for part in list(parts):
+            part.resolve(Unavailable(_CLOSED_BEFORE))
 
 
 class AsyncClient:
@@ -214,7 +225,8 @@ class AsyncClient:
             lane.flying = False
             parts = lane.take()
             while more := lane.take():  # what one flight does not hold
-                self._keep(loop.create_task(self._fly_claims(more)))
+                self._keep(flight := loop.create_task(self._fly_claims(more)))
+                flight.add_done_callback(partial(_stay_behind, more))
         pump = asyncio.current_task()
         assert pump is not None
         self._claiming.update(dict.fromkeys(parts, (pump, parts)))
@@ -254,7 +266,8 @@ class AsyncClient:
         lane.queue.append(part)
         if not lane.flying:
             lane.flying = True
-            self._keep(loop.create_task(self._pump(lane, lanes)))
+            self._keep(pump := loop.create_task(self._pump(lane, lanes)))
+            pump.add_done_callback(partial(_stay_behind, lane.queue))
         try:
             await landed
         finally:
@@ -268,7 +281,7 @@ class AsyncClient:
                 await self.drive(lane.fly())
         finally:
             lanes.pop(lane.name, None)
-            lane.abandon(Unavailable("the client was closed before it was sent"))
+            lane.abandon(Unavailable(_CLOSED_BEFORE))
 
     async def close(self) -> None:
         """Close the connections. Appends and submits that still wait fail, saying whether they may have been applied."""
@@ -276,7 +289,7 @@ class AsyncClient:
         for pump in list(self._pumps):
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
-        self._claims.abandon(Unavailable("the client was closed before it was sent"))
+        self._claims.abandon(Unavailable(_CLOSED_BEFORE))
         await self._transport.close()
 
     async def __aenter__(self) -> Self:

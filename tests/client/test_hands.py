@@ -342,6 +342,18 @@ async def test_closing_tells_those_who_wait(cluster: StandIn) -> None:
     assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, Unavailable]
 
 
+async def test_closing_tells_those_whose_flight_has_not_begun(cluster: StandIn) -> None:
+    """The task that should fly them is cancelled before its first step."""
+    client = AsyncClient(cluster.urls[0])
+    await client.topics.create("x")
+    waiting = asyncio.create_task(client.topic("x").append(1))
+    await asyncio.sleep(0)
+    await client.close()
+    async with asyncio.timeout(5):
+        (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
+    assert isinstance(outcome, Unavailable)
+
+
 def test_a_producer_keeps_the_order_and_tells_offsets(cluster: StandIn) -> None:
     with Client(cluster.urls) as client:
         client.topics.create("x")

@@ -328,32 +328,6 @@ async def test_a_cancelled_append_harms_nobody(cluster: StandIn) -> None:
         assert await topic.size() == 2
 
 
-async def test_closing_tells_those_who_wait(cluster: StandIn) -> None:
-    client = AsyncClient(cluster.urls[0])
-    await client.topics.create("x")
-    cluster.mishaps[0].append("hang")
-    cluster.arrived.clear()
-    flying = asyncio.create_task(client.topic("x").append(1))
-    await asyncio.to_thread(cluster.arrived.wait, 5)
-    waiting = asyncio.create_task(client.topic("x").append(2))
-    await asyncio.sleep(0)
-    await client.close()
-    outcomes = await asyncio.gather(flying, waiting, return_exceptions=True)
-    assert [type(outcome) for outcome in outcomes] == [OutcomeUnknown, Unavailable]
-
-
-async def test_closing_tells_those_whose_flight_has_not_begun(cluster: StandIn) -> None:
-    """The task that should fly them is cancelled before its first step."""
-    client = AsyncClient(cluster.urls[0])
-    await client.topics.create("x")
-    waiting = asyncio.create_task(client.topic("x").append(1))
-    await asyncio.sleep(0)
-    await client.close()
-    async with asyncio.timeout(5):
-        (outcome,) = await asyncio.gather(waiting, return_exceptions=True)
-    assert isinstance(outcome, Unavailable)
-
-
 def test_a_producer_keeps_the_order_and_tells_offsets(cluster: StandIn) -> None:
     with Client(cluster.urls) as client:
         client.topics.create("x")

@@ -206,6 +206,8 @@ class AsyncClient:
         try:
             await landed
         except asyncio.CancelledError:
+            if not isinstance(part.outcome, Exception):  # the answer came in the same turn of the loop
+                self._give_back([task for claims in part.outcome for task in claims.tasks])
             part.done = True
             pump, others = self._claiming.get(part, (None, ()))
             if pump is not None and all(other.done for other in others):

@@ -17,6 +17,10 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from typing_extensions import override
+
+from quorl.client.forking import Renewed
+
 if TYPE_CHECKING:
     from quorl.cluster.protocol.wire import Answer
 
@@ -74,7 +78,7 @@ class KeyMaker:
         return f"{self._prefix}-{next(self._numbers):012d}"
 
 
-class Route:
+class Route(Renewed):
     """The nodes of one client, and what it knows of them. Safe to share between threads."""
 
     def __init__(
@@ -102,6 +106,10 @@ class Route:
         self._names: dict[str, str] = {}
         self._cooling: dict[str, float] = {}
         self._failures: dict[str, int] = {}
+        super().__init__()
+
+    @override
+    def _renew(self) -> None:
         self._lock = threading.Lock()
 
     def order(self) -> list[str]:

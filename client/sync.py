@@ -14,9 +14,12 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from typing_extensions import override
+
 from quorl.client.batching import ItemT, Lane, Part, PlaceT
 from quorl.client.errors import OutcomeUnknown, QuorlError, Unavailable, outward
 from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
+from quorl.client.forking import Renewed
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
 from quorl.client.model import size_bytes, topic_bytes
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
@@ -36,7 +39,7 @@ from quorl.cluster.protocol.together import OneReport
 R = TypeVar("R")
 
 
-class Client:
+class Client(Renewed):
     """A client for threads. Close it, or use ``with``.
 
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
@@ -57,14 +60,18 @@ class Client:
         self._route = route or Route(nodes, refused_s=refused_s)
         self._transport: Transport = transport or ChannelTransport()
         self._timeout_s = timeout_s
-        self._lanes: dict[tuple[str, str], Lane[Any, Any]] = {}
         self._partitions: dict[str, int] = {}
         self._closed = False
-        self._boarding = threading.Lock()
+        super().__init__()
         self.topics = Topics(self)
         self.queues = Queues(self)
         self.tasks = Tasks(self)
         self.workers = Workers(self)
+
+    @override
+    def _renew(self) -> None:
+        self._lanes: dict[tuple[str, str], Lane[Any, Any]] = {}
+        self._boarding = threading.Lock()
 
     @property
     def servers(self) -> tuple[str, ...]:

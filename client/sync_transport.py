@@ -23,6 +23,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send, unreached
+from quorl.client.forking import Renewed
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.channel import (
     NAME,
@@ -63,12 +64,13 @@ class Transport(Protocol):
         """Close what is open."""
 
 
-class HttpTransport(Transport):
+class HttpTransport(Renewed, Transport):
     """urllib3, with kept-alive connections."""
 
     CONNECTIONS_KEPT = 64
 
-    def __init__(self) -> None:
+    @override
+    def _renew(self) -> None:
         self._pool: urllib3.PoolManager | None = None
         self._opening = threading.Lock()
 
@@ -162,7 +164,6 @@ class Pipe:
             self.close()
             raise
         self._heard_s = time.monotonic()
-        self._owner = os.getpid()
 
     def _read_head(self, until: float) -> None:
         head = b""
@@ -180,8 +181,8 @@ class Pipe:
 
     @property
     def usable(self) -> bool:
-        """Whether another call may be made on it: it is ours, fresh, and nothing was said on it meanwhile."""
-        if self._owner != os.getpid() or self._answers or self._frames:
+        """Whether another call may be made on it: it is fresh, and nothing was said on it meanwhile."""
+        if self._answers or self._frames:
             return False
         if time.monotonic() - self._heard_s >= IDLE_S_MAX:
             return False
@@ -221,15 +222,21 @@ class Pipe:
         self._socket.close()
 
 
-class ChannelTransport(Transport):
+class ChannelTransport(Renewed, Transport):
     """Kept channels, as many to each node as there are threads that call it, and HTTP for what no channel carries."""
 
     def __init__(self) -> None:
         self._http = HttpTransport()
-        self._lock = threading.Lock()
-        self._kept: dict[str, list[Pipe]] = {}
         self._plain_until_s: dict[str, float] = {}
         self._closings = 0
+        self._kept: dict[str, list[Pipe]] = {}
+        super().__init__()
+
+    @override
+    def _renew(self) -> None:
+        self._lock = threading.Lock()
+        self._end(self._kept)  # a child's copies: the connections stay the parent's
+        self._kept = {}
 
     @override
     def send(self, send: Send) -> Answer | Failure:
@@ -285,9 +292,13 @@ class ChannelTransport(Transport):
     @override
     def close(self) -> None:
         with self._lock:
-            pipes = [pipe for kept in self._kept.values() for pipe in kept]
-            self._kept.clear()
+            kept, self._kept = self._kept, {}
             self._closings += 1
-        for pipe in pipes:
-            pipe.close()
+        self._end(kept)
         self._http.close()
+
+    @staticmethod
+    def _end(kept: dict[str, list[Pipe]]) -> None:
+        for pipes in kept.values():
+            for pipe in pipes:
+                pipe.close()

@@ -28,13 +28,13 @@ def path() -> pathlib.Path:
 def chosen(name: str | None) -> str | None:
     """Return the servers of a context: the one named, that of the environment, or the one in use; None: there is none."""
     said = name or os.environ.get("QUORL_CONTEXT")
-    contexts, current = _read()
+    contexts, current = read()
     if said is None and current is None:
         return None
     return contexts[_known(contexts, said or current or "")]
 
 
-def _read() -> tuple[dict[str, str], str | None]:
+def read() -> tuple[dict[str, str], str | None]:
     """Return the contexts with their servers, and the name of the one in use."""
     try:
         text = path().read_text(encoding="utf-8")
@@ -90,7 +90,7 @@ def context_group() -> None:
 @list_options
 def ls(settings: Settings) -> None:
     """List the contexts, and which one is in use."""
-    contexts, current = _read()
+    contexts, current = read()
     in_use = settings.context or os.environ.get("QUORL_CONTEXT") or current
     if settings.as_json:
         output.emit([{"name": name, "server": url, "current": name == in_use} for name, url in contexts.items()])
@@ -116,7 +116,7 @@ def add(settings: Settings, name: str, servers: str, use_it: bool) -> None:
         nodes = ",".join(read_servers(servers))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="URL") from None
-    contexts, current = _read()
+    contexts, current = read()
     before = name in contexts
     contexts[name] = nodes
     current = name if use_it or current is None else current
@@ -129,7 +129,7 @@ def add(settings: Settings, name: str, servers: str, use_it: bool) -> None:
 @common_options
 def use(settings: Settings, name: str) -> None:
     """Talk to this cluster from now on."""
-    contexts, _ = _read()
+    contexts, _ = read()
     _write(contexts, _known(contexts, name))
     _conclude(settings, {"name": name, "server": contexts[name], "current": True}, "in use")
 
@@ -139,7 +139,7 @@ def use(settings: Settings, name: str) -> None:
 @common_options
 def rm(settings: Settings, name: str) -> None:
     """Forget a context; the cluster stays as it is."""
-    contexts, current = _read()
+    contexts, current = read()
     gone = contexts.pop(_known(contexts, name))
     _write(contexts, None if current == name else current)
     _conclude(settings, {"name": name, "server": gone, "current": False}, "forgotten")

@@ -39,7 +39,7 @@ def _known(kind: str, ctx: click.Context) -> list[str]:
     from quorl.client.cli.common import Settings
 
     if kind == "contexts":
-        return list(contexts._read()[0])  # noqa: SLF001 - its file, read as it reads it
+        return list(contexts.read()[0])
     said: dict[str, str | None] = {"server": None, "context": None}
     place: click.Context | None = ctx
     while place is not None:

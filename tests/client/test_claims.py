@@ -13,6 +13,7 @@ from typing_extensions import override
 from quorl.client import AsyncClient
 from quorl.client import errors as er
 from quorl.client.aio_transport import AsyncTransport
+from quorl.client.batching import Part
 from quorl.client.flow import Failure, Send
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import tasks as k
@@ -255,6 +256,28 @@ async def test_what_was_granted_to_a_caller_who_has_gone_is_given_back(client: A
     leader.answer(0, came(got("a", 7), got("b", 8)))
     assert len((await here).tasks) == 1
     await leader.asked(2)
+    assert leader.calls[1] == e.ReleaseTask(id="a", lease=7)
+    leader.answer(1, k.TaskStatus(id="a", status="QUEUED", attempts=0))
+
+
+async def test_who_goes_in_the_turn_in_which_the_answer_comes_gives_it_back(
+    client: AsyncClient, leader: Leader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    claim = claiming(client, 1)
+    resolve = Part.resolve
+
+    def resolve_and_go(part: Part[Any, Any], outcome: Any) -> None:
+        resolve(part, outcome)
+        if len(leader.calls) == 1:
+            claim.cancel()
+
+    monkeypatch.setattr(Part, "resolve", resolve_and_go)
+    await leader.asked(1)
+    leader.answer(0, e.Claims(tasks=[task("a", 7)]))
+    await asyncio.gather(claim, return_exceptions=True)
+    assert claim.cancelled()
+    async with asyncio.timeout(5):
+        await leader.asked(2)
     assert leader.calls[1] == e.ReleaseTask(id="a", lease=7)
     leader.answer(1, k.TaskStatus(id="a", status="QUEUED", attempts=0))
 

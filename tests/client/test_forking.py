@@ -1,0 +1,65 @@
+"""A process forks while other threads use its clients: the child goes on by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from quorl.client import Client
+from tests.client.stand_in import StandIn
+
+PATIENCE_S = 10
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Fork, do that in the child, and return how it ended; a child that hangs is ended by an alarm."""
+    pid = os.fork()
+    if pid == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(PATIENCE_S)
+        code = 1
+        try:
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking beside threads is what is tried
+def test_a_child_appends_while_its_parent_waits_for_an_answer(cluster: StandIn) -> None:
+    with Client(cluster.urls[0]) as client:
+        client.topics.create("x")
+        cluster.mishaps[0].append("hang")
+        cluster.arrived.clear()
+        flying = threading.Thread(target=lambda: client.topic("x").append("parent"), daemon=True)
+        flying.start()
+        assert cluster.arrived.wait(PATIENCE_S)
+        assert in_child(lambda: client.topic("x").append("child")) == 0
+        flying.join(PATIENCE_S)
+        assert sorted(one.value for one in client.topic("x").browse(0)) == ["child", "parent"]
+
+
+@pytest.mark.parametrize("lock", ["boarding", "route", "kept", "http"])
+def test_a_lock_that_another_thread_held_is_free_in_the_child(cluster: StandIn, lock: str) -> None:
+    with Client(cluster.urls[0]) as client:
+        client.topics.create("x")
+        transport = client._transport
+        held = {
+            "boarding": client._boarding,
+            "route": client._route._lock,
+            "kept": transport._lock,  # type: ignore[attr-defined]
+            "http": transport._http._opening,  # type: ignore[attr-defined]
+        }[lock]
+
+        def go_on() -> None:
+            client.topic("x").append(1)
+            transport._http._open()  # type: ignore[attr-defined]
+            transport._free("http://nobody:1")  # type: ignore[attr-defined]
+
+        with held:
+            assert in_child(go_on) == 0

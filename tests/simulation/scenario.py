@@ -129,9 +129,7 @@ def _play(world: World, load: Load, partitions: int, fault_s: float) -> Verdict:
     converge(world)
     world.checks.compare_logs()
     stored = stored_by(world, partitions)
-    contents = {p.name: content_digest(p.node._connection) for p in world.processes.values() if p.node is not None}
-    if len(set(contents.values())) > 1:
-        world.problem(f"CONTENT-DIFFERS {contents}")
+    contents = compare_contents(world)
     problems = world.problems + judge(history, stored)
     if tasks is not None:
         problems += tasks.judge()
@@ -209,6 +207,14 @@ def converge(world: World) -> None:
     if not run_supervised(world, world.agreed):
         where = {p.name: p.node.sequence() if p.node else p.refusal or "down" for p in world.processes.values()}
         world.problem(f"STUCK: members do not converge: {where}")
+
+
+def compare_contents(world: World) -> dict[str, str]:
+    """Return the digest over all rows of each member that runs; they must be the same."""
+    contents = {node.name: content_digest(node._connection) for node in world.nodes()}
+    if len(set(contents.values())) > 1:
+        world.problem(f"CONTENT-DIFFERS {contents}")
+    return contents
 
 
 def _content(world: World, machine: Machine, partitions: int) -> dict[Place, str]:

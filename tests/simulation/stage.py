@@ -17,7 +17,7 @@ from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.operations import BY_REQUEST
 from quorl.cluster.protocol.problems import Refusal
 from quorl.cluster.protocol.wire import Call, encode, read_answer
-from tests.simulation.scenario import converge, limited, stored_by
+from tests.simulation.scenario import compare_contents, converge, limited, stored_by
 from tests.simulation.workload import TOPIC, Actor, History, Look, Write, judge, set_up
 from tests.simulation.world import Knobs, Process, WatchedNode, World
 
@@ -162,4 +162,5 @@ class Stage:
         world.dismiss_actors()
         converge(world)
         world.checks.compare_logs()
+        compare_contents(world)
         return world.problems + judge(self.history, stored_by(world, 1))

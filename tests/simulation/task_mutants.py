@@ -57,6 +57,6 @@ TASK_MUTANTS: dict[str, Mutant] = {
         _one("paused"),
         _one("turns", 1),
         _one("counts", 1),
-        _one("samples_anew", 111),
+        _scene("samples_anew", task_scenes.started_anew),
     )
 }

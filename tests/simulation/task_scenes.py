@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import msgspec
 from typing_extensions import override
 
+from quorl.cluster.machine import samples
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
@@ -355,6 +356,20 @@ def parked_together(seed: int = 1) -> list[str]:
         return ([] if got == [1, 1, 1] else [f"ASLEEP: the waiting claims got {got}"]) + stage.problems()
 
 
+def started_anew(seed: int = 1) -> list[str]:
+    """A node is started anew after tasks have come, and nothing happens to their queue until the next sample is taken."""
+    with TaskStage(seed) as stage:
+        world, follower = stage.world, stage.followers()[0]
+        stage.submit(2)
+        assert world.run(10.0, world.agreed), "they do not agree"
+        stage.process(follower).kill()
+        stage.process(follower).boot()
+        assert world.run(20.0, world.agreed), "it does not come back"
+        world.run(samples.STEP_MS / 1000)
+        stage.must(stage.leader(), q.PutQueue(queue="another"))  # an entry of the next ten seconds: it takes the sample
+        return stage.problems()
+
+
 TASK_SCENES: dict[str, Scene] = {
     scene.__name__: scene
     for scene in (
@@ -370,5 +385,6 @@ TASK_SCENES: dict[str, Scene] = {
         repeated_report,
         tried_again,
         parked_together,
+        started_anew,
     )
 }

@@ -14,7 +14,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, TypeAlias
+from typing import Any
 
 import msgspec
 
@@ -25,7 +25,6 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.together import OneReport
 
 BATCH_BYTES_MAX = 512 * 1024
-Report: TypeAlias = OneReport
 
 
 @dataclass(eq=False, slots=True)
@@ -70,11 +69,11 @@ class Batch:
     def __len__(self) -> int:
         return len(self.complete) + len(self.fail) + len(self.release) + len(self.progress)
 
-    def ending(self) -> list[Report]:
+    def ending(self) -> list[OneReport]:
         """The reports that end a lease."""
         return [*self.complete, *self.fail, *self.release]
 
-    def add(self, report: Report | e.Progress) -> None:
+    def add(self, report: OneReport | e.Progress) -> None:
         """Take one report along."""
         match report:
             case e.Completion():
@@ -110,7 +109,7 @@ class Ledger:
         self._held: dict[int, Holding] = {}
         self._open_claims: set[int] = set()
         self._claimed = 0
-        self._waiting: deque[Report] = deque()
+        self._waiting: deque[OneReport] = deque()
         self._told: dict[int, Holding] = {}
         """Those with progress to send, by token."""
         self._again: deque[Batch] = deque()
@@ -201,7 +200,7 @@ class Ledger:
         self._told[token] = holding
         return True
 
-    def report(self, holding: Holding, report: Report) -> bool:
+    def report(self, holding: Holding, report: OneReport) -> bool:
         """Take the report that ends a lease; False if the lease is lost, so that it is dropped."""
         with self._lock:
             token = holding.task.lease.token
@@ -222,7 +221,7 @@ class Ledger:
             batch = Batch(self._make_key())
             size = self._take_told(batch)
             behind = {one.lease for one in batch.progress}
-            later: list[Report] = []
+            later: list[OneReport] = []
             while self._waiting and len(batch) < limits.SETTLE_TASKS_MAX:
                 report = self._waiting[0]
                 size += report_bytes(report)

@@ -25,9 +25,6 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol.grammar import Request
 
-TASKS_EACH_MAX = limits.CLAIM_TASKS_MAX // limits.CLAIMS_TOGETHER_MAX
-"""Who wants more than this flies alone."""
-
 ClaimPart: TypeAlias = Part["Asked", e.Claims]
 
 
@@ -40,7 +37,7 @@ class Asked:
         self.claim = claim
         self.until = until
         """When its wait is over."""
-        self.alone = claim.max > TASKS_EACH_MAX
+        self.alone = claim.max > limits.CLAIM_TASKS_EACH_MAX
         """Whether it flies alone."""
 
 

@@ -56,6 +56,7 @@ _FIELDS: dict[str, dict[str, dict[str, Any]]] = {
     "TopicByName": {"name": _NO_DOTS},
     "RegisterWorkerBody": {"queues": _QUEUES},
     "ClaimBody": {"queues": _QUEUES},
+    "OneClaim": {"queues": _QUEUES},
     "Wish": {"queues": _QUEUES},
 }
 

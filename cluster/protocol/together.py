@@ -35,7 +35,7 @@ class OneClaim(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     worker_id: WorkerId
     queues: Queues = ()
-    max: Annotated[int, Meta(ge=1, le=limits.CLAIM_TASKS_MAX)] = 1
+    max: Annotated[int, Meta(ge=1, le=limits.CLAIM_TASKS_EACH_MAX)] = 1
     number: ClaimNumber = 0
 
 
@@ -113,7 +113,7 @@ class ClaimMany(Command[ClaimedMany], frozen=True, tag="claim_many"):
 
     With ``wait`` the answer is held back until any of the claims comes to something, or the seconds are over, or half of
     what a worker among them may be silent. Those that have come to nothing by then are claimed for again by another call.
-    Together they may ask for as many tasks as one claim.
+    Who wants more than a few tasks claims alone.
     """
 
     claims: Annotated[tuple[OneClaim, ...], Meta(min_length=1, max_length=limits.CLAIMS_TOGETHER_MAX)]

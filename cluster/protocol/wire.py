@@ -403,8 +403,6 @@ def _check_queues(pointer: str, queues: tuple[str, ...]) -> None:
 def _check_claims(claims: tuple[g.OneClaim, ...]) -> None:
     for number, one in enumerate(claims):
         _check_queues(f"/claims/{number}/queues", one.queues)
-    if (tasks := sum(one.max for one in claims)) > limits.CLAIM_TASKS_MAX:
-        raise invalid("/claims", f"together they ask for {tasks} tasks; {limits.CLAIM_TASKS_MAX} are allowed")
 
 
 def _check_size(pointer: str, value: msgspec.Raw, bytes_max: int) -> None:

@@ -292,10 +292,10 @@ BAD: list[tuple[str, str, bytes, str, str, str]] = [
     (
         "POST",
         "/v1/claims/batch",
-        b'{"claims":[{"worker_id":1,"max":1000},{"worker_id":1}]}',
+        b'{"claims":[{"worker_id":1},{"worker_id":1,"max":11}]}',
         "validation_failed",
-        "/claims",
-        "together they ask for 1001 tasks",
+        "/claims/1/max",
+        "at most 10",
     ),
     ("POST", SYNC, b'{"claim":{"queues":["a","a"]}}', "validation_failed", "/claim/queues", "twice"),
     ("POST", SYNC, b'{"beat":{"token":[1]}}', "validation_failed", "/beat/token", "no field"),

@@ -162,15 +162,21 @@ def _old_leader_told(stage: Stage) -> bool:
 
 
 class Stranger(NetworkEvents):
-    """No member, and in the network all the same: it grants whatever it is asked for."""
+    """No member, and in the network all the same: it grants what nobody asks it for, and guesses right what they ask each other."""
 
     def __init__(self, stage: Stage) -> None:
+        self._stage = stage
         self.network = SimNetwork(stage.world, "x", bytes, lambda _peer, _gossip: None)
 
     async def join(self) -> None:
-        """Dial everybody, and stay."""
+        """Dial everybody, and speak for ever."""
         await self.network.start(self)
-        await asyncio.Event().wait()
+        while True:
+            await asyncio.sleep(0.01)
+            for node in self._stage.world.nodes():
+                engine = node.replica.engine
+                for words in (messages.PreVoteGranted(engine.election._round), messages.Vote(engine.term)):
+                    self.network.send(node.name, messages.encode(words))
 
     @override
     def hello(self) -> Hello:
@@ -178,10 +184,7 @@ class Stranger(NetworkEvents):
 
     @override
     def on_frame(self, peer: str, frame: bytes) -> None:
-        asked = messages.decode(frame)
-        if isinstance(asked, messages.PreVote):
-            for answer in (messages.PreVoteGranted(asked.round), messages.Vote(asked.term)):
-                asyncio.get_running_loop().call_later(0.01, self.network.send, peer, messages.encode(answer))
+        """Hear nothing."""
 
     @override
     def on_connected(self, peer: str, hello: Hello) -> None:

@@ -106,6 +106,13 @@ def log_begins_at(node: LocalNode) -> int:
     return min(int(path.stem.partition("-")[2]) for path in data_dir(node).glob("log-*.seg"))
 
 
+def term(cluster: LocalCluster, name: str) -> int:
+    """The Raft term that a node is in."""
+    view = cluster[name].cluster()
+    assert view is not None
+    return int(view["term"])
+
+
 class Reply(NamedTuple):
     """What a node answered, byte for byte."""
 

@@ -8,7 +8,7 @@ import time
 from tests.chaos.conftest import Start
 from tests.chaos.test_kill import CALM, followers
 from tests.chaos.verdict import judge
-from tests.harness import LocalCluster, until
+from tests.harness import LocalCluster, term, until
 
 LONG_S = (3.1, 6.0)
 """Longer than an election takes."""
@@ -81,12 +81,6 @@ def test_d4_each_node_paused_in_turn_and_a_majority_at_once(start: Start, dice: 
 
 def followers_of(cluster: LocalCluster, leader: str) -> list[str]:
     return [name for name in cluster.nodes if name != leader]
-
-
-def term(cluster: LocalCluster, name: str) -> int:
-    view = cluster[name].cluster()
-    assert view is not None
-    return int(view["term"])
 
 
 def wait_other_leader(cluster: LocalCluster, at: str, than: str) -> str:

@@ -13,7 +13,8 @@ Invariants, at every instant and after every crash:
 
 How each change survives a crash in its middle:
 
-* Roll: the old segment is synced, then the new one appears with its whole header. So only the last may be torn.
+* Roll: the old segment ends with its last record and is synced, then the new one appears with its whole header. So only
+  the last may be torn, or have room behind its end: zeros, which ``open`` cuts away.
 * ``deleteEntriesFrom``: newest segments go first, then the cut, then a sync. In between the log is longer, but whole.
 * ``trim_to``: the ballot's ``first`` is written, then the older segments go, oldest first; ``open`` finishes that.
 * ``reset_to`` and birth: the ballot's ``reset`` decides, in one atomic write. Before it the old log stands, after it
@@ -56,6 +57,11 @@ NO_OP = b"\x01"
 SEGMENT_BYTES = 64 * 1024 * 1024
 HELD_BYTES = 16 * 1024 * 1024
 """Commands in memory: what followers that keep up ask for, and whoever applies."""
+
+ROOM_BYTES = 256 * 1024
+"""What is made ready behind the log's end at a time, of zeros."""
+ROOM_RECORDS_MIN = 8
+"""Records of which fewer fit into that go without: to write both zeros and data would cost more than it spares."""
 
 READ_BYTES = 256 * 1024
 """What is read back at a time: a follower that is behind asks for one entry after the other."""
@@ -226,7 +232,7 @@ class LogStore:
         if segment.offsets and segment.size + RECORD_BYTES + len(command) > self._segment_bytes:
             segment = self._roll(idx)
         record = encode_record(command, idx, term, self._durable, segment.size)
-        self._file.append(record)
+        self._file.append(record, self._room_behind(segment.size + len(record), len(record)))
         segment.offsets.append(segment.size)
         segment.size += len(record)
         self._hold((command, idx, term))
@@ -336,8 +342,15 @@ class LogStore:
         self._file.close()
 
     # -- segments -------------------------------------------------------------------------------------------------
+    def _room_behind(self, end: int, record_bytes: int) -> int:
+        """How much room a record makes behind itself if it has to make the file longer anyway."""
+        if record_bytes * ROOM_RECORDS_MIN > ROOM_BYTES:
+            return 0
+        return max(0, min(ROOM_BYTES, self._segment_bytes - end))
+
     def _roll(self, base: int) -> _Segment:
         # Not self.sync(): an append that failed and was taken back is not durably gone, although no entry is missing.
+        self._file.truncate(self._segments[-1].size)
         self._file.sync()
         self._durable = self.last_index
         segment = _Segment(base)
@@ -411,7 +424,7 @@ class LogStore:
             raise damaged(name, found.end, f"record {index} is damaged, and segments follow that were written later")
         promised = max(found.witness, self._floor)
         if last and index <= promised:
-            what = "the log ends here" if found.end == len(raw) else f"record {index} is damaged"
+            what = f"record {index} is damaged" if raw[found.end :].strip(b"\0") else "the log ends here"
             raise damaged(name, found.end, f"{what}, but everything up to index {promised} was durable")
         self._take(segment, found.records)
 

@@ -108,20 +108,28 @@ class Clock(Protocol):
 
 
 class LogFile(Protocol):
-    """One append-only file. Every error of ``sync`` is final: a second try would lie about the first."""
+    """One append-only file. Every error of ``sync`` is final: a second try would lie about the first.
+
+    Behind its end there may be *room*: zeros that are there already, so that what is written over them changes neither
+    the file's length nor where it lies, and a sync has only the data to wait for. Whoever opens the file, or reads it
+    whole, finds those zeros as a part of it.
+    """
 
     @property
     def size(self) -> int:
-        """Bytes written, synced or not."""
+        """Bytes written, synced or not, room not included."""
 
-    def append(self, data: bytes) -> None:
-        """Write at the end. On ``OSError`` nothing of it remains."""
+    def append(self, data: bytes, room_bytes: int = 0) -> None:
+        """Write at the end. If it does not fit into the room there, so much new room is made behind it.
+
+        On ``OSError`` nothing of it remains, and no room.
+        """
 
     def sync(self) -> None:
         """Return once everything appended or truncated before is durable (fdatasync)."""
 
     def truncate(self, size: int) -> None:
-        """Cut the file to ``size`` bytes; durable after the next ``sync``."""
+        """Cut the file to ``size`` bytes, and all room with it; durable after the next ``sync``."""
 
     def close(self) -> None:
         """Let go of the file, without any promise about unsynced bytes."""

@@ -15,6 +15,7 @@ import pytest
 from quorl.cluster.consensus.disk import LOCK_NAME, UNFINISHED, RealDisk
 from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.port import Damaged, Disk
+from quorl.cluster.protocol import limits
 from tests.simulation.fakedisk import Died, FakeDisk, Fenced
 
 HOLDER = """
@@ -54,6 +55,23 @@ def test_files_grow_and_are_cut(disk: Disk) -> None:
     again.append(b"?")
     again.close()
     assert disk.read("a") == b"headmo!?"
+
+
+def test_room_is_written_over_and_goes_with_a_cut(disk: Disk) -> None:
+    file = disk.create("a", b"head")
+    file.append(b"more", 6)
+    assert (file.size, disk.read("a")) == (8, b"headmore" + bytes(6))
+    file.append(b"123456", 100)
+    assert (file.size, disk.read("a")) == (14, b"headmore123456"), "it fitted"
+    file.append(b"!")
+    assert disk.read("a") == b"headmore123456!"
+    file.append(b"?", 3)
+    file.truncate(file.size)
+    assert disk.read("a") == b"headmore123456!?"
+    file.append(b"x", 3)
+    file.sync()
+    file.close()
+    assert disk.open("a").size == 20, "who opens it finds the room as a part of it"
 
 
 def test_names_are_sorted_and_can_go(disk: Disk) -> None:
@@ -166,6 +184,42 @@ def test_a_write_that_fails_halfway_leaves_nothing(
     file.sync()
     file.close()
     assert disk.read("a") == b"head!"
+
+
+def test_room_that_cannot_be_made_brings_nothing_of_the_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written: list[bytes] = []
+    real = os.pwrite
+
+    def pwrite(fd: int, data: bytes, offset: int) -> int:
+        written.append(bytes(data))
+        if len(written) == 1:
+            return real(fd, bytes(data)[:-1], offset)
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    disk = RealDisk(tmp_path)
+    file = disk.create("a", b"head")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", pwrite)
+        with pytest.raises(OSError):
+            file.append(b"more", 2)
+    assert written == [bytes(6), bytes(1)], "data that is whole on the disk may come back, whatever was answered"
+    assert (file.size, disk.read("a")) == (4, b"head")
+
+
+def test_the_last_of_the_disk_is_kept_from_the_log_and_its_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = RealDisk(tmp_path)
+    file = disk.create("a", b"head")
+    monkeypatch.setattr(limits, "DISK_SPARE_BYTES", disk.free_bytes() - 100_000)
+    with pytest.raises(OSError, match="No space"):
+        file.append(b"x", 200_000)
+    file.append(b"x", 10)
+    monkeypatch.setattr(limits, "DISK_SPARE_BYTES", 1 << 60)
+    file.append(b"y")  # into room that is there
+    with pytest.raises(OSError, match="No space"):
+        file.append(b"too much for it")
+    assert disk.read("a") == b"headxy" + bytes(9)
 
 
 def fail(*_: object) -> None:

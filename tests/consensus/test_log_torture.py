@@ -252,13 +252,13 @@ def test_a_lying_disk_is_noticed() -> None:
     assert failures(lambda seed: FakeDisk(Random(seed), lying=True)) > 30
 
 
-def half_synced(patch: pytest.MonkeyPatch, name: str) -> None:
-    """Within this method of the log, syncing a file does nothing."""
+def half_synced(patch: pytest.MonkeyPatch, name: str, what: str = "sync") -> None:
+    """Within this method of the log, syncing a file, or something else, does nothing."""
     careful = getattr(LogStore, name)
 
     def careless(self: LogStore, *arguments: object, **options: object) -> object:
         with pytest.MonkeyPatch.context() as inner:
-            inner.setattr(FakeFile, "sync", lambda file: None)
+            inner.setattr(FakeFile, what, lambda *_: None)
             return careful(self, *arguments, **options)
 
     patch.setattr(LogStore, name, careless)
@@ -283,6 +283,8 @@ def cut_first(patch: pytest.MonkeyPatch) -> None:
 MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "sync does nothing": lambda patch: half_synced(patch, "sync"),
     "a roll does not sync": lambda patch: half_synced(patch, "_roll"),
+    "a roll leaves room": lambda patch: half_synced(patch, "_roll", "truncate"),
+    "opening leaves room": lambda patch: half_synced(patch, "_cut_torn_tail", "truncate"),
     "a cut is not synced": lambda patch: half_synced(patch, "deleteEntriesFrom"),
     "opening does not sync": lambda patch: half_synced(patch, "__init__"),
     "names are not synced at the start": lambda patch: patch.setattr(FakeView, "lock", lambda view: None),
@@ -385,11 +387,12 @@ def boot_as_is(disk: FakeDisk) -> LogStore:
 # -- damage -------------------------------------------------------------------------------------------------------
 def spoilt(raw: bytes) -> list[bytes]:
     """Every prefix of a file, and the file with every bit flipped and with every stretch of zeros."""
-    found = [raw[:size] for size in range(len(raw))]
+    room, raw = len(raw), raw.rstrip(b"\0")  # what is written into the room behind the end changes nothing
+    found = [raw[:size] + bytes(more) for size in range(len(raw)) for more in {0, room - len(raw)}]
     found += [raw[:at] + bytes([raw[at] ^ 1 << bit]) + raw[at + 1 :] for at in range(len(raw)) for bit in range(8)]
     for size in (16, 64):
         found += [raw[:at] + bytes(size) + raw[at + size :] for at in range(0, len(raw) - size, 8)]
-    return [content for content in found if content != raw]
+    return [content for content in found if content.rstrip(b"\0") != raw]
 
 
 def test_damage_to_what_was_promised_is_always_refused() -> None:
@@ -475,5 +478,5 @@ def test_a_record_quoted_in_a_command_is_no_witness() -> None:
     quoted = segment.encode_record(b"", 99, 1, 98, 0)
     log.add(quoted * 3, 16, 1)
     last = max(disk.files())
-    disk.put(last, disk.files()[last][:-1])
+    disk.put(last, disk.files()[last].rstrip(b"\0")[:-1])
     assert boot(disk).last_index == 15

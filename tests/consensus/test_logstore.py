@@ -7,9 +7,9 @@ from random import Random
 
 import pytest
 
-from quorl.cluster.consensus.logstore import NO_OP, LogStore
+from quorl.cluster.consensus.logstore import NO_OP, ROOM_BYTES, ROOM_RECORDS_MIN, LogStore
 from quorl.cluster.consensus.port import Damaged
-from quorl.cluster.consensus.segment import encode_header, encode_record, segment_name
+from quorl.cluster.consensus.segment import RECORD_BYTES, encode_header, encode_record, segment_name
 from tests.simulation.fakedisk import FakeDisk
 
 SMALL = 200
@@ -32,6 +32,11 @@ def filled(disk: FakeDisk, last: int = 12, term: int = 1) -> LogStore:
     log.setRaftCommitIndex(last)
     log.onOneSecondTimer()
     return log
+
+
+def written(disk: FakeDisk) -> dict[str, bytes]:
+    """The files without the room behind what was written; nothing in these tests ends with a zero."""
+    return {name: raw.rstrip(b"\0") for name, raw in disk.files().items()}
 
 
 @pytest.fixture
@@ -173,8 +178,40 @@ def test_segments_roll_and_size_counts_them(disk: FakeDisk) -> None:
     log = filled(disk)
     names = [name for name in disk.names() if name.startswith("log-")]
     assert len(names) > 2
-    assert log.size_bytes == sum(len(disk.files()[name]) for name in names)
+    assert log.size_bytes == sum(len(written(disk)[name]) for name in names)
     assert all(len(disk.files()[name]) <= SMALL for name in names)
+
+
+def test_only_the_newest_segment_has_room_and_opening_cuts_it_away(disk: FakeDisk) -> None:
+    log = filled(disk)
+    names = [name for name in disk.names() if name.startswith("log-")]
+    with_room = [name for name in names if disk.files()[name] != written(disk)[name]]
+    assert with_room == names[-1:]
+    assert len(disk.files()[names[-1]]) == SMALL, "never more than fits into a segment"
+    held = log[:]
+    assert store(disk)[:] == held
+    assert disk.files() == written(disk)
+
+
+def test_what_is_written_into_room_makes_no_file_longer(disk: FakeDisk) -> None:
+    log = store(disk)
+    log.setCurrentTerm(1, "n1")
+    log.add(b"x", 2, 1)
+    name, size = max(disk.names()), len(disk.files()[max(disk.names())])
+    log.add(b"y", 3, 1)
+    assert (max(disk.names()), len(disk.files()[name])) == (name, size)
+
+
+def test_large_records_make_no_room(disk: FakeDisk) -> None:
+    log = LogStore(disk.boot(), segment_bytes=ROOM_BYTES * 4)
+    log.setCurrentTerm(1, "n1")
+    large = b"x" * (ROOM_BYTES // ROOM_RECORDS_MIN)
+    log.add(large, 2, 1)
+    assert disk.files() == written(disk)
+    log.add(b"small", 3, 1)
+    assert len(disk.files()[max(disk.names())]) == log.size_bytes + ROOM_BYTES
+    log.add(large, 4, 1)  # there is room already
+    assert len(disk.files()[max(disk.names())]) == log.size_bytes + ROOM_BYTES - len(large) - RECORD_BYTES
 
 
 def test_an_entry_larger_than_a_segment_has_one_of_its_own(disk: FakeDisk) -> None:
@@ -189,14 +226,14 @@ def test_an_entry_larger_than_a_segment_has_one_of_its_own(disk: FakeDisk) -> No
 
 def test_a_full_disk_changes_nothing(disk: FakeDisk) -> None:
     log = filled(disk)
-    before, files = log[:], disk.files()
+    before, files = log[:], written(disk)
     disk.full = True
     for command in (b"x", b"x" * 300):
         with pytest.raises(OSError, match="No space"):
             log.add(command, 13, 1)
     disk.full = False
     assert (log[:], log.durable_index) == (before, 12)
-    assert disk.files() == files
+    assert disk.files() == files, "and there is no room either"
     log.add(b"room again", 13, 1)
     log.sync()
     disk.power_cut()
@@ -205,6 +242,10 @@ def test_a_full_disk_changes_nothing(disk: FakeDisk) -> None:
 
 def test_a_write_that_ran_out_of_space_halfway_is_taken_back(disk: FakeDisk) -> None:
     log = filled(disk)
+    disk.full = True
+    with pytest.raises(OSError, match="No space"):
+        log.add(b"without room, from now on", 13, 1)
+    disk.full = False
     disk.free = 10
     with pytest.raises(OSError, match="No space"):
         log.add(b"x", 13, 1)
@@ -357,7 +398,7 @@ def test_a_torn_tail_is_cut(disk: FakeDisk) -> None:
     log = filled(disk)
     log.add(b"torn", 13, 1)
     name = max(disk.names())
-    raw = disk.files()[name]
+    raw = written(disk)[name]
     disk.put(name, raw[:-1])
     log = store(disk)
     assert log.last_index == 12
@@ -398,7 +439,7 @@ def test_damage_below_a_later_witness_is_refused(disk: FakeDisk) -> None:
 def test_damage_below_the_floor_is_refused(disk: FakeDisk) -> None:
     filled(disk)
     name = max(disk.names())
-    disk.put(name, disk.files()[name][:-1])
+    disk.put(name, written(disk)[name][:-1])
     with pytest.raises(Damaged, match="record 12 is damaged, but everything up to index 12 was durable"):
         store(disk)
 

@@ -8,8 +8,9 @@ chance comes from the given ``Random``, so a failing seed replays.
 * ``power_cut()``: the machine dies; unsynced operations survive as chance wills.
 * ``dies_in = n``: the machine stops inside the n-th operation from now, anywhere within it, and ``Died`` is raised.
   The caller then chooses ``kill()`` or ``power_cut()``.
-* ``full``, ``free``, ``fail_sync``: ENOSPC and EIO. A sync that failed has lost its data for good, whatever later
-  syncs say, although the running process goes on seeing it.
+* ``full``, ``free``, ``fail_sync``: ENOSPC and EIO. On a full disk nothing can be written, not even over what is there, as
+  on a file system that copies on write; without ``free`` bytes no file can grow. A sync that failed has lost its data
+  for good, whatever later syncs say, although the running process goes on seeing it.
 * ``reorders``: a power cut takes the oldest unsynced operation of each file and leaves the later ones whole.
 * ``lying``: sync returns without making anything durable; a test that does not notice tests nothing.
 """
@@ -36,6 +37,8 @@ class Fenced(RuntimeError):
 class _Write(NamedTuple):
     offset: int
     data: bytes
+    before: bytes
+    """What lay there: less than the data where it made the file longer."""
 
 
 class _Cut(NamedTuple):
@@ -52,9 +55,10 @@ class _Content:
         self.doomed = False
         """Whether a failed sync has given up what is pending: no later sync will cover it."""
 
-    def write(self, data: bytes) -> None:
-        self.pending.append(_Write(len(self.cache), data))
-        self.cache += data
+    def write(self, offset: int, data: bytes) -> None:
+        end = offset + len(data)
+        self.pending.append(_Write(offset, data, bytes(self.cache[offset:end])))
+        self.cache[offset:end] = data
 
     def cut(self, size: int) -> None:
         self.pending.append(_Cut(size, bytes(self.cache[size:])))
@@ -68,7 +72,7 @@ class _Content:
         """Become what a power cut leaves."""
         for operation in reversed(self.pending):
             if isinstance(operation, _Write):
-                del self.cache[operation.offset :]
+                self.cache[operation.offset : operation.offset + len(operation.data)] = operation.before
             else:
                 self.cache += operation.lost
         survivors = self.pending[1:] if reorders else self._survivors(random)
@@ -218,18 +222,19 @@ class FakeDisk:
         """The names as the process sees them."""
         return sorted(self._names)
 
-    def write(self, content: _Content, data: bytes, *, dying: bool) -> None:
-        """Append to a file; without room, a part of it is written and taken back."""
+    def write(self, content: _Content, offset: int, data: bytes, *, dying: bool) -> None:
+        """Write into a file; without space for that, a part of it is written, and all from ``offset`` on is cut."""
         if dying:
-            content.write(data[: self._random.randint(0, len(data))])
+            content.write(offset, data[: self._random.randint(0, len(data))])
             raise self.die()
-        room = self.free
-        if len(data) > room:
-            if room:
-                content.write(data[:room])
-                content.cut(len(content.cache) - room)
+        fits = 0 if self.full else len(content.cache) - offset + self.free
+        if len(data) > fits:
+            if fits:
+                content.write(offset, data[:fits])
+            if len(content.cache) > offset:
+                content.cut(offset)
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        content.write(data)
+        content.write(offset, data)
 
     def sync(self, content: _Content) -> None:
         """Make a file's content durable."""
@@ -299,7 +304,7 @@ class FakeView:
         """Replace a file."""
         dying = self._step()
         content = _Content()
-        self._disk.write(content, data, dying=False)
+        self._disk.write(content, 0, data, dying=False)
         self._guarded_sync(content)
         self._link(name, content, dying=dying)
 
@@ -351,6 +356,7 @@ class FakeFile:
         self._disk = disk
         self._epoch = epoch
         self._content = content
+        self._size = len(content.cache)
         self._failed = False
         self._closed = False
 
@@ -358,12 +364,16 @@ class FakeFile:
     def size(self) -> int:
         """Bytes written, synced or not."""
         self._disk.check(self._epoch)
-        return len(self._content.cache)
+        return self._size
 
-    def append(self, data: bytes) -> None:
+    def append(self, data: bytes, room_bytes: int = 0) -> None:
         """Write at the end."""
         dying = self._step()
-        self._disk.write(self._content, data, dying=dying)
+        if room_bytes and self._size + len(data) > len(self._content.cache):
+            zeros = bytes(len(data) + room_bytes)
+            self._disk.write(self._content, self._size, zeros, dying=dying and self._disk.chance())
+        self._disk.write(self._content, self._size, data, dying=dying)
+        self._size += len(data)
 
     def sync(self) -> None:
         """Make everything durable."""
@@ -381,9 +391,10 @@ class FakeFile:
     def truncate(self, size: int) -> None:
         """Cut the file."""
         dying = self._step()
-        assert size <= len(self._content.cache)
+        assert size <= self._size
         if not (dying and self._disk.chance()):
             self._content.cut(size)
+            self._size = size
         if dying:
             raise self._disk.die()
 

@@ -258,7 +258,9 @@ class Unavailable(QuorlError):
         """The code of the last problem that a node answered with, or ``unavailable``."""
         self.request_id = request_id
         self.retry_after_s = retry_after_s
-        self.hint = "Nothing was applied. Is the cluster running?  quorl cluster status"
+        self.hint = (
+            "Nothing was applied. Does the cluster run?  quorl cluster status · quorl up (a cluster on this machine)"
+        )
 
     @override
     def __str__(self) -> str:

@@ -116,11 +116,17 @@ class HttpTransport(Renewed, Transport):
 
 def explain(error: BaseException) -> str:
     """Return a failure of a connection in the words that people know."""
+    from http.client import BadStatusLine, RemoteDisconnected  # here, where something has failed: it takes its time
+
     seen: BaseException | None = error
     while seen is not None:
         number = getattr(seen, "errno", None)
         if isinstance(number, int) and number in errno.errorcode:
             return os.strerror(number).lower()
+        if isinstance(seen, BadStatusLine) and not isinstance(seen, RemoteDisconnected):
+            return (
+                "what answers there does not speak HTTP; is it a node's raft port (7201), and not its http port (7101)?"
+            )
         inner = next((arg for arg in seen.args if isinstance(arg, BaseException)), None)
         seen = inner or seen.__cause__ or seen.__context__
     return str(error) or type(error).__name__

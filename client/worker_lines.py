@@ -184,7 +184,7 @@ class Lines:
             return
         error = failure.error
         if not is_tried_again(task, failure):
-            then = "FAILED"
+            then = f"FAILED: quorl task show {clean(task.id)}"
         elif failure.delay_ms is not None:
             then = f"again in {took(failure.delay_ms / 1000)}"
         else:

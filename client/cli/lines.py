@@ -18,14 +18,19 @@ LINE_BYTES_MAX = 256 * 1024
 """A longer line could be no message; it is not kept in memory either."""
 
 
-def open_source(source: str) -> int:
+def open_source(source: str, advice: str = "") -> int:
     """Return the descriptor of a file, or of standard input for ``-``."""
     if source == "-":
         return sys.stdin.fileno()
     try:
         return os.open(source, os.O_RDONLY)
     except OSError as error:
-        raise click.UsageError(f"cannot read {source}: {error.strerror}") from None
+        why = f"cannot read {source}: {error.strerror}"
+        if not advice:
+            raise click.UsageError(why) from None
+        from quorl.client.cli.misuse import Advised
+
+        raise Advised(why, "SOURCE", advice) from None
 
 
 def read_blocks(

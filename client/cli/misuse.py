@@ -18,6 +18,14 @@ _JSON = {"json", "ndjson"}
 _FORM = re.compile(r"(?:--output=|-o=?)(.+)")
 
 
+class Advised(click.BadParameter):
+    """An argument that is refused, with what to do about it, which the command's help would not tell."""
+
+    def __init__(self, message: str, param_hint: str, advice: str) -> None:
+        super().__init__(message, param_hint=param_hint)
+        self.advice = advice
+
+
 class Misused(click.ClickException):
     """What click found wrong, in our words. Its exit code is that of what it explains."""
 
@@ -61,7 +69,8 @@ def _explained(error: click.ClickException, root: click.Command, said: Sequence[
             return f"{command} has no option {error.option_name}", guess or "it is none of its options", hint
         case click.exceptions.NoSuchCommand():
             there = context.command.commands if isinstance(context.command, click.Group) else ()
-            why = _guess(error.possibilities) or f"there are: {', '.join(sorted(there))}"
+            guess = _guess(error.possibilities or _elsewhere(error.command_name, root))
+            why = guess or f"there are: {', '.join(sorted(there))}"
             return f"{command} has no command {error.command_name}", why, hint
         case click.MissingParameter(param=param) if param is not None:
             choices = " ".join((param.type.get_missing_message(param, context) or "").split())
@@ -71,7 +80,11 @@ def _explained(error: click.ClickException, root: click.Command, said: Sequence[
             if named is None and error.param is not None:
                 named = _named(error.param, context)
             why = _TYPES.sub(lambda found: _NUMBERS[found[1]], error.message)
-            return f"{command} does not take this {named or 'value'}", why.removesuffix("."), hint
+            return (
+                f"{command} does not take this {named or 'value'}",
+                why.removesuffix("."),
+                getattr(error, "advice", hint),
+            )
     message = error.format_message().removesuffix(".")
     return message[:1].lower() + message[1:] if message.startswith(_CLICKS) else message, usage, hint
 
@@ -89,6 +102,12 @@ def _context_of(root: click.Command, said: Sequence[str]) -> click.Context:
         if isinstance(context.command, click.Group) and word in context.command.commands:
             context = click.Context(context.command.commands[word], info_name=word, parent=context)
     return context
+
+
+def _elsewhere(name: str, root: click.Command) -> list[str]:
+    """Return the commands of groups that have this name, as they are called: quorl task submit."""
+    groups = root.commands.items() if isinstance(root, click.Group) else ()
+    return [f"quorl {word} {name}" for word, one in groups if isinstance(one, click.Group) and name in one.commands]
 
 
 def _named(param: click.Parameter, context: click.Context) -> str:

@@ -55,7 +55,9 @@ def produce(
     """Publish the lines of SOURCE, a file or - for standard input. Ctrl-C sends what was read and ends."""
     if producer_id is not None and register_as is not None:
         raise click.UsageError("say either --producer or --register")
-    descriptor = -1 if values else open_source(source)
+    descriptor = (
+        -1 if values else open_source(source, f"A text instead of a file: quorl topic produce {topic} --value TEXT")
+    )
     with settings.client() as client:
         if create:
             _ensure(client, topic, partitions)

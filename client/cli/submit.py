@@ -21,7 +21,7 @@ from quorl.client.cli.names import names
 from quorl.client.cli.options import BackoffSpec, Pair, broken_json, read_json
 from quorl.client.cli.telling import new_call
 from quorl.client.cli.times import Duration, Moment
-from quorl.client.cli.waiting import conclude, wait_for
+from quorl.client.cli.waiting import conclude, tell_stuck, wait_for
 
 if TYPE_CHECKING:
     from quorl.client.sync import Client
@@ -29,8 +29,6 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol.queues import Backoff
 
 _NUMBER = re.compile(r"-\d")
-_STUCK = frozenset({"paused", "no_workers", "no_owner", "unknown_name"})
-"""Reasons to wait that only somebody can end."""
 NAMES_MAX = 20
 
 
@@ -100,12 +98,13 @@ def submit(settings: Settings, queue: str, *, strict: bool, wait: bool, max_wait
                 return
             click.echo(output.clean(one.id))
             settings.say(f"{about}, {one.status}")
-            if warns:
-                _warn(settings, client, queue, task)
+            if warns and not _warn(client, queue, task):
+                _warn_stuck(client, one.id, queue)
             return
         settings.say(f"{output.clean(one.id)} {about}")
-        said = _warn(settings, client, queue, task) if warns else ""
-        info = wait_for(settings, client, one.id, max_wait, said)
+        if warns:
+            _warn(client, queue, task)
+        info = wait_for(settings, client, one.id, max_wait)
     conclude(settings, info)
 
 
@@ -238,23 +237,31 @@ def _do_not_fit(task: b.NewTask, signature: str, why: str) -> tuple[str, str]:
     return what, f"{why}; it is {output.clean(task.name)}{output.clean(signature)}"
 
 
-def _warn(settings: Settings, client: Client, queue: str, task: b.NewTask) -> str:
-    """Say at once what stands in the way of a task and does not go by itself; returns the reason, if it is one to wait."""
+def _warn(client: Client, queue: str, task: b.NewTask) -> bool:
+    """Say at once that no worker there can run a task, which no waiting mends; returns whether that was said."""
     from quorl.client.errors import QuorlError
 
     try:
         known = _Known.of(client, queue)
-        if known.workers and not known.have(task):
-            otherwise = f"Look what became of it: quorl task show {output.clean(task.id)}"
-            three_lines("warn", *_no_worker_for_task(queue, task, known, otherwise))
-            return ""
-        if (misfit := known.misfit(task)) is not None:
-            three_lines("warn", *_do_not_fit(task, *misfit), "It ends FAILED; submit it again with other arguments")
-            return ""
-        reasons = client.tasks.why(str(task.id))
-        if reasons and reasons[0].code in _STUCK:
-            settings.say(f"! {output.clean(reasons[0].detail)}")
-            return reasons[0].detail
     except QuorlError:
-        pass  # the task is submitted, and that was all that was asked for
-    return ""
+        return False  # the task is submitted, and that was all that was asked for
+    if known.workers and not known.have(task):
+        otherwise = f"Look what became of it: quorl task show {output.clean(task.id)}"
+        three_lines("warn", *_no_worker_for_task(queue, task, known, otherwise))
+    elif (misfit := known.misfit(task)) is not None:
+        three_lines("warn", *_do_not_fit(task, *misfit), "It ends FAILED; submit it again with other arguments")
+    else:
+        return False
+    return True
+
+
+def _warn_stuck(client: Client, task_id: str, queue: str) -> None:
+    """Say what stands in the way of a task that nobody waits for and does not go by itself."""
+    from quorl.client.errors import QuorlError
+
+    try:
+        reasons = client.tasks.why(task_id)
+    except QuorlError:
+        return
+    if reasons:
+        tell_stuck(reasons[0], task_id, queue)

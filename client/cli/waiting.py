@@ -8,26 +8,27 @@ from typing import TYPE_CHECKING
 import click
 
 from quorl.client.cli import output
-from quorl.client.cli.common import Exit, Settings, fail
+from quorl.client.cli.common import Exit, Settings, fail, three_lines
+from quorl.client.cli.hints import REASONS
 from quorl.client.cli.telling import how_it_went, last_error, value_line
 
 if TYPE_CHECKING:
     from quorl.client.sync import Client
     from quorl.cluster.protocol import tasks as k
 
-FIRST_ROUND_S = 2.0
+FIRST_ROUND_S = 1.0
+"""So long is a task not explained: its worker may be about to register, as right after a cluster has come up."""
 ROUND_S = 20.0
+STUCK = frozenset({"paused", "no_workers", "no_owner", "unknown_name"})
+"""Reasons to wait that only somebody can end."""
 
 
-def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | None, said: str = "") -> k.TaskInfo:
-    """Return the task once it is finished, or as it is when the time is over; say why it does not run meanwhile.
-
-    ``said``: a reason that has been told already.
-    """
+def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | None) -> k.TaskInfo:
+    """Return the task once it is finished, or as it is when the time is over; say why it does not run meanwhile."""
     from quorl.cluster.protocol import tasks as k
 
     deadline = None if max_ms is None else time.monotonic() + max_ms / 1000
-    round_s = FIRST_ROUND_S
+    round_s, said = FIRST_ROUND_S, ""
     while True:
         left_s = round_s if deadline is None else max(0.0, min(round_s, deadline - time.monotonic()))
         info = client.tasks.get(task_id, wait_s=left_s)
@@ -38,8 +39,23 @@ def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | Non
             why = client.call(k.GetTaskWhy(id=task_id))
             told = why.reasons[0].detail if why.reasons and why.status not in k.FINAL else ""
             if told and told != said:
-                settings.say(f"{info.status}: {output.clean(told)}")
+                _tell(settings, info, why.reasons[0])
             said = told
+
+
+def _tell(settings: Settings, info: k.TaskInfo, reason: k.Reason) -> None:
+    if not tell_stuck(reason, info.id, info.queue, "Ctrl-C ends the waiting, not the task"):
+        settings.say(f"{info.status}: {output.clean(reason.detail)}")
+
+
+def tell_stuck(reason: k.Reason, task_id: str, queue: str, more: str = "") -> bool:
+    """Warn of what stands in the way of a task and does not go by itself; returns whether it is such a thing."""
+    if reason.code not in STUCK:
+        return False
+    hint = REASONS[reason.code].format(id=task_id, queue=queue)
+    why = "the task waits in its queue until that changes" + (f"; {more}" if more else "")
+    three_lines("warn", output.clean(f"{reason.code}: {reason.detail}"), why, output.clean(hint))
+    return True
 
 
 def conclude(settings: Settings, info: k.TaskInfo) -> None:

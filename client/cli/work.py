@@ -8,13 +8,14 @@ import pathlib
 import signal
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable, Mapping, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from quorl.client.cli.common import Exit, Settings, fail, options_beside_queue
+from quorl.client.cli.common import Exit, Settings, current, fail, options_beside_queue
 
 if TYPE_CHECKING:
     from quorl.client.app import App
@@ -105,7 +106,7 @@ def run(
     from quorl.client.worker_shift import Superseded
 
     lines = _logged(settings, options["name"]) if layout == "json" else None  # before the app is imported: it may log
-    source = load(target)
+    source = _loaded(target)
     queues = options.pop("queues") or None
     try:
         worker = Worker(
@@ -143,9 +144,31 @@ def _servers(settings: Settings, source: object) -> str | None:
     return settings.servers() if said or getattr(source, "servers", None) is None else None
 
 
+def _loaded(target: str) -> App | Mapping[str, Callable[..., Any]]:
+    """Return what is to be run; a module that cannot be imported is told of by its own lines of the traceback alone."""
+    try:
+        return load(target)
+    except click.ClickException:
+        raise
+    except Exception as error:
+        seen = error.__traceback__
+        while seen is not None and seen.tb_frame.f_code.co_filename in _IMPORTERS:
+            seen = seen.tb_next
+        if not current().as_json:
+            click.echo("".join(traceback.format_exception(error.with_traceback(seen))), err=True, nl=False)
+        hint = "Mend it, and start the worker again."
+        if isinstance(error, ModuleNotFoundError):
+            hint = f"Is it installed for this Python?  {sys.executable} -m pip list"
+        fail(Exit.FAILED, f"{target.partition(':')[0]} cannot be imported", f"{type(error).__name__}: {error}", hint)
+
+
+_IMPORTERS = {__file__, importlib.__file__, "<frozen importlib._bootstrap>", "<frozen importlib._bootstrap_external>"}
+
+
 def load(target: str) -> App | Mapping[str, Callable[..., Any]]:
     """Import what ``MODULE:APP`` names; explains what is wrong with it."""
     from quorl.client.app import App
+    from quorl.client.cli.misuse import Advised
 
     module_name, colon, path = target.partition(":")
     if not module_name or (colon and not path):
@@ -162,7 +185,9 @@ def load(target: str) -> App | Mapping[str, Callable[..., Any]]:
         if error.name is None or not module_name.startswith(error.name):
             raise  # the module is there, and misses another one
         here = f"no module {error.name!r} in {pathlib.Path.cwd()} nor among the installed packages"
-        raise click.BadParameter(here, param_hint="MODULE:APP") from None
+        file = f"{module_name.partition('.')[0]}.py"
+        advice = f"Run it in the folder of {file}, or name that folder: PYTHONPATH=FOLDER quorl worker run {target}"
+        raise Advised(here, "MODULE:APP", advice) from None
     for part in (path or "app").split("."):
         if not hasattr(found, part):
             apps = [name for name, value in vars(found).items() if isinstance(value, App)]
@@ -173,6 +198,9 @@ def load(target: str) -> App | Mapping[str, Callable[..., Any]]:
         raise click.BadParameter(
             f"{target} is a {type(found).__name__}, and no App or dict of functions", param_hint="MODULE:APP"
         )
+    if not (found.tasks if isinstance(found, App) else found):
+        advice = f"Write @app.task before a function of {module_name}, or import there the modules that do."
+        raise Advised(f"{target} has no tasks", "MODULE:APP", advice)
     return found
 
 

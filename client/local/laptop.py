@@ -239,7 +239,7 @@ class Laptop:
         return worker
 
     def wait_registered(self, worker: DemoWorker) -> None:
-        """Wait until the cluster knows a worker as ALIVE."""
+        """Wait until the cluster knows a worker as ALIVE: this process, and not one of an earlier run under its name."""
         import json
 
         def registered() -> bool:
@@ -249,7 +249,7 @@ class Laptop:
             for node in self.cluster.nodes.values():
                 status, body = node.ask("/v1/workers?status=ALIVE&limit=1000") if node.alive else (0, b"")
                 if status == 200:
-                    return any(one["name"] == worker.name for one in json.loads(body)["items"])
+                    return any(one["pid"] == worker.process.pid for one in json.loads(body)["items"])
             return False
 
         until(registered, f"{worker.name} to register", READY_S)

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 EXIT_STOPPED, EXIT_MACHINE = 0, 71
 _SHUTDOWN_S = 1.0
+_FOUNDING_S = 3.0
+"""Who has no leader after so long says whom it waits for: nothing else would be heard of a first start until all are up."""
 _STEP_DOWN_S = 1.0
 """Answers that were under way when a leader was cut off count for it still: so less than the 1.5 s that are promised."""
 
@@ -193,6 +195,10 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         )
         systemd.notify("READY=1", f"STATUS=serving on {config.node.http}")
         ends: list[asyncio.Future[Any]] = [stopped, node.died]
+        await asyncio.wait(ends, timeout=_FOUNDING_S, return_when=asyncio.FIRST_COMPLETED)
+        if node.leader() is None and not any(end.done() for end in ends):
+            problem = node.outage()
+            log.info("waiting_for_members", why=problem.detail, advice=problem.hint or problem.kind.hint)
         await _until_one_of(ends)
         systemd.notify("STOPPING=1")
         if node.died.done():

@@ -117,7 +117,10 @@ def read(path: Path, environ: Mapping[str, str], shape: type[msgspec.Struct]) ->
     except tomllib.TOMLDecodeError as error:
         match = re.fullmatch(r"(.*) \(at (?:line (\d+), column \d+|end of document)\)", str(error), re.DOTALL)
         line = (match and match[2]) or str(text.count("\n") + 1)
-        raise ConfigError([Mistake(f"{path}:{line}", f"not TOML: {match[1] if match else error}")]) from None
+        why = f"not TOML: {match[1] if match else error}"
+        if _BARE.match(text.split("\n")[int(line) - 1]):
+            why += '; text stands in quotes: name = "n1"'
+        raise ConfigError([Mistake(f"{path}:{line}", why)]) from None
     source.lines = _lines(text)
     _overlay(source, raw, environ, shape)
     source.values = _table(source, "", raw, shape)
@@ -264,6 +267,8 @@ def _sentence(error: msgspec.ValidationError, raw: Any, kind: Any) -> str:
     return f"{said[0].lower()}{said[1:]}, got {_shown(raw)}"
 
 
+_BARE = re.compile(r"""[\w.\s-]+=\s*(?!(?:true|false)\b)(?:[A-Za-z/]|\d+(?:\.\d+\.|:))""")
+"""A line whose value is text without its quotes: a name, a path, an address."""
 _WORDS = {"int": "an integer", "float": "a number", "str": "text", "bool": "true or false", "array": "a list"}
 
 

@@ -15,6 +15,12 @@ from tests.client.stand_in import StandIn, closed_port
 WRONG = {
     "--bogus": ("quorl has no option --bogus", "did you mean --verbose?", "quorl --help"),
     "frobnicate": ("quorl has no command frobnicate", "there are: api, bench, cheat", "quorl --help"),
+    "submit shop.add": ("quorl has no command submit", "did you mean quorl task submit?", "quorl --help"),
+    "topic produce t hello-there": (
+        "quorl topic produce does not take this SOURCE",
+        "cannot read hello-there: No such file or directory",
+        "A text instead of a file: quorl topic produce t --value TEXT",
+    ),
     "topic lss": ("quorl topic has no command lss", "did you mean ls?", "quorl topic --help"),
     "topic ls --jsn": ("quorl topic ls has no option --jsn", "did you mean --json?", "quorl topic ls --help"),
     "topic ls --zzz": ("quorl topic ls has no option --zzz", "it is none of its options", "quorl topic ls --help"),

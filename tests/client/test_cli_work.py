@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import pathlib
+import sys
 from typing import Any, ClassVar
 
 import pytest
@@ -104,6 +106,44 @@ def test_mistakes_are_explained() -> None:
     Recorded.error = Superseded("worker 2 runs under its name, 'w'")
     replaced = run("quorl.demo:app")
     assert (replaced.exit_code, "runs under its name" in replaced.output) == (4, True)
+
+
+def test_a_module_that_cannot_be_imported_is_told_of_by_its_own_lines(
+    tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    (tmp_path / "lacks_one.py").write_text("import nowhere_to_be_found\n")
+    lacking = run("lacks_one:app")
+    assert lacking.exit_code == 1
+    traceback, _, told = lacking.stderr.partition("error  ")
+    assert [line for line in traceback.splitlines() if "File" in line] == [
+        f'  File "{tmp_path}/lacks_one.py", line 1, in <module>'
+    ]
+    assert told.splitlines() == [
+        "lacks_one cannot be imported",
+        "why    ModuleNotFoundError: No module named 'nowhere_to_be_found'",
+        f"try    Is it installed for this Python?  {sys.executable} -m pip list",
+    ]
+    (tmp_path / "half_written.py").write_text("app = App(\n")
+    half = run("half_written:app")
+    assert (half.exit_code, half.stderr.count("File"), f'"{tmp_path}/half_written.py", line 1' in half.stderr) == (
+        1,
+        1,
+        True,
+    )
+    as_json = run("half_written:app", "--json")
+    assert json.loads(as_json.stderr)["error"]["title"] == "half_written cannot be imported"
+
+
+def test_where_a_module_is_looked_for_is_said(tmp_path: pathlib.Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    advice = "Run it in the folder of nowhere_at_all.py, or name that folder: PYTHONPATH=FOLDER quorl worker run"
+    assert run("nowhere_at_all:app").stderr.splitlines() == [
+        "error  quorl worker run does not take this MODULE:APP",
+        f"why    no module 'nowhere_at_all' in {tmp_path} nor among the installed packages",
+        f"try    {advice} nowhere_at_all:app",
+    ]
 
 
 def test_reloading_watches_and_its_process_does_not(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,6 +28,7 @@ class Node:
         self.listening = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self.listening.getsockname()[1]}"
         self.switched = SWITCHED
+        self.plain = PLAIN
         self.heads: list[bytes] = []
         self.calls: list[Call] = []
         self.connections: list[socket.socket] = []
@@ -55,7 +56,7 @@ class Node:
                 head += data
             self.heads.append(head.partition(b"\r\n")[0])
             if b"/v1/channel" not in head:
-                connection.sendall(PLAIN)
+                connection.sendall(self.plain)
                 return
             connection.sendall(self.switched)
             frames = Frames(limits.CHANNEL_FRAME_BYTES_MAX)
@@ -228,6 +229,11 @@ def test_where_there_is_no_channel_calls_go_over_http(
     monkeypatch.setattr(transport, "_plain_until_s", {})
     node.switched = SWITCHED
     assert answered(transport.send(send(node))) == b"1"
+
+
+def test_what_speaks_no_http_is_said_to_be_another_port_perhaps(node: Node, transport: ChannelTransport) -> None:
+    node.switched = node.plain = b"\x11\x00\x00\x00\x01\xa7refusal\xa7garbled"  # a raft port's
+    assert "does not speak HTTP; is it a node's raft port (7201)" in lost(transport.send(send(node)))
 
 
 def test_what_fits_into_no_frame_goes_over_http(node: Node, transport: ChannelTransport) -> None:

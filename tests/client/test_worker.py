@@ -58,7 +58,7 @@ def test_b9_three_attempts_with_three_tracebacks(cluster: TaskCluster) -> None:
     assert [line.rpartition("· ")[2] for line in lines if line.startswith("✗")] == [
         "attempt 1 of 3, again after its back-off",
         "attempt 2 of 3, again after its back-off",
-        "attempt 3 of 3, FAILED",
+        f"attempt 3 of 3, FAILED: quorl task show {task.id}",
     ]
 
 

@@ -259,14 +259,16 @@ def test_an_app_is_found_by_its_name_and_what_is_wrong_is_explained(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "some_shop.py").write_text(
-        "from quorl import App\nshop = App()\nhandlers = {'print': print}\nnumber = 5\n"
+        "from quorl import App\nempty, shop = App(), App()\nshop.task(print, name='print')\n"
+        "handlers = {'print': print}\nnumber = 5\n"
     )
     (tmp_path / "some_broken.py").write_text("import nowhere_to_be_found\n")
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
     assert isinstance(load("some_shop:shop"), App)
     assert load("some_shop:handlers") == {"print": print}
     for target, complaint in {
-        "some_shop": "has no 'app'; it has shop",
+        "some_shop": "has no 'app'; it has empty, shop",
+        "some_shop:empty": "some_shop:empty has no tasks",
         "some_shop:": "should look like shop:app",
         "some_shop:number": "is a int, and no App or dict",
         "nowhere:app": "no module 'nowhere'",

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from tests.harness import READY_S, LocalNode, call, cluster_in, until
+from tests.harness import READY_S, LocalNode, call, cluster_in, node_of, until, write_configs
 
 
 def lines(node: LocalNode) -> list[dict[str, Any]]:
@@ -45,3 +45,16 @@ def test_d15_a_forwarded_call_has_one_request_id_at_both_nodes_and_no_secret_is_
         everything = "".join(node.log.read_text(encoding="utf-8") for node in cluster.nodes.values() if node.log)
         assert "hunter" not in everything
         assert "a secret of this test" not in everything
+
+
+def test_a_node_that_waits_for_others_says_for_whom(tmp_path: Path) -> None:
+    node = node_of(write_configs(tmp_path)[0])
+    node.start()
+    try:
+        until(lambda: len(lines(node)) > 1, "a line behind the first", READY_S)
+        started, waiting = lines(node)
+        assert (started["event"], waiting["event"], waiting["level"]) == ("node_started", "waiting_for_members", "info")
+        assert "needs each of its 3 members once. Not seen by n1 so far: n2 (" in waiting["why"]
+        assert waiting["advice"].startswith("Start the members that are named.")
+    finally:
+        node.kill()

@@ -276,6 +276,11 @@ def test_a_section_that_is_no_table(tmp_path: Path) -> None:
     [
         (b"[node\n", "node.toml:1: not TOML: Expected ']' at the end of a table declaration"),
         (b"[node]\na = 1\na = 2\n", "node.toml:3: not TOML: Cannot overwrite a value"),
+        (
+            b"[node]\nhttp = 127.0.0.1:7101\n",
+            'node.toml:2: not TOML: Expected newline or end of document after a statement; text stands in quotes: name = "n1"',
+        ),
+        (b"[node]\nname = n1\n", 'node.toml:2: not TOML: Invalid value; text stands in quotes: name = "n1"'),
         (b"[node]\nname = ", "node.toml:2: not TOML: Invalid value"),
         (b"\xff\xfe", "node.toml: not UTF-8 text"),
     ],

@@ -6,9 +6,10 @@ PYTHON ?= python3
 PY     := .venv/bin/python
 SEED   ?= 1
 SEEDS  ?= 100
+NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "quorl needs Python 3.11 or newer; say which: make $(or $(MAKECMDGOALS),up) PYTHON=python3.12")'
 
 .venv/.stamp: pyproject.toml
-	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "quorl needs Python 3.11 or newer; say which: make PYTHON=python3.12")'
+	@$(NEW_ENOUGH)
 	$(PYTHON) -m venv --clear .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[all,dev]'
 	touch $@
@@ -16,7 +17,8 @@ SEEDS  ?= 100
 help: ## Print this help
 	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-.venv/bin/quorl:
+.venv/bin/quorl: pyproject.toml
+	@$(NEW_ENOUGH)
 	@echo "Installing into .venv; this takes a minute."
 	$(PYTHON) -m venv .venv
 	$(PY) -m pip install --quiet --disable-pip-version-check -e '.[all]'

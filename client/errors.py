@@ -55,6 +55,21 @@ from quorl.cluster.protocol.problems import FieldError, ProblemDocument
 _HOME = str(pathlib.Path(__file__).parent.parent)
 
 
+IN_PYTHON = {
+    "topic_not_found": "Create it: client.topics.create(NAME). client.topics.list() returns those that exist.",
+    "producer_not_found": "Ids are per topic: client.topic(NAME).register_producer() makes one.",
+    "consumer_not_found": "Ids are per topic: client.topic(NAME).register_consumer() makes one.",
+    "partition_not_found": "Partitions are numbered from 0: client.topics.get(NAME) says how many there are.",
+    "message_not_found": "Offsets are dense from 0: client.topics.get(NAME) says where each partition ends.",
+    "queue_not_found": "A queue exists from its first task, or from client.queues.put(NAME). client.queues.list() returns them.",
+    "queue_not_empty": "Let workers finish, or take out what waits: client.queues.purge(NAME)",
+    "wrong_state": "client.tasks.get(ID) says what state the task is in.",
+    "worker_not_found": "client.workers.list() returns those that are alive, and those that died or left lately.",
+    "worker_not_alive": "Its leases have been given back: client.workers.list()",
+}
+"""What to do, by code, where the cluster's own hint speaks HTTP."""
+
+
 class Try(NamedTuple):
     """One node that was asked, and why that led nowhere."""
 
@@ -113,7 +128,7 @@ class Rejected(QuorlError):
         self.status = problem.status
         self.title = problem.title
         self.detail = problem.detail or problem.title
-        self.hint = problem.hint
+        self.hint = IN_PYTHON.get(problem.code, problem.hint)
         self.request_id = problem.request_id
         self.node = problem.node
         """The node that answered."""

@@ -53,7 +53,8 @@ def _read_server(server: str) -> str:
         port = parts.port
     except ValueError as error:  # no port, or half an IPv6 address
         raise ValueError(f"{wanted} ({error})") from None
-    if parts.scheme not in {"http", "https"} or not parts.hostname or " " in server or parts.query or parts.fragment:
+    odd = " " in server or parts.query or parts.fragment or parts.path.startswith("//")  # http//127.0.0.1:7101
+    if odd or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(wanted)
     if "://" not in server and port is None:
         parts = parts._replace(netloc=f"{parts.netloc.rstrip(':')}:{PORT_DEFAULT}")

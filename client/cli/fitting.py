@@ -26,6 +26,16 @@ def misfit(signature: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> st
     return None
 
 
+def meant_by_name(signature: str, args: Sequence[Any]) -> str | None:
+    """Return the first argument that is a text like ``x=4`` where the signature has an ``x``, and is no named one."""
+    try:
+        known = _read(signature)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    names = known.parameters if known is not None else {}
+    return next((one for one in args if isinstance(one, str) and one.partition("=")[0] in names and "=" in one), None)
+
+
 def _read(signature: str) -> inspect.Signature | None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the compiler has opinions on literals, which are nobody's here

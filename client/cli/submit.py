@@ -192,6 +192,16 @@ class _Known(NamedTuple):
         """Whether one of them can run it."""
         return self.anything or task.name in self.tasks
 
+    def meant_by_name(self, task: b.NewTask) -> str | None:
+        """Return an argument that is handed over as the text ``x=4`` to a task that has an ``x``."""
+        from msgspec.json import decode
+
+        from quorl.client.cli.fitting import meant_by_name
+
+        args = decode(task.args)  # type: ignore[arg-type] # they are set
+        found = (meant_by_name(signature, args) for signature in sorted(self.tasks.get(str(task.name), ())))
+        return next(filter(None, found), None)
+
     def misfit(self, task: b.NewTask) -> tuple[str, str] | None:
         """Return a signature that does not take the arguments, and why, if none of those there are takes them."""
         from msgspec.json import decode
@@ -238,7 +248,7 @@ def _do_not_fit(task: b.NewTask, signature: str, why: str) -> tuple[str, str]:
 
 
 def _warn(client: Client, queue: str, task: b.NewTask) -> bool:
-    """Say at once that no worker there can run a task, which no waiting mends; returns whether that was said."""
+    """Say at once what no waiting mends: nobody there has a task, or its arguments are not what is meant; returns whether."""
     from quorl.client.errors import QuorlError
 
     try:
@@ -248,6 +258,10 @@ def _warn(client: Client, queue: str, task: b.NewTask) -> bool:
     if known.workers and not known.have(task):
         otherwise = f"Look what became of it: quorl task show {output.clean(task.id)}"
         three_lines("warn", *_no_worker_for_task(queue, task, known, otherwise))
+    elif (meant := known.meant_by_name(task)) is not None:
+        what = f'"{output.clean(meant)}" is handed over as this text, by its position'
+        hint = f"quorl task submit {output.clean(task.name)} --kwarg {output.clean(meant)}"
+        three_lines("warn", what, "arguments that are named take --kwarg", hint)
     elif (misfit := known.misfit(task)) is not None:
         three_lines("warn", *_do_not_fit(task, *misfit), "It ends FAILED; submit it again with other arguments")
     else:

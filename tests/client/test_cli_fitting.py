@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from quorl.client.cli.fitting import misfit
+from quorl.client.cli.fitting import meant_by_name, misfit
 from quorl.client.handlers import handler
 
 
@@ -60,3 +60,10 @@ def test_a_signature_as_text_takes_what_the_function_takes(
 )
 def test_nothing_is_said_of_a_text_that_is_no_signature(text: str) -> None:
     assert misfit(text, [1, 2, 3], {}) is None
+
+
+def test_an_argument_that_is_meant_by_name_is_seen() -> None:
+    assert meant_by_name("(x, *, y=1)", [1, "z=3", "y=2", "x=1"]) == "y=2"
+    assert meant_by_name("(x, y)", ["x", "=x", 5, "z=x=1"]) is None
+    assert meant_by_name("no signature", ["x=1"]) is None
+    assert meant_by_name("()\n", []) is None

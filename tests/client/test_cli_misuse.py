@@ -123,7 +123,7 @@ def test_a_host_alone_is_the_node_there(given: str, asked: str) -> None:
     assert read_servers(given) == (asked,)
 
 
-@pytest.mark.parametrize("given", ["a b", "::1", "http://[::1", "foo:bar", "foo:99999"])
+@pytest.mark.parametrize("given", ["a b", "::1", "http://[::1", "foo:bar", "foo:99999", "http//foo"])
 def test_what_is_no_address_is_told_so(given: str) -> None:
     with pytest.raises(ValueError, match="is no server address: it should look like"):
         read_servers(given)

@@ -217,6 +217,13 @@ def test_c8_arguments_that_no_worker_takes_are_a_warning_or_with_strict_an_error
     assert "got an unexpected keyword argument 'z'" in refused.stderr
     assert list(desk.tasks) == ["x"]
     assert "warn" not in quorl("task", "submit", "demo.add", "1", "--kwarg", "y=2", "--strict").stderr
+    named = quorl("task", "submit", "demo.add", "x=4", "y=5")
+    assert named.stderr.splitlines()[1:] == [
+        'warn   "x=4" is handed over as this text, by its position',
+        "why    arguments that are named take --kwarg",
+        "try    quorl task submit demo.add --kwarg x=4",
+    ]
+    assert "warn" not in quorl("task", "submit", "demo.add", "a=4", "x").stderr, "any other text is as good as another"
     other = [w.Handler(name="demo.add", signature="(x)")]
     listed(cluster, "list_workers", w.WorkerList, worker_info(1, "w1"), worker_info(2, "w2", handlers=other))
     assert "warn" not in quorl("task", "submit", "demo.add", "1").stderr, "one of them takes it"

@@ -7,7 +7,7 @@ import pickle
 import re
 import subprocess
 import sys
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import pytest
 
@@ -15,7 +15,7 @@ import quorl.client
 from quorl.client import errors as e
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.operations import OPERATIONS
-from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused, ProblemDocument
+from quorl.cluster.protocol.problems import CATALOGUE, CommandFailed, IdempotencyKeyReused, ProblemDocument
 
 
 def test_exported_names_are_exactly_these() -> None:
@@ -115,3 +115,18 @@ def test_the_synchronous_topics_are_derived_from_the_asynchronous() -> None:
     script = [sys.executable, "scripts/derive_client.py", "--check"]
     done = subprocess.run(script, capture_output=True, check=False, text=True)
     assert done.returncode == 0, done.stdout
+
+
+def test_what_to_do_is_said_in_python() -> None:
+    """The cluster's hints speak HTTP; a program reads of methods, which exist."""
+    of_http = {
+        code for code, kind in CATALOGUE.items() if re.search(r"POST|PUT|GET /v1/(topics|queues|tasks)", kind.hint)
+    }
+    assert of_http <= set(e.IN_PYTHON)
+    with quorl.client.Client("127.0.0.1:1") as client:
+        for hint in e.IN_PYTHON.values():
+            for calls in re.findall(r"\bclient((?:\.\w+(?:\([A-Z]+\))?)+)", hint):
+                found: Any = client
+                for name, argument in re.findall(r"\.(\w+)(\([A-Z]+\)(?=\.))?", calls):
+                    found = getattr(found, name)
+                    found = found("a") if argument else found

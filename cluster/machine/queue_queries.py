@@ -25,6 +25,10 @@ _BY_NAME = f"SELECT {COLUMNS} FROM queues WHERE deleted = 0 AND name = ?"
 _AFTER = f"SELECT {COLUMNS} FROM queues WHERE deleted = 0 AND name > ? ORDER BY name LIMIT ?"
 _FROM = f"SELECT {COLUMNS} FROM queues WHERE deleted = 0 AND name >= ? ORDER BY name LIMIT ?"
 _FIRST = "SELECT since_ms FROM tasks WHERE state = 1 AND queue_id = ? AND partition = ? ORDER BY rank, ordinal LIMIT 1"
+_DRAINED = (
+    "SELECT 1 FROM queues WHERE deleted = 0 AND name = ?"
+    " AND sealed = 1 AND scheduled = 0 AND queued = 0 AND processing = 0 AND retry = 0"
+)
 _WORKERS = "SELECT count(*) FROM worker_queues WHERE queue = ? AND alive = 1"
 
 _ITEM_BYTES = 800
@@ -60,16 +64,16 @@ class QueueRow(NamedTuple):
     expired: int
     created_ms: int
 
-    @property
-    def is_drained(self) -> bool:
-        """Whether it is sealed, and nothing is left that waits or runs."""
-        return bool(self.sealed) and not (self.scheduled or self.queued or self.processing or self.retry)
-
 
 def lookup(connection: sqlite3.Connection, name: str) -> QueueRow | None:
     """The queue of a name, if there is one."""
     row = connection.execute(_BY_NAME, (name,)).fetchone()
     return None if row is None else QueueRow(*row)
+
+
+def is_drained(connection: sqlite3.Connection, name: str) -> bool:
+    """Whether there is a queue of that name that is sealed, and nothing is left in it that waits or runs."""
+    return connection.execute(_DRAINED, (name,)).fetchone() is not None
 
 
 def find(connection: sqlite3.Connection, name: str) -> QueueRow | q.QueueNotFound:

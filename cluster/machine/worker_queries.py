@@ -29,7 +29,10 @@ _WORKER = (
     " w.beat_wall_ms, w.leases, w.succeeded, w.failed, w.lost, w.registered_ms, p.host, p.pid, p.version, p.queues,"
     " p.concurrency, p.handlers FROM workers w CROSS JOIN profiles p ON p.worker_id = w.worker_id WHERE w.worker_id = ?"
 )
-_STATUS = "SELECT status, quiet, terminate FROM workers WHERE worker_id = ?"
+_TOLD = (
+    "SELECT w.status, w.quiet, w.terminate, p.queues FROM workers w CROSS JOIN profiles p ON p.worker_id = w.worker_id"
+    " WHERE w.worker_id = ?"
+)
 _QUEUES = "SELECT queues FROM profiles WHERE worker_id = ?"
 _STANDS_IN = "SELECT 1 FROM worker_queues WHERE worker_id = ? AND active = 1 ORDER BY position LIMIT 1"
 _RUNNING = (
@@ -37,7 +40,8 @@ _RUNNING = (
     " WHERE t.state = 2 AND t.worker_id = ? ORDER BY t.ordinal LIMIT ?"
 )
 _BEATS = "SELECT at_ms FROM beats WHERE worker_id = ? ORDER BY at_ms, slot"
-_LEASED = "SELECT id, token, cancel FROM tasks WHERE state = 2 AND worker_id = ? ORDER BY ordinal"
+_STOPPED = "SELECT id FROM tasks WHERE state = 2 AND worker_id = ? AND cancel = 1 ORDER BY ordinal"
+_HELD = "SELECT token FROM tasks WHERE state = 2 AND worker_id = ? ORDER BY ordinal"
 _AFTER = "SELECT worker_id, status FROM workers WHERE worker_id > ? ORDER BY worker_id LIMIT ?"
 _ALIVE_AFTER = "SELECT worker_id, status FROM workers WHERE status = 0 AND worker_id > ? ORDER BY worker_id LIMIT ?"
 _ALIVE_BEATS = "SELECT name, beat_wall_ms FROM workers WHERE status = 0 ORDER BY worker_id LIMIT ?"
@@ -192,26 +196,25 @@ def heartbeats(connection: sqlite3.Connection) -> BeatLog:
 def get_directives(
     connection: sqlite3.Connection, request: e.GetDirectives
 ) -> e.Directives | w.WorkerNotFound | w.WorkerNotAlive:
-    """What a worker is to be told with its next sign of life."""
-    row = connection.execute(_STATUS, (request.worker_id,)).fetchone()
+    """What a worker is to be told with its next sign of life. Every ``sync`` asks this: what is not needed is not read."""
+    worker = (request.worker_id,)
+    row = connection.execute(_TOLD, worker).fetchone()
     if row is None:
         return _not_found(request.worker_id)
-    status, quiet, terminate = row
+    status, quiet, terminate, queues = row
     if status != ALIVE:
         return w.WorkerNotAlive(detail=f"Worker {request.worker_id} is {STATUSES[status]}.")
-    leased = connection.execute(_LEASED, (request.worker_id,)).fetchall()
-    held, known = {token for _, token, _ in leased}, task_rows.now(connection).next_token
     return e.Directives(
         quiet=bool(quiet),
         terminate=bool(terminate),
-        cancel=[task_id for task_id, _, cancel in leased if cancel],
-        lost=[token for token in request.tokens or () if token not in held and token < known],
-        drained=_drained(connection, request.worker_id),
+        cancel=[task_id for (task_id,) in connection.execute(_STOPPED, worker)],
+        lost=_lost(connection, request) if request.tokens else [],
+        drained=all(queue_queries.is_drained(connection, name) for name in _decode_queues(queues)),
     )
 
 
-def _drained(connection: sqlite3.Connection, worker_id: int) -> bool:
-    """Whether all queues of a worker are sealed, and nothing is left in them."""
-    names = _decode_queues(connection.execute(_QUEUES, (worker_id,)).fetchone()[0])
-    queues = (queue_queries.lookup(connection, name) for name in names)
-    return all(queue is not None and queue.is_drained for queue in queues)
+def _lost(connection: sqlite3.Connection, request: e.GetDirectives) -> list[int]:
+    """Those of the named leases that a worker does not hold any more."""
+    held = {token for (token,) in connection.execute(_HELD, (request.worker_id,))}
+    known = task_rows.now(connection).next_token
+    return [token for token in request.tokens or () if token not in held and token < known]

@@ -115,7 +115,7 @@ class _Place:
         """It was proposed and found nothing: only a look at the state leads to another try."""
         self.news: GetDirectives | None = None
         self.told: Directives | None = None
-        """What its worker was to be told when it came."""
+        """What its worker was to be told when it began to wait."""
 
     @property
     def ticket(self) -> int:
@@ -170,7 +170,8 @@ class Parking:
         Raises ``NotApplied`` or ``OutcomeUnknown``.
         """
         place = self._place(sealed, claim)
-        until = self._greet(place, until, news)
+        place.news = news
+        until = self._greet(place, until)
         worth = self._sight.remembers(_op(claim), sealed.key or "") or self._worth(place)
         fruitless = 0
         try:
@@ -181,6 +182,7 @@ class Parking:
                 elif self._draining or self._monotonic() >= until:
                     return None
                 else:
+                    until = self._listen(place, until)
                     self._park(place)
                 outcome, sequence = await self._turn(place, until)
                 if _found(outcome.value) or outcome.replayed or self._monotonic() >= until:
@@ -209,7 +211,7 @@ class Parking:
         """Whether it would come to anything."""
         return any(self._sight.claimable(seat.claim) for seat in place.seats)
 
-    def _greet(self, place: _Place, until: float, news: GetDirectives | None) -> float:
+    def _greet(self, place: _Place, until: float) -> float:
         """Take the call for a sign of life of its workers; gives the moment until which it may wait."""
         now = self._monotonic()
         for seat in place.seats:
@@ -218,11 +220,14 @@ class Parking:
                 continue
             self._log().note(SignOfLife(seat.claim.worker_id), gather_s(worker.dead_after_ms))
             until = min(until, now + worker.dead_after_ms / 2000)
-            if news is not None:
-                place.news, place.told = news, self._sight.directives(news)
-                if place.told != Directives():
-                    until = min(until, now + _TOLD_S)
         return until
+
+    def _listen(self, place: _Place, until: float) -> float:
+        """Note what its worker is to be told before it waits; gives the moment until which it may wait."""
+        if place.news is None or place.told is not None:
+            return until
+        place.told = self._sight.directives(place.news)
+        return until if place.told == Directives() else min(until, self._monotonic() + _TOLD_S)
 
     async def _turn(self, place: _Place, until: float) -> Decided:
         """Wait until the claim was decided, or until its time is over while it is still parked."""

@@ -194,7 +194,7 @@ def test_a_worker_that_is_not_alive_is_told_so(rows: Rows) -> None:
 
 @pytest.mark.parametrize(
     "statement",
-    ["_WORKER", "_STATUS", "_QUEUES", "_STANDS_IN", "_RUNNING", "_BEATS", "_LEASED", "_AFTER", "_ALIVE_AFTER"],
+    ["_WORKER", "_TOLD", "_QUEUES", "_STANDS_IN", "_RUNNING", "_BEATS", "_STOPPED", "_HELD", "_AFTER", "_ALIVE_AFTER"],
 )
 def test_workers_are_found_without_looking_at_others(rows: Rows, statement: str) -> None:
     sql = getattr(worker_queries, statement)

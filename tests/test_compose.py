@@ -92,6 +92,23 @@ def test_d14_insecure_nodes_are_reached_from_this_machine_only(compose: dict[str
             assert port.startswith("127.0.0.1:")
 
 
+# -- what `quorl node init` writes ---------------------------------------------------------------------------------
+@pytest.mark.parametrize("members", ["127.0.0.1,127.0.0.1,127.0.0.1", "1=10.0.0.11,on=10.0.0.12,a.b=[fe80::1]"])
+def test_d15_docker_compose_accepts_what_node_init_writes(tmp_path: Path, members: str) -> None:
+    quorl = str(Path(sys.executable).with_name("quorl"))
+    ended_well(quorl, "node", "init", "--cluster", "made", "--members", members, "--out", str(tmp_path))
+    written = yaml.safe_load((tmp_path / "compose.yaml").read_text())
+    shown = yaml.safe_load(ended_well(tool("docker-compose", "docker-compose"), "config", folder=tmp_path))
+    assert sorted(shown["services"]) == sorted(written["services"])
+    for name, service in shown["services"].items():
+        assert service["user"] == f"{tmp_path.stat().st_uid}:{tmp_path.stat().st_gid}"
+        assert service["volumes"] == [f"{tmp_path}:/var/lib/quorl:rw"]
+        assert service["command"] == [*IN_CONTAINER[:-1], f"/var/lib/quorl/{name}/node.toml"]
+        assert service["healthcheck"]["test"] == READY
+    check = str(Path(sys.executable).with_name("check-jsonschema"))
+    ended_well(check, "--builtin-schema", "vendor.compose-spec", "compose.yaml", folder=tmp_path)
+
+
 # -- the image -----------------------------------------------------------------------------------------------------
 def test_the_image_is_built_from_what_the_wheel_needs_and_does_not_run_as_root() -> None:
     dockerfile = (ROOT / "Dockerfile").read_text()

@@ -1,7 +1,8 @@
 """``quorl node init``: the files that a new cluster's machines need, made in one go so that they agree.
 
 One folder for each member, to be copied to ``/etc/quorl`` there: its config and the cluster's secret, which is the same in all
-of them and readable by nobody else. Nothing that exists is overwritten.
+of them and readable by nobody else. Beside them what starts a node: a systemd unit, and a compose file for containers, which
+use the network of their machine, so that one config does for both. Nothing that exists is overwritten.
 """
 
 from __future__ import annotations
@@ -63,6 +64,29 @@ WantedBy=multi-user.target
 """As ``deploy/systemd/quorl.service``, which a test compares."""
 
 
+COMPOSE = """\
+# The nodes of the cluster {cluster} in containers, which use the network of their machine: the addresses in node.toml hold as they are.
+# Nothing else may listen on these ports there; Docker Desktop has to allow host networking in its settings.
+#   docker build -t quorl CHECKOUT     the image, from a checkout of quorl
+#   {up}
+# Config, secret and data lie in this folder; they are read and written as the user who owns it, {user} unless QUORL_USER says another:
+#   QUORL_USER=$(id -u):$(id -g) docker compose up -d
+services:
+"""
+SERVICE = """\
+  "{name}":
+    image: quorl
+    command: ["quorl", "node", "run", "--config", "/var/lib/quorl/{name}/node.toml"]
+    user: "${{QUORL_USER:-{user}}}"
+    network_mode: host
+    environment: {{ QUORL_NODE__DATA_DIR: "/var/lib/quorl/data/{name}", QUORL_SERVER: "http://{http}" }}
+    volumes: [".:/var/lib/quorl"]
+    restart: unless-stopped
+    stop_grace_period: 20s
+    healthcheck: {{ test: ["CMD", "quorl", "node", "status", "--ready", "-q"], interval: 5s, timeout: 3s, retries: 3, start_period: 30s }}
+"""
+
+
 class Member(NamedTuple):
     """A member of the cluster to be."""
 
@@ -80,7 +104,7 @@ class Member(NamedTuple):
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path), help="A folder for what is written.")
 @common_options
 def init(settings: Settings, cluster_name: str, members: str, out: pathlib.Path) -> None:
-    """Write what the machines of a new cluster need: a config and the secret for each member, and a systemd unit.
+    """Write what a new cluster's machines need: for each a config and the secret, a systemd unit and a compose file.
 
     \b
     quorl node init --cluster prod-eu --members 10.0.0.11,10.0.0.12,10.0.0.13 --out conf
@@ -94,6 +118,7 @@ def init(settings: Settings, cluster_name: str, members: str, out: pathlib.Path)
     files |= {out / one.name / "cluster.secret": secret for one in found}
     node = pathlib.Path(sys.executable).with_name("quorl-node")
     files |= {} if local else {out / "quorl.service": UNIT.format(node=node)}
+    files[out / "compose.yaml"] = compose(cluster_name, found, local=local)
     for path, text in files.items():
         _write(path, text)
     if settings.as_json:
@@ -111,6 +136,7 @@ def _next_steps(settings: Settings, out: pathlib.Path, members: list[Member], *,
         settings.say("start each, in a terminal of its own:")
         for one in members:
             settings.say(f"  quorl node run -c {out / one.name / 'node.toml'}")
+        settings.say(f"or all of them in containers: docker compose -f {out / 'compose.yaml'} up -d")
         return
     settings.say(
         '! the configs say mode = "insecure": whoever reaches the HTTP port may do everything, so keep it private'
@@ -120,6 +146,9 @@ def _next_steps(settings: Settings, out: pathlib.Path, members: list[Member], *,
         settings.say(f"  scp -r {out / one.name}/. {one.host}:/etc/quorl/")
     settings.say("  quorl node check -c /etc/quorl/node.toml")
     settings.say(f"  {out / 'quorl.service'} belongs into /etc/systemd/system; its user `quorl` must own /etc/quorl")
+    settings.say(
+        f"or in containers: copy {out} to each machine, and there, in it: docker compose up -d {members[0].name}"
+    )
 
 
 def read_members(text: str) -> list[Member]:
@@ -162,6 +191,18 @@ def config(cluster_name: str, members: list[Member], me: Member, *, local: bool)
     if not local:
         lines += ["[auth]", 'mode = "insecure"  # whoever reaches the HTTP port may do everything', ""]
     return "\n".join(lines)
+
+
+def compose(cluster_name: str, members: list[Member], *, local: bool) -> str:
+    """Return a compose file with a service for each member; elsewhere than on one machine, each machine starts its own."""
+    user = f"{os.getuid()}:{os.getgid()}"
+    up = (
+        "docker compose up -d"
+        if local
+        else f"docker compose up -d {members[0].name}     on the machine of {members[0].name}"
+    )
+    services = [SERVICE.format(name=one.name, http=one.http, user=user) for one in members]
+    return COMPOSE.format(cluster=cluster_name, up=up, user=user) + "".join(services)
 
 
 def _loopback(host: str) -> bool:

@@ -7,6 +7,7 @@ import stat
 from pathlib import Path
 
 import pytest
+import yaml
 
 from quorl.client.cli.init import UNIT
 from quorl.cluster.node.config import load, read_secret
@@ -37,6 +38,24 @@ def test_d15_three_machines(quorl: Quorl, tmp_path: Path) -> None:
         assert quorl("node", "check", "-c", str(out / name / "node.toml")).exit_code == 0
 
 
+def test_d15_containers_use_their_machines_network_and_the_files_as_they_are(quorl: Quorl, tmp_path: Path) -> None:
+    out = tmp_path / "conf"
+    done = quorl("node", "init", "--cluster", "prod-eu", "--members", "10.0.0.11,10.0.0.12,on=[::1]", "--out", str(out))
+    assert "in it: docker compose up -d n1" in done.stderr
+    written = (out / "compose.yaml").read_text()
+    assert "docker compose up -d n1     on the machine of n1" in written
+    services = yaml.safe_load(written)["services"]
+    assert list(services) == ["n1", "n2", "on"]  # YAML would take a bare `on` for true
+    for name, service in services.items():
+        config = load(out / name / "node.toml", service["environment"])
+        assert service["command"][-1] == f"/var/lib/quorl/{name}/node.toml"
+        assert str(config.node.data_dir) == f"/var/lib/quorl/data/{name}"
+        assert service["environment"]["QUORL_SERVER"] == f"http://{config.me.http}"
+        assert (service["network_mode"], service["volumes"]) == ("host", [".:/var/lib/quorl"])
+        owner = (out / name / "cluster.secret").stat()
+        assert service["user"] == f"${{QUORL_USER:-{owner.st_uid}:{owner.st_gid}}}"
+
+
 def test_the_unit_is_the_one_that_is_tried() -> None:
     tried = UNIT_FILE.read_text("utf-8")
     assert UNIT.format(node="/opt/quorl/bin/quorl-node") == tried[tried.index("[Unit]") :]
@@ -52,11 +71,12 @@ def test_one_machine_to_try_things_on(quorl: Quorl, tmp_path: Path) -> None:
     assert (first.node.http, second.node.http) == ("127.0.0.1:7101", "127.0.0.1:7102")
     assert first.node.data_dir != second.node.data_dir
     assert first.auth.mode == "none"
+    assert f"docker compose -f {out}/compose.yaml up -d" in done.stderr
     again = quorl(*words)
     assert again.exit_code == 4
     assert "nothing is overwritten" in again.stderr
     told = quorl(*words[:-1], str(tmp_path / "d"), "--json")
-    assert len(json.loads(told.stdout)["files"]) == 4
+    assert len(json.loads(told.stdout)["files"]) == 5
 
 
 @pytest.mark.parametrize("members", ["", "10.0.0.1:7101", "a b=10.0.0.1", "a=10.0.0.1,a=10.0.0.2", "10.0.0.1;rm"])

@@ -108,6 +108,39 @@ def test_d15_what_docker_compose_starts_is_a_cluster_with_two_workers(containers
     assert [containers.stop(name) for name in ("w2", *NODES)] == [0, 0, 0, 0]
 
 
+def test_d15_what_node_init_writes_for_containers_is_a_cluster(tmp_path: Path) -> None:
+    """Three plain processes from its services: they use the network of this machine, and ``.`` is ``/var/lib/quorl``."""
+    words = ("node", "init", "--cluster", "made", "--members", "127.0.0.1,127.0.0.1,127.0.0.1", "--out", str(tmp_path))
+    subprocess.run([BIN / "quorl", *words], check=True, capture_output=True)
+    files = [tmp_path / "compose.yaml", *(tmp_path / name / "node.toml" for name in NODES)]
+    for place, port in zip(
+        [f":{port + number}" for port in (7101, 7201) for number in range(3)], free_ports(6), strict=True
+    ):
+        for file in files:  # the ports of this test, in the place of those that somebody may use
+            file.write_text(file.read_text().replace(place, f":{port}"))
+    services = yaml.safe_load(files[0].read_text().replace("/var/lib/quorl", str(tmp_path)))["services"]
+    quiet = {key: text for key, text in os.environ.items() if not key.startswith("QUORL_")}
+    seen = {name: {**quiet, **one["environment"], "PATH": f"{BIN}:/usr/bin:/bin"} for name, one in services.items()}
+    with contextlib.ExitStack() as stack:
+        for name in NODES:
+            log = stack.enter_context((tmp_path / f"{name}.log").open("ab"))
+            process = subprocess.Popen(
+                services[name]["command"], env=seen[name], stdout=log, stderr=log, stdin=subprocess.DEVNULL,
+                preexec_fn=die_with_parent, start_new_session=True,  # noqa: PLW1509 - as nodes
+            )  # fmt: skip
+            stack.callback(process.wait)
+            stack.callback(process.kill)
+        for name in NODES:
+            ready = services[name]["healthcheck"]["test"][1:]
+            until(
+                lambda name=name, ready=ready: subprocess.run(ready, env=seen[name], check=False).returncode == 0,  # type: ignore[misc]
+                f"{name} to be ready", READY_S, (tmp_path / f"{name}.log").read_text,
+            )  # fmt: skip
+        url = seen["n3"]["QUORL_SERVER"]
+        assert call(url, "POST", "/v1/topics", {"name": "here"}).status == 201
+        assert all((tmp_path / "data" / name).is_dir() for name in NODES)
+
+
 class Supervisor:
     """systemd's end of NOTIFY_SOCKET."""
 

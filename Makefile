@@ -26,7 +26,7 @@ help: ## Print this help
 up: .venv/bin/quorl ## Run a cluster on this machine: three nodes, a worker, the dashboard, keys that break things
 	.venv/bin/quorl up
 
-demo: .venv/.stamp ## Start three nodes, kill the leader half way, and count what was lost (nothing)
+demo: .venv/bin/quorl ## Start three nodes, kill the leader half way, and count what was lost (nothing)
 	$(PY) -m examples.demo
 
 test: .venv/.stamp ## Run every test; protocol and machine must be covered to the last branch
@@ -59,7 +59,7 @@ bench: .venv/.stamp ## Measure this machine
 	$(PY) -m benchmarks
 
 clean: ## Stop the cluster of the demo; remove the environment, caches and the data of all local clusters
-	-@$(PYTHON) -m examples.demo --stop
+	-@test ! -x .venv/bin/quorl || $(PY) -m examples.demo --stop
 	rm -rf .venv data build dist src/*.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 

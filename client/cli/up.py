@@ -145,6 +145,10 @@ def _start(laptop: Laptop, workers: int, wanted_base: int, began_s: float) -> No
     if workers:
         click.echo(f"  submit      {typed}{at} task submit -q {DEMO_QUEUE} demo.add 4 5 --wait")
     click.echo(f"  watch       {typed}{at} top")
+    if at:
+        click.echo(
+            f"  or first    export QUORL_SERVER={laptop.servers}     (whoever does not say asks the ports from 7101 on)"
+        )
     click.echo(f"  stop        Ctrl-C{f'          keys: {_KEYS}' if sys.stdin.isatty() else ''}")
 
 

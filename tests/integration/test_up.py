@@ -186,6 +186,7 @@ def test_e6_ports_that_are_taken_are_named_and_others_found(tmp_path: Path) -> N
         with up(tmp_path / "two", "--port-base", str(port - 1), "--nodes", "1", "--no-demo") as second:
             second.until(rf"port {port} is held by process \d+ \(\S+\): ports from {port + 199} on instead")
             assert int(second.until(r"dashboard   http://127\.0\.0\.1:(\d+)/")[1]) == port + 200
+            second.until(rf"or first    export QUORL_SERVER=127\.0\.0\.1:{port + 200} ")
 
 
 def test_e6_one_at_a_time_and_members_stay(tmp_path: Path) -> None:

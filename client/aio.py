@@ -80,7 +80,6 @@ class AsyncClient:
         self._claims = ClaimLane(self._route, timeout_s=timeout_s, unwanted=self._give_back)
         self._claiming: dict[ClaimPart, tuple[asyncio.Task[None], list[ClaimPart]]] = {}
         """Which flight each claim is on."""
-        self._partitions: dict[str, int] = {}
         self._closed = False
         self._pumps: set[asyncio.Task[None]] = set()
         self.topics = AsyncTopics(self)
@@ -256,7 +255,7 @@ class AsyncClient:
 
     def lane(self, topic: str) -> AppendLane:
         """Return a new lane to a topic, or without a name to all, for whoever wants one of his own."""
-        return AppendLane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
+        return AppendLane(self._route, topic, timeout_s=self._timeout_s)
 
     async def _travel(
         self, lane: Lane[ItemT, PlaceT], items: list[ItemT], size: int, lanes: dict[str, Any], to: str = ""

@@ -6,11 +6,12 @@ import copy
 from collections.abc import Sequence
 from typing import Any, TypeAlias
 
+from msgspec import UnsetType
 from typing_extensions import override
 
 from quorl.client.batching import FLIGHT_BYTES_MAX, Lane, Part, items_of
-from quorl.client.errors import QueueSealed, QuorlError, Rejected, TopicNotFound, rejected
-from quorl.client.flow import Plan, flow
+from quorl.client.errors import QueueSealed, Rejected, TopicNotFound, rejected
+from quorl.client.flow import Plan
 from quorl.client.route import Route
 from quorl.client.sharing import Mismatch, share
 from quorl.cluster.protocol import appends as a
@@ -31,8 +32,7 @@ ReportPart: TypeAlias = Part[g.OneReport, k.TaskStatus]
 class AppendLane(Lane[t.Message, t.Range]):
     """The appends of one client, to one topic or to several; what goes to several in one flight is one call all the same.
 
-    ``partitions`` remembers how many partitions topics have, of those for which that had to be asked. Producers that were
-    refused fly alone until a message of theirs is accepted.
+    Producers that were refused fly alone until a message of theirs is accepted.
     """
 
     ITEMS_MAX = limits.APPEND_MESSAGES_MAX
@@ -43,11 +43,9 @@ class AppendLane(Lane[t.Message, t.Range]):
         name: str,
         *,
         timeout_s: float,
-        partitions: dict[str, int],
         flight_bytes_max: int = FLIGHT_BYTES_MAX,
     ) -> None:
         super().__init__(route, name, timeout_s=timeout_s, flight_bytes_max=flight_bytes_max)
-        self._partitions = partitions
         self._suspects: set[tuple[str, int]] = set()
         self._flies_to: tuple[str, ...] = ()
 
@@ -93,27 +91,27 @@ class AppendLane(Lane[t.Message, t.Range]):
     ) -> Plan[Sequence[Sequence[t.Range] | Exception]]:
         groups = self._by_topic(parts)
         if isinstance(reply, t.Appended):
-            return (yield from self._stored(self._flies_to[0], parts, reply.ranges))
+            return self._stored(parts, reply.ranges, reply.partitions)
         if len(reply.items) != len(groups):
             raise LookupError("the answer has another number of appends")
         found: dict[AppendPart, Sequence[t.Range] | Exception] = {}
-        for (topic, mine), item in zip(groups.items(), reply.items, strict=True):
+        for mine, item in zip(groups.values(), reply.items, strict=True):
             if item.code is None:
-                told = yield from self._stored(topic, mine, item.ranges)
+                told = self._stored(mine, item.ranges, item.partitions)
             else:
                 told = yield from self._not_stored(mine, refusal(item.code, item.detail))
             found.update(zip(mine, told, strict=True))
         return [found[part] for part in parts]
 
     def _stored(
-        self, topic: str, parts: list[AppendPart], ranges: list[t.Range]
-    ) -> Plan[Sequence[Sequence[t.Range] | Exception]]:
+        self, parts: list[AppendPart], ranges: list[t.Range], partitions: int | UnsetType
+    ) -> Sequence[Sequence[t.Range] | Exception]:
         if self._suspects:
             self._suspects.difference_update(*[self._producers(part) for part in parts])
         try:
-            return (yield from self._where(topic, parts, ranges))
-        except (QuorlError, Mismatch) as error:
-            return [LookupError(str(error) or "the topic was replaced meanwhile")] * len(parts)
+            return share([part.items for part in parts], ranges, partitions)
+        except Mismatch:
+            return [LookupError("the answer is about other messages")] * len(parts)
 
     def _not_stored(self, parts: list[AppendPart], refused: Rejected) -> Plan[Sequence[Exception]]:
         """Tell all that went to one topic, or let each of them answer for itself."""
@@ -122,20 +120,6 @@ class AppendLane(Lane[t.Message, t.Range]):
         elif not self.concerns_all(refused):
             yield from self.one_by_one(parts)
         return [copy.copy(refused) for _ in parts]
-
-    def _where(self, topic: str, parts: list[AppendPart], ranges: list[t.Range]) -> Plan[list[list[t.Range]]]:
-        batches = [part.items for part in parts]
-        known = self._partitions.get(topic)
-        try:
-            shares = share(batches, ranges, known)
-        except Mismatch:  # what is remembered is out of date
-            shares = None
-        if shares is None:
-            info = yield from flow(self._route, t.GetTopic(topic=topic), timeout_s=self._timeout_s)
-            self._partitions[topic] = info.partitions
-            shares = share(batches, ranges, info.partitions)
-            assert shares is not None, "the number of partitions is known"
-        return shares
 
 
 class SubmitLane(Lane[b.NewTask, b.SubmittedTask]):

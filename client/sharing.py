@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
+from msgspec import UNSET, UnsetType
+
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.placement import partition_of
 
@@ -14,9 +16,9 @@ class Mismatch(Exception):
 
 
 def share(
-    parts: Sequence[Sequence[t.Message]], ranges: Sequence[t.Range], partitions: int | None
-) -> list[list[t.Range]] | None:
-    """Return the ranges of each part; None if that takes the topic's number of partitions and it is not given.
+    parts: Sequence[Sequence[t.Message]], ranges: Sequence[t.Range], partitions: int | UnsetType
+) -> list[list[t.Range]]:
+    """Return the ranges of each part, or raise ``Mismatch``. Several ranges take the topic's number of partitions.
 
     Within a partition messages are stored in the order in which they were sent. Those with a key are where the key says,
     those without are together in one partition, which is the one that holds more messages than the keys explain.
@@ -25,8 +27,8 @@ def share(
         return [list(ranges)]
     if len(ranges) == 1:
         return _in_sequence(parts, ranges[0])
-    if partitions is None:
-        return None
+    if partitions is UNSET:
+        raise Mismatch
     return _by_key(parts, ranges, partitions)
 
 

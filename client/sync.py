@@ -60,7 +60,6 @@ class Client(Renewed):
         self._route = route or Route(nodes, refused_s=refused_s)
         self._transport: Transport = transport or ChannelTransport()
         self._timeout_s = timeout_s
-        self._partitions: dict[str, int] = {}
         self._closed = False
         super().__init__()
         self.topics = Topics(self)
@@ -238,7 +237,7 @@ class Client(Renewed):
 
     def lane(self, topic: str) -> AppendLane:
         """Return a new lane to a topic, or without a name to all, for whoever wants one of his own."""
-        return AppendLane(self._route, topic, timeout_s=self._timeout_s, partitions=self._partitions)
+        return AppendLane(self._route, topic, timeout_s=self._timeout_s)
 
     def close(self) -> None:
         """Close the connections."""

@@ -125,7 +125,7 @@ def append(state: State, command: t.AppendBatch) -> t.Appended | t.TopicNotFound
             return t.ProducerNotFound(detail=detail)
     ranges = appending.store(state, topic, command)
     if len(ranges) > 1:
-        return t.Appended(ranges=ranges)
+        return t.Appended(ranges=ranges, partitions=topic.partitions)
     only = ranges[0]
     return t.Appended(
         ranges=ranges, partition=only.partition, first_offset=only.first_offset, last_offset=only.last_offset
@@ -138,7 +138,7 @@ def append_all(state: State, command: AppendBatches) -> AppendedAll:
     for batch in command.appends:
         said = append(state, batch)
         if isinstance(said, t.Appended):
-            items.append(TopicAppended(topic=batch.topic, ranges=said.ranges))
+            items.append(TopicAppended(topic=batch.topic, ranges=said.ranges, partitions=said.partitions))
         else:
             code = str(said.__struct_config__.tag)
             items.append(TopicAppended(topic=batch.topic, code=code, detail=said.detail))

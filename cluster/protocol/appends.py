@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 from typing_extensions import override
 
 from quorl.cluster.protocol import limits
@@ -21,12 +21,16 @@ class TopicAppend(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class TopicAppended(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What one append came to: where its messages were stored; or the ``code`` of its refusal, and its ``detail``."""
+    """What one append came to: where its messages were stored; or the ``code`` of its refusal, and its ``detail``.
+
+    With several ranges ``partitions`` says how many partitions the topic has.
+    """
 
     topic: str
     ranges: list[Range] = []
     code: str | None = None
     detail: str = ""
+    partitions: int | UnsetType = UNSET
 
 
 class AppendedAll(Reply, frozen=True):

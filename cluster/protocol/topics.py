@@ -290,12 +290,17 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Appended(Reply, frozen=True, omit_defaults=True):
-    """Where the messages were stored; with one range its three fields stand at the top level too."""
+    """Where the messages were stored; with one range its three fields stand at the top level too.
+
+    With several ranges ``partitions`` says how many partitions the topic has: so much is needed to tell from the keys
+    which message is where.
+    """
 
     ranges: list[Range]
     partition: int | UnsetType = UNSET
     first_offset: int | UnsetType = UNSET
     last_offset: int | UnsetType = UNSET
+    partitions: int | UnsetType = UNSET
 
 
 class AppendBatch(Command[Appended], frozen=True, tag="append_batch"):

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import enum
 import time
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     from quorl.client.sync import Client
-    from quorl.cluster.protocol.system import ClusterInfo
+    from quorl.cluster.protocol.system import ClusterInfo, NodeSettings
 
 COMMIT_S = 5.0
 """So long a commit is waited for that should take milliseconds."""
 COMMIT_SLOW_MS = 1_000
+
+
+_AGREED = {
+    "election_timeout_ms": ("[raft] election_timeout_ms", "the least patient node starts elections that nobody needs"),
+    "heartbeat_ms": ("[raft] heartbeat_ms", "whether a leader is heard in time depends on which node leads"),
+    "max_payload_bytes": ("[http] max_payload_bytes", "what one node takes another refuses as too large"),
+    "max_wait_s": ("[http] max_wait_s", "how long a call may wait depends on the node that takes it"),
+    "worker_heartbeat_s": ("[tasks] worker_heartbeat_s", "what new workers get depends on which node leads"),
+    "worker_dead_after_s": ("[tasks] worker_dead_after_s", "when new workers are given up depends on which node leads"),
+    "default_attempts": (
+        "[tasks] default_attempts",
+        "how often new queues' tasks are tried depends on which node leads",
+    ),
+}
+"""What nodes say of their configs: where it is set, and why it should be the same everywhere."""
 
 
 class Level(enum.IntEnum):
@@ -85,3 +101,38 @@ def quorum_finding(info: ClusterInfo) -> Finding:
         more = "one more failure stops writes" if spare <= 0 else f"{spare} more may fail"
         return Finding(Level.WARN, "quorum", "", f"{about}: {', '.join(gone)}; {more}", start)
     return Finding(Level.OK, "quorum", "", f"{about}, {info.leader} leads in term {info.term}")
+
+
+def who_says_what(said: Sequence[tuple[str, object]]) -> str | None:
+    """Return who says what, where they differ; None if all say the same."""
+    by_text: dict[str, list[str]] = {}
+    for who, what in said:
+        by_text.setdefault(str(what), []).append(who)
+    if len(by_text) <= 1:
+        return None
+    return "; ".join(f"{', '.join(who)} {'say' if len(who) > 1 else 'says'} {text}" for text, who in by_text.items())
+
+
+def settings_findings(said: Sequence[tuple[str, NodeSettings]]) -> Iterator[Finding]:
+    """Compare what nodes say of their configs; a node of an earlier version says nothing."""
+    if not said:
+        return
+    prints = [(node, one.secret_fingerprint or "none") for node, one in said]
+    if told := who_says_what(prints):
+        text = f"the cluster secrets differ, by their fingerprints: {told}; members refuse one that has another"
+        hint = "Copy the secret_file of the majority to the others, and restart those."
+        yield Finding(Level.CRIT, "secret", "", text, hint)
+    elif prints[0][1] == "none":
+        yield Finding(Level.OK, "secret", "", "no node has a cluster secret")
+    else:
+        yield Finding(Level.OK, "secret", "", f"all have the same, with the fingerprint {prints[0][1]}")
+    differ = False
+    for key, (place, why) in _AGREED.items():
+        if told := who_says_what([(node, getattr(one, key)) for node, one in said]):
+            differ = True
+            hint = (
+                f"Set the same {place} in every config, and restart the nodes whose config changed, one after another."
+            )
+            yield Finding(Level.WARN, "settings", "", f"they differ in {place}: {told}; {why}", hint)
+    if not differ:
+        yield Finding(Level.OK, "settings", "", f"all say the same of {', '.join(_AGREED)}")

@@ -20,7 +20,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from quorl.client.cli import output
-from quorl.client.cli.checks import COMMIT_S, Finding, Level, commit_finding, quorum_finding, worst
+from quorl.client.cli.checks import (
+    COMMIT_S,
+    Finding,
+    Level,
+    commit_finding,
+    quorum_finding,
+    settings_findings,
+    who_says_what,
+    worst,
+)
 from quorl.client.cli.common import Settings, common_options
 from quorl.client.cli.hints import START
 
@@ -66,7 +75,7 @@ class Visit:
 @click.option("--node", "only", metavar="NAME", help="Look at this node only, and at the cluster as it sees it.")
 @common_options
 def doctor(settings: Settings, only: str | None) -> None:
-    """Ask every node by itself and say what is wrong: ports, clocks, disks, quorum, versions, differing configurations.
+    """Ask every node by itself and say what is wrong: ports, clocks, disks, quorum, versions, secrets and settings that differ.
 
     Ends with 0 if all is well, 1 if something should be looked at, 2 if something is broken, 3 if no node answers.
     """
@@ -248,6 +257,7 @@ def compared(visits: Sequence[Visit]) -> Iterator[Finding]:
     if versions:
         yield _same("version", [*versions, ("this program", quorl.__version__)], "the version", Level.WARN)
     yield _same("machine", [(i.node, str(i.machine_version)) for i in infos], "the version of the machine", Level.WARN)
+    yield from settings_findings([(i.node, i.settings) for i in infos if i.settings is not None])
     yield _states(infos)
     for member in best.members:
         if member.state == "ok" and (member.lag or 0) > LAG_ENTRIES:
@@ -260,13 +270,9 @@ def compared(visits: Sequence[Visit]) -> Iterator[Finding]:
 
 def _same(check: str, said: Sequence[tuple[str, str]], what: str, level: Level) -> Finding:
     """Say that all agree, or who says what."""
-    by_text: dict[str, list[str]] = {}
-    for who, text in said:
-        by_text.setdefault(text, []).append(who)
-    if len(by_text) == 1:
-        (text,) = by_text
-        return Finding(Level.OK, check, "", f"all say the same of {what}: {text}")
-    told = "; ".join(f"{', '.join(who)} {'say' if len(who) > 1 else 'says'} {text}" for text, who in by_text.items())
+    told = who_says_what(said)
+    if told is None:
+        return Finding(Level.OK, check, "", f"all say the same of {what}: {said[0][1]}")
     hint = {
         "leader": "For a moment that is an election. If it stays: can all members reach each other?",
         "version": "Upgrade the others too, one node after the other.",

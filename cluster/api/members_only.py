@@ -1,4 +1,7 @@
-"""The token by which nodes know each other's calls: derived from the cluster secret, never the secret itself."""
+"""What is derived from the cluster secret, and never the secret itself.
+
+The token by which nodes know each other's calls, and a fingerprint by which people see whether two nodes have one secret.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import hashlib
 import hmac
 
 HEADER = "quorl-member"
+_FINGERPRINT_CHARS = 8
+"""Enough to tell secrets apart, and too few to be worth a guess."""
 
 
 def token(secret: bytes, cluster: str) -> str:
@@ -13,6 +18,13 @@ def token(secret: bytes, cluster: str) -> str:
     if not secret:
         return ""
     return hmac.new(secret, b"quorl-http\x00" + cluster.encode(), hashlib.sha256).hexdigest()
+
+
+def fingerprint(secret: bytes) -> str | None:
+    """What may be shown of a secret: a few characters that say nothing about the token; None without a secret."""
+    if not secret:
+        return None
+    return hmac.new(secret, b"quorl-fingerprint\x00", hashlib.sha256).hexdigest()[:_FINGERPRINT_CHARS]
 
 
 def knows(expected: str, given: str | None) -> bool:

@@ -30,7 +30,7 @@ from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.door import Door, connections_max, raise_file_limit
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
-from quorl.cluster.api.members_only import token
+from quorl.cluster.api.members_only import fingerprint, token
 from quorl.cluster.api.metered import LoopLag, MeteredDisk
 from quorl.cluster.api.offload import Threads
 from quorl.cluster.api.peers import HttpPeers
@@ -44,6 +44,7 @@ from quorl.cluster.node.members import Member
 from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.node import Node, Ports, Settings
 from quorl.cluster.protocol.queues import Defaults
+from quorl.cluster.protocol.system import NodeSettings
 from quorl.cluster.protocol.wire import Answer, Call
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ async def serve(config: Config) -> int:
         new_token=lambda: secrets.token_hex(8),
         log=log,
     )
-    node, lag = Node(settings_of(config), ports, meters), LoopLag()
+    node, lag = Node(settings_of(config, secret), ports, meters), LoopLag()
     try:
         await node.start()
         health = Health(node, lambda: networks[0].troubles, disk.free_bytes)
@@ -140,7 +141,7 @@ def _exposition(node: Node, free_bytes: Callable[[], int], lag: LoopLag) -> Expo
     return Exposition(node, quorl.__version__, free_bytes, lag)
 
 
-def settings_of(config: Config) -> Settings:
+def settings_of(config: Config, secret: bytes) -> Settings:
     """What of the config the node itself is told."""
     low, high = config.raft.election_timeout_ms
     return Settings(
@@ -157,6 +158,16 @@ def settings_of(config: Config) -> Settings:
             attempts=config.tasks.default_attempts,
             heartbeat_ms=round(1000 * config.tasks.worker_heartbeat_s),
             dead_after_ms=round(1000 * config.tasks.worker_dead_after_s),
+        ),
+        told=NodeSettings(
+            secret_fingerprint=fingerprint(secret),
+            election_timeout_ms=[low, high],
+            heartbeat_ms=config.raft.heartbeat_ms,
+            max_payload_bytes=config.http.max_payload_bytes,
+            max_wait_s=config.http.max_wait_s,
+            worker_heartbeat_s=config.tasks.worker_heartbeat_s,
+            worker_dead_after_s=config.tasks.worker_dead_after_s,
+            default_attempts=config.tasks.default_attempts,
         ),
     )
 

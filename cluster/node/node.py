@@ -56,7 +56,7 @@ from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.overview import GetHistory, GetOverview
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.queues import Defaults
-from quorl.cluster.protocol.system import ClusterInfo
+from quorl.cluster.protocol.system import ClusterInfo, NodeSettings
 from quorl.cluster.protocol.together import ClaimBatch
 from quorl.cluster.protocol.wire import Answer, Call
 
@@ -78,6 +78,8 @@ class Settings(NamedTuple):
     wait_s_max: float = limits.WAIT_S_MAX
     defaults: Defaults = Defaults()
     """What queues and workers get that are not told otherwise."""
+    told: NodeSettings | None = None
+    """What others may know of its config, to compare."""
 
 
 class Ports(NamedTuple):
@@ -479,6 +481,7 @@ class Node:
             machine_version=Machine.VERSION,
             digest=self.machine.digest,
             members=members,
+            settings=self._settings.told,
         )
 
     def outage(self) -> Problem:

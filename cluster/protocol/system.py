@@ -48,8 +48,24 @@ class MemberInfo(msgspec.Struct, frozen=True, kw_only=True):
     uptime_ms: int | None = None
 
 
+class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What the answering node's config says that should be the same on every node.
+
+    ``secret_fingerprint`` tells whether two nodes have the same cluster secret, and nothing else of it; null: there is none.
+    """
+
+    secret_fingerprint: str | None
+    election_timeout_ms: list[int]
+    heartbeat_ms: int
+    max_payload_bytes: int
+    max_wait_s: float
+    worker_heartbeat_s: float
+    worker_dead_after_s: float
+    default_attempts: int
+
+
 class ClusterInfo(Reply, frozen=True):
-    """The cluster as the answering node sees it; also answered without a leader."""
+    """The cluster as the answering node sees it; also answered without a leader. ``settings`` are the answering node's own."""
 
     name: str
     cluster_id: str | None
@@ -62,6 +78,7 @@ class ClusterInfo(Reply, frozen=True):
     machine_version: int
     digest: str
     members: list[MemberInfo]
+    settings: NodeSettings | None = None
 
 
 class GetCluster(Inspection[ClusterInfo], frozen=True, tag="get_cluster"):

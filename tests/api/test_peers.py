@@ -9,7 +9,7 @@ import pytest
 from aiohttp import web
 
 from quorl.cluster.api.channel import Channels
-from quorl.cluster.api.members_only import HEADER
+from quorl.cluster.api.members_only import HEADER, fingerprint, token
 from quorl.cluster.api.peers import HttpPeers
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.protocol.problems import Problem
@@ -121,3 +121,14 @@ async def test_a_peer_that_breaks_off_may_have_heard_and_one_that_is_not_there_h
     with pytest.raises(PeerUnreachable, match="n3 at"):
         await nobody.call("n3", Call("POST", "/v1/x", "", {}, b""), 5.0)
     await nobody.close()
+
+
+def test_a_fingerprint_tells_secrets_apart_and_says_nothing_of_the_token() -> None:
+    secret = b"5d41402abc4b2a76b9719d911017c592"
+    shown = fingerprint(secret)
+    assert shown is not None
+    assert len(shown) == 8
+    assert shown == fingerprint(secret) != fingerprint(secret + b"x")
+    assert shown not in token(secret, "")
+    assert shown not in secret.decode()
+    assert fingerprint(b"") is None

@@ -170,6 +170,16 @@ class StandIn:
             machine_version=1,
             digest="00",
             members=members,
+            settings=system.NodeSettings(
+                secret_fingerprint="3f9a01c2",
+                election_timeout_ms=[500, 1000],
+                heartbeat_ms=100,
+                max_payload_bytes=1_048_576,
+                max_wait_s=60.0,
+                worker_heartbeat_s=5.0,
+                worker_dead_after_s=15.0,
+                default_attempts=3,
+            ),
         )
 
 

@@ -67,6 +67,55 @@ def test_d15_configurations_that_drifted_are_found(cluster: StandIn) -> None:
     assert "10.0.0.9:7201" in told
 
 
+@pytest.mark.parametrize(
+    ("changes", "level", "check", "text", "hint"),
+    [
+        (
+            {"secret_fingerprint": "00000000"},
+            "CRIT",
+            "secret",
+            "the cluster secrets differ, by their fingerprints: n1, n2 say 3f9a01c2; n3 says 00000000; members refuse one that has another",
+            "Copy the secret_file of the majority to the others, and restart those.",
+        ),
+        (
+            {"heartbeat_ms": 250},
+            "WARN",
+            "settings",
+            "they differ in [raft] heartbeat_ms: n1, n2 say 100; n3 says 250; whether a leader is heard in time depends on which node leads",
+            "Set the same [raft] heartbeat_ms in every config, and restart the nodes whose config changed, one after another.",
+        ),
+        (
+            {"max_payload_bytes": 2048},
+            "WARN",
+            "settings",
+            "they differ in [http] max_payload_bytes: n1, n2 say 1048576; n3 says 2048; what one node takes another refuses as too large",
+            "Set the same [http] max_payload_bytes in every config, and restart the nodes whose config changed, one after another.",
+        ),
+    ],
+)
+def test_d15_secrets_and_settings_that_differ_are_found(
+    cluster: StandIn, changes: dict[str, Any], level: str, check: str, text: str, hint: str
+) -> None:
+    info = cluster.info()
+    assert info.settings is not None
+    other = msgspec.structs.replace(info.settings, **changes)
+    visits = [visit(info, "n1"), visit(info, "n2"), visit(info, "n3", settings=other)]
+    (found,) = [one for one in compared(visits) if one.level != Level.OK]
+    assert (found.level.name, found.check, found.text, found.hint) == (level, check, text, hint)
+
+
+def test_a_node_of_an_earlier_version_says_nothing_of_its_settings(cluster: StandIn) -> None:
+    info = cluster.info()
+    assert wrong([visit(info, "n1"), visit(info, "n2", settings=None)]) == []
+    assert [
+        one.check for one in compared([visit(info, "n1", settings=None)]) if one.check in {"secret", "settings"}
+    ] == []
+    assert info.settings is not None
+    bare = msgspec.structs.replace(info.settings, secret_fingerprint=None)
+    texts = [one.text for one in compared([visit(info, "n1", settings=bare)])]
+    assert "no node has a cluster secret" in texts
+
+
 def test_states_are_only_compared_at_the_same_sequence(cluster: StandIn) -> None:
     info = cluster.info()
     assert wrong([visit(info, "n1", sequence=5), visit(info, "n2", sequence=6, digest="ff")]) == []

@@ -21,6 +21,7 @@ from typing import Any
 import pytest
 import yaml
 
+from quorl.cluster.api.members_only import fingerprint
 from tests.harness import READY_S, ROOT, call, die_with_parent, free_ports, until, write_configs
 
 BIN = Path(sys.executable).parent
@@ -139,6 +140,9 @@ def test_d15_what_node_init_writes_for_containers_is_a_cluster(tmp_path: Path) -
         url = seen["n3"]["QUORL_SERVER"]
         assert call(url, "POST", "/v1/topics", {"name": "here"}).status == 201
         assert all((tmp_path / "data" / name).is_dir() for name in NODES)
+        told = [call(seen[name]["QUORL_SERVER"], "GET", "/v1/cluster").json["settings"] for name in NODES]
+        assert told[0] == told[1] == told[2]
+        assert told[0]["secret_fingerprint"] == fingerprint((tmp_path / "n1" / "cluster.secret").read_bytes().strip())
 
 
 class Supervisor:

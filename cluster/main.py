@@ -10,12 +10,16 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
+import difflib
 import errno
 import os
 import socket
 import sys
 from enum import IntEnum
 from pathlib import Path
+from typing import NoReturn
+
+from typing_extensions import override
 
 import quorl
 from quorl import logs
@@ -35,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run one node; returns the exit code."""
     try:
         arguments = _parser().parse_args(argv)
-    except SystemExit as ended:  # argparse has said why
+    except SystemExit as ended:  # the parser has said why
         return ended.code if isinstance(ended.code, int) else Exit.CONFIG
     try:
         config = configs.load(arguments.config)
@@ -49,9 +53,34 @@ def main(argv: list[str] | None = None) -> int:
     return _run(config)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Tells what is wrong with the arguments as every command of quorl does: what, why, what to do."""
+
+    @override
+    def error(self, message: str) -> NoReturn:
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        why, hint = " ".join(self.format_usage().split()), f"{self.prog} --help"
+        if unknown:
+            what = f"{self.prog} does not take {' '.join(unknown)}"
+            if close := difflib.get_close_matches(unknown[0].partition("=")[0], _OPTIONS, 1):
+                why = f"did you mean {close[0]}?"
+        elif message.startswith("the following arguments are required"):
+            what = f"{self.prog} needs --config"
+            hint = f"{self.prog} --config node.toml · quorl node init (writes such files) · quorl up (a cluster on this machine)"
+        else:
+            option, _, refusal = message.removeprefix("argument ").rpartition(": ")
+            what, why = f"{self.prog} does not take this {option.rpartition('/')[2] or 'argument'}", refusal
+        print(f"error  {what}\nwhy    {why}\ntry    {hint}", file=sys.stderr)
+        sys.exit(Exit.CONFIG)
+
+
+_OPTIONS = ("--config", "--check", "--version", "--help")
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="quorl-node",
+        allow_abbrev=False,
         description="Run one node of a quorl cluster until SIGTERM or Ctrl-C.",
         epilog="The same command starts a node for the first time, again, and after a crash. "
         "Every key of the config can be set by an environment variable: QUORL_<SECTION>__<KEY>.",

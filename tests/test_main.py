@@ -62,6 +62,26 @@ def test_arguments(arguments: list[str], code: int, capsys: pytest.CaptureFixtur
     assert ("--config" in captured.err + captured.out) or f"quorl {quorl.__version__}" in captured.out
 
 
+@pytest.mark.parametrize(
+    ("arguments", "what", "why"),
+    [
+        ([], "quorl-node needs --config", "usage: quorl-node [-h] -c PATH [--check] [--version]"),
+        (["-c"], "quorl-node does not take this --config", "expected one argument"),
+        (["-c", "x", "--chekc"], "quorl-node does not take --chekc", "did you mean --check?"),
+        (["-c", "x", "y"], "quorl-node does not take y", "usage: quorl-node [-h] -c PATH [--check] [--version]"),
+        (["-c", "x", "--check=1"], "quorl-node does not take this --check", "ignored explicit argument '1'"),
+    ],
+)
+def test_wrong_arguments_are_told_as_every_error_is(
+    arguments: list[str], what: str, why: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == Exit.CONFIG
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[:2] == [f"error  {what}", f"why    {why}"]
+    assert len(lines) == 3
+    assert lines[2].startswith("try    quorl-node --")
+
+
 def test_a_port_in_use_is_named_with_what_to_do(config: Config) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         taken = f"127.0.0.1:{holder.getsockname()[1]}"

@@ -34,7 +34,7 @@ class Misused(click.ClickException):
         super().__init__(error.format_message())
         self.exit_code = error.exit_code  # type: ignore[misc]  # of the class, says click, and reads it from the exception
         self._lines = tuple(map(clean, _explained(error, root, said)))
-        self._as_json = as_json or wants_json(said)
+        self._as_json = as_json or wants_json(said) or _logs_json(root, said)
 
     @override
     def show(self, file: IO[Any] | None = None) -> None:
@@ -55,6 +55,12 @@ def wants_json(said: Sequence[str]) -> bool:
     forms = {found[1] for word in words if (found := _FORM.fullmatch(word))}
     forms |= {after for word, after in itertools.pairwise(words) if word in {"-o", "--output"}}
     return "--json" in words or bool(forms & _JSON)
+
+
+def _logs_json(root: click.Command, said: Sequence[str]) -> bool:
+    """Whether it is a worker that says everything as JSON: ``--log json``. Of other commands that is about their files."""
+    asked = "--log=json" in said or ("--log", "json") in itertools.pairwise(said)
+    return asked and _context_of(root, said).command_path == "quorl worker run"
 
 
 def _explained(error: click.ClickException, root: click.Command, said: Sequence[str]) -> tuple[str, str, str]:

@@ -144,7 +144,8 @@ def _text(path: Path) -> str:
     except UnicodeDecodeError:
         raise ConfigError([Mistake(str(path), "not UTF-8 text")]) from None
     except OSError as error:
-        raise ConfigError([Mistake(str(path), (error.strerror or str(error)).lower())]) from None
+        advice = "\nquorl node init writes such files." if isinstance(error, FileNotFoundError) else ""
+        raise ConfigError([Mistake(str(path), (error.strerror or str(error)).lower() + advice)]) from None
 
 
 def _lines(text: str) -> dict[str, int]:

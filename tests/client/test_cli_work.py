@@ -93,6 +93,12 @@ def test_d15_for_programs_everything_is_json(monkeypatch: pytest.MonkeyPatch) ->
     assert run("quorl.demo:app", "--log", "json", "--quiet").exit_code == 0
     assert type(Recorded.made[-1][2]["lines"]) is Lines
     assert json.loads(run("quorl.demo:nope", "--log", "json").stderr)["error"]["code"] == "usage"
+    for words in (
+        ("--log", "json", "--nonsense"),
+        ("--concurrency", "many", "--log=json"),
+        ("--log", "json", "--grace"),
+    ):
+        assert json.loads(run("quorl.demo:app", *words).stderr)["error"]["code"] == "usage"
     monkeypatch.setattr(Recorded, "error", Superseded("worker 2 runs under its name"))
     replaced = run("quorl.demo:app", "--log", "json")
     assert (replaced.exit_code, json.loads(replaced.stderr)["error"]["title"]) == (4, "the worker was replaced")

@@ -247,10 +247,11 @@ def compared(visits: Sequence[Visit]) -> Iterator[Finding]:
         return
     best = max(infos, key=lambda info: (info.leader is not None, info.term, info.sequence))
     yield quorum_finding(best)
-    yield _same(
-        "leader", [(i.node, f"{i.leader or 'nobody'} in term {i.term}") for i in infos], "the leader", Level.WARN
-    )
-    yield _same("cluster", [(i.node, f"{i.name} {i.cluster_id}") for i in infos], "the cluster", Level.CRIT)
+    if any(info.leader for info in infos):  # else each of them has said that it knows none
+        leaders = [(i.node, f"{i.leader or 'nobody'} in term {i.term}") for i in infos]
+        yield _same("leader", leaders, "the leader", Level.WARN)
+    clusters = [(i.node, f"{i.name} {i.cluster_id or '(not founded yet)'}") for i in infos]
+    yield _same("cluster", clusters, "the cluster", Level.CRIT)
     members = [(i.node, ", ".join(f"{m.name} {m.http} {m.raft}" for m in i.members)) for i in infos]
     yield _same("config", members, "the members of the configuration", Level.CRIT)
     versions = [(one.name, one.seen.version) for one in visits if one.seen is not None]

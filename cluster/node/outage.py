@@ -36,7 +36,7 @@ def explain(node: str, standing: Standing) -> Problem:
             "no_quorum",
             f"This cluster has not been founded yet: its very first start needs each of its {standing.members} members "
             f"once. Not seen by {node} so far: {names}.",
-            hint="Start the members that are named. From then on a majority is enough.",
+            hint="Start the members that are named; those that run say in their logs why they are refused. From then on a majority is enough.",
         )
     if standing.decides:
         return Problem("no_leader", f"{node} knows of no leader at the moment; an election takes about a second.")

@@ -152,6 +152,14 @@ def test_health_and_lag_and_alerts(cluster: StandIn) -> None:
     assert [found.level for found in of_node(one) if found.check == "disk"] == [Level.WARN]
 
 
+def test_a_cluster_that_is_not_founded_agrees_on_no_leader(cluster: StandIn) -> None:
+    info = cluster.info()
+    young = [visit(info, name, leader=None, cluster_id=None) for name in ("n1", "n2", "n3")]
+    told = {found.check: (found.level, found.text) for found in compared(young)}
+    assert "leader" not in told, "each node says for itself that it knows none"
+    assert told["cluster"] == (Level.OK, f"all say the same of the cluster: {info.name} (not founded yet)")
+
+
 def test_the_worst_is_what_is_known_to_be_wrong() -> None:
     def of(*levels: Level) -> Level:
         return worst([Finding(level, "x", "", "") for level in levels])

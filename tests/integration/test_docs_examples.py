@@ -37,7 +37,6 @@ class Reader:
             **quiet,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "QUORL_SERVER": ",".join(cluster.urls),
-            "N": cluster.urls[0],
             "XDG_CONFIG_HOME": str(folder / "config"),
             "PYTHONWARNINGS": "error",
         }

@@ -62,6 +62,7 @@ class Context:
         meta: Mapping[str, str] | None = None,
         reporter: Reporter | None = None,
         traceparent: str | None = None,
+        tracestate: str | None = None,
     ) -> None:
         self.task_id = task_id
         self.name = name
@@ -76,6 +77,8 @@ class Context:
         self.meta = dict(meta or {})
         self.traceparent = traceparent
         """The span that submitted the task (W3C Trace Context); None if there was none."""
+        self.tracestate = tracestate
+        """What came with it; None if nothing did."""
         self._reporter = reporter
         self._stop = threading.Event()
 

@@ -64,6 +64,8 @@ class TaskOptions(TypedDict, total=False):
     meta: dict[str, str]
     traceparent: str
     """The span that submits it, as W3C Trace Context has it; with OpenTelemetry the current one, by itself."""
+    tracestate: str
+    """What goes with the ``traceparent``."""
 
 
 _OPTIONS = frozenset(TaskOptions.__annotations__)
@@ -135,7 +137,7 @@ def task_bytes(task: b.NewTask) -> int:
     for value in (task.args, task.kwargs):
         if value is not UNSET:
             size += len(memoryview(value))
-    for text in (task.id, task.name, task.key, task.traceparent):
+    for text in (task.id, task.name, task.key, task.traceparent, task.tracestate):
         if text is not None:
             size += 6 * len(text)
     if task.tags:

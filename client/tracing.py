@@ -1,7 +1,7 @@
 """Spans of OpenTelemetry around submitting and running tasks, where it is installed (the extra ``otel``).
 
 Invariants: without it nothing is imported, and a call costs one look. Spans follow the semantic conventions for
-messaging; they go where the program has set up an SDK, and nowhere otherwise. The ``traceparent`` travels with the task,
+messaging; they go where the program has set up an SDK, and nowhere otherwise. ``traceparent`` and ``tracestate`` travel with the task,
 so what a handler submits belongs to the trace in which its own task was submitted.
 """
 
@@ -94,8 +94,11 @@ def _sending(queue: str, tasks: list[b.NewTask]) -> Iterator[list[b.NewTask]]:
         spoken = span.get_span_context()
         if spoken.is_valid:
             text = tracing.Trace(spoken.trace_id, spoken.span_id, int(spoken.trace_flags)).text()
+            state = spoken.trace_state.to_header() or None
             tasks = [
-                task if task.traceparent is not None else msgspec.structs.replace(task, traceparent=text)
+                task
+                if task.traceparent is not None
+                else msgspec.structs.replace(task, traceparent=text, tracestate=state)
                 for task in tasks
             ]
         try:
@@ -123,7 +126,11 @@ def _running(api: Any, task: e.ClaimedTask) -> Iterator[Running]:
     context, trace = Context(), tracing.read_trace(task.traceparent)
     if trace is not None:
         submitter = api.SpanContext(
-            trace.trace_id, trace.span_id, is_remote=True, trace_flags=api.TraceFlags(trace.flags)
+            trace.trace_id,
+            trace.span_id,
+            is_remote=True,
+            trace_flags=api.TraceFlags(trace.flags),
+            trace_state=api.TraceState.from_header([task.tracestate] if task.tracestate else []),
         )
         context = api.set_span_in_context(api.NonRecordingSpan(submitter), context)
     attributes = _attributes("process", task.queue) | {

@@ -133,5 +133,6 @@ def context_of(task: e.ClaimedTask, reporter: Any) -> Context:
         checkpoint=decode(task.checkpoint),
         meta=task.meta,
         traceparent=task.traceparent,
+        tracestate=task.tracestate or None,
         reporter=reporter,
     )

@@ -178,7 +178,7 @@ def _partition(queue: Queue, key: str | None) -> int:
 def _fingerprint(queue: str, task: s.QueuedTask, body: s.TaskBody) -> bytes:
     """What tells a task from another with the same id: everything that was said of it but its trace, and its queue."""
     if body.traceparent is not None:
-        untraced = _encode_body(msgspec.structs.replace(body, traceparent=None))
+        untraced = _encode_body(msgspec.structs.replace(body, traceparent=None, tracestate=None))
         task = msgspec.structs.replace(task, body=untraced)
     return hashlib.blake2b(_encode_task((queue, task)), digest_size=16).digest()
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple, TypeAlias, cast
 
 import msgspec
+from msgspec import UNSET
 
 from quorl.cluster.machine import task_rows
 from quorl.cluster.machine.task_rows import NULL, PROCESSING, SCHEDULED, SUCCESS, TaskRow, text
@@ -75,6 +76,7 @@ def get_task(connection: sqlite3.Connection, request: k.GetTask) -> k.TaskInfo |
         tags=body.tags or [],
         meta=body.meta or {},
         traceparent=body.traceparent,
+        tracestate=body.tracestate,
         timeout_ms=row.timeout_ms,
         created_at=moment.to_text(row.created_ms),
         due_at=due_at,
@@ -295,6 +297,7 @@ def _claimed(connection: sqlite3.Connection, grants: Iterable[e.Grant], expires_
                 checkpoint=NULL if checkpoint is None else msgspec.Raw(checkpoint),
                 meta=body.meta or {},
                 traceparent=body.traceparent,
+                tracestate=UNSET if body.tracestate is None else body.tracestate,
             )
         )
     return tasks

@@ -13,14 +13,14 @@ from typing import TypeVar
 from quorl.cluster.node.core import Core, PeerLost, Peers
 from quorl.cluster.node.visit import Declined, Visit
 from quorl.cluster.protocol.problems import Problem
-from quorl.cluster.protocol.tracing import HEADER
+from quorl.cluster.protocol.tracing import HEADER, STATE_HEADER
 from quorl.cluster.protocol.wire import Answer, Call
 
 T = TypeVar("T")
 
 _PAUSE_S_MIN = 0.05
 _PAUSE_S_MAX = 1.0
-_SENT_ON = ("content-type", HEADER)
+_SENT_ON = ("content-type", HEADER, STATE_HEADER)
 """Headers of the caller's that change what the call means."""
 _RELAYED = (
     "content-type",

@@ -49,6 +49,8 @@ class ClaimedTask(msgspec.Struct, frozen=True, kw_only=True):
     checkpoint: msgspec.Raw
     meta: dict[str, str]
     traceparent: str | None
+    tracestate: str | UnsetType = UNSET
+    """Only where there is one."""
 
 
 class Claims(Reply, frozen=True, omit_defaults=True):

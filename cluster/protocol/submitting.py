@@ -12,7 +12,7 @@ from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol.grammar import Command, Reply
 from quorl.cluster.protocol.queues import Attempts, Backoff, Defaults, Milliseconds, QueueName
 from quorl.cluster.protocol.tasks import Status, TaskId, TaskName
-from quorl.cluster.protocol.tracing import tidied
+from quorl.cluster.protocol.tracing import tidied, tidied_state
 
 Arguments = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "array"})]
 NamedArguments = Annotated[msgspec.Raw, Meta(extra_json_schema={"type": "object"})]
@@ -29,6 +29,12 @@ Moment = Annotated[
 Traceparent = Annotated[
     str,
     Meta(description="The span that submits it (W3C Trace Context); one that is not valid counts as none."),
+]
+Tracestate = Annotated[
+    str,
+    Meta(
+        description="What goes with the traceparent (W3C Trace Context); without a valid one of either it is left out."
+    ),
 ]
 Tag = Annotated[str, Meta(max_length=limits.TAG_CHARS_MAX)]
 
@@ -60,6 +66,7 @@ class NewTask(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     tags: Annotated[list[Tag], Meta(max_length=limits.TAGS_MAX)] | None = None
     meta: dict[str, str] | None = None
     traceparent: Traceparent | None = None
+    tracestate: Tracestate | None = None
     task_id: TaskId | None = None
     hyphened_id: TaskId | None = msgspec.field(name="task-id", default=None)
     task: TaskName | None = None
@@ -78,6 +85,7 @@ class TaskBody(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     meta: dict[str, str] | None = None
     traceparent: str | None = None
     tries: int | None = None
+    tracestate: str | None = None
 
 
 class QueuedTask(msgspec.Struct, frozen=True, array_like=True):
@@ -140,12 +148,14 @@ class Submit(Command[Submitted], frozen=True, tag="submit"):
         """Encode the tasks once, for all nodes and for ever."""
         return SubmitBatch(queue=self.queue, tasks=[queued(task) for task in self.tasks])
 
-    def traced(self, header: str) -> Submit:
-        """Return the submit with a header's ``traceparent`` for each task that has none of its own."""
-        if (given := tidied(header)) is None:
+    def traced(self, traceparent: str, tracestate: str | None) -> Submit:
+        """Return the submit with the headers' ``traceparent`` and ``tracestate`` for each task without a ``traceparent``."""
+        if (given := tidied(traceparent)) is None:
             return self
         tasks = [
-            task if tidied(task.traceparent) else msgspec.structs.replace(task, traceparent=given)
+            task
+            if tidied(task.traceparent)
+            else msgspec.structs.replace(task, traceparent=given, tracestate=tracestate)
             for task in self.tasks
         ]
         return msgspec.structs.replace(self, tasks=tasks)
@@ -154,9 +164,8 @@ class Submit(Command[Submitted], frozen=True, tag="submit"):
         """Return the submit as it would be outside any trace: a repeat may belong to another one and is the same."""
         if all(task.traceparent is None for task in self.tasks):
             return self
-        return msgspec.structs.replace(
-            self, tasks=[msgspec.structs.replace(task, traceparent=None) for task in self.tasks]
-        )
+        tasks = [msgspec.structs.replace(task, traceparent=None, tracestate=None) for task in self.tasks]
+        return msgspec.structs.replace(self, tasks=tasks)
 
 
 _encode_body = msgspec.json.Encoder().encode
@@ -219,6 +228,7 @@ def queued(task: NewTask) -> QueuedTask:
         tags=task.tags,
         meta=task.meta,
         traceparent=tidied(task.traceparent),
+        tracestate=tidied_state(task.traceparent, task.tracestate),
         tries=task.task_tries,
     )
     return QueuedTask(

@@ -144,6 +144,7 @@ class TaskInfo(Reply, frozen=True):
     tags: list[str]
     meta: dict[str, str]
     traceparent: str | None
+    tracestate: str | None
     timeout_ms: int | None
     created_at: str
     due_at: str | None

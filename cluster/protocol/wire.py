@@ -38,7 +38,7 @@ from quorl.cluster.protocol.problems import (
 )
 from quorl.cluster.protocol.routes import match, nearest
 from quorl.cluster.protocol.strictjson import faulty, read_object, read_plainly, read_typed
-from quorl.cluster.protocol.tracing import HEADER
+from quorl.cluster.protocol.tracing import HEADER, STATE_HEADER
 from quorl.cluster.protocol.wording import worded
 
 __all__ = [
@@ -179,7 +179,7 @@ def decode(call: Call) -> tuple[Operation, Request[Any], Options]:
         values |= parameters
     request = row.request(**values)
     if HEADER in call.headers and isinstance(request, b.Submit):
-        request = request.traced(call.headers[HEADER])
+        request = request.traced(call.headers[HEADER], call.headers.get(STATE_HEADER))
     _check(request, len(call.body), bare=bare)
     return row, request, options
 

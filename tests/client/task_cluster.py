@@ -375,6 +375,7 @@ class TaskCluster:
             checkpoint=task.checkpoint,
             meta={},
             traceparent=task.new.traceparent,
+            tracestate=task.new.tracestate or msgspec.UNSET,
         )
 
 

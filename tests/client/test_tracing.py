@@ -22,6 +22,7 @@ from tests.client.traced_tasks import current
 from tests.client.worker_kit import burst
 
 GIVEN = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+STATE = "rojo=00f067aa0ba902b7,congo=t61rcWkgMzE"
 
 
 @pytest.fixture
@@ -95,14 +96,29 @@ def test_d15_one_trace_from_submit_to_handler_to_what_it_submits(
     assert int((last.new.traceparent or "").split("-")[2], 16) == id_of(chain[3])
 
 
+def test_d15_what_a_handler_submits_carries_the_state_on(cluster: TaskCluster, spans: InMemorySpanExporter) -> None:
+    app = app_on(cluster)
+
+    @app.task(name="inner", queue="second")
+    def inner() -> None: ...
+
+    @app.task(name="outer", queue="first")
+    def outer() -> None:
+        inner.delay()
+
+    app.submit_many([outer.options(traceparent=GIVEN, tracestate=STATE).call()])
+    burst(cluster, {"outer": outer.function}, queues=["first"])
+    assert [task.new.tracestate for task in cluster.tasks.values()] == [STATE, STATE]
+
+
 @pytest.mark.parametrize("pool", ["thread", "process"])
 def test_d15_a_plain_handler_runs_within_the_trace(
     cluster: TaskCluster, spans: InMemorySpanExporter, pool: str
 ) -> None:
-    cluster.add("current", traceparent=GIVEN)
+    cluster.add("current", traceparent=GIVEN, tracestate=STATE)
     burst(cluster, {"current": current}, pool=pool)
     (task,) = cluster.tasks.values()
-    assert msgspec.json.decode(bytes(task.result)) == ["CONSUMER", GIVEN, GIVEN]
+    assert msgspec.json.decode(bytes(task.result)) == ["CONSUMER", GIVEN, STATE, GIVEN, STATE]
     # what runs in another process is told of by that process
     assert len(spans.get_finished_spans()) == (pool == "thread")
 

@@ -14,10 +14,10 @@ if multiprocessing.parent_process() is not None:
 
 
 def current(ctx: Context = NO_CONTEXT) -> list[str | None]:
-    """What is going on: the kind of the current span, its trace and its parent in the traceparent's form, and what came."""
+    """What is going on: kind, trace and parent (in the traceparent's form) and state of the current span, and what came."""
     span = trace.get_current_span()
     assert isinstance(span, ReadableSpan)
     assert span.parent is not None
     assert span.context is not None
     parent = f"00-{span.context.trace_id:032x}-{span.parent.span_id:016x}-01"
-    return [span.kind.name, parent, ctx.traceparent]
+    return [span.kind.name, parent, span.context.trace_state.to_header(), ctx.traceparent, ctx.tracestate]

@@ -59,12 +59,12 @@ def test_d15_the_trace_of_a_submit_goes_with_its_task_through_any_node(cluster: 
         traces = [f"00-{number:032x}-{span:016x}-01" for span in (1, 2)]
         body = {"name": "add", "id": f"{queue}-{number}"}
         for trace in [*traces, "nonsense"]:
-            headers = {"traceparent": trace, "idempotency-key": f"d15-{number}"}
+            headers = {"traceparent": trace, "tracestate": "a=1, b=2", "idempotency-key": f"d15-{number}"}
             reply = call(url, "POST", f"{kit.queue_path(queue)}/tasks", body, headers=headers)
             assert (reply.status, reply.json["id"]) == (201, body["id"])
         assert call(url, "POST", f"{kit.queue_path(queue)}/tasks", body).json["existing"]
-        assert kit.task_of(cluster.urls[0], body["id"])["traceparent"] == traces[0]
-        assert Hand(url, queue).one()["traceparent"] == traces[0]
+        for task in (kit.task_of(cluster.urls[0], body["id"]), Hand(url, queue).one()):
+            assert (task["traceparent"], task["tracestate"]) == (traces[0], "a=1,b=2")
 
 
 def test_b4_tasks_are_dealt_round_robin_over_partitions_and_a_key_overrides(cluster: LocalCluster) -> None:

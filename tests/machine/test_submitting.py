@@ -78,12 +78,13 @@ def test_d15_the_same_task_submitted_in_another_trace_is_the_same() -> None:
     traces = [None, *(f"00-{number:032x}-{number:016x}-01" for number in (1, 2))]
     for first in traces:
         task_id = f"id-{first}"
-        submitted(desk, new(id=task_id, args=ARGS, traceparent=first))
+        submitted(desk, new(id=task_id, args=ARGS, traceparent=first, tracestate="a=1"))
         for other in traces:
             again = submitted(desk, new(id=task_id, args=ARGS, traceparent=other))
             assert again.existing
         assert desk.refused(s.Submit(queue="q", tasks=[new(id=task_id, traceparent=first)])) == "task_exists"
         assert desk.task(task_id).traceparent == first
+        assert desk.task(task_id).tracestate == (first and "a=1")
     desk.sound()
 
 

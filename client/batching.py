@@ -5,7 +5,7 @@ asked and answered). One flight at a time is in the air per lane: throughput ris
 and things are stored in the order in which they were called. Each caller is told what came of his own.
 
 Invariants: a flight has one body and one idempotency key for all its repeats; every part that is taken is resolved, also
-when the flight is broken off; nobody fails for what is wrong with another one's item: a refused flight of several
+when the flight is broken off, wherever that is; nobody fails for what is wrong with another one's item: a refused flight of several
 parts goes again part by part; nobody waits longer than his own deadline for what may still be undone.
 """
 
@@ -34,7 +34,7 @@ PlaceT = TypeVar("PlaceT")
 class Part(Generic[ItemT, PlaceT]):
     """What one call brought; it waits for a flight, or is on one."""
 
-    __slots__ = ("deadline", "done", "items", "outcome", "size_bytes", "to", "wake")
+    __slots__ = ("deadline", "done", "flight", "items", "outcome", "size_bytes", "to", "wake")
 
     def __init__(
         self,
@@ -52,14 +52,16 @@ class Part(Generic[ItemT, PlaceT]):
         """None: its time starts when its flight leaves."""
         self.wake = wake
         self.done = False
+        self.flight: tuple[str, Request[Any]] | None = None
+        """Key and request of the flight that it is on; None: nothing of it has left."""
         self.outcome: Sequence[PlaceT] | Exception = ()
 
     def resolve(self, outcome: Sequence[PlaceT] | Exception) -> None:
-        """Hand over what came of it, once."""
+        """Hand over what came of it, once; said again it wakes again, for the first time may have been broken off."""
         if not self.done:
-            self.done = True
             self.outcome = outcome
-            self.wake(self)
+            self.done = True
+        self.wake(self)
 
     def places(self) -> list[PlaceT]:
         """Return what came of it; raises what went wrong."""
@@ -78,7 +80,9 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         """Of the topic, or of the queue; empty for what goes to neither, or to several."""
         self.queue: deque[Part[ItemT, PlaceT]] = deque()
         self.flying = False
-        """For the hands: whether somebody is driving flights of this lane."""
+        """For the hands on asyncio: whether somebody is driving flights of this lane."""
+        self.aboard: list[Part[ItemT, PlaceT]] = []
+        """What ``fly`` has taken from the queue and not yet dealt with."""
         self._route = route
         self._timeout_s = timeout_s
         self._flight_bytes_max = flight_bytes_max
@@ -118,6 +122,15 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         parts = self.take()
         if parts:
             yield from self.flight(parts)
+        self.aboard = []
+
+    def break_off(self, parts: Sequence[Part[ItemT, PlaceT]]) -> None:
+        """Resolve parts of a flight that nobody drives any more."""
+        for part in parts:
+            if part.flight is None:
+                part.resolve(Unavailable(f"interrupted before calling {self.describe()}"))
+            else:
+                part.resolve(OutcomeUnknown(f"interrupted while calling {self.describe()}", *part.flight))
 
     def abandon(self, error: Exception) -> None:
         """Resolve everything that has not left yet."""
@@ -127,6 +140,7 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
     def take(self) -> list[Part[ItemT, PlaceT]]:
         """Return what flies next, which waits no longer."""
         parts: list[Part[ItemT, PlaceT]] = []
+        self.aboard = parts
         count = size_bytes = 0
         while self.queue:
             part = self.queue[0]
@@ -138,40 +152,43 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
             size_bytes += part.size_bytes
             if parts and (alone or count > self.ITEMS_MAX or size_bytes > self._flight_bytes_max):
                 break
-            parts.append(self.queue.popleft())
+            parts.append(part)  # before it leaves the queue, so that it is always in one of both
+            self.queue.popleft()
             if alone:
                 break
         return parts
 
     def flight(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:
         """Plan the flight of these parts."""
+        try:
+            refused = yield from self._attempt(parts)
+            if refused and len(parts) > 1 and not self.concerns_all(refused):
+                yield from self.one_by_one(parts)
+            elif refused:
+                _fail(parts, refused)
+                if len(parts) == 1:
+                    self.refused(parts[0])
+        except BaseException:
+            self.break_off(parts)
+            raise
+
+    def _attempt(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[Rejected | None]:
         request = self.request(parts)
         key = self._route.make_key()
         now = self._route.clock()
         for part in parts:
+            part.flight = key, request
             if part.deadline is None:
                 part.deadline = now + self._timeout_s
-        try:
-            refused = yield from self._repeated(parts, request, key)
-        except BaseException:
-            _fail(parts, OutcomeUnknown(f"interrupted while calling {self.describe()}", key, request))
-            raise
-        if refused and len(parts) > 1 and not self.concerns_all(refused):
-            yield from self.one_by_one(parts)
-        elif refused:
-            _fail(parts, refused)
-            if len(parts) == 1:
-                self.refused(parts[0])
+        return (yield from self._repeated(parts, request, key))
 
     def one_by_one(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:
         """Let each part of a refused flight answer for itself."""
-        try:
-            for part in parts:
-                if not part.done:
-                    yield from self.flight([part])
-        except BaseException:
-            _fail(parts, Unavailable(f"interrupted before calling {self.describe()}"))
-            raise
+        for part in parts:
+            part.flight = None
+        for part in parts:
+            if not part.done:
+                yield from self.flight([part])
 
     def _repeated(self, parts: list[Part[ItemT, PlaceT]], request: Request[Any], key: str) -> Plan[Rejected | None]:
         """Fly until it is known what became of the request, or nobody waits for that any more."""

@@ -2,11 +2,14 @@
 
 Invariants: all thinking is in ``flow`` and ``batching``; a transport only carries one call to one node and says what came
 of it; there is no thread and no event loop behind it: of the threads that append to a topic at the same time one leads,
-sends what all of them brought, and hands over to one of those that came later once its own messages are stored.
+sends what all of them brought, and hands over to one of those that came later once its own messages are stored. An exception
+may come between any two steps of it, for signal handlers raise where they like: whoever leaves his lane, however that
+happens, resolves what he had taken and hands over, and that can be broken off and done again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
@@ -70,6 +73,8 @@ class Client(Renewed):
     @override
     def _renew(self) -> None:
         self._lanes: dict[tuple[str, str], Lane[Any, Any]] = {}
+        self._leaders: dict[tuple[str, str], Part[Any, Any]] = {}
+        """Whose thread drives the flights of each lane."""
         self._boarding = threading.Lock()
 
     @property
@@ -187,52 +192,46 @@ class Client(Renewed):
         to: str = "",
     ) -> list[PlaceT]:
         """Put things into their lane, and fly it or wait until somebody has."""
-        signal = threading.Event()
-        part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: signal.set(), to)
-        with self._boarding:
-            lane = self._lanes.get(place)
-            if lane is None:
-                lane = self._lanes[place] = make()
-            lane.queue.append(part)
-            leads = not lane.flying
-            lane.flying = True
-        if not leads:
-            self._wait_for_turn(place, lane, part, signal)
-        if not part.done:
-            self._lead(place, lane, part)
+        gate = threading.Lock()
+        gate.acquire()
+        part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: _open(gate), to)
+        try:
+            with self._boarding:
+                lane = self._lanes.get(place)
+                if lane is None:
+                    lane = self._lanes[place] = make()
+                lane.queue.append(part)
+                self._leaders.setdefault(place, part)
+            while not part.done:
+                with self._boarding:
+                    leads = self._leaders.get(place) is part
+                if leads:
+                    self.drive(lane.fly())
+                else:
+                    gate.acquire()
+        finally:
+            try:
+                self._leave(place, part)
+            finally:
+                self._leave(place, part)  # a signal handler may have raised in the first
         return part.places()
 
-    def _wait_for_turn(
-        self, place: tuple[str, str], lane: Lane[Any, Any], part: Part[Any, Any], signal: threading.Event
-    ) -> None:
-        """Wait until the part is stored, or it is this thread's turn to lead: then its part is not done."""
-        try:
-            signal.wait()
-        except BaseException:
-            with self._boarding:
-                chosen = signal.is_set() and not part.done
-                part.done = True  # who is interrupted in the queue does not fly
-            if chosen:
-                self._hand_over(place, lane)
-            raise
-
-    def _lead(self, place: tuple[str, str], lane: Lane[Any, Any], part: Part[Any, Any]) -> None:
-        try:
-            while not part.done:
-                self.drive(lane.fly())
-        finally:
-            part.done = True
-            self._hand_over(place, lane)
-
-    def _hand_over(self, place: tuple[str, str], lane: Lane[Any, Any]) -> None:
-        """Let the first that waits lead, by waking it with its part undone; without one the lane closes."""
+    def _leave(self, place: tuple[str, str], part: Part[Any, Any]) -> None:
+        """Fly no more. Who leads lets the first that waits lead, by waking it undone; without one the lane closes."""
         with self._boarding:
+            part.done = True
+            lane = self._lanes.get(place)
+            if lane is None or self._leaders.get(place, part) is not part:
+                return
+            lane.break_off(lane.aboard)
+            lane.aboard = []
             while lane.queue and lane.queue[0].done:
                 lane.queue.popleft()
             if lane.queue:
-                lane.queue[0].wake(lane.queue[0])
+                lane.queue[0].wake(lane.queue[0])  # it looks whether it leads once the lock is free
+                self._leaders[place] = lane.queue[0]
             else:
-                lane.flying = False
+                self._leaders.pop(place, None)
                 self._lanes.pop(place, None)
 
     def lane(self, topic: str) -> AppendLane:
@@ -251,3 +250,9 @@ class Client(Renewed):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _open(gate: threading.Lock) -> None:
+    """Let the one who waits at it through, now or when he comes."""
+    with contextlib.suppress(RuntimeError):  # it is open
+        gate.release()

@@ -1,0 +1,168 @@
+"""An exception that a signal handler raises, at any step of a call, leaves nobody waiting and nothing untold.
+
+Handlers run where the interpreter looks for signals: when a function is entered, and after a call of a built-in one. A
+profile function is called just there, so it can raise at each of these places in turn.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from types import FrameType
+from typing import Any
+
+import msgspec
+from typing_extensions import override
+
+import quorl.client as package
+from quorl.client import Client, OutcomeUnknown, Unavailable
+from quorl.client.flow import Failure, Send
+from quorl.client.sync_transport import Transport
+from quorl.cluster.protocol.wire import Answer
+from tests.client.scripted import appended
+
+PATIENCE_S = 10.0
+OURS = package.__path__[0]
+
+
+class Interrupted(Exception):
+    """What the handler raises."""
+
+
+class Store(Transport):
+    """Takes all messages, and lets the first flight wait at its node until it is told to land."""
+
+    def __init__(self) -> None:
+        self.stored: list[Any] = []
+        self.left = threading.Event()
+        self.lands = threading.Event()
+
+    @override
+    def send(self, send: Send) -> Answer | Failure:
+        values = [one["value"] for one in msgspec.json.decode(send.call.body)["messages"]]
+        first = len(self.stored)
+        self.stored += values
+        if not self.left.is_set():
+            self.left.set()
+            assert self.lands.wait(PATIENCE_S)
+        return appended(len(values), first=first)
+
+    @override
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def raising_at(place: int) -> tuple[Callable[[FrameType, str, object], None], Iterator[int]]:
+    """Return a profile function that raises at that place, and what counts the places."""
+    counter = itertools.count()
+
+    def look(frame: FrameType, event: str, _argument: object) -> None:
+        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(OURS):
+            if next(counter) == place:
+                raise Interrupted
+
+    return look, counter
+
+
+def attempt(client: Client, value: str, outcomes: dict[str, object]) -> threading.Thread:
+    def work() -> None:
+        try:
+            outcomes[value] = client.topic("x").append(value).offset
+        except (Unavailable, OutcomeUnknown) as error:
+            outcomes[value] = error
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def waits(client: Client, count: int) -> bool:
+    return any(len(lane.queue) >= count for lane in list(client._lanes.values()))
+
+
+def until(condition: Callable[[], bool]) -> None:
+    tick = threading.Event()
+    for _ in range(int(PATIENCE_S / 0.001)):
+        if condition():
+            return
+        tick.wait(0.001)
+    raise AssertionError("waited in vain")
+
+
+def interrupted(client: Client, place: int, ended: threading.Event) -> bool:
+    """Append in this thread, interrupted at a place; returns whether it came so far."""
+    look, counter = raising_at(place)
+    try:
+        sys.setprofile(look)
+        try:
+            client.topic("x").append("main")
+        finally:
+            sys.setprofile(None)
+    except Interrupted:
+        pass
+    finally:
+        ended.set()
+    return next(counter) > place
+
+
+def all_is_well(client: Client, store: Store, outcomes: dict[str, object], threads: list[threading.Thread]) -> None:
+    for thread in threads:
+        thread.join(PATIENCE_S)
+        assert not thread.is_alive(), "somebody waits for ever"
+    last = attempt(client, "later", outcomes)
+    last.join(PATIENCE_S)
+    assert not last.is_alive(), "a later call waits for ever"
+    assert not client._lanes and not client._leaders
+    for value, outcome in outcomes.items():
+        assert store.stored.count(value) <= 1
+        if isinstance(outcome, int):
+            assert store.stored[outcome] == value
+        elif isinstance(outcome, Unavailable):
+            assert value not in store.stored
+
+
+def test_who_is_interrupted_while_he_leads_leaves_nobody_waiting() -> None:
+    for place in itertools.count():
+        store, outcomes, ended = Store(), dict[str, object](), threading.Event()
+        with Client("http://a", transport=store) as client:
+
+            def follow(client: Client = client, store: Store = store, ended: threading.Event = ended) -> None:
+                until(lambda: store.left.is_set() or ended.is_set())
+                threads.append(attempt(client, "with it", outcomes))
+                until(lambda: waits(client, 1) or ended.is_set())
+                store.lands.set()
+
+            threads: list[threading.Thread] = []
+            helper = threading.Thread(target=follow, daemon=True)
+            helper.start()
+            came = interrupted(client, place, ended)
+            helper.join(PATIENCE_S)
+            all_is_well(client, store, outcomes, threads)
+        if not came:
+            assert place > 50
+            return
+
+
+def test_who_is_interrupted_while_he_waits_or_is_chosen_leaves_nobody_waiting() -> None:
+    for place in itertools.count():
+        store, outcomes, ended = Store(), dict[str, object](), threading.Event()
+        with Client("http://a", transport=store) as client:
+            threads = [attempt(client, "first", outcomes)]
+            assert store.left.wait(PATIENCE_S)
+
+            def follow(client: Client = client, store: Store = store, ended: threading.Event = ended) -> None:
+                until(lambda: waits(client, 1) or ended.is_set())
+                threads.append(attempt(client, "behind", outcomes))
+                until(lambda: waits(client, 2) or ended.is_set())
+                store.lands.set()
+
+            helper = threading.Thread(target=follow, daemon=True)
+            helper.start()
+            came = interrupted(client, place, ended)
+            helper.join(PATIENCE_S)
+            all_is_well(client, store, outcomes, threads)
+        if not came:
+            assert place > 50
+            return

@@ -180,7 +180,9 @@ class Floor:
                 verdict = self._processes.run(holding)
             else:
                 verdict = run_plain(one, holding.task, holding.context)
-        except Exception as error:  # whatever a process may have sent, the task must come to an end
+        except (
+            BaseException
+        ) as error:  # whatever a process may have sent, the task must come to an end, and the thread not
             verdict = error_verdict(error)
         self._ended.append((life, holding, verdict, self._loop.time() - began))
         if not self._told:  # one wake for all that end until the loop has woken

@@ -1,8 +1,13 @@
-"""Running one task: from what was claimed to a verdict that can be reported. The same in a thread, in a process, on the loop."""
+"""Running one task: from what was claimed to a verdict that can be reported. The same in a thread, in a process, on the loop.
+
+A handler that forks may come back twice. Only the process that was given the task has anything to report; its copy ends where
+the handler does.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import os
 from typing import Any
 
 import msgspec
@@ -47,24 +52,40 @@ class Verdict(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 def run_plain(one: Handler, task: e.ClaimedTask, context: Context) -> Verdict:
     """Run a plain function. Nothing is raised, whatever it does."""
+    here = os.getpid()
     with running(task) as span:
         try:
             args, kwargs = arguments(one, task, context)
-            return _noted(span, value_verdict(one.function(*args, **kwargs)))
+            value = one.function(*args, **kwargs)
+            _end_copy(here)
+            return _noted(span, value_verdict(value))
         except BaseException as error:  # SystemExit too: a handler does not end the worker
+            _end_copy(here, error)
             return _noted(span, misfit_verdict(one, task, error) or error_verdict(error), error)
 
 
 async def run_async(one: Handler, task: e.ClaimedTask, context: Context) -> Verdict:
     """Run an async function. Nothing is raised but being cancelled."""
+    here = os.getpid()
     with running(task) as span:
         try:
             args, kwargs = arguments(one, task, context)
-            return _noted(span, value_verdict(await one.function(*args, **kwargs)))
+            value = await one.function(*args, **kwargs)
+            _end_copy(here)
+            return _noted(span, value_verdict(value))
         except asyncio.CancelledError:
             raise
         except BaseException as error:  # SystemExit too: a handler does not end the worker
+            _end_copy(here, error)
             return _noted(span, misfit_verdict(one, task, error) or error_verdict(error), error)
+
+
+def _end_copy(here: int, raised: BaseException | None = None) -> None:
+    """End this process if it is a copy that the handler made, with the code that it would end with by itself."""
+    if os.getpid() == here:
+        return
+    code = raised.code if isinstance(raised, SystemExit) else raised
+    os._exit(code if isinstance(code, int) else int(code is not None))
 
 
 def _noted(span: Running, verdict: Verdict, raised: BaseException | None = None) -> Verdict:

@@ -211,7 +211,9 @@ def error_of(error: BaseException) -> k.TaskError:
     """Return an exception as it is reported: its type, its message, and the traceback from the handler on."""
     try:
         message = str(error)
-    except Exception as broken:  # an error that cannot say what it is must not hide that it happened
+    except (
+        BaseException
+    ) as broken:  # an error that cannot say what it is must not hide that it happened, nor end a thread
         message = f"(its message cannot be made: {type(broken).__name__})"
     lines = traceback.format_exception(type(error), error, _from_handler(error.__traceback__))
     return k.TaskError(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import time
 from typing import Any
 
@@ -50,3 +51,27 @@ def listen(ctx: Context = NO_CONTEXT) -> None:
 @app.task(name="on_loop")
 async def on_loop() -> int:
     return os.getpid()
+
+
+@app.task(name="fork")
+def fork(code: int | None) -> Any:
+    """Come back twice, or end the copy as programs do; what the copy ended with comes from the other one."""
+    child = os.fork()
+    if not child:
+        if code is None:
+            return "copy"
+        sys.exit(code)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@app.task(name="fork_and_fail")
+def fork_and_fail() -> Any:
+    child = os.fork()
+    if not child:
+        raise ValueError("of the copy")
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@app.task(name="fork_on_loop")
+async def fork_on_loop() -> Any:
+    return fork.function(None)

@@ -59,9 +59,9 @@ def raising_at(place: int) -> tuple[Callable[[FrameType, str, object], None], It
     counter = itertools.count()
 
     def look(frame: FrameType, event: str, _argument: object) -> None:
-        if event in ("call", "c_return") and frame.f_code.co_filename.startswith(OURS):
-            if next(counter) == place:
-                raise Interrupted
+        ours = event in ("call", "c_return") and frame.f_code.co_filename.startswith(OURS)
+        if ours and next(counter) == place:
+            raise Interrupted
 
     return look, counter
 
@@ -114,7 +114,8 @@ def all_is_well(client: Client, store: Store, outcomes: dict[str, object], threa
     last = attempt(client, "later", outcomes)
     last.join(PATIENCE_S)
     assert not last.is_alive(), "a later call waits for ever"
-    assert not client._lanes and not client._leaders
+    assert not client._lanes
+    assert not client._leaders
     for value, outcome in outcomes.items():
         assert store.stored.count(value) <= 1
         if isinstance(outcome, int):
@@ -123,46 +124,63 @@ def all_is_well(client: Client, store: Store, outcomes: dict[str, object], threa
             assert value not in store.stored
 
 
+class Scene:
+    """A client with a store of its own, and the threads that use it beside this one."""
+
+    def __init__(self, client: Client, store: Store) -> None:
+        self.client = client
+        self.store = store
+        self.outcomes: dict[str, object] = {}
+        self.threads: list[threading.Thread] = []
+        self.ended = threading.Event()
+
+    def append(self, value: str) -> None:
+        self.threads.append(attempt(self.client, value, self.outcomes))
+
+    def until(self, condition: Callable[[], bool]) -> None:
+        until(lambda: condition() or self.ended.is_set())
+
+    def joined(self) -> None:
+        """While this thread is under way another one comes in behind it; then the flight lands."""
+        self.until(self.store.left.is_set)
+        self.append("behind")
+        self.until(lambda: waits(self.client, 1))
+        self.store.lands.set()
+
+    def joined_in_the_queue(self) -> None:
+        """While this thread waits another one comes in behind it; then the flight lands."""
+        self.until(lambda: waits(self.client, 1))
+        self.append("behind")
+        self.until(lambda: waits(self.client, 2))
+        self.store.lands.set()
+
+    def came_to(self, place: int, meanwhile: Callable[[], None]) -> bool:
+        """Interrupt this thread at the place; returns whether it came so far."""
+        helper = threading.Thread(target=meanwhile, daemon=True)
+        helper.start()
+        came = interrupted(self.client, place, self.ended)
+        helper.join(PATIENCE_S)
+        all_is_well(self.client, self.store, self.outcomes, self.threads)
+        return came
+
+
 def test_who_is_interrupted_while_he_leads_leaves_nobody_waiting() -> None:
     for place in itertools.count():
-        store, outcomes, ended = Store(), dict[str, object](), threading.Event()
+        store = Store()
         with Client("http://a", transport=store) as client:
-
-            def follow(client: Client = client, store: Store = store, ended: threading.Event = ended) -> None:
-                until(lambda: store.left.is_set() or ended.is_set())
-                threads.append(attempt(client, "with it", outcomes))
-                until(lambda: waits(client, 1) or ended.is_set())
-                store.lands.set()
-
-            threads: list[threading.Thread] = []
-            helper = threading.Thread(target=follow, daemon=True)
-            helper.start()
-            came = interrupted(client, place, ended)
-            helper.join(PATIENCE_S)
-            all_is_well(client, store, outcomes, threads)
-        if not came:
-            assert place > 50
-            return
+            scene = Scene(client, store)
+            if not scene.came_to(place, scene.joined):
+                break
+    assert place > 50
 
 
 def test_who_is_interrupted_while_he_waits_or_is_chosen_leaves_nobody_waiting() -> None:
     for place in itertools.count():
-        store, outcomes, ended = Store(), dict[str, object](), threading.Event()
+        store = Store()
         with Client("http://a", transport=store) as client:
-            threads = [attempt(client, "first", outcomes)]
+            scene = Scene(client, store)
+            scene.append("first")
             assert store.left.wait(PATIENCE_S)
-
-            def follow(client: Client = client, store: Store = store, ended: threading.Event = ended) -> None:
-                until(lambda: waits(client, 1) or ended.is_set())
-                threads.append(attempt(client, "behind", outcomes))
-                until(lambda: waits(client, 2) or ended.is_set())
-                store.lands.set()
-
-            helper = threading.Thread(target=follow, daemon=True)
-            helper.start()
-            came = interrupted(client, place, ended)
-            helper.join(PATIENCE_S)
-            all_is_well(client, store, outcomes, threads)
-        if not came:
-            assert place > 50
-            return
+            if not scene.came_to(place, scene.joined_in_the_queue):
+                break
+    assert place > 50

@@ -430,13 +430,14 @@ def test_long_tracebacks_are_cut_in_the_middle() -> None:
     assert error.traceback.rstrip().endswith("the end")
 
 
-def test_errors_that_cannot_be_told_are_told() -> None:
+@pytest.mark.parametrize("broken", [RuntimeError, SystemExit, KeyboardInterrupt])
+def test_errors_that_cannot_be_told_are_told(broken: type[BaseException]) -> None:
     class Mute(Exception):
         @override
         def __str__(self) -> str:
-            raise RuntimeError
+            raise broken
 
-    assert "cannot be made: RuntimeError" in error_of(Mute()).message
+    assert f"cannot be made: {broken.__name__}" in error_of(Mute()).message
     assert error_of(ValueError("\ud800")).message == "\\ud800"
 
 

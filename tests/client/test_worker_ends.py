@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+from typing import Any
 
 import msgspec
 import pytest
@@ -166,6 +167,22 @@ def test_plain_functions_run_in_processes_and_say_what_they_would_say_in_threads
     assert "worker_job" not in tasks["bad"].errors[0].traceback
     assert tasks["again"].delays == [2000]
     assert tasks["die"].errors[0].message == "the process that ran the task ended with code 7"
+
+
+@pytest.mark.parametrize("pool", ["process", "thread"])
+def test_a_copy_that_a_handler_made_ends_with_the_handler_and_reports_nothing(cluster: TaskCluster, pool: str) -> None:
+    wanted: dict[tuple[Any, ...], int] = {
+        ("fork", None): 0,
+        ("fork", 0): 0,
+        ("fork", 3): 3,
+        ("fork_and_fail",): 1,
+        ("fork_on_loop",): 0,
+    }
+    tasks = {cluster.add(name, *args, max_attempts=1): code for (name, *args), code in wanted.items()}
+    tasks[cluster.add("fork", 5, max_attempts=1)] = 5
+    burst(cluster, app.tasks, pool=pool, concurrency=1)  # type: ignore[arg-type]
+    assert [task.status for task in tasks] == ["SUCCESS"] * len(tasks)
+    assert [msgspec.json.decode(task.result) for task in tasks] == list(tasks.values())
 
 
 def test_a_process_hears_of_a_cancellation_and_one_that_does_not_is_killed(

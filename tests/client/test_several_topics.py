@@ -13,6 +13,7 @@ from quorl.client.lanes import AppendLane, AppendPart
 from quorl.client.model import message, size_bytes
 from quorl.cluster.protocol import appends as a
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.placement import partition_of
 from quorl.cluster.protocol.wire import Answer
 from tests.client.scripted import World, appended, problem, reply
 from tests.client.stand_in import StandIn
@@ -149,3 +150,21 @@ async def test_appends_to_many_topics_travel_together_and_each_is_told_its_own(c
             assert [(one.offset, one.value) for one in read] == [(0, number), (1, number + 6)]
             assert [one.offset for one in (told[number], told[number + 6]) if isinstance(one, Placed)] == [0, 1]
         assert [type(told[number]) for number in (5, 11)] == [TopicNotFound] * 2
+
+
+async def test_a_topic_that_is_made_again_with_other_partitions_mixes_up_nobodys_place(cluster: StandIn) -> None:
+    places = {key: (partition_of(key, 4), partition_of(key, 3)) for key in map(str, range(100))}
+    one = next(key for key, (before, after) in places.items() if before != after and before < 3)
+    other = next(key for key, crossed in places.items() if crossed == places[one][::-1])
+    async with AsyncClient(cluster.urls[0]) as client:
+        await client.topics.create("y")
+        for partitions in (4, 3):
+            await client.topics.create("x", partitions=partitions)
+            topic = client.topic("x")
+            for beside in ([], ["y"]):  # a call of their own, and one with another topic
+                calls = [topic.append(key, key=key) for key in (one, other)]
+                placed = await asyncio.gather(*calls, *[client.topic(name).append(0) for name in beside])
+                for key, place in zip((one, other), placed, strict=False):
+                    (found,) = await topic.browse(place.offset, partition=place.partition, limit=1)
+                    assert found.value == key
+            await client.topics.delete("x")

@@ -7,11 +7,13 @@ header or content type that is not in it, no body of another shape, no good call
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import NamedTuple
 
 from tests.harness import cluster_in
 
@@ -19,17 +21,26 @@ HERE = Path(__file__).resolve().parent
 PHASES = "examples,coverage,fuzzing"
 
 
-def fuzz(
-    directory: Path, *, seed: int, examples: int, seconds: int | None, phases: str = PHASES
-) -> subprocess.CompletedProcess[str]:
-    """Try a cluster of one node, in ``directory``, and go on for so long with new calls; the exit code is 0 if nothing was found."""
+class Fuzzed(NamedTuple):
+    """What became of a run: the exit code is 0 if nothing was found."""
+
+    returncode: int
+    output: str
+    answers: dict[str, dict[str, int]]
+    """For each operation, as ``GET /v1/topics``, how often it was answered with which status."""
+
+
+def fuzz(directory: Path, *, seed: int, examples: int, seconds: int | None, phases: str = PHASES) -> Fuzzed:
+    """Try a cluster of one node, in ``directory``, and go on for so long with new calls."""
+    answers = directory / "answers.json"
     st = Path(sys.executable).with_name("st")
     with cluster_in(directory, size=1, sections={"http": {"max_wait_s": 0.05}}) as cluster:
         (url,) = cluster.urls
         options = ["--seed", seed, "--max-examples", examples, "--phases", phases]
         options += [] if seconds is None else ["--max-time", seconds]
+        options += ["--include-path-regex", "^/"]  # Without it, the document's own route is left out.
         fixed = ["--no-color", "--warnings", "off", "--generation-database", "none", "--request-timeout", "20"]
-        return subprocess.run(
+        done = subprocess.run(
             [
                 str(st),
                 "--config-file",
@@ -40,11 +51,18 @@ def fuzz(
                 *fixed,
             ],
             cwd=directory,
-            env={**os.environ, "SCHEMATHESIS_HOOKS": "tests.api.fuzz_hooks", "PYTHONPATH": str(HERE.parents[1])},
+            env={
+                **os.environ,
+                "SCHEMATHESIS_HOOKS": "tests.api.fuzz_hooks",
+                "PYTHONPATH": str(HERE.parents[1]),
+                "QUORL_FUZZ_ANSWERS": str(answers),
+            },
             capture_output=True,
             text=True,
             check=False,
         )
+    told = json.loads(answers.read_bytes()) if answers.exists() else {}
+    return Fuzzed(done.returncode, f"{done.stdout}\n{done.stderr}", told)
 
 
 def main() -> int:
@@ -59,7 +77,7 @@ def main() -> int:
         done = fuzz(
             Path(directory), seed=asked.seed, examples=asked.examples, seconds=asked.seconds, phases=asked.phases
         )
-    print(done.stdout, done.stderr)
+    print(done.output)
     return done.returncode
 
 

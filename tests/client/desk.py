@@ -63,6 +63,7 @@ def info(status: str = "SUCCESS", **changes: Any) -> k.TaskInfo:
         "tags": [],
         "meta": {},
         "traceparent": None,
+        "tracestate": None,
         "timeout_ms": None,
         "created_at": at(0),
         "due_at": None,

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 from typing import TYPE_CHECKING, Protocol
 
 from typing_extensions import override
@@ -88,6 +89,8 @@ def explain(error: BaseException) -> str:
     number = getattr(error, "errno", None)
     if isinstance(number, int) and number in errno.errorcode:
         return os.strerror(number).lower()
+    if isinstance(error, socket.gaierror):
+        return f"its name cannot be resolved ({(error.strerror or str(error)).lower()})"
     return str(error) or type(error).__name__
 
 

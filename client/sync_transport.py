@@ -123,6 +123,8 @@ def explain(error: BaseException) -> str:
         number = getattr(seen, "errno", None)
         if isinstance(number, int) and number in errno.errorcode:
             return os.strerror(number).lower()
+        if isinstance(seen, socket.gaierror):
+            return f"its name cannot be resolved ({(seen.strerror or str(seen)).lower()})"
         if isinstance(seen, BadStatusLine) and not isinstance(seen, RemoteDisconnected):
             return (
                 "what answers there does not speak HTTP; is it a node's raft port (7201), and not its http port (7101)?"

@@ -104,6 +104,8 @@ class Worker:
         )
         if not self.plan.queues:
             raise ValueError("a worker serves at least one queue")
+        if not all(self.plan.queues):
+            raise ValueError("a queue's name is not empty")
         if pool == "process":
             references_of(self.handlers)  # what cannot run there is told before anything starts
         given = servers if servers is not None or isinstance(source, Mapping) else source.servers

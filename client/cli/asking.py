@@ -43,7 +43,7 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not can_ask():
-        raise click.UsageError(f"without being asked this takes --yes: {question}")
+        raise click.UsageError(f"this asks first, and nobody is here to answer; say --yes: {question}")
     click.confirm(question, abort=True, err=True)
 
 

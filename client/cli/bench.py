@@ -26,7 +26,9 @@ _SIZE = click.option(
 
 def _batch(default: int) -> Callable[[F], F]:
     about = "So many in one call."
-    return click.option("--batch", type=click.IntRange(1, BATCH_MAX), default=default, show_default=True, help=about)
+    return click.option(
+        "--batch", type=click.IntRange(1, BATCH_MAX), metavar="N", default=default, show_default=True, help=about
+    )
 
 
 @click.group()
@@ -39,7 +41,9 @@ def bench() -> None:
 
 @bench.command()
 @_SECONDS
-@click.option("--loops", type=click.IntRange(1, 1_000), default=64, show_default=True, help="Calls in flight.")
+@click.option(
+    "--loops", type=click.IntRange(1, 1_000), metavar="N", default=64, show_default=True, help="Calls in flight."
+)
 @_batch(1)
 @_SIZE
 @common_options
@@ -53,9 +57,15 @@ def produce(settings: Settings, for_ms: int, loops: int, batch: int, size: int) 
     _show(settings, {"produce": figures}, equal=("appended", "stored"))
 
 
-@bench.command()
+@bench.command(short_help="Consume messages, which moves a consumer's place.")
 @click.option(
-    "-n", "--messages", type=click.IntRange(1, 10_000_000), default=100_000, show_default=True, help="So many."
+    "-n",
+    "--messages",
+    type=click.IntRange(1, 10_000_000),
+    metavar="N",
+    default=100_000,
+    show_default=True,
+    help="So many.",
 )
 @_batch(500)
 @_SIZE
@@ -70,8 +80,12 @@ def consume(settings: Settings, messages: int, batch: int, size: int) -> None:
 
 @bench.command()
 @_SECONDS
-@click.option("--loops", type=click.IntRange(1, 1_000), default=16, show_default=True, help="Submits in flight.")
-@click.option("--workers", type=click.IntRange(1, 1_000), default=16, show_default=True, help="In this process.")
+@click.option(
+    "--loops", type=click.IntRange(1, 1_000), metavar="N", default=16, show_default=True, help="Submits in flight."
+)
+@click.option(
+    "--workers", type=click.IntRange(1, 1_000), metavar="N", default=16, show_default=True, help="In this process."
+)
 @_batch(1)
 @common_options
 def tasks(settings: Settings, for_ms: int, loops: int, workers: int, batch: int) -> None:
@@ -85,7 +99,7 @@ def tasks(settings: Settings, for_ms: int, loops: int, workers: int, batch: int)
     _show(settings, {"tasks": figures}, equal=("completed", "succeeded"))
 
 
-@bench.command()
+@bench.command(short_help="Append, read, and submit one thing at a time.")
 @click.option(
     "--for", "for_ms", type=Duration(), default="3s", show_default=True, metavar="DURATION", help="So long for each."
 )
@@ -97,7 +111,7 @@ def latency(settings: Settings, for_ms: int) -> None:
     _show(settings, _run(settings, lambda client: measures.latency(client, for_ms / 1000)))
 
 
-@bench.command()
+@bench.command(short_help="Write while the lead changes: how long is the gap?")
 @click.option("--transfer", is_flag=True, help="Have the lead handed over instead of waiting for a kill.")
 @click.option(
     "--max-wait", type=Duration(), default="60s", show_default=True, metavar="DURATION", help="For another leader."

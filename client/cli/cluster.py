@@ -36,7 +36,7 @@ def cluster() -> None:
 
 
 # -- looking -------------------------------------------------------------------------------------------------------
-@cluster.command()
+@cluster.command(short_help="Print the members, and whether the cluster commits.")
 @list_options
 def status(settings: Settings) -> None:
     """Print the members with their roles and lags, and whether the cluster commits. Ends with 5 when there is no quorum."""
@@ -129,7 +129,7 @@ def wait(settings: Settings, everybody: bool, max_wait: int) -> None:
     fail(Exit.UNKNOWN, f"not ready after {span(max_wait)}", why, "quorl doctor")
 
 
-@cluster.command()
+@cluster.command(short_help="Check the cluster, for monitoring: one line and a code.")
 @common_options
 def check(settings: Settings) -> None:
     """Check the cluster, for monitoring: one line, and 0 ok, 1 warning, 2 critical, or 3 not known.
@@ -159,7 +159,7 @@ def check(settings: Settings) -> None:
 
 
 # -- the lead ------------------------------------------------------------------------------------------------------
-@cluster.command()
+@cluster.command(short_help="Hand the lead to NODE, or to any member that can take it.")
 @click.argument("node", required=False)
 @common_options
 def transfer(settings: Settings, node: str | None) -> None:

@@ -71,11 +71,11 @@ def _known(contexts: dict[str, str], name: str) -> str:
     if name not in contexts:
         from quorl.cluster.protocol.routes import nearest
 
-        there = ", ".join(contexts) or "none yet"
+        there = f"there are: {', '.join(contexts)}" if contexts else "there are none yet"
         fail(
             Exit.NOT_FOUND,
             f"no context is called {output.clean(name)}{nearest(name, contexts)}",
-            f"there are: {output.clean(there)}",
+            output.clean(there),
             "quorl context ls · quorl context add NAME URL[,URL]",
         )
     return name
@@ -103,7 +103,7 @@ def ls(settings: Settings) -> None:
         settings.say(f"! {'--server' if settings.server else 'QUORL_SERVER'} goes before: {output.clean(named)}")
 
 
-@context_group.command()
+@context_group.command(short_help="Keep the addresses of a cluster under a NAME, or change them.")
 @click.argument("name")
 @click.argument("servers", metavar="URL[,URL]")
 @click.option("--use", "use_it", is_flag=True, help="Use it from now on; the first one is used anyway.")
@@ -112,6 +112,8 @@ def add(settings: Settings, name: str, servers: str, use_it: bool) -> None:
     """Keep the addresses of a cluster's nodes under a NAME, or change those that are kept."""
     from quorl.client.route import read_servers
 
+    if not name.strip():
+        raise click.BadParameter("it is empty", param_hint="NAME")
     try:
         nodes = ",".join(read_servers(servers))
     except ValueError as error:

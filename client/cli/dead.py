@@ -71,7 +71,9 @@ def error_of(one: k.TaskSummary) -> str:
 # -- looking -------------------------------------------------------------------------------------------------------
 @dead.command()
 @_filters
-@click.option("-n", "--max", "count", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@click.option(
+    "-n", "--max", "count", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="At most so many."
+)
 @click.option("--all", "everything", is_flag=True, help="However many there are.")
 @list_options_beside_queue
 def ls(
@@ -104,7 +106,7 @@ def ls(
         settings.say("none")
 
 
-@dead.command()
+@dead.command(short_help="Count FAILED tasks by name and error.")
 @_filters
 @list_options_beside_queue
 def errors(settings: Settings, queue: str | None, name: str | None, error: str | None) -> None:
@@ -135,7 +137,7 @@ def errors(settings: Settings, queue: str | None, name: str | None, error: str |
     ]
     output.table(columns, rows, numbers=("COUNT",), spare=("FIRST", "LAST", "EXAMPLE"), loose=("ERROR",))
     if found:
-        settings.say("quorl dead retry --error GROUP queues one of them again")
+        settings.say("quorl dead retry --error GROUP queues the tasks of a group again")
     else:
         settings.say("none")
 
@@ -163,7 +165,7 @@ def _groups(client: Client, queue: str | None, name: str | None) -> list[dict[st
         request = msgspec.structs.replace(request, cursor=page.next)
 
 
-@dead.command()
+@dead.command(short_help="Print FAILED tasks with their history, as JSON lines.")
 @_filters
 @options_beside_queue
 def export(settings: Settings, queue: str | None, name: str | None, error: str | None) -> None:
@@ -207,7 +209,7 @@ def _check(ids: Sequence[str], which: _Filter, everything: bool) -> None:
         raise click.UsageError("say which: IDs, --error TEXT, or --all")
 
 
-@dead.command()
+@dead.command(short_help="Queue FAILED tasks again: some, those with an error, or all.")
 @_chosen
 @options_beside_queue
 def retry(
@@ -226,7 +228,7 @@ def retry(
         _do(settings, client, (ids, which, yes), "retry", client.tasks.retry)
 
 
-@dead.command()
+@dead.command(short_help="Forget FAILED tasks: some, those with an error, or all.")
 @_chosen
 @options_beside_queue
 def purge(

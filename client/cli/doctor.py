@@ -35,7 +35,7 @@ from quorl.client.cli.hints import START
 
 if TYPE_CHECKING:
     from quorl.client.sync_transport import Transport
-    from quorl.cluster.protocol.overview import Overview
+    from quorl.cluster.protocol.overview import Alert, Overview
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 
 ASK_S = 3.0
@@ -302,8 +302,15 @@ def _alerts(seen: Overview | None) -> Iterator[Finding]:
     for alert in () if seen is None else seen.alerts:
         if not alert.code.startswith(_OF_THE_CLUSTER):
             level = Level.CRIT if alert.severity == "critical" else Level.WARN
-            hint = "quorl queue ls · quorl worker ls" if alert.node is None else ""
-            yield Finding(level, alert.code.replace("_", " "), alert.node or "", alert.text, hint)
+            yield Finding(level, alert.code.replace("_", " "), alert.node or "", alert.text, _advice(alert))
+
+
+def _advice(alert: Alert) -> str:
+    if alert.code == "no_workers":
+        return f"Start one: quorl worker run MODULE:APP -q {alert.queue}"
+    if alert.code == "worker_dead":
+        return "Start it again, or another one for its queues; what it ran has gone back to them: quorl worker ls"
+    return "" if alert.node is not None else "quorl queue ls · quorl worker ls"
 
 
 # -- the report ----------------------------------------------------------------------------------------------------

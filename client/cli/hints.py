@@ -5,6 +5,7 @@ from __future__ import annotations
 HINTS = {
     "topic_not_found": "Create it: quorl topic create NAME. Those that exist: quorl topic ls",
     "consumer_not_found": "Ids are per topic: quorl topic show NAME lists them, quorl topic consume NAME --register makes one.",
+    "producer_not_found": "Ids are per topic: quorl topic produce NAME --register LABEL makes one.",
     "partition_not_found": "Partitions are numbered from 0: quorl topic show NAME lists them.",
     "message_not_found": "Offsets are dense from 0: quorl topic show NAME says where each partition ends.",
     "already_exists": "Use the one that exists, or choose another name; quorl topic show NAME describes it.",

@@ -37,11 +37,14 @@ FULL_PAUSE_S = 0.5
 END = b"end"
 
 
-@click.command("import")
+@click.command("import", short_help="Submit the lines of SOURCE: one task each, as JSON.")
 @click.argument("source", default="-")
 @click.option("-q", "--queue", required=True, metavar="QUEUE", help="Where the tasks go; created if it does not exist.")
 @click.option(
-    "--partitions", type=click.IntRange(0, 256), help="The partitions of the queue; one that exists must have as many."
+    "--partitions",
+    type=click.IntRange(0, 256),
+    metavar="N",
+    help="The partitions of the queue; one that exists must have as many.",
 )
 @click.option("--seal", is_flag=True, help="Seal the queue at the end of the input too.")
 @options_beside_queue

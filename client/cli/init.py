@@ -96,7 +96,7 @@ class Member(NamedTuple):
     raft: str
 
 
-@click.command()
+@click.command(short_help="Write configs, a secret, a unit and a compose file.")
 @click.option(
     "--cluster", "cluster_name", required=True, metavar="NAME", help="Its name; the nodes of another are refused."
 )
@@ -158,15 +158,19 @@ def read_members(text: str) -> list[Member]:
         name, sign, host = part.rpartition("=")
         name = name if sign else f"n{number}"
         if not _NAME.fullmatch(name):
-            raise click.BadParameter(f"{name!r} is no name of a node: 1 to 63 letters, digits, `.`, `_`, `-`")
+            raise click.BadParameter(
+                f"{name!r} is no name of a node: 1 to 63 letters, digits, `.`, `_`, `-`", param_hint="--members"
+            )
         if not re.fullmatch(r"[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.%]+\]", host):
-            raise click.BadParameter(f"{host!r} is no host: write 10.0.0.11, a name, or [::1], without a port")
+            raise click.BadParameter(
+                f"{host!r} is no host: write 10.0.0.11, a name, or [::1], without a port", param_hint="--members"
+            )
         if name in {one.name for one in members}:
-            raise click.BadParameter(f"two members are called {name}")
+            raise click.BadParameter(f"two members are called {name}", param_hint="--members")
         beside = sum(one.host == host for one in members)
         members.append(Member(name, host, f"{host}:{HTTP_PORT + beside}", f"{host}:{RAFT_PORT + beside}"))
     if not members:
-        raise click.BadParameter("say at least one host")
+        raise click.BadParameter("say at least one host", param_hint="--members")
     return members
 
 

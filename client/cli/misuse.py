@@ -86,19 +86,32 @@ def _explained(error: click.ClickException, root: click.Command, said: Sequence[
             if named is None and error.param is not None:
                 named = _named(error.param, context)
             why = _TYPES.sub(lambda found: _NUMBERS[found[1]], error.message)
+            why = _RANGE.sub(_bounds, why)
             return (
                 f"{command} does not take this {named or 'value'}",
                 why.removesuffix("."),
                 getattr(error, "advice", hint),
             )
     message = error.format_message().removesuffix(".")
+    if extra := _EXTRA.match(message):
+        return f"{command} does not take {extra[1]}", usage, hint
     return message[:1].lower() + message[1:] if message.startswith(_CLICKS) else message, usage, hint
 
 
 _CLICKS = ("Got unexpected", "Option ", "Missing command", "Argument ")
 """Sentences of click's own, which begin with a capital as ours do not."""
+_EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)$", re.DOTALL)
+_RANGE = re.compile(r"is not in the range (?:([\d.]+)<=?)?x(<=?|>=?)([\d.]+)")
 _NUMBERS = {"integer": "is no whole number", "float": "is no number"}
 _TYPES = re.compile(r"is not a valid (integer|float)(?: range)?")
+
+
+def _bounds(found: re.Match[str]) -> str:
+    """Say a range of click's, 1<=x<=9, in words."""
+    least, sign, limit = found.groups()
+    if least is not None:
+        return f"is too much or too little: from {least} to {limit}"
+    return f"is too little: {'more than' if sign == '>' else 'at least'} {limit}"
 
 
 def _context_of(root: click.Command, said: Sequence[str]) -> click.Context:

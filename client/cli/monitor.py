@@ -23,7 +23,9 @@ COLUMNS = ("NAME", "STATUS", "LAST HEARTBEAT", "AGO", "BUSY", "NOW")
 
 @click.command(short_help="Print who is ALIVE or DEAD, and what runs.")
 @click.option("-q", "--queue", metavar="QUEUE", help="Only workers that serve it.")
-@click.option("--every", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--every", type=click.FloatRange(min=0.1), default=1.0, show_default=True, metavar="SECONDS", help="Look so often."
+)
 @click.option("--once", is_flag=True, help="Look once, and end.")
 @click.option("--all", "everybody", is_flag=True, help="Those that have LEFT, too.")
 @options_beside_queue

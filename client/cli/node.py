@@ -21,7 +21,7 @@ _CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
 _config = click.option("-c", "--config", required=True, metavar="FILE", help="The node's configuration, TOML.")
 
 
-@click.group()
+@click.group(short_help="Run a node, check its config, ask for its health, read its log.")
 def node() -> None:
     """Run a node, check its configuration, ask for its health, read its log."""
 
@@ -30,7 +30,7 @@ node.add_command(init)
 node.add_command(logs)
 
 
-@node.command()
+@node.command(short_help="Run a node in the foreground.")
 @_config
 @common_options
 def run(settings: Settings, config: str) -> None:  # noqa: ARG001 - every command takes them
@@ -46,7 +46,7 @@ def check(settings: Settings, config: str) -> None:  # noqa: ARG001 - every comm
     _serve(["--config", config, "--check"])
 
 
-@node.command()
+@node.command(short_help="Print the health of one node, check by check.")
 @click.option("--ready", is_flag=True, help="End with 5 unless the node takes calls.")
 @common_options
 def status(settings: Settings, ready: bool) -> None:

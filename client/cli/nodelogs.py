@@ -26,11 +26,13 @@ _UNITS = ("/run/systemd/units/invocation:quorl.service", "/etc/systemd/system/qu
 _ELSEWHERE = "systemd: journalctl -u quorl -f · Docker: docker compose logs -f n1 · Kubernetes: kubectl logs -f quorl-0"
 
 
-@click.command()
+@click.command(short_help="Print the logs of the nodes of `quorl up`.")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
-@click.option("-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="The last so many.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), metavar="N", default=20, show_default=True, help="The last so many."
+)
 @click.option("-f", "--follow", is_flag=True, help="Then those that come, until Ctrl-C.")
-@click.option("--level", type=click.Choice(LEVELS), default="debug", help="None that are less than this.")
+@click.option("--level", type=click.Choice(LEVELS), default="debug", help="Only lines of this level and above.")
 @common_options
 def logs(settings: Settings, names: tuple[str, ...], lines: int, follow: bool, level: str) -> None:
     """Print the logs of the nodes that `quorl up` runs or ran here, or of those NAMEs: n1, or a worker, w-demo.

@@ -36,8 +36,10 @@ CHUNK_LINES = 2000
 @click.option("--json-lines", "as_values", is_flag=True, help="Each line is a JSON value, not text.")
 @click.option("--key", help="The key of all messages, which decides their partition.")
 @click.option("--create", is_flag=True, help="Create the topic first if it does not exist.")
-@click.option("--partitions", type=click.IntRange(1, 256), default=1, show_default=True, help="For --create.")
-@click.option("--producer", "producer_id", type=click.IntRange(1), help="The id of a registered producer.")
+@click.option("--partitions", type=click.IntRange(1, 256), metavar="N", help="For --create; 1 by default.")
+@click.option(
+    "--producer", "producer_id", type=click.IntRange(1), metavar="ID", help="The id of a registered producer."
+)
 @click.option("--register", "register_as", metavar="NAME", help="Register a new producer and use its id.")
 @common_options
 def produce(
@@ -48,19 +50,21 @@ def produce(
     as_values: bool,
     key: str | None,
     create: bool,
-    partitions: int,
+    partitions: int | None,
     producer_id: int | None,
     register_as: str | None,
 ) -> None:
     """Publish the lines of SOURCE, a file or - for standard input. Ctrl-C sends what was read and ends."""
     if producer_id is not None and register_as is not None:
         raise click.UsageError("say either --producer or --register")
+    if partitions is not None and not create:
+        raise click.UsageError("--partitions is for --create: a topic that is there keeps its number")
     descriptor = (
         -1 if values else open_source(source, f"A text instead of a file: quorl topic produce {topic} --value TEXT")
     )
     with settings.client() as client:
         if create:
-            _ensure(client, topic, partitions)
+            _ensure(client, topic, partitions or 1)
         producer = client.topic(topic).producer(producer_id, name=register_as)
         run = _Run(settings, producer, key, as_values)
         try:

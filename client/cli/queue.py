@@ -32,7 +32,7 @@ def queue() -> None:
 
 
 # -- looking -------------------------------------------------------------------------------------------------------
-@queue.command()
+@queue.command(short_help="List queues with what is in them.")
 @click.argument("prefix", default="", shell_complete=names("queues"))
 @list_options
 def ls(settings: Settings, prefix: str) -> None:
@@ -91,7 +91,7 @@ def _waiting(info: q.QueueInfo) -> int:
     return info.counts.scheduled + info.counts.queued + info.counts.retry
 
 
-@queue.command()
+@queue.command(short_help="Describe a queue: its tasks, configuration and workers.")
 @click.argument("name", shell_complete=names("queues"))
 @look_options
 def show(settings: Settings, name: str) -> None:
@@ -146,16 +146,21 @@ def _configuration(info: q.QueueInfo) -> list[tuple[str, str]]:
 
 
 # -- configuring ---------------------------------------------------------------------------------------------------
-@queue.command("set")
+@queue.command("set", short_help="Make a queue, or change what is given of one that exists.")
 @click.argument("name", shell_complete=names("queues"))
-@click.option("--partitions", type=click.IntRange(0, 256), help="When it is made; cannot change. 0: none.")
-@click.option("--attempts", type=click.IntRange(1, 100), help="Runs of a task in all.")
-@click.option("--max-lost", type=click.IntRange(1, 100), help="FAILED after so many workers that died.")
+@click.option("--partitions", type=click.IntRange(0, 256), metavar="N", help="When it is made; cannot change. 0: none.")
+@click.option("--attempts", type=click.IntRange(1, 100), metavar="N", help="Runs of a task in all.")
+@click.option("--max-lost", type=click.IntRange(1, 100), metavar="N", help="FAILED after so many workers that died.")
 @click.option("--backoff", type=BackoffSpec(), metavar=BackoffSpec.metavar, help="The wait after a failed attempt.")
-@click.option("--jitter", type=click.FloatRange(0, 1), help="Up to this share of a wait is taken away, by chance.")
+@click.option(
+    "--jitter",
+    type=click.FloatRange(0, 1),
+    metavar="SHARE",
+    help="Up to this share of a wait is taken away, by chance.",
+)
 @click.option("--run-timeout", type=Duration(), metavar="DURATION", help="Bounds one attempt.")
 @click.option("--keep", type=Duration(), metavar="DURATION", help="Finished tasks are forgotten after it; 0: never.")
-@click.option("--max-depth", type=click.IntRange(0), help="Bounds the tasks that wait; 0: no bound.")
+@click.option("--max-depth", type=click.IntRange(0), metavar="N", help="Bounds the tasks that wait; 0: no bound.")
 @common_options
 def set_(settings: Settings, name: str, partitions: int | None, jitter: float | None, **given: Any) -> None:
     """Make a queue, or change what is given of one that exists; everything else stays."""
@@ -226,14 +231,14 @@ def _ends(word: str, info: q.QueueInfo) -> str:
     return f"; {output.counted(info.workers, 'worker')} to end, once {whose} queues are all sealed and empty"
 
 
-_switch("pause", "paused", "Hand nothing out of these queues until they are resumed; what runs goes on.")
+_switch("pause", "paused", "Hand nothing out of queues until they are resumed. What runs goes on.")
 _switch("resume", "resumed", "Hand tasks of these queues out again.")
-_switch("seal", "sealed", "Take nothing more into these queues; their workers end once they are empty.")
+_switch("seal", "sealed", "Take nothing more into queues. Their workers end once they are empty.")
 _switch("unseal", "unsealed", "Take tasks into these queues again.")
 
 
 # -- emptying ------------------------------------------------------------------------------------------------------
-@queue.command()
+@queue.command(short_help="Take tasks out of a queue.")
 @click.argument("name", shell_complete=names("queues"))
 @click.option(
     "--status",

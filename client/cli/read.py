@@ -25,13 +25,23 @@ REPEATS_MAX = 3
 PAUSE_S = 1.0
 
 
-@click.command()
+@click.command(short_help="Print the messages that a consumer has not read.")
 @click.argument("topic", shell_complete=names("topics"))
-@click.option("--consumer", "consumer_id", type=click.IntRange(1), help="The id of a registered consumer.")
+@click.option(
+    "--consumer", "consumer_id", type=click.IntRange(1), metavar="ID", help="The id of a registered consumer."
+)
 @click.option("--register", is_flag=True, help="Register a new consumer and print its id on stderr.")
 @click.option("--name", default="", help="A name for the new consumer.")
-@click.option("--start", type=click.Choice(["earliest", "latest"]), default="earliest", show_default=True)
-@click.option("-n", "--max", "count", type=click.IntRange(1), help="At most so many messages; 1 by default.")
+@click.option(
+    "--start",
+    type=click.Choice(["earliest", "latest"]),
+    default="earliest",
+    show_default=True,
+    help="Where the new consumer begins.",
+)
+@click.option(
+    "-n", "--max", "count", type=click.IntRange(1), metavar="N", help="At most so many messages; 1 by default."
+)
 @click.option("--all", "everything", is_flag=True, help="All messages that the consumer has not read.")
 @click.option("-f", "--follow", is_flag=True, help="Go on waiting for messages.")
 @common_options
@@ -121,10 +131,12 @@ def _object(message: Message) -> dict[str, object]:
 
 @click.command()
 @click.argument("topic", shell_complete=names("topics"))
-@click.option("-n", "--lines", "count", type=click.IntRange(0), help="The last so many messages; 10 by default.")
+@click.option(
+    "-n", "--lines", "count", type=click.IntRange(0), metavar="N", help="The last so many messages; 10 by default."
+)
 @click.option("-f", "--follow", is_flag=True, help="Go on waiting for messages.")
 @click.option("--from", "start", metavar="WHERE", help="All from: earliest, latest, an offset, or ts: and a time.")
-@click.option("--partition", type=click.IntRange(0), help="Only this one.")
+@click.option("--partition", type=click.IntRange(0), metavar="N", help="Only this one.")
 @common_options
 def tail(
     settings: Settings, topic: str, count: int | None, follow: bool, start: str | None, partition: int | None

@@ -56,19 +56,33 @@ class _TakesNumbers(click.Command):
 @click.argument("name")
 @click.argument("arguments", metavar="[ARGS]...", nargs=-1)
 @click.option("--kwarg", "named", type=Pair(), multiple=True, metavar="NAME=VALUE", help="A named argument, likewise.")
-@click.option("-q", "--queue", default="default", show_default=True, metavar="QUEUE", shell_complete=names("queues"))
+@click.option(
+    "-q",
+    "--queue",
+    default="default",
+    show_default=True,
+    metavar="QUEUE",
+    help="Where it waits for a worker.",
+    shell_complete=names("queues"),
+)
 @click.option("--id", "task_id", metavar="ID", help="An id of your own; the very same task again changes nothing.")
-@click.option("--priority", type=click.IntRange(0, 9), default=5, show_default=True, help="Higher ones go first.")
+@click.option(
+    "--priority", type=click.IntRange(0, 9), metavar="N", default=5, show_default=True, help="Higher ones go first."
+)
 @click.option("--delay", type=Duration(), default=0, metavar="DURATION", help="Not before: 30s, 5m, 2h, 1d.")
 @click.option("--run-at", type=Moment(), metavar="MOMENT", help="Not before this moment: 2030-01-31T18:00.")
 @click.option("--expires", type=Duration(), metavar="DURATION", help="Never, if it has not been started by then.")
-@click.option("--attempts", type=click.IntRange(1, 100), help="Runs in all; the queue's default otherwise.")
-@click.option("--max-lost", type=click.IntRange(1, 100), help="FAILED after so many workers that died.")
+@click.option(
+    "--attempts", type=click.IntRange(1, 100), metavar="N", help="Runs in all; the queue's default otherwise."
+)
+@click.option("--max-lost", type=click.IntRange(1, 100), metavar="N", help="FAILED after so many workers that died.")
 @click.option("--run-timeout", type=Duration(), metavar="DURATION", help="Bounds one attempt.")
 @click.option("--backoff", type=BackoffSpec(), metavar=BackoffSpec.metavar, help="The wait after a failed attempt.")
 @click.option("--key", help="In a queue with partitions, tasks of one key share one.")
-@click.option("--tag", "tags", multiple=True, metavar="TEXT", help="Can be repeated.")
-@click.option("--meta", "meta", type=Pair(), multiple=True, metavar="NAME=TEXT", help="Can be repeated.")
+@click.option("--tag", "tags", multiple=True, metavar="TEXT", help="A word that is shown with it; can be repeated.")
+@click.option(
+    "--meta", "meta", type=Pair(), multiple=True, metavar="NAME=TEXT", help="Likewise, with a name; can be repeated."
+)
 @click.option(
     "--strict", is_flag=True, help="Submit it only if a worker alive on the queue has it and takes its arguments."
 )

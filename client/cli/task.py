@@ -40,7 +40,9 @@ task.add_command(import_)
 @click.option("--name", metavar="NAME", help="Only of this name.")
 @click.option("--worker", "worker_id", type=click.IntRange(1), metavar="ID", help="Only of this worker.")
 @click.option("--oldest", is_flag=True, help="The oldest first, not the newest.")
-@click.option("-n", "--max", "count", type=click.IntRange(1), default=100, show_default=True, help="At most so many.")
+@click.option(
+    "-n", "--max", "count", type=click.IntRange(1), metavar="N", default=100, show_default=True, help="At most so many."
+)
 @click.option("--all", "everything", is_flag=True, help="However many there are.")
 @list_options_beside_queue
 def ls(
@@ -88,7 +90,7 @@ def _row(one: k.TaskSummary) -> tuple[object, ...]:
 
 
 # -- one task ------------------------------------------------------------------------------------------------------
-@task.command()
+@task.command(short_help="Describe a task: every attempt, and what to do next.")
 @click.argument("task_id", metavar="ID")
 @look_options
 def show(settings: Settings, task_id: str) -> None:
@@ -119,7 +121,7 @@ def _about(info: k.TaskInfo) -> list[str]:
     parts = [f"id {info.id}", place, f"priority {info.priority}"]
     parts += [f"key {info.key}"] if info.key is not None else []
     parts += [f"tags {', '.join(info.tags)}"] if info.tags else []
-    parts += [f"{name} {text}" for name, text in info.meta.items()]
+    parts += [f"{name}={text}" for name, text in info.meta.items()]
     parts += [f"trace {info.traceparent}"] if info.traceparent else []
     parts += [f"at most {span(info.timeout_ms)} for a run"] if info.timeout_ms is not None else []
     moments = [
@@ -189,13 +191,16 @@ def wait(settings: Settings, ids: tuple[str, ...], max_wait: int | None) -> None
                 click.echo(f"{output.clean(one)}  {how_it_went(info)}")
             if info.status not in FINAL:
                 code = Exit.UNKNOWN
+                settings.say(
+                    f"! {output.clean(one)} is not finished yet; what it waits for: quorl task why {output.clean(one)}"
+                )
             elif info.status != "SUCCESS":
                 code = code or Exit.FAILED
     if code:
         click.get_current_context().exit(code)
 
 
-@task.command()
+@task.command(short_help="Cancel tasks that wait or run.")
 @_ids
 @common_options
 def cancel(settings: Settings, ids: tuple[str, ...]) -> None:
@@ -212,7 +217,7 @@ def cancel(settings: Settings, ids: tuple[str, ...]) -> None:
         each(settings, ids, one)
 
 
-@task.command()
+@task.command(short_help="Queue FAILED, CANCELLED or EXPIRED tasks again.")
 @_ids
 @common_options
 def retry(settings: Settings, ids: tuple[str, ...]) -> None:

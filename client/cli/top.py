@@ -45,7 +45,9 @@ class Section(NamedTuple):
 
 
 @click.command(short_help="Show everything on one screen; q quits.")
-@click.option("--every", type=click.FloatRange(min=0.2), default=1.0, show_default=True, metavar="SECONDS")
+@click.option(
+    "--every", type=click.FloatRange(min=0.2), default=1.0, show_default=True, metavar="SECONDS", help="Look so often."
+)
 @click.option("--once", is_flag=True, help="Print it once, and end; so it is anyway where no terminal is.")
 @common_options
 def top(settings: Settings, every: float, once: bool) -> None:

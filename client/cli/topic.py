@@ -24,11 +24,18 @@ topic.add_command(tail)
 
 @topic.command()
 @click.argument("name")
-@click.option("--partitions", type=click.IntRange(1, 256), default=1, show_default=True)
-@click.option("--error-if-exists", is_flag=True, help="Fail if it exists, even if it is just so.")
+@click.option(
+    "--partitions",
+    type=click.IntRange(1, 256),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Its number cannot change.",
+)
+@click.option("--error-if-exists", is_flag=True, help="Fail if it exists, even with as many partitions.")
 @common_options
 def create(settings: Settings, name: str, partitions: int, error_if_exists: bool) -> None:
-    """Create a topic. One that exists just so is fine."""
+    """Create a topic. If it is there with as many partitions, that is fine."""
     with settings.client() as client:
         made = client.topics.create(name, partitions=partitions, error_if_exists=error_if_exists)
     if settings.as_json:
@@ -113,9 +120,11 @@ def rm(settings: Settings, name: str, if_empty: bool, yes: bool) -> None:
     settings.say(f"deleted: {output.clean(gone.name)}, {output.counted(gone.messages, 'message')}")
 
 
-@topic.command()
+@topic.command(short_help="Count messages, or those that a consumer has not read.")
 @click.argument("name", shell_complete=names("topics"))
-@click.option("--consumer", "consumer_id", type=click.IntRange(1), help="Count what this consumer has not read.")
+@click.option(
+    "--consumer", "consumer_id", type=click.IntRange(1), metavar="ID", help="Count what this consumer has not read."
+)
 @common_options
 def size(settings: Settings, name: str, consumer_id: int | None) -> None:
     """Print the number of messages, or of those that a consumer has not read."""

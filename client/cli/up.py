@@ -34,7 +34,7 @@ _HELP = """\
   Ctrl-C stops everything"""
 
 
-@click.command()
+@click.command(short_help="Run a cluster on this machine: nodes, a demo worker, the dashboard.")
 @click.option("--nodes", type=click.Choice(["1", "3", "5"]), default="3", help="How many nodes; 3 by default.")
 @click.option(
     "--workers", type=click.IntRange(0, 50), default=1, metavar="N", help="How many demo workers; 1 by default."

@@ -25,7 +25,7 @@ RELOADED = "QUORL_RELOADED"
 """Set for a worker that runs under ``--reload``, so that it does not watch by itself."""
 
 
-@click.command()
+@click.command(short_help="Run the tasks of MODULE:APP until told to end.")
 @click.argument("target", metavar="MODULE:APP")
 @click.option(
     "-q",
@@ -36,10 +36,18 @@ RELOADED = "QUORL_RELOADED"
     help="Serve this queue; may be repeated. [those of the app's tasks]",
 )
 @click.option(
-    "--concurrency", type=click.IntRange(1, 10_000), default=8, show_default=True, help="Tasks at the same time."
+    "--concurrency",
+    type=click.IntRange(1, 10_000),
+    metavar="N",
+    default=8,
+    show_default=True,
+    help="Tasks at the same time.",
 )
 @click.option(
-    "--prefetch", type=click.IntRange(0, 10_000), help="Tasks claimed ahead. [a few, while they are very short]"
+    "--prefetch",
+    type=click.IntRange(0, 10_000),
+    metavar="N",
+    help="Tasks claimed ahead. [a few, while they are very short]",
 )
 @click.option("--name", default="", help="The worker's name; who registers under it takes over from its former self.")
 @click.option(
@@ -69,10 +77,18 @@ RELOADED = "QUORL_RELOADED"
     help="For what runs when it is told to end.",
 )
 @click.option(
-    "--heartbeat", "heartbeat_s", type=click.FloatRange(min=0.1), metavar="SECONDS", help="[as the cluster says: 5]"
+    "--heartbeat",
+    "heartbeat_s",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="A sign of life so often. [as the cluster says: 5]",
 )
 @click.option(
-    "--dead-after", "dead_after_s", type=click.FloatRange(min=0.1), metavar="SECONDS", help="[as the cluster says: 15]"
+    "--dead-after",
+    "dead_after_s",
+    type=click.FloatRange(min=0.1),
+    metavar="SECONDS",
+    help="DEAD after so long without one. [as the cluster says: 15]",
 )
 @click.option(
     "--log",

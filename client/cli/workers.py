@@ -113,7 +113,7 @@ def now_text(one: w.WorkerInfo, running: Iterable[k.TaskSummary]) -> str:
     return told or (output.counted(one.leases, "task") if one.leases else "–")
 
 
-@click.command()
+@click.command(short_help="Describe a worker: what it runs, and what it can run.")
 @click.argument("worker", shell_complete=names("workers"))
 @look_options
 def show(settings: Settings, worker: str) -> None:
@@ -170,7 +170,7 @@ def find(client: Client, worker: str) -> int:
     return max(ids)
 
 
-@click.command()
+@click.command(short_help="Tell workers to claim nothing more, and to finish.")
 @_workers
 @common_options
 def quiet(settings: Settings, workers: tuple[str, ...]) -> None:

@@ -24,6 +24,7 @@ from quorl.cluster.machine import (
     task_why,
     worker_queries,
 )
+from quorl.cluster.machine.counted import counted
 from quorl.cluster.machine.metric_queries import GetMetrics
 from quorl.cluster.machine.overview_queries import GetGauges, GetSparks, LookOver
 from quorl.cluster.machine.pages import BadCursor
@@ -299,7 +300,7 @@ def _consumer_info(
 # -- messages -----------------------------------------------------------------------------------------------------
 def _partition_not_found(topic: _Topic, partition: int) -> t.PartitionNotFound:
     return t.PartitionNotFound(
-        detail=f'The topic "{topic.name}" has {topic.partitions} partition(s), and none is number {partition}.'
+        detail=f'The topic "{topic.name}" has {counted(topic.partitions, "partition")}, and none is number {partition}.'
     )
 
 

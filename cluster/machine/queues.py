@@ -12,6 +12,7 @@ from msgspec import UNSET
 
 from quorl.cluster.machine import moves, ownership, queue_queries, samples
 from quorl.cluster.machine.books import NOTHING, Queue
+from quorl.cluster.machine.counted import counted
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import queues as q
@@ -71,7 +72,7 @@ def put(state: State, command: q.SetQueue) -> q.QueueInfo | q.QueueDiffers:
     if queue is None:
         queue = create(state, command)
     elif queue.partitions != command.partitions:
-        detail = f'The queue "{queue.name}" has {queue.partitions} partition(s), not {command.partitions}.'
+        detail = f'The queue "{queue.name}" has {counted(queue.partitions, "partition")}, not {command.partitions}.'
         return q.QueueDiffers(detail=detail)
     else:
         state.change_queue(queue)
@@ -150,7 +151,8 @@ def delete(state: State, command: q.DeleteQueue) -> q.QueueDeleted | q.QueueNotF
         return not_found(command.queue)
     unfinished = queue.waiting + queue.counts[moves.PROCESSING]
     if unfinished:
-        return q.QueueNotEmpty(detail=f'In the queue "{queue.name}" {unfinished} task(s) wait or run.')
+        detail = f'The queue "{queue.name}" has {counted(unfinished, "task")} waiting or running.'
+        return q.QueueNotEmpty(detail=detail)
     samples.close_queue(state, queue)
     state.drop_queue(queue)
     ownership.dissolve(state, queue)

@@ -92,7 +92,7 @@ def _refusal(queue: Queue, new: int) -> QueueSealed | QueueFull | None:
     if queue.sealed:
         return QueueSealed(detail=f'The queue "{queue.name}" is sealed.')
     if queue.max_depth and queue.waiting + new > queue.max_depth:
-        detail = f'In the queue "{queue.name}" {queue.waiting} task(s) wait, and {queue.max_depth} may.'
+        detail = f'The queue "{queue.name}" holds {queue.waiting} of at most {queue.max_depth} waiting tasks.'
         return QueueFull(detail=detail)
     return None
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import msgspec
 
 from quorl.cluster.machine import task_rows
+from quorl.cluster.machine.counted import counted
 from quorl.cluster.machine.task_rows import FINAL, PROCESSING, QUEUED, SCHEDULED, Now, TaskRow, in_one_line, text
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import tasks as k
@@ -158,7 +159,7 @@ def _of_the_workers(connection: sqlite3.Connection, row: TaskRow) -> k.Reason | 
     workers = _serving(connection, row.queue)
     if not workers:
         (dead,) = connection.execute(_DEAD, (row.queue,)).fetchone()
-        died = f" {_counted(dead, 'worker')} that did died lately." if dead else ""
+        died = f" {counted(dead, 'worker')} that did died lately." if dead else ""
         return k.Reason(code="no_workers", detail=f'No worker serves the queue "{row.queue}".{died}', hint=start)
     if row.partition >= 0:
         (owner,) = connection.execute(_OWNER, (row.queue_id, row.partition)).fetchone()
@@ -180,7 +181,7 @@ def _of_the_workers(connection: sqlite3.Connection, row: TaskRow) -> k.Reason | 
         return k.Reason(code="unknown_name", detail=detail, hint=hint)
     slots = sum(one.concurrency for one in able)
     if sum(one.leases for one in able) >= slots:
-        detail = f"{_those(able, row.partition, 'has')} all {_counted(slots, 'slot')} taken."
+        detail = f"{_those(able, row.partition, 'has')} all {counted(slots, 'slot')} taken."
         hint = "Wait, start more workers, or give them a higher --concurrency."
         return k.Reason(code="workers_busy", detail=detail, hint=hint)
     return None
@@ -202,8 +203,9 @@ def _in_turn(connection: sqlite3.Connection, row: TaskRow, *, alone: bool) -> It
         before += more
     if before:
         many = f"More than {most}" if before > most else str(before)
-        within = "" if row.partition < 0 else f" in {_counted(len(partitions), 'partition')} of the same owner"
-        detail = f"{many} of the tasks that wait{within} go before it, by priority or because they came sooner."
+        within = "" if row.partition < 0 else f" in {counted(len(partitions), 'partition')} of the same owner"
+        goes = "goes" if before == 1 else "go"
+        detail = f"{many} of the tasks that wait{within} {goes} before it, by priority or because they came sooner."
         hint = "Wait, start more workers, or submit what is urgent with a higher priority."
         yield k.Reason(code="behind", detail=detail, hint=hint)
     elif alone:
@@ -228,10 +230,6 @@ def _those(workers: list[_Worker], partition: int, verb: str = "was") -> str:
         return f'Worker "{workers[0].name}" ({workers[0].worker_id}), {role}, {verb}'
     several = {"was": "were", "knows": "know", "has": "have"}[verb]
     return f"The {len(workers)} workers that serve its queue {several}"
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _spoken(span_ms: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from quorl.cluster.machine import appending, graves, samples
 from quorl.cluster.machine import events as e
+from quorl.cluster.machine.counted import counted
 from quorl.cluster.machine.state import State, Topic
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
@@ -46,7 +47,7 @@ def create_topic(state: State, command: t.CreateTopic) -> t.TopicCreated | t.Alr
     found = state.topic(name)
     if found is not None:
         if found.partitions != partitions:
-            detail = f'The topic "{name}" exists with {found.partitions} partition(s), not {partitions}.'
+            detail = f'The topic "{name}" exists with {counted(found.partitions, "partition")}, not {partitions}.'
             return t.AlreadyExists(detail=detail)
         created_at = moment.to_text(found.created_ms)
         if command.error_if_exists:
@@ -68,7 +69,7 @@ def delete_topic(state: State, command: t.DeleteTopic) -> t.TopicDeleted | t.Top
         return topic_not_found(command.topic)
     messages = sum(topic.ends)
     if command.if_empty and messages:
-        return t.TopicNotEmpty(detail=f'The topic "{topic.name}" holds {messages} message(s).')
+        return t.TopicNotEmpty(detail=f'The topic "{topic.name}" holds {counted(messages, "message")}.')
     samples.close_topic(state, topic)
     state.execute(_DELETE_TOPIC, (topic.topic_id,))
     graves.dig(state, topic.topic_id)

@@ -225,9 +225,8 @@ def _counted(number: int, one: str, many: str) -> str:
 def _of_cluster(sight: Sight, wall_ms: int) -> Iterator[o.Alert]:
     info = sight.cluster
     if sight.read_only is not None:
-        age_s = (wall_ms - sight.as_of_ms) // 1000
         code: o.AlertCode = "no_quorum" if info.health == "no_quorum" else "no_leader"
-        text = f"{sight.read_only} Writes are refused; what {info.node} shows is {age_s} s old."
+        text = f"{sight.read_only} Writes are refused; what {info.node} shows is {_span(wall_ms - sight.as_of_ms)} old."
         yield o.Alert(code=code, severity="critical", text=text, node=info.node)
     away = [member for member in info.members if member.state == "unreachable"]
     good = sum(member.state == "ok" for member in info.members)
@@ -251,9 +250,18 @@ def _away(member: MemberInfo) -> str:
     seen = (
         "it was not heard since this node started"
         if member.seen_ms_ago is None
-        else (f"it was heard {member.seen_ms_ago // 1000} s ago")
+        else (f"it was heard {_span(member.seen_ms_ago)} ago")
     )
     return f"{member.name} cannot be reached; {seen}."
+
+
+def _span(span_ms: int) -> str:
+    """A span of time in whole units, of which there are two at least."""
+    seconds = max(0, span_ms) // 1000
+    for unit_s, unit in ((86_400, "days"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * unit_s:
+            return f"{seconds // unit_s} {unit}"
+    return f"{seconds} s"
 
 
 def _of_queues(queues: list[o.OverviewQueue]) -> Iterator[o.Alert]:
@@ -262,7 +270,7 @@ def _of_queues(queues: list[o.OverviewQueue]) -> Iterator[o.Alert]:
         waiting = counts.scheduled + counts.queued + counts.retry
         wait = _counted(waiting, "task waits", "tasks wait")
         if queue.health == "no_workers":
-            since = "" if queue.oldest_ms is None else f"; the first has waited for {queue.oldest_ms // 1000} s"
+            since = "" if queue.oldest_ms is None else f"; the first has waited for {_span(queue.oldest_ms)}"
             text = f"{queue.queue}: {wait} and no worker serves it{since}."
             yield o.Alert(code="no_workers", severity="critical", text=text, queue=queue.queue)
         if queue.full:
@@ -273,7 +281,7 @@ def _of_queues(queues: list[o.OverviewQueue]) -> Iterator[o.Alert]:
 def _of_workers(seen: Seen, wall_ms: int) -> Iterator[o.Alert]:
     for worker in seen.workers:
         if worker.status == "DEAD":
-            age_s = max(0, wall_ms - (worker.ended_at_ms or wall_ms)) // 1000
+            dead = _span(wall_ms - (worker.ended_at_ms or wall_ms))
             lost = _counted(worker.lost, "run", "runs")
-            text = f"{worker.name} is DEAD since {age_s} s, and nobody came in its place; it lost {lost}."
+            text = f"{worker.name} has been DEAD for {dead}, and nobody came in its place; it lost {lost}."
             yield o.Alert(code="worker_dead", severity="warning", text=text, worker_id=worker.worker_id)

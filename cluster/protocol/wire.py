@@ -123,7 +123,7 @@ def _encoded(
     for name in row.placeholders:
         text = str(getattr(request, name))
         if text in {"", ".", ".."}:
-            raise invalid(f"/{name}", f"`{text}` cannot stand in a path: URLs drop it")
+            raise invalid(f"/{name}", f"`{text}` cannot stand in a path: URLs drop it" if text else "it is empty")
         path = path.replace("{" + name + "}", quote(text, safe=""), 1)
     fields = {
         field.encode_name: value

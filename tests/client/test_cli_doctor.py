@@ -148,6 +148,9 @@ def test_health_and_lag_and_alerts(cluster: StandIn) -> None:
         ("CRIT", "no workers", ""),
         ("WARN", "worker dead", ""),
     ]
+    hints = {found.check: found.hint for found in compared([one])}
+    assert hints["no workers"] == "Start one: quorl worker run MODULE:APP -q reports"
+    assert hints["worker dead"].startswith("Start it again, or another one for its queues")
     one.ready = "[+]disk ok: 500 MiB free\n"
     assert [found.level for found in of_node(one) if found.check == "disk"] == [Level.WARN]
 

@@ -206,6 +206,20 @@ def test_completion_knows_commands_and_options() -> None:
     assert "ndjson" in {one.value for one in complete.get_completions(["queue", "ls", "-o"], "")}
 
 
+def test_every_command_is_listed_with_a_whole_sentence() -> None:
+    """Also where a terminal has 80 columns: click would cut it off with dots."""
+
+    def look(command: click.Command, path: tuple[str, ...]) -> None:
+        if isinstance(command, click.Group):
+            context = click.Context(command, info_name=" ".join(path), terminal_width=80, max_content_width=80)
+            listed = command.get_help(context).partition("Commands:")[2]
+            assert "..." not in listed, listed
+            for name in command.commands:
+                look(command.commands[name], (*path, name))
+
+    look(cli, ("quorl",))
+
+
 def test_d15_every_line_of_a_cheat_sheet_is_a_command(quorl: Quorl) -> None:
     for told in CHEATS.values():
         for line, _ in told:

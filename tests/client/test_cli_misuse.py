@@ -43,9 +43,35 @@ WRONG = {
         "quorl node logs --help",
     ),
     "topic ls a b": (
-        "got unexpected extra argument (b)",
+        "quorl topic ls does not take b",
         "usage: quorl topic ls [OPTIONS] [PREFIX]",
         "quorl topic ls --help",
+    ),
+    "topic create t --partitions 0": (
+        "quorl topic create does not take this --partitions",
+        "0 is too much or too little: from 1 to 256",
+        "quorl topic create --help",
+    ),
+    "topic ls --timeout 0": (
+        "quorl topic ls does not take this --timeout",
+        "0.0 is too little: more than 0",
+        "quorl topic ls --help",
+    ),
+    "topic size t --consumer 0": (
+        "quorl topic size does not take this --consumer",
+        "0 is too little: at least 1",
+        "quorl topic size --help",
+    ),
+    "topic produce t --value x --partitions 2": (
+        "--partitions is for --create: a topic that is there keeps its number",
+        "usage: quorl topic produce [OPTIONS] TOPIC [SOURCE]",
+        "quorl topic produce --help",
+    ),
+    "context add ! 127.0.0.1": ("quorl context add does not take this NAME", "it is empty", "quorl context add --help"),
+    "node init --cluster a --members a:1 --out /nowhere": (
+        "quorl node init does not take this --members",
+        "'a:1' is no host: write 10.0.0.11, a name, or [::1], without a port",
+        "quorl node init --help",
     ),
     "topic consume t --register -n 1 --all": (
         "say either --max or --all",
@@ -63,13 +89,14 @@ WRONG = {
 @pytest.mark.parametrize("line", WRONG)
 def test_d15_what_is_wrong_with_a_line_is_told_like_every_error(quorl: Quorl, cluster: StandIn, line: str) -> None:
     what, why, hint = WRONG[line]
-    done = quorl(*line.split())
+    said = [word.replace("!", "") for word in line.split()]
+    done = quorl(*said)
     assert (done.exit_code, done.stdout) == (2, "")
     lines = done.stderr.splitlines()
     assert lines[0] == f"error  {what}"
     assert lines[1].startswith(f"why    {why}")
     assert lines[2:] == [f"try    {hint}"]
-    words = ["--json", *line.split()]
+    words = ["--json", *said]
     asked = quorl(*words)
     assert (asked.exit_code, asked.stdout) == (2, "")
     error = json.loads(asked.stderr)["error"]

@@ -351,7 +351,7 @@ def test_task_show_of_other_states(quorl: Quorl, cluster: StandIn) -> None:
     tasks_of(cluster, running, never, poison, info("QUEUED", id="new"), info(id="good"))
     shown = quorl("task", "show", "run").stdout
     assert (
-        "queue default, partition 2 · priority 5 · key k · tags a, b · by me · trace 00-4bf9 · at most 30.0 s for a run"
+        "queue default, partition 2 · priority 5 · key k · tags a, b · by=me · trace 00-4bf9 · at most 30.0 s for a run"
         in shown
     )
     assert "progress 40.5 % scaling" in shown

@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import pickle
 import re
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any, get_type_hints
 
 import pytest
 
 import quorl.client
+from quorl.client import aio_transport, sync_transport
 from quorl.client import errors as e
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.operations import OPERATIONS
@@ -130,3 +133,9 @@ def test_what_to_do_is_said_in_python() -> None:
                 for name, argument in re.findall(r"\.(\w+)(\([A-Z]+\)(?=\.))?", calls):
                     found = getattr(found, name)
                     found = found("a") if argument else found
+
+
+@pytest.mark.parametrize("explain", [aio_transport.explain, sync_transport.explain])
+def test_a_host_that_nobody_knows_is_told_in_words(explain: Callable[[BaseException], str]) -> None:
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    assert explain(unknown) == "its name cannot be resolved (name or service not known)"

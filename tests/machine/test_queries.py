@@ -197,7 +197,7 @@ def test_what_nobody_can_start_from_is_refused(rig: Rig, start: str) -> None:
 def test_partitions_and_offsets_that_do_not_exist(rig: Rig) -> None:
     rig.append("emails", message(1))
     for request in (t.Browse(topic="emails", partition=1), t.GetMessage(topic="emails", partition=1, offset=0)):
-        assert "1 partition(s), and none is number 1" in rig.ask(request, t.PartitionNotFound).detail
+        assert "1 partition, and none is number 1" in rig.ask(request, t.PartitionNotFound).detail
     missing = rig.ask(t.GetMessage(topic="emails", partition=0, offset=1), t.MessageNotFound)
     assert missing.detail == 'Partition 0 of the topic "emails" ends before offset 1.'
 

@@ -214,7 +214,7 @@ def test_others_go_before_it(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> Non
     rows.task()
     rows.task()
     assert codes(rows, "t2") == ["ready"]
-    assert told(rows, "behind", "t3").startswith("1 of the tasks that wait go before it")
+    assert told(rows, "behind", "t3").startswith("1 of the tasks that wait goes before it")
     assert told(rows, "behind").startswith("2 of the tasks that wait go before it")
     monkeypatch.setattr(limits, "LISTED_ROWS_MAX", 1)
     assert told(rows, "behind").startswith("More than 1 of the tasks that wait go before it")
@@ -232,9 +232,11 @@ def test_what_the_same_owner_has_in_all_its_partitions_goes_before_it(rows: Rows
     for partition in (0, 1, 2):
         rows.own(queue_id, partition, rows.worker("p"))
     assert codes(rows, "t2") == ["ready"]
-    assert told(rows, "behind", "t4").startswith("1 of the tasks that wait in 1 partition of the same owner go before")
+    assert told(rows, "behind", "t4").startswith(
+        "1 of the tasks that wait in 1 partition of the same owner goes before"
+    )
     rows.own(queue_id, 0, 2)
-    assert told(rows, "behind", "t2").startswith("1 of the tasks that wait in 2 partitions of the same owner go before")
+    assert told(rows, "behind", "t2").startswith("1 of the tasks that wait in 2 partitions of the same owner goes before")
     assert told(rows, "behind", "t4").startswith("2 of the tasks")
     assert codes(rows, "t3") == ["ready"]
 

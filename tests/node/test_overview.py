@@ -175,7 +175,7 @@ def test_a_worker_that_died_is_an_alert() -> None:
     node.clock.now_s += 2
     node.do()
     node.clock.now_s += 3
-    assert node.alerts()["worker_dead"] == "w is DEAD since 4 s, and nobody came in its place; it lost 0 runs."
+    assert node.alerts()["worker_dead"] == "w has been DEAD for 4 s, and nobody came in its place; it lost 0 runs."
 
 
 def test_members_that_are_away_or_behind_are_alerts() -> None:
@@ -185,6 +185,9 @@ def test_members_that_are_away_or_behind_are_alerts() -> None:
         "one_failure_left": "n3 cannot help: one more failure stops writes.",
         "member_unreachable": "n3 cannot be reached; it was heard 12 s ago.",
     }
+    for ms, said in ((119_000, "119 s"), (804_000, "13 min"), (7_200_000, "2 h"), (10**9, "11 days")):
+        node.members[2] = member("n3", state="unreachable", seen_ms_ago=ms)
+        assert node.alerts()["member_unreachable"] == f"n3 cannot be reached; it was heard {said} ago."
     node.members[2] = member("n3", state="unreachable", seen_ms_ago=None)
     assert "not heard since" in node.alerts()["member_unreachable"]
     node.members[2] = member("n3", state="catching_up", lag=4_000)

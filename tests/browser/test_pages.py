@@ -100,6 +100,16 @@ def test_b14_b17_b18_the_overview_names_every_node_queue_and_worker(opened: Open
         expect(seen.page.locator("tr", has_text="web-1").locator(".beats rect.b").first).to_be_attached()
 
 
+def test_b14_the_cluster_page_says_how_far_each_member_is_and_how_long_it_runs(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, f"{scene.url}/#/cluster") as seen:
+        live(seen.page)
+        for name in scene.cluster.nodes:
+            row = seen.page.get_by_label("Members").locator("tr", has=seen.page.get_by_text(name, exact=True))
+            own = row.get_by_text("this node").count() == 1
+            expect(row.locator("[data-label=RTT]")).to_have_text("–" if own else re.compile(r"^\d+(\.\d)? ms$"))
+            expect(row.locator("[data-label=Uptime]")).to_have_text(re.compile(r"^(now|\d+[smhd])$"))
+
+
 def number(text: str) -> int:
     return int(re.sub(r"\D", "", text))
 

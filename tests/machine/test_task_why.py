@@ -236,7 +236,9 @@ def test_what_the_same_owner_has_in_all_its_partitions_goes_before_it(rows: Rows
         "1 of the tasks that wait in 1 partition of the same owner goes before"
     )
     rows.own(queue_id, 0, 2)
-    assert told(rows, "behind", "t2").startswith("1 of the tasks that wait in 2 partitions of the same owner goes before")
+    assert told(rows, "behind", "t2").startswith(
+        "1 of the tasks that wait in 2 partitions of the same owner goes before"
+    )
     assert told(rows, "behind", "t4").startswith("2 of the tasks")
     assert codes(rows, "t3") == ["ready"]
 

@@ -42,11 +42,14 @@ async function transfer(from, to) {
   if (sure) await attempt(() => post(TRANSFER, body), (done) => `${done.to} leads, after ${done.took_ms} ms`);
 }
 
+const roundTrip = (ms) => (ms === null ? "–" : `${ms < 10 ? ms.toFixed(1) : count(Math.round(ms))} ms`);
+
 function Members({ seen }) {
   const furthest = Math.max(...seen.members.map((one) => one.sequence ?? 0));
-  return html`<section class="panel flush" aria-label="Members"><header><h2>Members</h2></header><div class="table-wrap" tabindex="0"><table class="cards"><thead><tr><th>Name</th><th>Role</th><th>State</th><th class="num">Entry</th><th class="num">Lag</th><th class="num">Heard</th><th>HTTP</th><th>Raft</th><th>Version</th><th><span class="visually-hidden">Lead</span></th></tr></thead>
+  return html`<section class="panel flush" aria-label="Members"><header><h2>Members</h2></header><div class="table-wrap" tabindex="0"><table class="cards"><thead><tr><th>Name</th><th>Role</th><th>State</th><th class="num">Entry</th><th class="num">Lag</th><th class="num">Heard</th><th class="num" title="A message to it and back">RTT</th><th class="num">Uptime</th><th>HTTP</th><th>Raft</th><th>Version</th><th><span class="visually-hidden">Lead</span></th></tr></thead>
     <tbody>${seen.members.map((one) => html`<tr key=${one.name}><td class="first"><b>${one.name}</b>${one.name === seen.node && html` <span class="tag">this node</span>`}</td><td><${Badge} word=${one.role} /></td><td><${Badge} word=${one.state} /></td>
       <td class="num" data-label="Entry">${count(one.sequence)}</td><td class="num" data-label="Lag">${one.lag === null ? "–" : count(one.lag)}</td><td class="num" data-label="Heard">${one.name === seen.node ? "–" : one.seen_ms_ago === null ? "never" : age(one.seen_ms_ago)}</td>
+      <td class="num" data-label="RTT">${roundTrip(one.rtt_ms)}</td><td class="num" data-label="Uptime">${one.uptime_ms === null ? "–" : age(one.uptime_ms)}</td>
       <td class="mono small" data-label="HTTP"><a href=${`http://${one.http}/#/cluster`}>${one.http}</a></td><td class="mono small dim" data-label="Raft">${one.raft}</td><td class="dim small gone">${one.version || "–"}</td>
       <td class="num"><button type="button" class="button small" disabled=${one.name === seen.leader || !seen.leader || one.state !== "ok"} title=${one.name === seen.leader ? "It leads already" : one.state !== "ok" ? "It is not caught up" : ""} onClick=${() => transfer(seen.leader, one.name)}>Let it lead…</button></td></tr>`)}</tbody></table></div></section>`;
 }

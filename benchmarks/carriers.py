@@ -20,6 +20,7 @@ from aiohttp import web
 
 from quorl.channel import dial
 from quorl.cluster.api.channel import Channels
+from quorl.cluster.api.intake import Intake
 from quorl.cluster.protocol.channel import PATH as CHANNEL
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer, Call
@@ -64,7 +65,7 @@ def _refuse(call: Call, problem: Problem) -> Answer:
 async def _serve(request: web.BaseRequest) -> web.StreamResponse:
     headers = {name.lower(): text for name, text in request.headers.items()}
     if request.path == CHANNEL:
-        return await Channels(_take, _refuse).serve(request, headers)
+        return await Channels(_take, _refuse, Intake()).serve(request, headers)
     if request.path == "/ws":
         return await _serve_websocket(request)
     answer = await _take(Call(request.method, request.raw_path, "", headers, await request.read()))

@@ -17,6 +17,7 @@ from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.docs import Pages
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
+from quorl.cluster.api.intake import Intake
 from quorl.cluster.api.members_only import HEADER, knows
 from quorl.cluster.node.internal import PREFIX
 from quorl.cluster.protocol.channel import NAME, PATH
@@ -69,7 +70,8 @@ class Skin:
         self._body_bytes_max = body_bytes_max
         self._body_s_max = body_s_max
         self._dashboard = dashboard or Dashboard()
-        self.channels = Channels(self.take, node.refuse)
+        self.intake = Intake()
+        self.channels = Channels(self.take, node.refuse, self.intake)
         self._streams = {**(streams or {}), PATH: self._channel}
         about = Pages(version)
         self._pages: dict[str, Callable[[Call], Answer | Problem]] = {
@@ -109,8 +111,8 @@ class Skin:
         except TimeoutError:
             detail = f"The body did not arrive within {self._body_s_max:g} s."
             return _respond(self._node.refuse(call, Problem("request_timeout", detail)))
-        if body is None:
-            return _respond(self._too_large(call))
+        if isinstance(body, Problem):
+            return _respond(self._node.refuse(call, body))
         return _respond(await self._node.handle(call._replace(body=body)))
 
     async def _channel(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
@@ -123,7 +125,7 @@ class Skin:
         """Answer one call that came on a channel, as if it had come by itself. The channel's host was looked at before."""
         answer = self._at_once(call)
         if answer is None and len(call.body) > self._body_bytes_of(call.path):
-            answer = self._too_large(call)
+            answer = self._node.refuse(call, self._too_large())
         return await self._node.handle(call) if answer is None else answer
 
     def _at_once(self, call: Call) -> Answer | None:
@@ -152,9 +154,9 @@ class Skin:
         """What members tell each other is bounded by themselves; a setting for clients must not cut it off."""
         return REQUEST_BYTES_MAX if path.startswith(PREFIX) else self._body_bytes_max
 
-    def _too_large(self, call: Call) -> Answer:
+    def _too_large(self) -> Problem:
         detail = f"The body is larger than the {self._body_bytes_max} bytes that this node takes."
-        return self._node.refuse(call, Problem("payload_too_large", detail))
+        return Problem("payload_too_large", detail)
 
     def _page(self, path: str) -> Callable[[Call], Answer | Problem] | None:
         """What answers a path here: whole paths, and whatever lies below ``/problems/``."""
@@ -176,20 +178,25 @@ class Skin:
         """Answer what could not be read as a request, and so has no path or headers that are known."""
         return _respond(self._node.refuse(Call("GET", "/", "", {}, b""), Problem(code, detail[:DETAIL_CHARS_MAX])))
 
-    async def _read_body(self, request: web.BaseRequest, most: int) -> bytes | None:
-        """The body; None if it is larger than allowed, of which no more than the limit was read."""
+    async def _read_body(self, request: web.BaseRequest, most: int) -> bytes | Problem:
+        """The body; or what is wrong with it, as one that is too large, of which no more than the limit was read."""
         if not request.body_exists:
             return b""
         if (request.content_length or 0) > most:
             # A little of it is read, so that the client sees the answer instead of a reset while it still sends.
             await request.content.read(_CHUNK_BYTES)
-            return None
+            return self._too_large()
         parts, size = [], 0
-        while part := await request.content.readany():
-            parts.append(part)
-            size += len(part)
-            if size > most:
-                return None
+        try:
+            while part := await request.content.readany():
+                parts.append(part)
+                size += len(part)
+                if not self.intake.add(len(part)):
+                    return Problem("too_many_requests", "The bodies that are arriving here are too many for this node.")
+                if size > most:
+                    return self._too_large()
+        finally:
+            self.intake.add(-size)
         return b"".join(parts)
 
 

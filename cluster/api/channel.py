@@ -18,6 +18,7 @@ from typing import Any, cast
 import structlog
 from aiohttp import web
 
+from quorl.cluster.api.intake import Intake
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.channel import (
     NAME,
@@ -72,9 +73,10 @@ def failed(refuse: Refuse, call: Call, error: Exception) -> Answer:
 class Channels:
     """The channels of one node. ``take`` answers a call, ``refuse`` one with which something is wrong."""
 
-    def __init__(self, take: Take, refuse: Refuse, *, look_s: float = LOOK_S) -> None:
+    def __init__(self, take: Take, refuse: Refuse, intake: Intake, *, look_s: float = LOOK_S) -> None:
         self._take = take
         self._refuse = refuse
+        self._intake = intake
         self._look_s = look_s
         self._open: set[Channel] = set()
 
@@ -86,7 +88,7 @@ class Channels:
         """Turn the connection of a request into a channel, until it ends."""
         response = web.StreamResponse(status=101, headers={"Upgrade": NAME, "Connection": "Upgrade"})
         own = {name: headers[name] for name in _OF_THE_CONNECTION if name in headers}
-        channel = Channel(request, own, self._take, self._refuse)
+        channel = Channel(request, own, self._take, self._refuse, self._intake)
         request.protocol.set_parser(cast("Any", channel))  # before the answer leaves: what follows it is read as frames
         await response.prepare(request)
         self._open.add(channel)
@@ -114,7 +116,9 @@ class Channels:
 class Channel:
     """One channel; for aiohttp it is what reads the rest of the connection."""
 
-    def __init__(self, request: web.BaseRequest, own: dict[str, str], take: Take, refuse: Refuse) -> None:
+    def __init__(
+        self, request: web.BaseRequest, own: dict[str, str], take: Take, refuse: Refuse, intake: Intake
+    ) -> None:
         self._loop = asyncio.get_running_loop()
         assert request.transport is not None
         self._transport = request.transport
@@ -122,6 +126,9 @@ class Channel:
         self._own = own
         self._take = take
         self._refuse = refuse
+        self._intake = intake
+        self._half_bytes = 0
+        """Of the frame that is not whole."""
         self._frames = Frames(limits.CHANNEL_FRAME_BYTES_MAX)
         self._running: dict[int, tuple[asyncio.Task[None] | None, int]] = {}
         """The calls that came and are not answered; None: one that was not begun yet."""
@@ -156,10 +163,16 @@ class Channel:
                     self._begin_some()
                 for number in asking.gone:
                     self._leave(number)
+            self._hold(len(self._frames))
         except Broken as error:
             self._part(str(error))
             return True, b""
         return False, b""
+
+    def _hold(self, half_bytes: int) -> None:
+        more_bytes, self._half_bytes = half_bytes - self._half_bytes, half_bytes
+        if not self._intake.add(more_bytes):
+            raise Broken("the frames that are arriving at this node are too many for it")
 
     def feed_eof(self) -> None:
         """The connection is gone."""
@@ -314,6 +327,7 @@ class Channel:
         if self.ended.done():
             return
         self._arrived.clear()
+        self._hold(0)
         for task, _ in self._running.values():
             if task is not None:
                 task.cancel()

@@ -75,9 +75,9 @@ class Frames:
         self._most = most
         self._rest = bytearray()
 
-    def __bool__(self) -> bool:
-        """Whether a part of a frame waits for the rest of it."""
-        return bool(self._rest)
+    def __len__(self) -> int:
+        """How many bytes of a frame wait for the rest of it."""
+        return len(self._rest)
 
     def feed(self, data: bytes) -> list[bytes]:
         """Return the frames that are complete now; raises ``Broken`` at one that says it is too long."""

@@ -129,6 +129,8 @@ RECORDED_SERIES_MAX = 200
 """Queues, and as many topics, of which it does."""
 METRIC_SERIES_MAX = 100
 """So many queues, topics and consumers have metrics of their own."""
+INTAKE_BYTES_MAX = 256 * 1024 * 1024
+"""Bodies and frames of which a part has arrived, of all connections together: beyond that the next part is refused."""
 LONG_POLLS_MAX = 5_000
 CHANNEL_CALLS_MAX = 1_024
 """Calls under way on one channel; a client that has more opens another."""

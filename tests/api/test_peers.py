@@ -9,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from quorl.cluster.api.channel import Channels
+from quorl.cluster.api.intake import Intake
 from quorl.cluster.api.members_only import HEADER, fingerprint, token
 from quorl.cluster.api.peers import HttpPeers
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
@@ -56,7 +57,7 @@ class Leader:
     """A node that speaks channels, and notes over what each call came."""
 
     def __init__(self) -> None:
-        self.channels = Channels(self.take, self.refuse)
+        self.channels = Channels(self.take, self.refuse, Intake())
         self.came: list[tuple[str, str, str | None]] = []
         self.silent = asyncio.Event()
         self.arrived = asyncio.Event()

@@ -23,7 +23,6 @@ from quorl.cluster.api.app import Skin, introduce
 from quorl.cluster.api.docs import wants_html
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
-from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.pages import PAGES
 from quorl.cluster.protocol.problems import CATALOGUE, Kind, Problem, document_of
 from quorl.cluster.protocol.wire import Answer, Call, answer_problem
@@ -328,31 +327,6 @@ async def test_d13_a_body_that_never_comes_is_given_up(hosts: Hosts) -> None:
         assert (b" 408 " if length == 10 else b" 413 ") in answer
         writer.close()
         await writer.wait_closed()
-    await runner.cleanup()
-
-
-async def test_the_bodies_of_all_connections_together_are_bounded(
-    hosts: Hosts, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "INTAKE_BYTES_MAX", 1500)
-    skin = Skin(Echo(), cast("Health", Well()), hosts, TOKEN, 1000, "1.2.3")
-    runner = web.ServerRunner(web.Server(skin.handle, access_log=None, auto_decompress=False))
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    head = b"POST /v1/topics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"
-    connections = [await asyncio.open_connection(*runner.addresses[0]) for _ in range(2)]
-    answers = [asyncio.ensure_future(reader.read(4000)) for reader, _ in connections]
-    async with asyncio.timeout(20):
-        for _, writer in connections:
-            writer.write(head + bytes(999))
-        done, _ = await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
-        assert [b" 429 " in one.result() for one in done] == [True]
-        (waiting,) = [n for n, one in enumerate(answers) if one not in done]
-        connections[waiting][1].write(b"x")
-        assert b" 200 " in await answers[waiting]
-    assert skin.intake.held_bytes == 0
-    for _, writer in connections:
-        writer.close()
     await runner.cleanup()
 
 

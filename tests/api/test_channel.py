@@ -452,29 +452,6 @@ async def test_half_a_frame_does_not_stand_for_ever(watchful: Place) -> None:
     writer.close()
 
 
-async def test_the_halves_of_frames_of_all_channels_together_are_bounded(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(limits, "INTAKE_BYTES_MAX", 250_000)
-    frame = framed([[[1, "POST", "/v1/x", "", {}, bytes(200_000)]]])
-    (first, first_writer), (second, second_writer) = await place.raw(), await place.raw()
-    async with asyncio.timeout(20):
-        first_writer.write(frame[:-1])
-        second_writer.write(frame[:-1])
-        done, _ = await asyncio.wait(
-            [asyncio.ensure_future(one.read(65536)) for one in (first, second)], return_when=asyncio.FIRST_COMPLETED
-        )
-        assert b"too many for it" in next(iter(done)).result()
-        assert place.skin.intake.held_bytes <= len(frame)
-        for writer in (first_writer, second_writer):
-            with contextlib.suppress(ConnectionError):
-                writer.write(frame[-1:])
-        await place.desk.until(lambda: len(place.desk.came) == 1)
-    assert place.skin.intake.held_bytes == 0
-    for writer in (first_writer, second_writer):
-        writer.close()
-
-
 async def test_an_idle_channel_is_ended_and_one_with_a_call_under_way_is_not(watchful: Place) -> None:
     channel, (idle, writer) = await dial(watchful.url, {}, 5), await watchful.raw()
     waiting = asyncio.ensure_future(ask(channel, "/v1/x?hold"))

@@ -152,7 +152,7 @@ def _section(operation: Operation, described: Mapping[str, Any]) -> str:
     ]  # fmt: skip
     body = one.get("requestBody", {}).get("content", {}).get("application/json", {}).get("schema", {})
     shapes = [described["components"]["schemas"][ref] for ref in _refs(body)]
-    sent = "".join(f"<summary>body: {_kind(s)}</summary>" for s in [body] if s) + "".join(map(_fields, shapes[:1]))
+    sent = "".join(f'<p class="soft">body: {_kind(s)}</p>' for s in [body] if s) + "".join(map(_fields, shapes[:1]))
     answers = [(status, html.paragraphs(_resolved(said, described)["description"]) + _returned(_resolved(said, described)))
                for status, said in one["responses"].items()]  # fmt: skip
     good = [row for row in answers if row[0] < "400"]

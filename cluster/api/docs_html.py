@@ -20,10 +20,10 @@ _STYLE = """
 *{box-sizing:border-box}
 body{margin:0;font:15px/1.5 system-ui,sans-serif;color:var(--fg);background:var(--bg)}
 code,pre{font-family:ui-monospace,monospace;font-size:13px}
-pre{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:8px 12px;overflow-x:auto}
-a{color:var(--link);text-decoration:none}a:hover{text-decoration:underline}
-header{padding:14px 24px;border-bottom:1px solid var(--line)}header b{font-size:18px;margin-right:12px}
-header a{margin-left:16px}.soft{color:var(--soft)}
+pre{background:var(--panel);border:1px solid var(--line);border-radius:6px;padding:8px 12px;white-space:pre-wrap;overflow-wrap:anywhere}
+a{color:var(--link);text-decoration:none}main a,a:hover{text-decoration:underline}
+header{display:flex;flex-wrap:wrap;align-items:baseline;gap:2px 16px;padding:14px 24px;border-bottom:1px solid var(--line)}header b{font-size:18px}
+.soft{color:var(--soft)}
 main{max-width:1000px;padding:0 24px 80px;margin:auto}
 .two{display:grid;grid-template-columns:260px minmax(0,1fr);max-width:1400px;margin:auto}
 .two main{margin:0;min-width:0}
@@ -37,7 +37,9 @@ table{border-collapse:collapse;width:100%;margin:6px 0 10px;font-size:14px}
 td,th{text-align:left;vertical-align:top;padding:4px 12px 4px 0;border-bottom:1px solid var(--line)}
 td p{margin:0 0 4px}th{color:var(--soft);font-weight:500}summary{cursor:pointer;color:var(--soft);margin:4px 0}
 dt{color:var(--soft);margin-top:12px}dd{margin:0}
-@media (max-width:800px){.two{display:block}nav{position:static;max-height:none}}
+@media (max-width:800px){.two{display:block}nav{position:static;max-height:none}
+tr{display:block;padding:4px 0;border-bottom:1px solid var(--line)}td,th{display:inline;border:0}
+td,p,dd,h3{overflow-wrap:anywhere}}
 """
 _HASH = base64.b64encode(hashlib.sha256(_STYLE.encode()).digest()).decode()
 

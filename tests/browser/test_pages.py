@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, ViewportSize, expect
 
-from tests.browser.conftest import NARROW, Open, live, overflow, serious, shot
+from tests.browser.conftest import NARROW, SHOTS, Open, live, overflow, serious, shot
 from tests.browser.scene import BIG, QUEUES, TOPICS, Scene
 from tests.harness import call
 from tests.taskkit import finished, ok, submit_one, task_of
@@ -49,6 +49,19 @@ def test_b1_every_page_is_whole_in_every_look(opened: Open, scene: Scene, name: 
         shot(seen.page, f"{name}-{look}")
         assert overflow(seen.page) == 0
         assert serious(seen.page) == []
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_b1_the_documentation_of_the_api_is_whole_in_every_look(opened: Open, scene: Scene, look: str) -> None:
+    for path in ("docs", "problems", "problems/commit_unknown"):
+        with opened(scene.cluster, f"{scene.url}/{path}", **LOOKS[look]) as seen:
+            seen.page.screenshot(
+                path=SHOTS / f"{path.replace('/', '-')}-{look}.png"
+            )  # the top of it; the whole takes seconds
+            for closed in seen.page.locator("summary").all()[:3]:
+                closed.click()
+            assert overflow(seen.page) == 0
+            assert look != "light" or serious(seen.page) == []
 
 
 def test_b1_the_overview_fills_a_wide_screen(opened: Open, scene: Scene) -> None:

@@ -103,7 +103,7 @@ def ls(
     if len(found) == count and not everything:
         settings.say(f"the newest {output.grouped(count)}; --all lists all, quorl dead errors counts them")
     elif not found:
-        settings.say("none")
+        settings.say("no FAILED task fits")
 
 
 @dead.command(short_help="Count FAILED tasks by name and error.")
@@ -139,7 +139,7 @@ def errors(settings: Settings, queue: str | None, name: str | None, error: str |
     if found:
         settings.say("quorl dead retry --error GROUP queues the tasks of a group again")
     else:
-        settings.say("none")
+        settings.say("no FAILED task fits")
 
 
 def _groups(client: Client, queue: str | None, name: str | None) -> list[dict[str, Any]]:

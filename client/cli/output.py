@@ -103,7 +103,7 @@ def table(
     lines = [[clean(cell) for cell in row] for row in rows]
     if is_terminal():
         if settings.form != "wide":
-            columns, lines = _fitted(columns, lines, spare, loose)
+            columns, lines = fitted(columns, lines, spare, loose, shutil.get_terminal_size().columns)
         _draw(columns, lines, numbers, loose, headed=headed)
         return
     widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
@@ -129,11 +129,10 @@ def _comma_separated(columns: Sequence[str], rows: Sequence[Sequence[object]], *
     sys.stdout.write(text.getvalue())
 
 
-def _fitted(
-    columns: Sequence[str], lines: list[list[str]], spare: Sequence[str], loose: Sequence[str]
+def fitted(
+    columns: Sequence[str], lines: list[list[str]], spare: Sequence[str], loose: Sequence[str], room: int
 ) -> tuple[Sequence[str], list[list[str]]]:
-    """Leave out columns that matter least until the table fits, or none is left to leave out."""
-    room = shutil.get_terminal_size().columns
+    """Leave out columns that matter least until the table fits into ``room``, or none is left to leave out."""
     widths = {
         name: min(max(map(len, cells)), LOOSE_CHARS if name in loose else room) + len(GAP)
         for name, cells in zip(columns, zip(columns, *lines, strict=True), strict=True)

@@ -36,12 +36,14 @@ _QUIT = frozenset("qQ\x03\x04\x1b")
 
 
 class Section(NamedTuple):
-    """A table of the screen, and how many rows the overview has left out."""
+    """A table of the screen, how many rows the overview has left out, and which columns give way where there is no room."""
 
     columns: Sequence[str]
     rows: list[Sequence[object]]
     numbers: Sequence[str]
     more: int = 0
+    spare: Sequence[str] = ()
+    loose: Sequence[str] = ()
 
 
 @click.command(short_help="Show everything on one screen; q quits.")
@@ -84,7 +86,7 @@ def _print(seen: o.Overview) -> None:
         if not section.rows:
             continue
         click.echo()
-        output.table(section.columns, section.rows, numbers=section.numbers)
+        output.table(section.columns, section.rows, numbers=section.numbers, spare=section.spare, loose=section.loose)
         if section.more:
             click.echo(f"and {output.grouped(section.more)} more")
 
@@ -116,24 +118,32 @@ def sections(seen: o.Overview) -> list[Section]:
             ("NODE", "ROLE", "STATE", "HTTP", "APPLIED", "LAG", "RTT", "UPTIME"),
             [_member(seen, one) for one in seen.members],
             ("APPLIED", "LAG", "RTT", "UPTIME"),
+            spare=("UPTIME", "RTT", "HTTP"),
+            loose=("NODE",),
         ),
         Section(
             ("QUEUE", "HEALTH", "WAITING", "RUNNING", "FAILED", "IN/s", "DONE/s", "IN (2 min)", "OLDEST", "BUSY"),
             [_queue(one) for one in seen.queues],
             ("WAITING", "RUNNING", "FAILED", "IN/s", "DONE/s", "OLDEST", "BUSY"),
             seen.queues_more,
+            spare=("IN (2 min)", "BUSY", "DONE/s", "IN/s"),
+            loose=("QUEUE",),
         ),
         Section(
             ("WORKER", "NAME", "STATUS", "QUEUES", "BUSY", "DONE", "LAST BEAT", "BEATS (2 min)", "NOW"),
             [_worker(one) for one in seen.workers],
             ("WORKER", "BUSY", "DONE", "LAST BEAT"),
             seen.workers_more,
+            spare=("BEATS (2 min)", "DONE", "QUEUES", "LAST BEAT"),
+            loose=("NAME", "QUEUES", "NOW"),
         ),
         Section(
             ("TOPIC", "MESSAGES", "IN/s", "CONSUMERS", "WORST LAG"),
             [_topic(one) for one in seen.topics],
             ("MESSAGES", "IN/s", "CONSUMERS", "WORST LAG"),
             seen.topics_more,
+            spare=("CONSUMERS", "IN/s"),
+            loose=("TOPIC",),
         ),
     ]
 
@@ -187,8 +197,19 @@ def spark(numbers: Sequence[int], cells: int = SPARK_CELLS) -> str:
 
 
 # -- the screen ----------------------------------------------------------------------------------------------------
-def page(seen: o.Overview, trouble: str, height: int) -> RenderableType:
-    """Return the screen: what does not fit is counted."""
+def _given_way(columns: Sequence[str], cells: list[list[str]], loose: Sequence[str], width: int) -> list[int]:
+    """Return how wide each column is: where there is too little room the loose ones give way, and numbers stay whole."""
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    missing = sum(widths) + len(output.GAP) * (len(widths) - 1) - width
+    for place, name in enumerate(columns):
+        if missing > 0 and name in loose:
+            given = min(missing, max(0, widths[place] - output.LOOSE_CHARS))
+            widths[place], missing = widths[place] - given, missing - given
+    return widths
+
+
+def page(seen: o.Overview, trouble: str, width: int, height: int) -> RenderableType:
+    """Return the screen: rows that do not fit are counted, and columns that matter less give way."""
     from rich.console import Group
     from rich.text import Text
 
@@ -205,9 +226,10 @@ def page(seen: o.Overview, trouble: str, height: int) -> RenderableType:
         if rows is None:
             continue
         cells = [[output.clean(cell) for cell in row] for row in section.rows[:rows]]
-        table = output.drawn(section.columns, cells, section.numbers)
-        for column in table.columns:
-            column.no_wrap, column.overflow = True, "ellipsis"
+        columns, cells = output.fitted(section.columns, cells, section.spare, section.loose, width)
+        table = output.drawn(columns, cells, section.numbers)
+        for column, chars in zip(table.columns, _given_way(columns, cells, section.loose, width), strict=True):
+            column.no_wrap, column.overflow, column.max_width = True, "ellipsis", chars
         hidden = len(section.rows) - rows + section.more
         lines += [Text(f"… {output.grouped(hidden)} more" if hidden else ""), table]
     lines.append(Text(f"{seen.node} · q quits", style="dim"))
@@ -242,7 +264,7 @@ def _live(
     with _keys() as pressed, Live(console=console, screen=True, auto_refresh=False) as live:
         while True:
             began = time.monotonic()
-            live.update(page(seen, trouble, console.height), refresh=True)
+            live.update(page(seen, trouble, console.width, console.height), refresh=True)
             if pressed(max(0.05, began + every_s - time.monotonic())) & _QUIT:
                 return
             fresh, trouble = look()

@@ -159,11 +159,14 @@ def find(client: Client, worker: str) -> int:
     """Return the id of a worker that is named by its id, or by its name: then the latest of that name."""
     if worker.isascii() and worker.isdigit() and int(worker) > 0:
         return int(worker)
-    ids = [one.worker_id for one in client.workers.list() if one.name == worker]
+    known = client.workers.list()
+    ids = [one.worker_id for one in known if one.name == worker]
     if not ids:
+        from quorl.cluster.protocol.routes import nearest
+
         fail(
             Exit.NOT_FOUND,
-            f"no worker is called {output.clean(worker)}",
+            f"no worker is called {output.clean(worker)}{nearest(worker, (one.name for one in known))}",
             "no worker has this name, neither alive nor gone lately, and ids are numbers",
             "quorl worker ls",
         )

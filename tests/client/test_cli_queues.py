@@ -238,7 +238,7 @@ def test_dead_ls_and_errors(quorl: Quorl, cluster: StandIn, graveyard: list[k.Ta
     assert [one["id"] for one in chosen] == ["t1", "t2"]
     listed(cluster, "list_tasks", k.TaskList)
     cluster.answers["list_dead_groups"] = lambda _: b.DeadGroups(items=[], looked_at=0, next=None)
-    assert quorl("dead", "ls").stderr == quorl("dead", "errors").stderr == "none\n"
+    assert quorl("dead", "ls").stderr == quorl("dead", "errors").stderr == "no FAILED task fits\n"
 
 
 def test_dead_retry(

@@ -46,7 +46,7 @@ def busy(cluster: StandIn, **changes: Any) -> o.Overview:
 def drawn(seen: o.Overview, width: int = 120, height: int = 40, trouble: str = "") -> list[str]:
     with Path(os.devnull).open("w") as nowhere:
         console = Console(width=width, height=height, record=True, file=nowhere)
-        console.print(page(seen, trouble, height))
+        console.print(page(seen, trouble, width, height))
         return console.export_text().splitlines()
 
 
@@ -59,6 +59,15 @@ def test_d15_the_screen_shows_everything(cluster: StandIn) -> None:
         assert told in text
     assert "logs\\x1b[31m" in text
     assert screen[-1] == "n1 · q quits"
+
+
+def test_a_narrow_screen_does_without_what_matters_least(cluster: StandIn) -> None:
+    queue = "a-queue-with-a-rather-long-name"
+    seen = busy(cluster, queues=[sights.queue(queue)])
+    wide, narrow = ("\n".join(drawn(seen, width)) for width in (120, 80))
+    assert "IN (2 min)" in wide
+    assert "IN (2 min)" not in narrow
+    assert all(name in narrow for name in ("HEALTH", "WAITING", "OLDEST", queue[:20]))
 
 
 @pytest.mark.parametrize("height", [6, 10, 14, 20, 30])

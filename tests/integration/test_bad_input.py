@@ -58,6 +58,9 @@ REFUSED_BY_THE_STATE = [
     ("POST", "/v1/topics", {"name": "bad", "partitions": 5}, 409, "already_exists"),
     ("POST", "/v1/topics", {"name": "bad", "error_if_exists": True}, 409, "already_exists"),
     ("DELETE", "/v1/topics/bad?if_empty=true", None, 409, "topic_not_empty"),
+    ("POST", "/v1/queues/nowhere/purges", {"states": ["QUEUED"]}, 404, "queue_not_found"),
+    ("DELETE", "/v1/queues/bad", None, 409, "queue_not_empty"),
+    ("DELETE", "/v1/tasks/waits", None, 409, "wrong_state"),
 ]
 
 
@@ -65,6 +68,7 @@ REFUSED_BY_THE_STATE = [
 def _topic(cluster: LocalCluster) -> None:
     assert call(cluster.urls[0], "POST", "/v1/topics", {"name": "bad"}).status == 201
     assert call(cluster.urls[0], "POST", MESSAGES, {"messages": [{"value": "good"}]}).status == 201
+    assert call(cluster.urls[0], "POST", "/v1/queues/bad/tasks", {"id": "waits", "name": "bad.waits"}).status == 201
 
 
 def position(cluster: LocalCluster) -> tuple[int, str]:

@@ -143,3 +143,9 @@ def test_b17_cells_say_when_a_worker_was_heard(modules: Modules) -> None:
 )
 def test_durations_are_written_in_two_units(modules: Modules, ms: int, text: str) -> None:
     assert modules.ask("lib/format", "m.duration(v[0])", ms) == text
+
+
+def test_text_that_turns_the_direction_of_its_neighbours_is_shown_as_an_escape(modules: Modules) -> None:
+    render = "(() => { const box = document.createElement('div'); m.render(m.html`<b>${v[0]}</b>`, box); return box.textContent; })()"
+    assert modules.ask("lib/html", render, 'pay("\u202egnp.exe\u2066")') == r'pay("\u202egnp.exe\u2066")'
+    assert modules.ask("lib/html", render, "שלום <b>\u200f") == "שלום <b>\u200f"

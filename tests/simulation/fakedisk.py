@@ -11,7 +11,7 @@ chance comes from the given ``Random``, so a failing seed replays.
 * ``full``, ``free``, ``fail_sync``: ENOSPC and EIO. On a full disk nothing can be written, not even over what is there, as
   on a file system that copies on write; without ``free`` bytes no file can grow. A sync that failed has lost its data
   for good, whatever later syncs say, although the running process goes on seeing it.
-* ``reorders``: a power cut takes the oldest unsynced operation of each file and leaves the later ones whole.
+* ``reorders``: of several unsynced operations of a file a power cut leaves the newest alone, and that one whole.
 * ``lying``: sync returns without making anything durable; a test that does not notice tests nothing.
 """
 
@@ -75,7 +75,7 @@ class _Content:
                 self.cache[operation.offset : operation.offset + len(operation.data)] = operation.before
             else:
                 self.cache += operation.lost
-        survivors = self.pending[1:] if reorders else self._survivors(random)
+        survivors = self.pending[1:][-1:] if reorders else self._survivors(random)
         for number, operation in enumerate(survivors):
             if isinstance(operation, _Cut):
                 del self.cache[operation.size :]

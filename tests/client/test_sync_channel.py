@@ -57,6 +57,9 @@ class Node:
             self.heads.append(head.partition(b"\r\n")[0])
             if b"/v1/channel" not in head:
                 connection.sendall(self.plain)
+                connection.shutdown(socket.SHUT_WR)
+                while connection.recv(65536):  # to close with a body unread would reset it, and take the answer back
+                    pass
                 return
             connection.sendall(self.switched)
             frames = Frames(limits.CHANNEL_FRAME_BYTES_MAX)

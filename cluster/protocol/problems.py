@@ -164,7 +164,7 @@ _OF_HTTP = (
         426,
         "Upgrade required",
         "Behind this path there is no answer, but another protocol.",
-        "The client libraries speak it by themselves. Every operation has a route of its own: GET /openapi.json lists them.",
+        "It is the channel, which the client libraries speak by themselves. Every operation has a route of its own: GET /openapi.json lists them.",
         False,
     ),
     Kind(

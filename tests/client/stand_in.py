@@ -171,7 +171,7 @@ class StandIn:
             digest="00",
             members=members,
             settings=system.NodeSettings(
-                secret_fingerprint="3f9a01c2",
+                secret_fingerprint="3f9a",
                 election_timeout_ms=[500, 1000],
                 heartbeat_ms=100,
                 max_payload_bytes=1_048_576,

@@ -156,6 +156,8 @@ class Books:
         self.unsampled_queues: set[int] | None = None
         """Those that may have another tally than when they were sampled last; None: any."""
         self._unwritten_workers: set[int] = set()
+        self.calm_tasks_ms = self.calm_calendar_ms = self.calm_workers_ms = 0
+        """Until then no row says that something is due: an alarm of a task, its date, an alarm of a worker. 0: not known."""
 
     # -- looking ------------------------------------------------------------------------------------------------
     def queue(self, name: str) -> Queue | None:
@@ -222,6 +224,11 @@ class Books:
         """The worker's heartbeat or what is counted of it changes, and is written with the entry."""
         self._unwritten_workers.add(worker.worker_id)
 
+    def wake(self, alarm_ms: int | None) -> None:
+        """A task has that alarm from now on."""
+        if alarm_ms is not None and alarm_ms < self.calm_tasks_ms:
+            self.calm_tasks_ms = alarm_ms
+
     def add_queue(self, queue: Queue) -> None:
         """Remember a queue whose row is new."""
         self._unwritten_queues.add(queue.queue_id)
@@ -258,6 +265,7 @@ class Books:
         self.unsampled_queues = None
         self._unwritten_queues.clear()
         self._unwritten_workers.clear()
+        self.calm_tasks_ms = self.calm_calendar_ms = self.calm_workers_ms = 0
 
     def bound_books(self) -> None:
         """Forget everything if it has become too much; all of it is written."""
@@ -272,12 +280,15 @@ class Books:
     def write_worker(self, worker: Worker) -> None:
         """Write whatever of a worker ever changes, as who changes its status or what it is told does at once."""
         self.execute(_WRITE_WORKER, _changing(worker))
+        self.calm_workers_ms = min(self.calm_workers_ms, worker.alarm_ms)
 
     def write_workers(self) -> None:
         """Write the workers that are not written yet, in order of their ids."""
         if self._unwritten_workers:
-            workers = [self._workers.get(worker_id) for worker_id in sorted(self._unwritten_workers)]
-            self.execute_many(_KEEP_WORKER, [_running(worker) for worker in workers if worker is not None])
+            found = [self._workers.get(worker_id) for worker_id in sorted(self._unwritten_workers)]
+            workers = [worker for worker in found if worker is not None]
+            self.execute_many(_KEEP_WORKER, map(_running, workers))
+            self.calm_workers_ms = min([self.calm_workers_ms, *[worker.alarm_ms for worker in workers]])
             self._unwritten_workers.clear()
 
     def write_books(self) -> None:

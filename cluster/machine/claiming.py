@@ -143,7 +143,10 @@ def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list
     whose = (worker_id, worker.name, state.index, state.term, wall_ms)
     rows, grants = [], []
     for _, ordinal, task_id, attempts, _, timeout_ms, _, since_ms in chosen:
-        alarm_ms = None if timeout_ms is None else now_ms + timeout_ms
+        alarm_ms = None
+        if timeout_ms is not None:
+            alarm_ms = now_ms + timeout_ms
+            state.wake(alarm_ms)
         rows.append((alarm_ms, now_ms, number, token, *whose, ordinal))
         grants.append(c.Grant(ordinal, token, attempts + 1))
         leases[token] = Lease(ordinal, task_id, queue_id, attempts, worker_id, wall_ms)

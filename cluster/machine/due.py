@@ -1,5 +1,8 @@
 """What happens by itself when its moment has come: to tasks by cluster time and by the calendar, and to workers.
 
+Nearly always nothing is due, so the moment before which nothing can be is remembered (``Books.calm_tasks_ms`` and its like):
+it was read when something was due last, and whoever sets an alarm before it moves it there.
+
 Invariants: an entry attends to a bounded number, the longest due first, and the next entry goes on. Each is attended to
 whole or not at all; what cannot be, because of a defect, is put off, so that nothing else waits for it.
 """
@@ -54,15 +57,27 @@ def attend(state: State, guarded: Guarded) -> None:
     """Attend to what is due at the entry's moment."""
     header, room = state.header, limits.DUE_TASKS_PER_ENTRY
     now_ms, wall_ms = header.now_ms, header.wall_ms
-    ordinals = state.execute(_TASKS, (now_ms, room)).fetchall()
-    for (ordinal,) in ordinals:
-        if isinstance(guarded(lambda: _alarm(state, ordinal)), Exception):  # noqa: B023  # it is called at once
-            state.execute(_PUT_OFF_TASK, (now_ms + _PUT_OFF_MS, ordinal))
-    room -= len(ordinals)
-    for (ordinal,) in state.execute(_CALENDAR, (wall_ms, room)).fetchall():
-        if isinstance(guarded(lambda: moves.queue_up(state, moves.get(state, ordinal))), Exception):  # noqa: B023
-            state.execute(_PUT_OFF_CALENDAR, (wall_ms + _PUT_OFF_MS, ordinal))
-    _attend_workers(state, guarded)
+    if state.calm_tasks_ms <= now_ms:
+        ordinals = state.execute(_TASKS, (now_ms, room)).fetchall()
+        for (ordinal,) in ordinals:
+            if isinstance(guarded(lambda: _alarm(state, ordinal)), Exception):  # noqa: B023  # it is called at once
+                state.execute(_PUT_OFF_TASK, (now_ms + _PUT_OFF_MS, ordinal))
+        room -= len(ordinals)
+        state.calm_tasks_ms = _first_ms(state, _NEXT_TASK)
+    if state.calm_calendar_ms <= wall_ms:
+        for (ordinal,) in state.execute(_CALENDAR, (wall_ms, room)).fetchall():
+            if isinstance(guarded(lambda: moves.queue_up(state, moves.get(state, ordinal))), Exception):  # noqa: B023
+                state.execute(_PUT_OFF_CALENDAR, (wall_ms + _PUT_OFF_MS, ordinal))
+        state.calm_calendar_ms = _first_ms(state, _NEXT_CALENDAR)
+    if state.calm_workers_ms <= now_ms:
+        _attend_workers(state, guarded)
+        state.calm_workers_ms = _first_ms(state, _NEXT_WORKER)
+
+
+def _first_ms(state: State, statement: str) -> int:
+    """The first moment at which a row says that something is due, or one that never comes."""
+    row = state.execute(statement).fetchone()
+    return limits.INTEGER_MAX if row is None else row[0]
 
 
 def _alarm(state: State, ordinal: int) -> None:

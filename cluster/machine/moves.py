@@ -109,6 +109,7 @@ def mark(state: State, task: Task, kind: str, after: int) -> None:
 def queue_up(state: State, task: Task) -> None:
     """Its moment has come."""
     state.execute(_QUEUE_UP, (state.header.now_ms, task.ordinal))
+    state.wake(task.expiry_ms)
     mark(state, task, "due", QUEUED)
     count(state, state.queue_by_id(task.queue_id), task.id, task.state, QUEUED)
 
@@ -179,6 +180,7 @@ def end(
     alarm_ms = _forgotten_ms(state, queue) if reason else due_ms
     values = (after, alarm_ms, due_ms, header.now_ms, attempts, lost, reason)
     state.execute(_END, (*values, *finished, task.ordinal))
+    state.wake(due_ms)
     assert task.token is not None, "a task that runs is leased"
     state.leases.pop(task.token, None)
     worker = _holder(state, task.worker_id)
@@ -248,5 +250,9 @@ def forget(state: State, task: Task) -> None:
 
 
 def _forgotten_ms(state: State, queue: Queue) -> int | None:
-    """When a task that finishes now is to be forgotten."""
-    return state.header.now_ms + queue.keep_finished_ms if queue.keep_finished_ms else None
+    """When a task that finishes now is to be forgotten: its alarm."""
+    if not queue.keep_finished_ms:
+        return None
+    forgotten_ms = state.header.now_ms + queue.keep_finished_ms
+    state.wake(forgotten_ms)
+    return forgotten_ms

@@ -149,6 +149,9 @@ def _store(
         queue.counts[number] += 1
         queued += number == QUEUED
         ordinal += 1
+        state.wake(alarm_ms)
+        if calendar_ms is not None:
+            state.calm_calendar_ms = min(state.calm_calendar_ms, calendar_ms)
     state.execute_many(_INSERT, rows)
     state.execute_many(_PAYLOAD, payloads)
     queue.submitted += len(rows)

@@ -88,6 +88,7 @@ def refresh(state: State) -> None:
     state.write_workers()
     state.execute(_REFRESH, (state.header.now_ms, state.header.wall_ms))
     state.forget_workers()
+    state.calm_workers_ms = 0
 
 
 def heed(state: State, sign: SignOfLife, most: int) -> int:

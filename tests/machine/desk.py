@@ -50,7 +50,7 @@ class Desk(Rig):
 
     @override
     def apply_raw(self, payload: bytes) -> Applied:
-        return self.machine.apply(self.machine.position.index + 1, self.term, payload)
+        return self.applied(self.term, payload)
 
     def entry(self, *commands: Command[Any]) -> list[Reply | Rejection]:
         """Several commands in one entry."""

@@ -52,7 +52,21 @@ class Rig:
         return self.apply_raw(self.payload(*sealed))
 
     def apply_raw(self, payload: bytes) -> Applied:
-        return self.machine.apply(self.machine.position.index + 1, 1, payload)
+        return self.applied(1, payload)
+
+    def applied(self, term: int, payload: bytes) -> Applied:
+        """Apply the next entry; what is remembered of alarms must not hide one that its rows have."""
+        applied = self.machine.apply(self.machine.position.index + 1, term, payload)
+        state = self.machine._state
+        for calm_ms, table, column in (
+            (state.calm_tasks_ms, "tasks", "alarm_ms"),
+            (state.calm_calendar_ms, "tasks", "calendar_ms"),
+            (state.calm_workers_ms, "workers", "alarm_ms"),
+        ):
+            first = f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL ORDER BY {column} LIMIT 1"
+            row = self.connection.execute(first).fetchone()
+            assert row is None or calm_ms <= row[0], (table, column, calm_ms, row)
+        return applied
 
     def outcome(self, command: Command[Any], key: str | None = None, digest: bytes | None = None) -> Outcome:
         sealed = seal(command, key)

@@ -225,3 +225,19 @@ def test_unfinished_reports_do_not_outlive_their_queue(desk: Desk) -> None:
     desk.do(k.ForgetTask(id=lease.id), k.TaskForgotten)
     assert desk.sql("SELECT count(*) FROM queues") == [(0,)]
     desk.sound()
+
+
+def test_an_entry_at_which_nothing_is_due_reads_no_rows_to_know_it(desk: Desk) -> None:
+    """And whatever happens to be due is attended to: ``Rig.applied`` compares what is remembered with the rows."""
+    desk.submit(delay_ms=500)
+    desk.entry()
+    asked: list[str] = []
+    desk.connection.set_trace_callback(asked.append)
+    desk.entry()
+    desk.connection.set_trace_callback(None)
+    assert not [statement for statement in asked if "INDEXED BY" in statement]  # the others are those of the rig
+    desk.after(500)
+    assert desk.counts() == {"queued": 1}
+    desk.machine.reload()
+    desk.after(0)
+    desk.sound()

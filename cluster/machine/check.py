@@ -307,8 +307,9 @@ _RULES = (
         (
             "SELECT ordinal FROM (SELECT ordinal, count, lag(ordinal + count, 1, first_receipt) OVER (ORDER BY ordinal)"
             " AS expected FROM receipts, machine) WHERE ordinal != expected OR count < 1"
-            " UNION ALL SELECT next_receipt FROM machine WHERE next_receipt - first_receipt !="
-            " (SELECT ifnull(sum(count), 0) FROM receipts) ORDER BY 1"
+            " UNION ALL SELECT next_receipt FROM machine WHERE next_receipt - first_receipt != loose_count +"
+            " (SELECT ifnull(sum(count), 0) FROM receipts) OR min(loose_count, 1) != min(length(loose_keys), 1)"
+            " OR min(loose_count, 1) != min(length(loose_outcomes), 1) ORDER BY 1"
         ),
     ),
 )

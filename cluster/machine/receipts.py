@@ -1,14 +1,15 @@
 """Receipts: the first outcome of a request that carried an idempotency key, kept for its repeats.
 
-What the commands of an entry leave is one row, written at its end, and the keys of all rows are remembered: so neither
-looking for a receipt, which nearly always finds none, nor keeping one is a statement of its own.
+What the commands of an entry leave is written at its end, and all keys are remembered: so neither looking for a receipt,
+which nearly always finds none, nor keeping one is a statement of its own. The newest receipts are *loose*: they stand in
+the header, which every entry writes anyway, until they are worth a row.
 
 Invariants: at most one receipt per operation and key. Receipts are numbered densely from ``first_receipt`` to
-``next_receipt``, each row by the first of its own, and the oldest go first, so what is too old or too many is always at
-the front. A receipt is honoured until it is cleared away. Only an entry that keeps some clears away others, row by row,
-and no row more once ``RECEIPT_EVICTIONS_PER_COMMAND`` for each that it keeps are gone. A row goes only when
-``RECEIPTS_MAX`` others are there, so there are that many at least, and more by less than one entry keeps: a
-repeat finds its receipt also if that is the oldest of ``RECEIPTS_MAX``. No receipt is kept for a refusal that may
+``next_receipt``, each row by the first of its own and the loose ones last, and the oldest go first, so what is too old or
+too many is always at the front. A receipt is honoured until it is cleared away. Only an entry that keeps some clears away
+others, row by row, and no row more once ``RECEIPT_EVICTIONS_PER_COMMAND`` for each that it keeps are gone. A row is as old
+as the last of its own, and goes only when ``RECEIPTS_MAX`` others are there, so there are that many at least, and more by
+less than a row has or one entry keeps: a repeat finds its receipt also if that is the oldest of ``RECEIPTS_MAX``. No receipt is kept for a refusal that may
 pass, nor for a ``Consume`` or ``Claim`` that found nothing and will be tried again under its key because its caller waits.
 One that is the last try is kept, found or not: a copy of an earlier try may still be under way, and must not take messages
 or tasks for a caller who was told that there are none.
@@ -70,7 +71,10 @@ def look(state: State, op: str, key: str) -> tuple[bytes, bytes] | None:
     ordinal = _rows(state, op).get(key)
     if ordinal is None:
         return state.fresh_receipts.get((op, key)) if state.fresh_receipts else None
-    keys, found = state.execute(_LOOK, (ordinal,)).fetchone()
+    if ordinal == _first_loose(state):
+        keys, found = _row(state)
+    else:
+        keys, found = state.execute(_LOOK, (ordinal,)).fetchone()
     return _decode_outcomes(found)[_decode_keys(keys).index((op, key))]
 
 
@@ -108,20 +112,37 @@ def write(state: State) -> None:
     if not fresh:
         return
     _clear(state, len(fresh))
-    ordinal = header.next_receipt
-    values = (len(fresh), header.now_ms, _encode(list(fresh)), _encode(list(fresh.values())))
-    state.execute(_KEEP, (ordinal, *values))
+    ordinal = _first_loose(state)
     for op, key in fresh:
         _rows(state, op)[key] = ordinal
     header.next_receipt += len(fresh)
+    header.loose_count += len(fresh)
+    header.loose_keys += b"".join(map(_encode, fresh))
+    header.loose_outcomes += b"".join(map(_encode, fresh.values()))
     state.fresh_receipts = {}
+    if len(header.loose_keys) + len(header.loose_outcomes) > limits.RECEIPTS_LOOSE_BYTES:
+        state.execute(_KEEP, (ordinal, header.loose_count, header.now_ms, *_row(state)))
+        header.loose_count, header.loose_keys, header.loose_outcomes = 0, b"", b""
+
+
+def _first_loose(state: State) -> int:
+    """The number of the first receipt that has no row yet, which will be that of its row."""
+    return state.header.next_receipt - state.header.loose_count
+
+
+def _row(state: State) -> tuple[bytes, bytes]:
+    """Keys and outcomes of the loose receipts, as a row has them."""
+    header = state.header
+    head = b"\xdd" + header.loose_count.to_bytes(4, "big")  # of an array in msgpack
+    return head + header.loose_keys, head + header.loose_outcomes
 
 
 def _rows(state: State, op: str) -> dict[str, int]:
     """By the key, which row has the receipt of such an operation."""
     if state.receipt_rows is None:
         state.receipt_rows = {}
-        for ordinal, keys in state.execute(_ALL).fetchall():
+        loose = _first_loose(state), _row(state)[0]
+        for ordinal, keys in [*state.execute(_ALL).fetchall(), loose]:
             for other, key in _decode_keys(keys):
                 state.receipt_rows.setdefault(other, {})[key] = ordinal
     rows = state.receipt_rows.get(op)
@@ -133,7 +154,7 @@ def _rows(state: State, op: str) -> dict[str, int]:
 def _clear(state: State, coming: int) -> None:
     """Clear away a few of the oldest receipts that are too old, or too many with those that come."""
     header, room = state.header, limits.RECEIPT_EVICTIONS_PER_COMMAND * coming
-    while room > 0 and header.first_receipt < header.next_receipt:
+    while room > 0 and header.first_receipt < _first_loose(state):
         if state.oldest_receipts is None:
             state.oldest_receipts = state.execute(_OLDEST, (header.first_receipt,)).fetchone()
         count, kept_ms = state.oldest_receipts

@@ -54,6 +54,9 @@ HEADER = (
     "next_ordinal",
     "next_token",
     "next_worker_id",
+    "loose_count",
+    "loose_keys",
+    "loose_outcomes",
 )
 """The columns of the one row of ``machine``."""
 
@@ -252,7 +255,9 @@ _DDL = (
         now_ms INTEGER NOT NULL, wall_ms INTEGER NOT NULL, cluster_id TEXT, digest BLOB NOT NULL,
         next_topic_id INTEGER NOT NULL, first_receipt INTEGER NOT NULL, next_receipt INTEGER NOT NULL,
         next_queue_id INTEGER NOT NULL, next_ordinal INTEGER NOT NULL, next_token INTEGER NOT NULL,
-        next_worker_id INTEGER NOT NULL)""",
+        next_worker_id INTEGER NOT NULL,
+        -- the newest receipts, which have no row yet: how many, and what a row would have of them without the heads of the arrays
+        loose_count INTEGER NOT NULL, loose_keys BLOB NOT NULL, loose_outcomes BLOB NOT NULL)""",
     """CREATE TABLE topics (
         topic_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL,
         next_producer_id INTEGER NOT NULL, next_consumer_id INTEGER NOT NULL, next_partition INTEGER NOT NULL,
@@ -278,10 +283,11 @@ _DDL = (
         start_offset INTEGER NOT NULL, next_offset INTEGER NOT NULL,
         PRIMARY KEY (topic_id, consumer_id, partition)) WITHOUT ROWID""",
     "CREATE TABLE graves (topic_id INTEGER PRIMARY KEY)",
-    # All that one entry left: msgpack of [operation, key] for each, and of [fingerprint, outcome] in the same order.
+    # What one entry left, or several that left little: msgpack of [operation, key] for each, and of [fingerprint, outcome] in the same order.
     """CREATE TABLE receipts (
         ordinal INTEGER PRIMARY KEY, -- the number of the first of them; the next row goes on behind the last
-        count INTEGER NOT NULL, kept_ms INTEGER NOT NULL, keys BLOB NOT NULL, outcomes BLOB NOT NULL)""",
+        count INTEGER NOT NULL, kept_ms INTEGER NOT NULL, -- cluster time of the last of them
+        keys BLOB NOT NULL, outcomes BLOB NOT NULL)""",
 )
 
 _DDL_TASKS = (

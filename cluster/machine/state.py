@@ -50,6 +50,9 @@ class Header(msgspec.Struct):
     next_ordinal: int = 1
     next_token: int = 1
     next_worker_id: int = 1
+    loose_count: int = 0
+    loose_keys: bytes = b""
+    loose_outcomes: bytes = b""
 
 
 assert Header.__struct_fields__ == schema.HEADER

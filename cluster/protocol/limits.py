@@ -61,6 +61,8 @@ RECEIPTS_MAX = 250_000
 RECEIPT_AGE_MS_MAX = 24 * 3600 * 1000
 RECEIPT_EVICTIONS_PER_COMMAND = 4
 """More than one, so that a backlog of old receipts shrinks; bounded, so that no entry stalls on it."""
+RECEIPTS_LOOSE_BYTES = 1_900
+"""The newest receipts stand in the one row that every entry writes, until they have more than this: two rows then fill a page."""
 PURGED_ROWS_PER_ENTRY = 200
 PURGED_BYTES_PER_ENTRY = 256 * 1024
 """What an entry clears away of deleted topics: 0.2 ms for small messages, about 2 ms for rows that fill a page each."""

@@ -23,9 +23,21 @@ def rig() -> Rig:
     return rig
 
 
+@pytest.fixture
+def each_a_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever an entry leaves is a row at once."""
+    monkeypatch.setattr(limits, "RECEIPTS_LOOSE_BYTES", 0)
+
+
 def kept(rig: Rig) -> list[str]:
     rows = rig.connection.execute("SELECT keys FROM receipts ORDER BY ordinal")
-    return [key for (keys,) in rows for _, key in msgspec.msgpack.decode(keys)]
+    return [key for (keys,) in rows for _, key in msgspec.msgpack.decode(keys)] + loose(rig)
+
+
+def loose(rig: Rig) -> list[str]:
+    """The keys of the receipts that have no row yet."""
+    count, keys = rig.connection.execute("SELECT loose_count, loose_keys FROM machine").fetchone()
+    return [key for _, key in msgspec.msgpack.decode(b"\xdd" + count.to_bytes(4, "big") + keys)]
 
 
 def test_a_repeat_gets_the_first_outcome_and_does_nothing(rig: Rig) -> None:
@@ -102,6 +114,7 @@ def test_a_reused_key_is_told_in_the_words_of_the_caller(rig: Rig) -> None:
     assert expect(again.value, IdempotencyKeyReused).detail == 'The key "k" came before with another submit request.'
 
 
+@pytest.mark.usefixtures("each_a_row")
 def test_receipts_are_bounded_in_number(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RECEIPTS_MAX", 3)
     for i in range(7):
@@ -118,6 +131,7 @@ def test_receipts_are_bounded_in_number(rig: Rig, monkeypatch: pytest.MonkeyPatc
     assert kept(rig) == ["k1"]
 
 
+@pytest.mark.usefixtures("each_a_row")
 def test_a_repeat_of_the_oldest_of_all_receipts_is_a_repeat(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "RECEIPTS_MAX", 3)
     first, *_ = [rig.outcome(t.RegisterProducer(topic="t"), key).value for key in "abc"]
@@ -127,6 +141,7 @@ def test_a_repeat_of_the_oldest_of_all_receipts_is_a_repeat(rig: Rig, monkeypatc
     rig.sound()
 
 
+@pytest.mark.usefixtures("each_a_row")
 def test_receipts_are_bounded_in_age_by_cluster_time_and_cleared_a_few_at_a_time(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -147,6 +162,7 @@ def test_receipts_are_bounded_in_age_by_cluster_time_and_cleared_a_few_at_a_time
     rig.sound()
 
 
+@pytest.mark.usefixtures("each_a_row")
 def test_what_one_entry_left_goes_together_and_no_more_rows_than_are_worth_it(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,4 +191,53 @@ def test_what_an_entry_leaves_is_found_after_a_restart_and_within_the_entry(rig:
     again = rig.apply(spoiled, seal(append, "j"), seal(t.RegisterProducer(topic="t"), "j")).outcomes
     assert [outcome.replayed for outcome in again] == [False, True, True]
     assert again[1].value == first[0].value
+    rig.sound()
+
+
+def test_what_entries_leave_is_a_row_once_it_is_worth_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RECEIPTS_LOOSE_BYTES", 300)
+    commands = [(t.Append(topic="t", messages=[message(number)]), f"k{number}") for number in range(11)]
+    first = []
+    for command, key in commands:
+        rig.now_ms += 1
+        first.append(rig.outcome(command, key).value)
+        assert [rig.outcome(*other) for other in commands[: len(first)]] == [(value, True) for value in first]
+        rig.sound()
+    rows = rig.connection.execute("SELECT ordinal, count, kept_ms FROM receipts ORDER BY ordinal").fetchall()
+    assert rows == [(1, 3, 3), (4, 3, 6), (7, 3, 9)]
+    assert loose(rig) == ["k9", "k10"]
+    rig.machine.reload()
+    assert [rig.outcome(*other) for other in commands] == [(value, True) for value in first]
+    assert kept(rig) == [key for _, key in commands]
+
+
+def test_loose_receipts_are_undone_with_their_entry_and_come_before_what_is_too_much(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "RECEIPTS_MAX", 1)
+    rig.outcome(t.RegisterProducer(topic="t"), "a")
+    spoiled = seal(t.CreateTopic(name=".."), "k")
+    rig.apply(seal(t.RegisterProducer(topic="t"), "b"), spoiled, seal(t.RegisterProducer(topic="t"), "c"))
+    assert loose(rig) == ["a", "b", "c"]  # with their row they would be one too few
+    rig.sound()
+    monkeypatch.setattr(limits, "RECEIPTS_LOOSE_BYTES", 0)
+    rig.outcome(t.RegisterProducer(topic="t"), "d")
+    assert kept(rig) == ["a", "b", "c", "d"]
+    rig.outcome(t.RegisterProducer(topic="t"), "e")
+    assert kept(rig) == ["e"]
+    rig.sound()
+
+
+def test_in_the_age_of_a_row_its_last_receipt_counts(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RECEIPT_AGE_MS_MAX", 1000)
+    rig.outcome(t.RegisterProducer(topic="t"), "old")
+    rig.now_ms += 600
+    monkeypatch.setattr(limits, "RECEIPTS_LOOSE_BYTES", 0)
+    rig.outcome(t.RegisterProducer(topic="t"), "young")
+    rig.now_ms += 600
+    rig.outcome(t.RegisterProducer(topic="t"), "new")
+    assert kept(rig) == ["old", "young", "new"]
+    rig.now_ms += 400
+    rig.outcome(t.RegisterProducer(topic="t"), "newer")
+    assert kept(rig) == ["new", "newer"]
     rig.sound()

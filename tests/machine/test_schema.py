@@ -219,6 +219,8 @@ def test_the_checker_finds_what_is_wrong_with_tasks_and_workers(desk: Desk, stat
         ("INSERT INTO graves VALUES (1)", "a topic has a grave"),
         ("INSERT INTO graves VALUES (2)", "a topic id"),
         ("UPDATE machine SET next_receipt = 9", "receipts are not dense"),
+        ("UPDATE machine SET loose_keys = x''", "receipts are not dense"),
+        ("UPDATE machine SET loose_outcomes = x''", "receipts are not dense"),
         ("UPDATE batches SET body = '[]' WHERE base_offset = 0", "a body has not as many messages"),
     ],
 )

@@ -10,10 +10,10 @@ import asyncio
 import contextlib
 import os
 from collections.abc import Callable, Iterable
-from functools import partial
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
+from quorl.client.aio_flights import CLOSED_BEFORE, Fleet, Flight
 from quorl.client.aio_tasks import AsyncQueues, AsyncTasks, AsyncWorkers
 from quorl.client.aio_topics import AsyncTopic, AsyncTopics
 from quorl.client.aio_transport import AsyncTransport, ChannelTransport
@@ -37,20 +37,10 @@ from quorl.cluster.protocol.together import OneReport
 R = TypeVar("R")
 
 
-_CLOSED_BEFORE = "the client was closed before it was sent"
-
-
 def wake(waiter: asyncio.Future[None]) -> None:
     """Wake whoever waits, if he still does."""
     if not waiter.done():
         waiter.set_result(None)
-
-
-def _stay_behind(parts: Iterable[Part[Any, Any]], pump: asyncio.Task[None]) -> None:
-    """Tell those whom a cancelled task leaves: before its first step it runs nothing of its own, not even a ``finally``."""
-    if pump.cancelled():
-        for part in list(parts):
-            part.resolve(Unavailable(_CLOSED_BEFORE))
 
 
 class AsyncClient:
@@ -78,8 +68,9 @@ class AsyncClient:
         self._submits: dict[str, SubmitLane] = {}
         self._reports: dict[str, ReportLane] = {}
         self._claims = ClaimLane(self._route, timeout_s=timeout_s, unwanted=self._give_back)
-        self._claiming: dict[ClaimPart, tuple[asyncio.Task[None], list[ClaimPart]]] = {}
+        self._claiming: dict[ClaimPart, tuple[Flight, list[ClaimPart]]] = {}
         """Which flight each claim is on."""
+        self._fleet = Fleet(self._transport)
         self._closed = False
         self._pumps: set[asyncio.Task[None]] = set()
         self.topics = AsyncTopics(self)
@@ -208,9 +199,9 @@ class AsyncClient:
             if not isinstance(part.outcome, Exception):  # the answer came in the same turn of the loop
                 self._give_back([task for claims in part.outcome for task in claims.tasks])
             part.done = True
-            pump, others = self._claiming.get(part, (None, ()))
-            if pump is not None and all(other.done for other in others):
-                pump.cancel()
+            flight, others = self._claiming.get(part, (None, ()))
+            if flight is not None and all(other.done for other in others):
+                flight.close()
             raise
         return part.places()[0]
 
@@ -218,26 +209,22 @@ class AsyncClient:
         """See that what this turn of the loop brings flies."""
         if self._claims.queue and not self._claims.flying and not self._closed:
             self._claims.flying = True
-            self._keep(asyncio.get_running_loop().create_task(self._fly_claims()))
+            asyncio.get_running_loop().call_soon(self._fly_claims)
 
-    async def _fly_claims(self, parts: list[ClaimPart] | None = None) -> None:
-        lane, loop = self._claims, asyncio.get_running_loop()
-        if parts is None:
-            lane.flying = False
-            parts = lane.take()
-            while more := lane.take():  # what one flight does not hold
-                self._keep(flight := loop.create_task(self._fly_claims(more)))
-                flight.add_done_callback(partial(_stay_behind, more))
-        pump = asyncio.current_task()
-        assert pump is not None
-        self._claiming.update(dict.fromkeys(parts, (pump, parts)))
-        try:
-            if parts:
-                await self.drive(lane.flight(parts))
-        finally:
+    def _fly_claims(self) -> None:
+        self._claims.flying = False
+        while not self._closed and (parts := self._claims.take()):
+            self._fly_together(parts)
+
+    def _fly_together(self, parts: list[ClaimPart]) -> None:
+        def landed() -> None:
             for part in parts:
                 self._claiming.pop(part, None)
             self._send_claims()
+
+        flight = Flight(self._fleet, self._claims.flight(parts), landed)
+        self._claiming.update(dict.fromkeys(parts, (flight, parts)))
+        flight.begin()
 
     def _give_back(self, tasks: list[e.ClaimedTask]) -> None:
         """Release what was granted to somebody who has gone."""
@@ -266,31 +253,21 @@ class AsyncClient:
         part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: wake(landed), to)
         lane.queue.append(part)
         if not lane.flying:
-            lane.flying = True
-            self._keep(pump := loop.create_task(self._pump(lane, lanes)))
-            pump.add_done_callback(partial(_stay_behind, lane.queue))
+            self._fleet.launch(lane, lanes)
         try:
             await landed
         finally:
             part.done = True  # one that was cancelled in the queue does not fly
         return part.places()
 
-    async def _pump(self, lane: Lane[ItemT, PlaceT], lanes: dict[str, Any]) -> None:
-        """Fly until nothing waits. Starting as a task of its own, it takes all that this turn of the loop brings."""
-        try:
-            while lane.queue and not self._closed:
-                await self.drive(lane.fly())
-        finally:
-            lanes.pop(lane.name, None)
-            lane.abandon(Unavailable(_CLOSED_BEFORE))
-
     async def close(self) -> None:
         """Close the connections. Appends and submits that still wait fail, saying whether they may have been applied."""
         self._closed = True
+        await self._fleet.close()
         for pump in list(self._pumps):
             pump.cancel()
         await asyncio.gather(*self._pumps, return_exceptions=True)
-        self._claims.abandon(Unavailable(_CLOSED_BEFORE))
+        self._claims.abandon(Unavailable(CLOSED_BEFORE))
         await self._transport.close()
 
     async def __aenter__(self) -> Self:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from typing import TYPE_CHECKING, Protocol
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from typing_extensions import override
 
-from quorl.channel import Line, Lost, NoChannel, NotSent
+from quorl.channel import Line, Lost, NoChannel, NotSent, Outcome
 from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send, unreached
 from quorl.cluster.protocol.channel import fits
 from quorl.cluster.protocol.wire import Answer
@@ -22,8 +24,16 @@ if TYPE_CHECKING:
     import aiohttp
 
 
+Leave: TypeAlias = Callable[[], None]
+"""Waits for an answer no more."""
+
+
 class AsyncTransport(Protocol):
     """Carries one call to one node. It never raises, except when it is cancelled."""
+
+    def begin(self, send: Send, tell: Callable[[Outcome], None]) -> Leave | None:  # noqa: ARG002 - some always wait
+        """Send a call at once if nothing has to be waited for, and ``tell`` what becomes of it; None: ``send`` it."""
+        return None
 
     async def send(self, send: Send) -> Answer | Failure:
         """Return the answer, or why there is none."""
@@ -94,12 +104,27 @@ def explain(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
+def event_of(outcome: Outcome) -> Answer | Failure:
+    """Return what became of a call over a channel, as plans are told it."""
+    if type(outcome) is Answer:
+        return outcome
+    return Failure("lost" if isinstance(outcome, Lost) else "unreachable", str(outcome) or type(outcome).__name__)
+
+
 class ChannelTransport(AsyncTransport):
     """One channel to each node, more when very many calls are under way, and HTTP for what no channel carries."""
 
     def __init__(self) -> None:
         self._http = HttpTransport()
         self._lines: dict[str, Line] = {}
+
+    @override
+    def begin(self, send: Send, tell: Callable[[Outcome], None]) -> Leave | None:
+        line = self._lines.get(send.node)
+        channel = None if line is None or line.plain else line.ready()
+        if channel is None or not fits(send.call):
+            return None
+        return partial(channel.leave, channel.begin(send.call, send.headers(), send.timeout_s, tell))
 
     @override
     async def send(self, send: Send) -> Answer | Failure:
@@ -114,12 +139,10 @@ class ChannelTransport(AsyncTransport):
             return await self._http.send(send)
         except TimeoutError:
             return Failure("unreachable", "time-out while connecting")
-        except NotSent as error:
-            return Failure("unreachable", explain(error))
+        except (NotSent, Lost) as error:
+            return event_of(error)
         except OSError as error:
             return unreached(error, explain(error))
-        except Lost as error:
-            return Failure("lost", str(error))
 
     @override
     async def close(self) -> None:

@@ -81,6 +81,10 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         self.queue: deque[Part[ItemT, PlaceT]] = deque()
         self.flying = False
         """For the hands on asyncio: whether somebody is driving flights of this lane."""
+        self.taken = 0
+        """How many parts have flown since it rested last."""
+        self.alone_lately = False
+        """Whether it was only one before that: then it is likely to be alone again."""
         self.aboard: list[Part[ItemT, PlaceT]] = []
         """What ``fly`` has taken from the queue and not yet dealt with."""
         self._route = route
@@ -115,6 +119,11 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
 
     def refused(self, part: Part[ItemT, PlaceT]) -> None:
         """Take note that a part that flew alone was refused."""
+
+    def rest(self) -> None:
+        """Nothing waits or flies any more."""
+        self.flying = False
+        self.alone_lately, self.taken = self.taken == 1, 0
 
     # -- flying -------------------------------------------------------------------------------------------------------
     def fly(self) -> Plan[None]:
@@ -156,6 +165,7 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
             self.queue.popleft()
             if alone:
                 break
+        self.taken += len(parts)
         return parts
 
     def flight(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:

@@ -38,7 +38,7 @@ class HttpPeers:
         if line.plain or call.path.startswith(_COPIES) or not fits(call):
             return await self._over_http(peer, call, timeout_s)
         try:
-            return await line.ask(call, call.headers, max(0.001, timeout_s))
+            return await line.ask(call, dict(call.headers), max(0.001, timeout_s))
         except NoChannel:
             return await self._over_http(peer, call, timeout_s)
         except (NotSent, TimeoutError, OSError) as error:

@@ -108,8 +108,15 @@ def frames_of_calls(calls: Sequence[Asked], gone: Sequence[int] = ()) -> Iterato
         yield part, _framed(Asking(part, list(gone) if first else []))
 
 
-def frames_of_answers(answers: Sequence[Answered]) -> bytes:
+def frame_of_call(call: Asked) -> bytes:
+    """Return the frame that carries one call."""
+    return _framed(Asking([call]))
+
+
+def frames_of_answers(answers: list[Answered]) -> bytes:
     """Return the frames that carry these, as few as may be."""
+    if len(answers) == 1:
+        return _framed(Answering(answers))
     return b"".join(_framed(Answering(part)) for _, part in _parts(answers))
 
 

@@ -10,11 +10,12 @@ came that is no frame, or nothing at all while a call waited in vain, takes no m
 from __future__ import annotations
 
 import asyncio
-import itertools
+import math
 import os
 import ssl
-from collections.abc import Mapping
-from typing import NamedTuple, cast
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import TypeAlias, cast
 from urllib.parse import urlsplit
 
 from typing_extensions import override
@@ -27,6 +28,7 @@ from quorl.cluster.protocol.channel import (
     Asked,
     Broken,
     Frames,
+    frame_of_call,
     frames_of_calls,
     read_answering,
 )
@@ -60,11 +62,10 @@ class NoChannel(Exception):
         self.status = status
 
 
-class _Call(NamedTuple):
-    """One call that waits for its answer."""
-
-    answer: asyncio.Future[Answer]
-    asked_s: float
+Outcome: TypeAlias = Answer | NotSent | Lost
+"""What becomes of a call."""
+_Call: TypeAlias = tuple[Callable[[Outcome], None], float, float]
+"""Of one that waits for its answer: who is to be told, when it was asked, and for how long it waits."""
 
 
 async def dial(url: str, headers: Mapping[str, str], timeout_s: float) -> Channel:
@@ -99,12 +100,15 @@ class Channel(asyncio.Protocol):
         self._switched: asyncio.Future[None] | None = self._loop.create_future()
         self._head = b""
         self._frames = Frames(limits.CHANNEL_ANSWER_BYTES_MAX)
-        self._numbers = itertools.count(1)
+        self._last = 0
         self._waiting: dict[int, _Call] = {}
         self._unsent: dict[int, Asked] = {}
         self._gone: list[int] = []
         self._congested = self._flush_wanted = False
         self._heard_s = self._loop.time()
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = math.inf
+        """When it is looked next for calls whose time is over: never later than the first of them is."""
         self.closed = False
         """Whether it takes no more calls."""
 
@@ -116,39 +120,65 @@ class Channel(asyncio.Protocol):
             return False
         return bool(self._waiting) or self._loop.time() - self._heard_s < IDLE_S_MAX
 
-    async def ask(self, call: Call, headers: Mapping[str, str], timeout_s: float) -> Answer:
-        """Make a call with these headers, and wait so long for its answer. Raises ``NotSent`` or ``Lost``."""
+    def begin(self, call: Call, headers: dict[str, str], timeout_s: float, tell: Callable[[Outcome], None]) -> int:
+        """Make a call with these headers; within so long ``tell`` learns what became of it. Raises ``NotSent``.
+
+        Returns its number, by which it can be left. ``tell`` must not raise.
+        """
         if self.closed:
             raise NotSent("the connection is closed")
-        loop = self._loop
-        number = next(self._numbers)
-        answer: asyncio.Future[Answer] = loop.create_future()
-        self._waiting[number] = _Call(answer, loop.time())
-        self._unsent[number] = Asked(number, call.method, call.path, call.query, dict(headers), call.body)
+        now_s = self._loop.time()
+        number = self._last = self._last + 1
+        self._waiting[number] = (tell, now_s, timeout_s)
+        self._unsent[number] = Asked(number, call.method, call.path, call.query, headers, call.body)
         if len(self._waiting) == 1:
             self._flush()  # nobody to travel with
         elif not self._flush_wanted:
             self._flush_wanted = True
-            loop.call_soon(self._flush)
-        timer = loop.call_later(timeout_s, self._expire, number, timeout_s)
+            self._loop.call_soon(self._flush)
+        if now_s + timeout_s < self._timer_s:
+            self._look_at(now_s + timeout_s)
+        return number
+
+    def leave(self, number: int) -> None:
+        """Wait for the answer to a call no more."""
+        self._forget(number)
+
+    async def ask(self, call: Call, headers: dict[str, str], timeout_s: float) -> Answer:
+        """Make a call, and wait so long for its answer. Raises ``NotSent`` or ``Lost``."""
+        answer: asyncio.Future[Answer] = self._loop.create_future()
+        number = self.begin(call, headers, timeout_s, partial(_settle, answer))
         try:
             return await answer
         except asyncio.CancelledError:
-            self._forget(number)
+            self.leave(number)
             raise
-        finally:
-            timer.cancel()
 
-    def _expire(self, number: int, timeout_s: float) -> None:
+    def _look_at(self, moment_s: float) -> None:
+        """Look then for calls whose time is over: one timer for all, which moves when the first of them changes."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = moment_s
+        self._timer = self._loop.call_at(moment_s, self._look)
+
+    def _look(self) -> None:
+        now_s = max(self._loop.time(), self._timer_s)  # a timer may come a little early
+        self._timer, self._timer_s = None, math.inf
+        for number in [one for one, (_, asked_s, for_s) in self._waiting.items() if asked_s + for_s <= now_s]:
+            self._expire(number, now_s)
+        first_s = min((asked_s + for_s for _, asked_s, for_s in self._waiting.values()), default=math.inf)
+        if first_s < self._timer_s:
+            self._look_at(first_s)
+
+    def _expire(self, number: int, now_s: float) -> None:
         waiting = self._waiting.get(number)
         if waiting is None:
             return
+        tell, asked_s, timeout_s = waiting
         error = self._forget(number, f"no answer in {timeout_s:.1f} s")
-        if not waiting.answer.done():
-            waiting.answer.set_exception(error)
-        silent = self._heard_s < waiting.asked_s <= self._loop.time() - SILENT_S
-        if isinstance(error, Lost) and silent:
+        if isinstance(error, Lost) and self._heard_s < asked_s <= now_s - SILENT_S:
             self.abort()  # whatever is at the other end, it has said nothing to anybody
+        tell(error)
 
     def _forget(self, number: int, why: str = "") -> NotSent | Lost:
         """Wait for an answer no more, and let the node know."""
@@ -166,6 +196,9 @@ class Channel(asyncio.Protocol):
     def _flush(self) -> None:
         self._flush_wanted = False
         if self._is_congested() or self.closed or self._transport is None:
+            return
+        if len(self._unsent) == 1 and not self._gone:  # nearly always
+            self._transport.write(frame_of_call(self._unsent.popitem()[1]))
             return
         gone, self._gone = self._gone, []
         for calls, frame in frames_of_calls([*self._unsent.values()], gone):
@@ -232,8 +265,7 @@ class Channel(asyncio.Protocol):
             if one.number == 0:
                 raise Broken(one.body[:200].decode(errors="replace"))
             return
-        if not waiting.answer.done():
-            waiting.answer.set_result(Answer(one.status, one.headers, one.body))
+        waiting[0](Answer(one.status, one.headers, one.body))
 
     @override
     def pause_writing(self) -> None:
@@ -253,6 +285,8 @@ class Channel(asyncio.Protocol):
         if self.closed:
             return
         self.closed = True
+        if self._timer is not None:
+            self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
         if self._switched is not None and not self._switched.done():
@@ -261,11 +295,10 @@ class Channel(asyncio.Protocol):
             else:
                 self._switched.set_exception(reason)
         why = f"connection lost: {_words(reason)}" if reason else "connection given up: nothing came from the node"
-        for number, (answer, _) in self._waiting.items():
-            if not answer.done():
-                answer.set_exception(NotSent(why) if number in self._unsent else Lost(why))
-        self._waiting.clear()
-        self._unsent.clear()
+        waiting, unsent = self._waiting, self._unsent
+        self._waiting, self._unsent = {}, {}
+        for number, (tell, *_) in waiting.items():
+            tell(NotSent(why) if number in unsent else Lost(why))
 
 
 class Line:
@@ -287,11 +320,18 @@ class Line:
         """Whether the node has no channel, as far as is known."""
         return self._plain_until_s > 0 and asyncio.get_running_loop().time() < self._plain_until_s
 
-    async def ask(self, call: Call, headers: Mapping[str, str], timeout_s: float) -> Answer:
-        """Make a call on a channel that has room, or on a new one. Raises as ``dial`` and ``Channel.ask``."""
+    def ready(self) -> Channel | None:
+        """Return an open channel that has room, if there is one."""
         for channel in self._channels:
             if channel.usable:
-                return await channel.ask(call, headers, timeout_s)
+                return channel
+        return None
+
+    async def ask(self, call: Call, headers: dict[str, str], timeout_s: float) -> Answer:
+        """Make a call on a channel that has room, or on a new one. Raises as ``dial`` and ``Channel.ask``."""
+        ready = self.ready()
+        if ready is not None:
+            return await ready.ask(call, headers, timeout_s)
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         channel = await self._dialled(min(self._connect_s, timeout_s))
@@ -335,3 +375,13 @@ def _words(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     return str(error) or type(error).__name__
+
+
+def _settle(answer: asyncio.Future[Answer], outcome: Outcome) -> None:
+    """Tell whoever waits for an answer, if he still does."""
+    if answer.done():
+        return
+    if isinstance(outcome, Answer):
+        answer.set_result(outcome)
+    else:
+        answer.set_exception(outcome)

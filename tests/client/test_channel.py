@@ -257,3 +257,20 @@ async def test_what_is_too_large_for_a_frame_goes_over_http(
     assert isinstance(await transport.send(send(url, b"x" * 1000)), Answer)
     assert paths == ["/v1/x", "/v1/channel", "/v1/x"]
     await runner.cleanup()
+
+
+# -- time ----------------------------------------------------------------------------------------------------------
+async def test_d13_each_call_has_its_own_patience_though_one_timer_watches_all(node: Node) -> None:
+    line = channel.Line(node.url, {}, 5.0)
+    call = send(node.url).call
+    short, long, longest = (asyncio.ensure_future(line.ask(call, {}, wait_s)) for wait_s in (0.1, 0.3, 20.0))
+    numbers = [(await node.calls.get()).number for _ in range(3)]
+    later = asyncio.ensure_future(line.ask(call, {}, 0.05))
+    numbers.append((await node.calls.get()).number)
+    for waiting, wait_s in ((later, 0.05), (short, 0.1), (long, 0.3)):
+        with pytest.raises(channel.Lost, match=f"no answer in {wait_s:.1f} s"):
+            await waiting
+    assert [await node.gone.get() for _ in range(3)] == [numbers[3], numbers[0], numbers[1]]
+    node.answer(numbers[2], body=b"late")
+    assert await longest == Answer(200, {}, b"late")
+    await line.close()

@@ -188,6 +188,10 @@ class _Campaign:
     def next_node(self) -> tuple[str, float]:
         """Return the node to ask next and how long to wait before; raises when that would be too late."""
         now = self.route.clock()
+        if not self.tries:  # nearly always: nothing is known against anybody
+            if now >= self.deadline:
+                self.give_up()
+            return self.route.first(), 0.0
         order = self.route.order()
         node = min(order, key=lambda candidate: max(now, self.not_before.get(candidate, now)))
         delay_s = max(0.0, self.not_before.get(node, now) - now)

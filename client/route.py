@@ -119,6 +119,12 @@ class Route(Renewed):
         turn = self.nodes[self._current :] + self.nodes[: self._current]
         return sorted(turn, key=lambda node: (self._cooling.get(node, now) > now, self._rank(node)))
 
+    def first(self) -> str:
+        """Return the node to ask first."""
+        node = self.nodes[self._current]
+        likely = self.leader is None or self._names.get(node) == self.leader
+        return node if likely and not self._cooling else self.order()[0]
+
     def _rank(self, node: str) -> int:
         if self.leader is None:
             return 0
@@ -133,14 +139,16 @@ class Route(Renewed):
         sequence = headers.get("quorl-sequence", "")
         with self._lock:
             self.met = True
-            self._cooling.pop(node, None)
-            self._failures.pop(node, None)
-            self._current = self.nodes.index(node)
+            if self._failures:
+                self._cooling.pop(node, None)
+                self._failures.pop(node, None)
+            if node != self.nodes[self._current]:
+                self._current = self.nodes.index(node)
             if "served-by" in headers:
                 self._names[node] = headers["served-by"]
             self.leader = headers.get("quorl-leader") or None
-            if sequence.isascii() and sequence.isdigit():
-                self.sequence = max(self.sequence, int(sequence))
+            if sequence.isascii() and sequence.isdigit() and (number := int(sequence)) > self.sequence:
+                self.sequence = number
 
     def failed(self, node: str) -> None:
         """Learn that a node could not take a call."""

@@ -7,6 +7,7 @@ what to do. Nothing else is ever raised here, whatever was sent.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -103,6 +104,12 @@ _MANY = {t.Append: _many("messages", t.Message), b.Submit: _many("tasks", b.NewT
 _encoder = msgspec.json.Encoder()
 
 
+@functools.lru_cache(1024)
+def _quoted(text: str) -> str:
+    """Return a name as it stands in a path; mostly they are few."""
+    return quote(text, safe="")
+
+
 # -- the client's side ---------------------------------------------------------------------------------------------
 def encode(
     request: Request[Any], key: str | None = None, *, consistency: Consistency | None = None, min_sequence: int = 0
@@ -124,7 +131,7 @@ def _encoded(
         text = str(getattr(request, name))
         if text in {"", ".", ".."}:
             raise invalid(f"/{name}", f"`{text}` cannot stand in a path: URLs drop it" if text else "it is empty")
-        path = path.replace("{" + name + "}", quote(text, safe=""), 1)
+        path = path.replace("{" + name + "}", _quoted(text), 1)
     fields = {
         field.encode_name: value
         for field in plan.fields

@@ -68,6 +68,8 @@ class Skin:
         self._hosts = hosts
         self._token = member_token
         self._body_bytes_max = body_bytes_max
+        self._body_bytes_any = min(body_bytes_max, REQUEST_BYTES_MAX)
+        """So much may come wherever it goes."""
         self._body_s_max = body_s_max
         self._dashboard = dashboard or Dashboard()
         self.intake = Intake()
@@ -124,7 +126,8 @@ class Skin:
     async def take(self, call: Call) -> Answer:
         """Answer one call that came on a channel, as if it had come by itself. The channel's host was looked at before."""
         answer = self._at_once(call)
-        if answer is None and len(call.body) > self._body_bytes_of(call.path):
+        size = len(call.body)
+        if answer is None and size > self._body_bytes_any and size > self._body_bytes_of(call.path):
             answer = self._node.refuse(call, self._too_large())
         return await self._node.handle(call) if answer is None else answer
 

@@ -163,7 +163,8 @@ class Channel:
                     self._begin_some()
                 for number in asking.gone:
                     self._leave(number)
-            self._hold(len(self._frames))
+            if self._half_bytes or self._frames:
+                self._hold(len(self._frames))
         except Broken as error:
             self._part(str(error))
             return True, b""
@@ -219,9 +220,7 @@ class Channel:
             answer = await self._take(call)
             if len(answer.body) > _LARGE_BYTES:
                 await self._until_room()
-            self._answer(number, answer)
-            if len(self._running) == 1:
-                self._flush()  # nobody to travel with
+            self._answer(number, answer, alone=len(self._running) == 1)
         except ConnectionError:
             pass  # it broke while a large answer waited
         except Exception as error:
@@ -243,10 +242,12 @@ class Channel:
         return task
 
     # -- answers ---------------------------------------------------------------------------------------------------
-    def _answer(self, number: int, answer: Answer) -> None:
+    def _answer(self, number: int, answer: Answer, *, alone: bool = False) -> None:
         self._answers.append(Answered(number, answer.status, answer.headers, answer.body))
         self._answer_bytes += len(answer.body)
-        if not self._flush_wanted:  # what is answered in the same turn of the loop leaves in the same frame
+        if alone:
+            self._flush()
+        elif not self._flush_wanted:  # what is answered in the same turn of the loop leaves in the same frame
             self._flush_wanted = True
             self._loop.call_soon(self._flush)
 

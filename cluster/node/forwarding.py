@@ -47,8 +47,8 @@ class Leading:
         self,
         visit: Visit,
         until: float,
-        here: Callable[[], Awaitable[T | None]],
-        there: Callable[[str], Awaitable[T | None]],
+        here: Callable[[Visit], Awaitable[T | None]],
+        there: Callable[[Visit, str], Awaitable[T | None]],
     ) -> T:
         """Try ``here`` while this node leads and ``there`` at whoever does, until one gives a result.
 
@@ -58,13 +58,14 @@ class Leading:
         core = self._core
         pause_s = _PAUSE_S_MIN
         while True:
-            leader = core.name if core.leads() else core.leader()
+            leads = core.leads()
+            leader = core.name if leads else core.leader()
             if visit.options.hops and leader != core.name:
                 raise gave_up(core, visit, Problem("no_leader", f"{core.name} does not lead."))
             if leader is None:
                 await self._wait_for_leader(visit, until)
                 continue
-            result = await here() if core.leads() else None if leader == core.name else await there(leader)
+            result = await here(visit) if leads else None if leader == core.name else await there(visit, leader)
             if result is not None:
                 return result
             if core.monotonic() >= until:

@@ -179,8 +179,9 @@ class Route:
 
     def problem(self, problem: Problem, scene: Scene) -> Answer:
         """See ``Voice``."""
-        answer = answer_problem(problem, **scene._asdict())
-        document = document_of(problem, **scene._asdict())
+        told = scene.told()
+        answer = answer_problem(problem, **told)
+        document = document_of(problem, **told)
         status = 400 if problem.code == "validation_failed" else answer.status
         body = {"status": "failure", "message": document.detail, "code": document.code, "hint": document.hint}
         return Answer(status, answer.headers | {"content-type": "application/json"}, msgspec.json.encode(body))

@@ -6,7 +6,6 @@ the caller asked to wait; what the answer says about the outcome is true.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Callable
 from typing import Protocol
@@ -18,6 +17,7 @@ from structlog.contextvars import bind_contextvars, unbind_contextvars
 from quorl.cluster.node import founding
 from quorl.cluster.node.claiming import Claiming
 from quorl.cluster.node.core import Core, Peers
+from quorl.cluster.node.deadlines import Deadlines
 from quorl.cluster.node.forwarding import Leading, gave_up, sequence_of
 from quorl.cluster.node.gathering import Gathering
 from quorl.cluster.node.meters import UNKNOWN, Meters
@@ -93,6 +93,7 @@ class Gateway:
         self._wait_s_max = wait_s_max
         self._log: Log = structlog.get_logger() if log is None else log
         self._polls = LongPolls(core)
+        self._deadlines = Deadlines()
         leading = self.leading = Leading(core, peers, leader_wait_s)
         self._sealer = Sealer(defaults or Defaults())
         self._reading = Reading(core, leading, self._polls)
@@ -117,7 +118,7 @@ class Gateway:
     async def handle(self, call: Call) -> Answer:
         """Answer one call."""
         request_id = self._request_id(call)
-        scene = Scene(call.path, request_id, self._core.name, self._core.leader())
+        scene = Scene(call.path, request_id, self._core.name, self._core.leader)
         founding_route = founding.route_of(call.path)
         voice = founding_route or self._voice
         self.running += 1
@@ -143,7 +144,7 @@ class Gateway:
     def refuse(self, call: Call, problem: Problem) -> Answer:
         """Answer a call that was not even read with a problem."""
         request_id = self._request_id(call)
-        scene = Scene(call.path, request_id, self._core.name, self._core.leader())
+        scene = Scene(call.path, request_id, self._core.name, self._core.leader)
         voice = founding.route_of(call.path) or self._voice
         return self._signed(self._count(voice.problem(problem, scene)), request_id)
 
@@ -159,7 +160,7 @@ class Gateway:
         try:
             answer = await self._in_time(visit)
         except Declined as declined:
-            answer = voice.problem(declined.problem, scene._replace(leader=self._core.leader()))
+            answer = voice.problem(declined.problem, scene)
             if declined.problem.code == "commit_unknown":
                 answer.headers["idempotency-key"] = visit.key
         waits = visit.poll_until > began_s
@@ -206,13 +207,15 @@ class Gateway:
     async def _in_time(self, visit: Visit) -> Answer:
         wait_s = visit.until - visit.ready_until
         within_s = visit.deadline - self._core.monotonic()
-        scope = asyncio.timeout(within_s)
+        scope = self._deadlines.within(within_s)
         try:
-            async with scope:
-                with self._polls.slot(wait_s):
+            with scope:
+                if not wait_s:
+                    return await self._routed(visit)
+                with self._polls.slot():
                     return await self._routed(visit)
         except TimeoutError:
-            if not scope.expired():
+            if not scope.expired:
                 raise
             detail = f"{self._core.name} could not answer within {within_s:.3g} s."
             raise gave_up(self._core, visit, Problem("not_ready", detail)) from None
@@ -237,15 +240,14 @@ class Gateway:
     def _signed(self, answer: Answer, request_id: str) -> Answer:
         """Add the headers of every answer; a sequence that the answer tells of is never undercut."""
         core = self._core
-        signature = {
-            "served-by": core.name,
-            "quorl-leader": core.leader() or "",
-            "quorl-term": str(core.term()),
-            "quorl-sequence": str(max(core.sequence(), sequence_of(answer))),
-            "request-id": request_id,
-            "cache-control": "no-store",
-        }
-        return answer._replace(headers=answer.headers | signature)
+        headers = answer.headers
+        headers["quorl-sequence"] = str(max(core.sequence(), sequence_of(answer)))
+        headers["served-by"] = core.name
+        headers["quorl-leader"] = core.leader() or ""
+        headers["quorl-term"] = str(core.term())
+        headers["request-id"] = request_id
+        headers["cache-control"] = "no-store"
+        return answer
 
 
 def _wait_s(call: Call, asked: Asked) -> float:

@@ -333,8 +333,8 @@ class Node:
     # -- Core ------------------------------------------------------------------------------------------------------
     async def handle(self, call: Call) -> Answer:
         """Answer one call, from a client or from another node."""
-        sender, own = call.headers.get(CLUSTER_HEADER), self._cluster_id()
-        if sender and own and sender != own:
+        sender = call.headers.get(CLUSTER_HEADER)
+        if sender and (own := self._cluster_id()) and sender != own:
             detail = f"{self.name} belongs to another cluster than the node that sent this call."
             return self.gateway.refuse(call, Problem("no_leader", detail))
         door = self._internal if call.path.startswith(PREFIX) else self.gateway

@@ -26,11 +26,8 @@ class LongPolls:
         self.draining = False
 
     @contextmanager
-    def slot(self, wait_s: float) -> Iterator[None]:
+    def slot(self) -> Iterator[None]:
         """Count a call that may wait; refuses with too_many_requests when all places are taken."""
-        if not wait_s:
-            yield
-            return
         if self._count >= limits.LONG_POLLS_MAX:
             detail = f"{self._core.name} holds {self._count} waiting calls; repeat without wait, or later."
             raise Declined(Problem("too_many_requests", detail))

@@ -119,11 +119,11 @@ class Reading:
     async def _barrier(self, visit: Visit) -> int:
         until = visit.ready_until
         found = await self._leading.at_leader(
-            visit, until, self._barrier_here, lambda name: self._barrier_at(name, until)
+            visit, until, self._barrier_here, lambda _, name: self._barrier_at(name, until)
         )
         return found.sequence
 
-    async def _barrier_here(self) -> _Barrier | None:
+    async def _barrier_here(self, _: Visit) -> _Barrier | None:
         try:
             return _Barrier(await self._core.barrier())
         except (NotApplied, OutcomeUnknown):

@@ -27,9 +27,7 @@ class Transferring:
 
     async def answer(self, visit: Visit) -> Answer:
         """Answer one call."""
-        return await self._leading.at_leader(
-            visit, visit.until, lambda: self._here(visit), lambda leader: self._there(visit, leader)
-        )
+        return await self._leading.at_leader(visit, visit.until, self._here, self._there)
 
     async def _here(self, visit: Visit) -> Answer | None:
         assert isinstance(visit.request, TransferLeadership)

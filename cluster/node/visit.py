@@ -5,6 +5,7 @@ A voice turns replies and problems into answers: ``/v1`` speaks one, the foundin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
@@ -29,7 +30,17 @@ class Scene(NamedTuple):
     instance: str
     request_id: str
     node: str
-    leader: str | None
+    leader: Callable[[], str | None]
+    """Asked when there is a problem to tell of."""
+
+    def told(self) -> dict[str, Any]:
+        """Return it as the fields of a problem document."""
+        return {
+            "instance": self.instance,
+            "request_id": self.request_id,
+            "node": self.node,
+            "leader": self.leader(),
+        }
 
 
 class Voice(Protocol):
@@ -51,7 +62,7 @@ class PlainVoice:
 
     def problem(self, problem: Problem, scene: Scene) -> Answer:
         """See ``Voice``."""
-        return answer_problem(problem, **scene._asdict())
+        return answer_problem(problem, **scene.told())
 
 
 class Asked(NamedTuple):

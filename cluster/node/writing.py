@@ -39,9 +39,7 @@ class Writing:
         """Answer one write."""
         if isinstance(visit.request, Sync) and is_beat(visit.request):
             return await self._syncing.beat(visit)
-        return await self._leading.at_leader(
-            visit, visit.until, lambda: self._here(visit), lambda leader: self._forward(visit, leader)
-        )
+        return await self._leading.at_leader(visit, visit.until, self._here, self._forward)
 
     async def _here(self, visit: Visit) -> Answer | None:
         match visit.request:

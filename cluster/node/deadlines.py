@@ -1,0 +1,80 @@
+"""Deadlines of tasks, under one timer for all: nearly every call ends long before its own, whose timer would be made for nothing.
+
+Invariants: a task that is in time is not disturbed; one that is not is cancelled once, and a cancellation that comes from
+elsewhere is not taken for it. It is the same bargain as that of ``asyncio.timeout``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from types import TracebackType
+
+
+class Deadline:
+    """What one task does in here raises ``TimeoutError`` when it takes too long; ``expired`` says that it was this."""
+
+    __slots__ = ("_all", "_cancelling", "_task", "expired", "until_s")
+
+    def __init__(self, deadlines: Deadlines, until_s: float) -> None:
+        self._all = deadlines
+        self.until_s = until_s
+        self.expired = False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None, "only a task can be cancelled"
+        self._task = task
+        self._cancelling = task.cancelling()
+        self._all.hold(self)
+
+    def expire(self) -> None:
+        """Cancel the task."""
+        self.expired = True
+        self._task.cancel()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._all.let_go(self)
+        if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+
+class Deadlines:
+    """The deadlines of the calls at one node."""
+
+    def __init__(self) -> None:
+        self._held: dict[Deadline, None] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_s = math.inf
+        """When it is looked next: never later than the first of them is over."""
+
+    def within(self, seconds: float) -> Deadline:
+        """Return a scope that may last for so long from now on."""
+        return Deadline(self, asyncio.get_running_loop().time() + seconds)
+
+    def hold(self, one: Deadline) -> None:
+        """A scope begins."""
+        self._held[one] = None
+        if one.until_s < self._timer_s:
+            self._look_at(one.until_s)
+
+    def let_go(self, one: Deadline) -> None:
+        """A scope has ended."""
+        self._held.pop(one, None)
+
+    def _look_at(self, moment_s: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer_s = moment_s
+        self._timer = asyncio.get_running_loop().call_at(moment_s, self._look)
+
+    def _look(self) -> None:
+        now_s = max(asyncio.get_running_loop().time(), self._timer_s)  # a timer may come a little early
+        self._timer, self._timer_s = None, math.inf
+        for one in [one for one in self._held if one.until_s <= now_s]:
+            del self._held[one]
+            one.expire()
+        if self._held:
+            self._look_at(min(one.until_s for one in self._held))

@@ -20,7 +20,7 @@ from quorl.cluster.consensus.link import Link
 from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.messages import Message
 from quorl.cluster.consensus.names import Named
-from quorl.cluster.consensus.port import Apply, Clock, NotApplied, OutcomeUnknown
+from quorl.cluster.consensus.port import Ahead, Apply, Clock, NotApplied, OutcomeUnknown
 from quorl.cluster.consensus.replication import Replication
 from quorl.cluster.protocol import limits
 
@@ -39,6 +39,7 @@ class Outside(NamedTuple):
 
     send: Callable[[str, Message], bool]
     apply: Apply
+    ahead: Ahead
     wants_tick: Callable[[], None]
     snapshot_needed: Callable[[str], None]
     died: Callable[[str], None]
@@ -70,6 +71,8 @@ class Engine(Named):
         self._outside = outside
         self._clock = clock
         self._waiting: dict[int, tuple[int, asyncio.Future[Any]]] = {}
+        self._prepared_term = 0
+        """The term of the lead in which the state was told to prepare an entry; 0: nothing can be left to retract."""
         conf = library.SyncObjConf(
             autoTick=False,
             journalFile=log,
@@ -151,9 +154,12 @@ class Engine(Named):
         except OSError as error:
             self.hand_over()  # another member may have room
             raise NotApplied("storage_full", f"{self.name} cannot write to its log: {error.strerror}") from error
-        future = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        future = loop.create_future()
         self._waiting[index] = (term, future)
         self.guarded(self._replicate)
+        # While the followers write, but behind the answers to the entry before, which take up to two turns to leave.
+        loop.call_soon(loop.call_soon, self._prepare, index, term, payload)
         if self.majority == 1:
             self.wants_tick()  # nobody will acknowledge
         return future
@@ -162,6 +168,13 @@ class Engine(Named):
         # The followers write while the leader does; what it holds itself counts only once it is durable.
         self._SyncObj__sendAppendEntries()
         self.sync_log()
+
+    def _prepare(self, index: int, term: int, payload: bytes) -> None:
+        """Let the state do all of an entry that can be undone; mostly that is over when a majority has it."""
+        is_next = index == self.applied_index + 1 and index in self._waiting
+        if is_next and self.leads and self.term == term and self.fatal is None and not self.suspended:
+            self._prepared_term = term
+            self._outside.ahead.prepare(index, term, payload)
 
     def announce(self) -> None:
         """Tell the followers at once how far the log is committed."""
@@ -276,6 +289,9 @@ class Engine(Named):
     def _release_waiting(self) -> None:
         """Nobody waits for an entry of a leadership that is over."""
         over = self.fatal is not None or not self.leads
+        if self._prepared_term and (over or self._prepared_term != self.term):
+            self._prepared_term = 0
+            self._outside.ahead.retract()
         gone = [index for index, (term, _) in self._waiting.items() if over or term != self.term]
         for index in gone:
             _, future = self._waiting.pop(index)

@@ -82,6 +82,16 @@ Apply = Callable[[int, int, bytes], Any]
 """``apply(index, term, payload)`` on every member, in log order, each index once per life of the state."""
 
 
+class Ahead(Protocol):
+    """What can be done for an entry before it is known to be committed."""
+
+    def prepare(self, index: int, term: int, payload: bytes) -> None:
+        """Do all of applying an entry that can be undone; called on the member that proposed it. Raises nothing."""
+
+    def retract(self) -> None:
+        """Undo what was prepared, if anything still is: its proposer does not lead any more."""
+
+
 class Consensus(Protocol):
     """A replicated log as the floors above see it."""
 

@@ -16,7 +16,7 @@ import msgspec
 from quorl.cluster.consensus import library, messages
 from quorl.cluster.consensus.engine import Engine, Outside, Timing
 from quorl.cluster.consensus.logstore import LogStore
-from quorl.cluster.consensus.port import Apply, Clock, Glance, Hello, Network, Role, Status
+from quorl.cluster.consensus.port import Ahead, Apply, Clock, Glance, Hello, Network, Role, Status
 from quorl.cluster.protocol import limits
 
 TICK_S = 0.05
@@ -37,6 +37,7 @@ class Callbacks(NamedTuple):
     """What the replica tells the node; all on its loop."""
 
     apply: Apply
+    ahead: Ahead
     snapshot_needed: Callable[[str], None]
     changed: Callable[[], None]
     """Something in ``status`` may have changed."""
@@ -76,6 +77,7 @@ class Replica:
         outside = Outside(
             send=self._send,
             apply=callbacks.apply,
+            ahead=callbacks.ahead,
             wants_tick=self.poke,
             snapshot_needed=callbacks.snapshot_needed,
             died=callbacks.died,

@@ -5,10 +5,14 @@ layers of ``apply``, from the outside in: the transaction of the entry, the rece
 over commands. Nearly always nothing goes wrong, so an entry is applied as a whole at first. An exception that is the same
 on every node undoes it, and it is applied again with *care*: each step in a savepoint of its own, so that the one that
 fails is undone alone and the exception becomes the command's outcome. What may differ between nodes goes up and undoes the entry.
+
+An entry that is about to be committed can be *prepared*: all of it is done but the last step, the end of its transaction.
+Until that comes with ``apply``, reads see the state without it, through a connection of their own. ``retract`` undoes it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import sqlite3
 import zlib
@@ -85,6 +89,15 @@ class Position(NamedTuple):
     term: int
 
 
+class _Prepared(NamedTuple):
+    """An entry of which all is done but the last step, and what it comes to."""
+
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
+    term: int
+    payload: bytes
+    applied: Applied
+
+
 class Applied(NamedTuple):
     """What an entry came to. ``outcomes`` has one for each command of the entry, in order."""
 
@@ -98,11 +111,19 @@ class Machine:
 
     VERSION: ClassVar[int] = schema.VERSION
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
-        """Take over a connection opened with ``isolation_level=None``; raises ``StateError`` if the file is not ours."""
+    def __init__(
+        self, connection: sqlite3.Connection, open_reader: Callable[[], sqlite3.Connection] | None = None
+    ) -> None:
+        """Take over a connection opened with ``isolation_level=None``; raises ``StateError`` if the file is not ours.
+
+        ``open_reader`` opens another one to the same file, for reads beside an entry that is prepared; without it none is.
+        """
         assert connection.isolation_level is None, "transactions are opened and ended here, by statements"
         self._state = State(connection)
         self._shelf = Shelf()
+        self._open_reader = open_reader
+        self._reader: sqlite3.Connection | None = None
+        self._prepared: _Prepared | None = None
         self._stuck = False
         self._careful = False
         """Whether each step of the entry has a savepoint."""
@@ -110,28 +131,28 @@ class Machine:
     @property
     def position(self) -> Position:
         """The last entry applied."""
-        header = self._state.header
+        header = self._state.committed_header
         return Position(header.sequence, header.raft_index, header.raft_term)
 
     @property
     def now_ms(self) -> int:
         """Cluster time."""
-        return self._state.header.now_ms
+        return self._state.committed_header.now_ms
 
     @property
     def wall_ms(self) -> int:
         """The calendar's time of the last entry, in UTC."""
-        return self._state.header.wall_ms
+        return self._state.committed_header.wall_ms
 
     @property
     def cluster_id(self) -> str | None:
         """The cluster that the state belongs to, once it has been founded."""
-        return self._state.header.cluster_id
+        return self._state.committed_header.cluster_id
 
     @property
     def digest(self) -> str:
         """The chain over all entries and outcomes: equal at equal sequence, or two nodes have diverged."""
-        return self._state.header.digest.hex()
+        return self._state.committed_header.digest.hex()
 
     @property
     def due(self) -> bool:
@@ -182,12 +203,95 @@ class Machine:
 
     def reload(self) -> None:
         """Read everything remembered anew, after somebody else has written the rows."""
+        self.retract()
         self._state.reload()
         self._shelf = Shelf()
         self._stuck = False
 
+    def prepare(self, index: int, term: int, payload: bytes) -> None:
+        """Do what applying an entry takes but for the last step: before ``apply`` no read sees anything of it.
+
+        Looks of the leader (``claimable``, ``worker``, ``outlook``, ``serves``, ``coming``, ``remembers``) may see it: they decide
+        nothing. Whatever goes wrong here is undone, and met again by ``apply``.
+        """
+        if self._prepared is not None or not self._has_reader():
+            return
+        try:
+            self._prepared = _Prepared(index, term, payload, self._enter(index, term, payload))
+        except BaseException as error:
+            self._state.abandon()
+            if not isinstance(error, Exception):
+                raise
+
+    def _has_reader(self) -> bool:
+        if self._reader is None and self._open_reader is not None:
+            with contextlib.suppress(sqlite3.Error):  # then entries are applied when they are committed, as anywhere
+                self._reader = self._open_reader()
+        return self._reader is not None
+
+    def retract(self) -> None:
+        """Undo what was prepared, if anything was: it may never be committed."""
+        if self._prepared is not None:
+            self._prepared = None
+            self._stuck = False
+            self._state.abandon()
+
     def apply(self, index: int, term: int, payload: bytes) -> Applied:
         """Apply one committed entry, in one transaction. Total, but for what may differ between nodes."""
+        prepared = self._prepared
+        if prepared is not None and prepared[:3] != (index, term, payload):
+            self.retract()
+        try:
+            applied = self._enter(index, term, payload) if self._prepared is None else self._prepared.applied
+            self._state.commit()
+        except BaseException:
+            self._state.abandon()
+            raise
+        finally:
+            self._prepared = None
+        return applied
+
+    def close(self) -> None:
+        """Close the connections, which undoes what was prepared."""
+        self._prepared = self._open_reader = None
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._state.connection.close()
+
+    def partitions(self, topic: str) -> int | None:
+        """How many partitions a topic has; None if there is no such topic."""
+        found = self._state.topic(topic)
+        return None if found is None else found.partitions
+
+    def query(self, request: Query[Any]) -> Reply | Rejection:
+        """Answer a read from the rows as they are now."""
+        return queries.query(self._readable_from, request, self._shelf.decode)
+
+    def render(self, value: Reply | Rejection) -> Reply | Rejection:
+        """Put what was decided about into the outcome of a ``Consume`` or of claims; others are complete as they are."""
+        connection = self._readable_from
+        if isinstance(value, t.ConsumedSpans):
+            return reading.consumed(connection, value, self._shelf.decode)
+        if isinstance(value, c.Granted):
+            with reading.one_moment(connection):
+                return task_queries.claims(connection, value)
+        if isinstance(value, g.GrantedMany):
+            with reading.one_moment(connection):
+                return task_queries.claims_of_many(connection, value)
+        return value
+
+    @property
+    def _readable_from(self) -> sqlite3.Connection:
+        """The connection on which nothing is seen but what was committed."""
+        if self._prepared is None:
+            return self._state.connection
+        assert self._reader is not None, "it is opened before anything is prepared"
+        return self._reader
+
+    # -- inside the transaction ---------------------------------------------------------------------------------
+    def _enter(self, index: int, term: int, payload: bytes) -> Applied:
+        """Open the transaction of an entry, and do everything in it but end it."""
         state = self._state
         assert index > state.header.raft_index, f"entry {index} after entry {state.header.raft_index}"
         state.begin(index, term)
@@ -200,36 +304,11 @@ class Machine:
                 state.begin_again()
                 self._careful = True
                 results = self._apply_entry(index, term, payload)
-            state.commit()
-        except BaseException:
-            state.abandon()
-            raise
+            state.write()
         finally:
             self._careful = False
         return Applied(state.header.sequence, results, state.events)
 
-    def partitions(self, topic: str) -> int | None:
-        """How many partitions a topic has; None if there is no such topic."""
-        found = self._state.topic(topic)
-        return None if found is None else found.partitions
-
-    def query(self, request: Query[Any]) -> Reply | Rejection:
-        """Answer a read from the rows as they are now."""
-        return queries.query(self._state.connection, request, self._shelf.decode)
-
-    def render(self, value: Reply | Rejection) -> Reply | Rejection:
-        """Put what was decided about into the outcome of a ``Consume`` or of claims; others are complete as they are."""
-        if isinstance(value, t.ConsumedSpans):
-            return reading.consumed(self._state.connection, value, self._shelf.decode)
-        if isinstance(value, c.Granted):
-            with reading.one_moment(self._state.connection):
-                return task_queries.claims(self._state.connection, value)
-        if isinstance(value, g.GrantedMany):
-            with reading.one_moment(self._state.connection):
-                return task_queries.claims_of_many(self._state.connection, value)
-        return value
-
-    # -- inside the transaction ---------------------------------------------------------------------------------
     def _apply_entry(self, index: int, term: int, payload: bytes) -> list[Outcome]:
         state, header = self._state, self._state.header
         entry = self._readable(payload)

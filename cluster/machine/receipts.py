@@ -140,11 +140,12 @@ def _row(state: State) -> tuple[bytes, bytes]:
 def _rows(state: State, op: str) -> dict[str, int]:
     """By the key, which row has the receipt of such an operation."""
     if state.receipt_rows is None:
-        state.receipt_rows = {}
+        found: dict[str, dict[str, int]] = {}
         loose = _first_loose(state), _row(state)[0]
         for ordinal, keys in [*state.execute(_ALL).fetchall(), loose]:
             for other, key in _decode_keys(keys):
-                state.receipt_rows.setdefault(other, {})[key] = ordinal
+                found.setdefault(other, {})[key] = ordinal
+        state.receipt_rows = found
     rows = state.receipt_rows.get(op)
     if rows is None:
         rows = state.receipt_rows[op] = {}

@@ -127,7 +127,7 @@ class State(Books):
         self.look_for_grave()
         self.led_term: int | None = self.execute(_SELECT_LEADER).fetchone()[0]
         """The last term of which it is known who led."""
-        self._before_entry = self._before_command = msgspec.structs.replace(self.header)
+        self.committed_header = self._before_command = msgspec.structs.replace(self.header)
 
     def _forget_all(self) -> None:
         self._topics.clear()
@@ -145,15 +145,19 @@ class State(Books):
         self.bound_books()
         if len(self.leases) > _LEASES_REMEMBERED_MAX:
             self.leases.clear()
-        self._before_entry = msgspec.structs.replace(self.header)
+        self.committed_header = msgspec.structs.replace(self.header)
         self.execute("BEGIN IMMEDIATE")
 
-    def commit(self) -> None:
-        """Write the header and the books, and end the transaction."""
+    def write(self) -> None:
+        """Write the header and the books: all that is left to do is ``commit``."""
         self.write_books()
         self.events += self.news.events()
         self.execute(_UPDATE_HEADER, msgspec.structs.astuple(self.header))
+
+    def commit(self) -> None:
+        """End the transaction of the entry: from now on it is seen."""
         self.execute("COMMIT")
+        self.committed_header = self.header
 
     def begin_again(self) -> None:
         """Bring rows and memory back to what they were before the entry, and open its transaction anew."""
@@ -168,7 +172,7 @@ class State(Books):
         """Bring rows and memory back to what they were before the entry, as far as a broken disk lets us."""
         self.events = []
         self._forget_all()
-        self.header = self._before_entry
+        self.header = msgspec.structs.replace(self.committed_header)
         with contextlib.suppress(sqlite3.Error):
             if self.connection.in_transaction:  # a full disk ends the transaction by itself
                 self.connection.rollback()

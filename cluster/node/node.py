@@ -43,6 +43,7 @@ from quorl.cluster.node.looking import Looking
 from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.outage import Standing, explain
+from quorl.cluster.node.preparing import Preparing
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Timekeeper
 from quorl.cluster.node.transferring import transferred
@@ -149,6 +150,7 @@ class Node:
         self._watch.replaced(self.machine.position.sequence)
         self.looking.replaced()
         others = [m.name for m in settings.members if m.name != self.name]
+        ahead = Preparing(lambda: self.machine, lambda: self._trimming.running)
         self.replica = Replica(
             Identity(settings.cluster, settings.group, self.name, self._incarnation, settings.version),
             others,
@@ -158,7 +160,7 @@ class Node:
             ports.dice,
             settings.timing,
             ports.network(self._gossip, self._on_gossip),
-            Callbacks(self._apply, self._snapshot_needed, self._on_changed, self._on_died),
+            Callbacks(self._apply, ahead, self._snapshot_needed, self._on_changed, self._on_died),
             has_room=lambda: ports.disk.free_bytes() > limits.DISK_SPARE_BYTES,
         )
         outside = Outside(
@@ -191,7 +193,7 @@ class Node:
             raise Damaged(missing)
         self._connection = states.open()
         try:
-            return Machine(self._connection)
+            return Machine(self._connection, states.open_reader)
         except OtherVersion as error:
             raise OtherFormat(str(error)) from error
         except StateError as error:
@@ -217,7 +219,7 @@ class Node:
             # What was promised is durable already; the last note of how far that reaches is for the next start only.
             self._ports.log.warning("stopped_without_last_sync", why=str(error))
         self._closed = True
-        self._connection.close()
+        self.machine.close()
 
     async def _finish_calls(self) -> None:
         """Let calls that run come to their end, while there are a log, a state and other nodes to end with."""
@@ -300,7 +302,7 @@ class Node:
         engine.suspended = True
         self._readable.clear()
         await self._trimming.close()
-        self._connection.close()
+        self.machine.close()
         try:
             await self._ports.offload.run(lambda: self._ports.states.install(snapshot))
         finally:

@@ -59,13 +59,18 @@ class Trimming:
         self._task: asyncio.Task[None] | None = None
         self.paused = False
 
+    @property
+    def running(self) -> bool:
+        """Whether a checkpoint is being made."""
+        return self._task is not None and not self._task.done()
+
     def applied(self, size_bytes: int, log_is_long: bool) -> None:
         """One more entry was applied, of that size."""
         self._since += 1
         self._written_bytes += size_bytes + _ENTRY_BYTES
         trim = self._since >= self._entries or (log_is_long and self._since >= min(100, self._entries))
         due = trim or self._written_bytes >= WRITTEN_BYTES_MAX
-        if due and not self.paused and (self._task is None or self._task.done()):
+        if due and not self.paused and not self.running:
             self._written_bytes = 0
             if trim:
                 self._since = 0

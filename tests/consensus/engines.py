@@ -82,6 +82,7 @@ class Member:
         self.running: Replica | None = None
         self.died: str | None = None
         self.snapshots_asked: list[str] = []
+        self.prepared: Applied | None = None
         self.spoiled: bytes | None = None
         """A payload whose application fails."""
 
@@ -112,6 +113,15 @@ class Member:
     def propose(self, payload: bytes) -> Proposal:
         return Proposal(self.engine.propose(payload))
 
+    def prepare(self, index: int, term: int, payload: bytes) -> None:
+        """Implements ``Ahead``."""
+        assert self.prepared is None, "one at a time"
+        self.prepared = Applied(index, term, payload)
+
+    def retract(self) -> None:
+        """Implements ``Ahead``."""
+        self.prepared = None
+
     # -- life ------------------------------------------------------------------------------------------------------
     def boot(self) -> None:
         group = self.group
@@ -130,7 +140,7 @@ class Member:
             group.dice,
             group.timing,
             self,
-            Callbacks(self.apply, self.snapshots_asked.append, lambda: None, self._on_died),
+            Callbacks(self.apply, self, self.snapshots_asked.append, lambda: None, self._on_died),
             has_room=lambda: not self.disk.full,
         )
 
@@ -140,6 +150,7 @@ class Member:
     def apply(self, index: int, term: int, payload: bytes) -> bytes:
         if payload == self.spoiled:
             raise OSError("the state cannot take this")
+        self.prepared = None
         self.state.append(Applied(index, term, payload))
         if payload == FOUND:
             self.replica.set_cluster_id("one")

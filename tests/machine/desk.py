@@ -32,8 +32,8 @@ def new(name: str = "add", **options: Any) -> s.NewTask:
 class Desk(Rig):
     """One replica; times in milliseconds of both clocks, which go together unless a test says otherwise."""
 
-    def __init__(self, path: str = ":memory:") -> None:
-        super().__init__(path)
+    def __init__(self, path: str = ":memory:", first_way: int | None = 0) -> None:
+        super().__init__(path, first_way)
         self.seed = 7
         self.node = "n1"
         self.term = 1

@@ -39,9 +39,13 @@ def message(value: object, key: str | None = None, producer_id: int | None = Non
 class Rig:
     """One replica, with the clocks in the test's hands."""
 
-    def __init__(self, path: str = ":memory:") -> None:
+    _way = 0
+
+    def __init__(self, path: str = ":memory:", first_way: int | None = 0) -> None:
+        """``first_way``: how the first entry is applied, see ``apply_raw``; None: none is ever prepared."""
         self.connection = connect(path)
-        self.machine = Machine(self.connection)
+        self.machine = Machine(self.connection, None if first_way is None else lambda: connect(":memory:"))
+        self._way = first_way or 0
         self.now_ms = 0
         self.wall_ms = START_MS
 
@@ -55,8 +59,17 @@ class Rig:
         return self.applied(1, payload)
 
     def applied(self, term: int, payload: bytes) -> Applied:
-        """Apply the next entry; what is remembered of alarms must not hide one that its rows have."""
-        applied = self.machine.apply(self.machine.position.index + 1, term, payload)
+        """Apply the next entry, in one of the three ways that lead to the same: unprepared, prepared, or with that taken back.
+
+        What is remembered of alarms must not hide one that its rows have.
+        """
+        index, way = self.machine.position.index + 1, self._way % 3
+        self._way += 1
+        if way:
+            self.machine.prepare(index, term, payload)
+        if way == 2:
+            self.machine.retract()
+        applied = self.machine.apply(index, term, payload)
         state = self.machine._state
         for calm_ms, table, column in (
             (state.calm_tasks_ms, "tasks", "alarm_ms"),

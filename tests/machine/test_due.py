@@ -229,6 +229,7 @@ def test_unfinished_reports_do_not_outlive_their_queue(desk: Desk) -> None:
 
 def test_an_entry_at_which_nothing_is_due_reads_no_rows_to_know_it(desk: Desk) -> None:
     """And whatever happens to be due is attended to: ``Rig.applied`` compares what is remembered with the rows."""
+    desk.machine._open_reader = desk.machine._reader = None  # what is prepared and taken back must be read again
     desk.submit(delay_ms=500)
     desk.entry()
     asked: list[str] = []

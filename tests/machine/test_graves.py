@@ -60,7 +60,7 @@ def rig() -> Rig:
 
 
 def twin_of(rig: Rig) -> Rig:
-    twin = Rig()
+    twin = Rig(first_way=1)
     twin.connection = connect()
     load(twin.connection, dump(rig.connection))
     twin.machine = Machine(twin.connection)

@@ -37,7 +37,7 @@ def ticks(desk: Desk) -> list[tuple[int, int]]:
 
 def twin_of(desk: Desk) -> Desk:
     """Another node with the same rows, that remembers nothing."""
-    twin = Desk()
+    twin = Desk(first_way=1)
     twin.connection = connect()
     load(twin.connection, dump(desk.connection))
     twin.machine = Machine(twin.connection)

@@ -82,6 +82,8 @@ MUTANTS: dict[str, Mutant] = {
         _one("trim_below_checkpoint", 42),
         _one("apply_once"),
         Mutant("applied_twice", ("apply_once", "applied_twice")),
+        _one("kept_prepared", 31),
+        _one("prepared_seen"),
         _one("receipts_kept"),
         _one("receipt_digest"),
         _one("unknown_is_unknown", 26),

@@ -211,7 +211,7 @@ def converge(world: World) -> None:
 
 def compare_contents(world: World) -> dict[str, str]:
     """Return the digest over all rows of each member that runs; they must be the same."""
-    contents = {node.name: content_digest(node._connection) for node in world.nodes()}
+    contents = {node.name: content_digest(node.committed) for node in world.nodes()}
     if len(set(contents.values())) > 1:
         world.problem(f"CONTENT-DIFFERS {contents}")
     return contents

@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import random
 import sqlite3
+from typing import Any
 
 from typing_extensions import override
 
@@ -17,17 +18,56 @@ from quorl.cluster.consensus.port import Damaged, Snapshot
 from quorl.cluster.machine.machine import Machine
 
 
+class _Cursor(sqlite3.Cursor):
+    """Lets its states know when a transaction begins."""
+
+    connection: _Kept
+
+    @override
+    def execute(self, sql: str, *values: Any) -> _Cursor:
+        if sql == "BEGIN IMMEDIATE":
+            self.connection.committed = self.connection.image
+        return super().execute(sql, *values)
+
+
 class _Kept(sqlite3.Connection):
-    """A connection whose content outlives it."""
+    """The connection that writes: its content outlives it."""
 
     states: SimStates
+    committed: bytes = b""
+    """What there was when the last transaction began."""
+
+    @override
+    def cursor(self, *_: Any) -> _Cursor:  # type: ignore[override]  # any other kind would not tell
+        return super().cursor(_Cursor)
+
+    @property
+    def image(self) -> bytes:
+        """What was committed."""
+        return self.committed if self.in_transaction else self.serialize()
 
     @override
     def close(self) -> None:
         if self.states.connection is self:
-            self.states.image = self.serialize()
+            self.states.image = self.image
             self.states.connection = None
         super().close()
+
+
+class _Reader(sqlite3.Connection):
+    """Another connection: between its transactions it comes to see what was committed meanwhile."""
+
+    states: SimStates
+    seen: bytes = b""
+
+    @override
+    def execute(self, *statement: Any) -> sqlite3.Cursor:
+        if not self.in_transaction and self.states.connection is not None:
+            image = self.states.connection.image
+            if image != self.seen:
+                self.deserialize(image)
+                self.seen = image
+        return super().execute(*statement)
 
 
 class SimStates:
@@ -47,7 +87,7 @@ class SimStates:
     def remember(self) -> None:
         """A moment to which a power cut may roll back."""
         if self.connection is not None and len(self._since) < 8:
-            self._since.append(self.connection.serialize())
+            self._since.append(self.connection.image)
 
     def fill(self) -> None:
         """The running process finds no room for another page."""
@@ -55,7 +95,7 @@ class SimStates:
         self.connection.execute("PRAGMA max_page_count = 1").fetchall()  # SQLite keeps to what there is already
 
     def power_cut(self) -> None:
-        current = self.connection.serialize() if self.connection is not None else self.image
+        current = self.connection.image if self.connection is not None else self.image
         choices: list[bytes | None] = [self._checkpoint, *self._since, current]
         self._drop()
         self.image = self._dice.choice(choices)
@@ -65,7 +105,7 @@ class SimStates:
     def kill(self) -> None:
         """The process is gone; its pages are the kernel's."""
         if self.connection is not None:
-            self.image = self.connection.serialize()
+            self.image = self.connection.image
             self._drop()
 
     def _drop(self) -> None:
@@ -88,22 +128,20 @@ class SimStates:
         return connection
 
     def open_reader(self) -> sqlite3.Connection:
-        reader = sqlite3.connect(":memory:", isolation_level=None)
-        if self.connection is not None:
-            reader.deserialize(self.connection.serialize())
+        reader = sqlite3.connect(":memory:", isolation_level=None, factory=_Reader, check_same_thread=False)
+        reader.states = self
         return reader
 
     def checkpoint(self) -> int | None:
         if self.connection is None:
             return None
-        self._checkpoint = self.connection.serialize()
+        self._checkpoint = self.connection.image
         self._since = []
-        with contextlib.closing(self.open_reader()) as reader:
-            return Machine(reader).position.index
+        return _describe(self._checkpoint).index
 
     def copy(self) -> Snapshot:
         assert self.connection is not None
-        self._copy = self.connection.serialize()
+        self._copy = self.connection.image
         return _describe(self._copy)
 
     def read(self, snapshot: Snapshot, offset: int, size_bytes: int) -> bytes:

@@ -113,6 +113,24 @@ def applied_twice(setter: Setter) -> None:
     setter(Machine, "apply", careless)
 
 
+def kept_prepared(setter: Setter) -> None:
+    """What was prepared becomes the state, whatever is committed in its place."""
+    careful = Machine.apply
+
+    def careless(machine: Machine, index: int, term: int, payload: bytes) -> Applied:
+        if machine._prepared is not None:
+            machine._prepared = machine._prepared._replace(index=index, term=term, payload=payload)
+        return careful(machine, index, term, payload)
+
+    setter(Machine, "retract", lambda _machine: None)
+    setter(Machine, "apply", careless)
+
+
+def prepared_seen(setter: Setter) -> None:
+    """Reads see what is only prepared."""
+    setter(Machine, "_readable_from", property(lambda machine: machine._state.connection))
+
+
 def receipt_digest(setter: Setter) -> None:
     """A receipt is given to any request with its key."""
 
@@ -236,6 +254,8 @@ _TABLE: list[Switch] = [
     birth_votes,
     one_probe,
     applied_twice,
+    kept_prepared,
+    prepared_seen,
     receipt_digest,
     producer_ids,
     consume_key,

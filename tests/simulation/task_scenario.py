@@ -89,7 +89,7 @@ class TaskLoad:
 
     def judge(self) -> list[str]:
         """The verdict, given what the nodes hold in the end."""
-        return judge_tasks(self.checks, {node.name: stored_tasks(node._connection) for node in self._world.nodes()})
+        return judge_tasks(self.checks, {node.name: stored_tasks(node.committed) for node in self._world.nodes()})
 
     def tally(self) -> dict[str, int]:
         """How much of everything there was."""

@@ -135,7 +135,7 @@ class TaskStage(Stage):
         for life in self.tasks.lives.values():
             life.over = True
         found = super().problems()
-        return found + judge_tasks(self.checks, {n.name: stored_tasks(n._connection) for n in self.world.nodes()})
+        return found + judge_tasks(self.checks, {n.name: stored_tasks(n.committed) for n in self.world.nodes()})
 
 
 def silent_night(seed: int = 1) -> list[str]:

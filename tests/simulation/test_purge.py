@@ -68,8 +68,8 @@ def test_a4_rows_of_a_deleted_topic_go_away_without_any_traffic(world: World) ->
     sequences = [node.sequence() for node in world.nodes()]
     world.run(5.0)
     assert [node.sequence() for node in world.nodes()] == sequences  # nothing is left to do, and nothing is written
-    assert len({content_digest(node._connection) for node in world.nodes()}) == 1
-    assert [check(node._connection) for node in world.nodes()] == [[], [], []]
+    assert len({content_digest(node.committed) for node in world.nodes()}) == 1
+    assert [check(node.committed) for node in world.nodes()] == [[], [], []]
 
 
 def test_a4_the_next_leader_goes_on_where_the_last_one_stopped(world: World) -> None:
@@ -81,8 +81,8 @@ def test_a4_the_next_leader_goes_on_where_the_last_one_stopped(world: World) -> 
     world.run(0.3)
     world.boot_all()
     assert world.run(20.0, cleared(world))
-    assert world.run(5.0, lambda: len({content_digest(node._connection) for node in world.nodes()}) == 1)
-    assert [check(node._connection) for node in world.nodes()] == [[], [], []]
+    assert world.run(5.0, lambda: len({content_digest(node.committed) for node in world.nodes()}) == 1)
+    assert [check(node.committed) for node in world.nodes()] == [[], [], []]
 
 
 def test_a4_without_a_majority_nothing_piles_up(world: World) -> None:

@@ -101,6 +101,11 @@ class WatchedNode(Node):
 
     world: World
 
+    @property
+    def committed(self) -> sqlite3.Connection:
+        """The rows without those of an entry that is only prepared."""
+        return self._ports.states.open_reader()
+
     @override
     def _apply(self, index: int, term: int, payload: bytes) -> Applied:
         applied = super()._apply(index, term, payload)

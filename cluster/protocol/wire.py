@@ -366,12 +366,15 @@ def _check_appends(request: AppendAll, body_bytes: int) -> None:
 
 def _check_messages(messages: list[t.Message], body_bytes: int, pointer: str) -> None:
     """``pointer`` is where the messages are; empty: the body is the only one."""
-    large = body_bytes > limits.MESSAGE_VALUE_BYTES_MAX
-    for number, message in enumerate(messages):
-        if large or message.headers:
-            place = f"{pointer}/{number}" if pointer else ""
-            _check_size(f"{place}/value", message.value, limits.MESSAGE_VALUE_BYTES_MAX)
-            _check_headers(f"{place}/headers", message.headers or {})
+    doubtful = [number for number, message in enumerate(messages) if message.headers]
+    if body_bytes > limits.MESSAGE_VALUE_BYTES_MAX:
+        sizes = [len(memoryview(message.value)) for message in messages]
+        if max(sizes) > limits.MESSAGE_VALUE_BYTES_MAX:
+            doubtful = [*range(len(messages))]  # so that the first fault is the one that is told
+    for number in doubtful:
+        message, place = messages[number], f"{pointer}/{number}" if pointer else ""
+        _check_size(f"{place}/value", message.value, limits.MESSAGE_VALUE_BYTES_MAX)
+        _check_headers(f"{place}/headers", message.headers or {})
 
 
 def _check_tasks(tasks: list[b.NewTask], body_bytes: int, *, bare: bool) -> None:

@@ -16,11 +16,8 @@ from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.placement import partition_of
 
 _INSERT_BATCH = (
-    "INSERT INTO batches (topic_id, partition, base_offset, count, created_ms, size_bytes, body)"
+    "INSERT INTO batches (topic_id, partition, base_offset, count, created_ms, end_bytes, body)"
     " VALUES (?, ?, ?, ?, ?, ?, ?)"
-)
-_GROW_PARTITION = (
-    "UPDATE partitions SET next_offset = ?, size_bytes = size_bytes + ? WHERE topic_id = ? AND partition = ?"
 )
 _NEXT_PARTITION = "UPDATE topics SET next_partition = ? WHERE topic_id = ?"
 
@@ -68,9 +65,10 @@ def _split(messages: list[t.Message], topic: Topic) -> dict[int, list[t.Message]
 def _store_batch(state: State, topic: Topic, partition: int, count: int, size_bytes: int, body: bytes) -> t.Range:
     base = topic.ends[partition]
     end = base + count
-    state.execute(_INSERT_BATCH, (topic.topic_id, partition, base, count, state.header.wall_ms, size_bytes, body))
-    state.execute(_GROW_PARTITION, (end, size_bytes, topic.topic_id, partition))
-    topic.ends[partition] = end
+    header, end_bytes = state.header, topic.end_bytes[partition] + size_bytes
+    state.execute(_INSERT_BATCH, (topic.topic_id, partition, base, count, header.wall_ms, end_bytes, body))
+    topic.ends[partition], topic.end_bytes[partition] = end, end_bytes
+    header.messages += count
     if state.unsampled_topics is not None:
         state.unsampled_topics.add(topic.name)
     state.events.append(e.Appended(topic.name, partition, end, count))

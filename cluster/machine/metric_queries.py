@@ -23,14 +23,14 @@ _QUEUE_TOTALS = f"SELECT {', '.join(_TOTALS)} FROM queues WHERE deleted = 0 ORDE
 _QUEUE_COUNT = "SELECT count(*) FROM queues WHERE deleted = 0"
 _TOPICS = (
     "SELECT t.name, sum(p.next_offset), sum(p.size_bytes) FROM (SELECT topic_id, name FROM topics ORDER BY topic_id LIMIT ?) t"
-    " JOIN partitions p USING (topic_id) GROUP BY t.topic_id ORDER BY t.topic_id"
+    " JOIN ends p USING (topic_id) GROUP BY t.topic_id ORDER BY t.topic_id"
 )
 _TOPIC_COUNT = "SELECT count(*) FROM topics"
 _CONSUMERS = (
     "SELECT t.name, c.consumer_id, sum(p.next_offset - k.next_offset)"
     " FROM (SELECT topic_id, consumer_id FROM consumers ORDER BY topic_id, consumer_id LIMIT ?) c"
     " JOIN topics t USING (topic_id) JOIN cursors k USING (topic_id, consumer_id)"
-    " JOIN partitions p ON p.topic_id = k.topic_id AND p.partition = k.partition"
+    " JOIN ends p ON p.topic_id = k.topic_id AND p.partition = k.partition"
     " GROUP BY c.topic_id, c.consumer_id ORDER BY c.topic_id, c.consumer_id"
 )
 _CONSUMER_COUNT = "SELECT count(*) FROM consumers JOIN topics USING (topic_id)"

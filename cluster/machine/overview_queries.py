@@ -58,13 +58,13 @@ _RUNNING = (
 )
 _BEATS = "SELECT (at_ms - ?2) / ?3, count(*) FROM beats WHERE worker_id = ?1 AND at_ms >= ?2 GROUP BY 1 ORDER BY 1"
 _TOPIC_COUNT = "SELECT count(*) FROM topics"
-_MESSAGES = "SELECT ifnull(sum(next_offset), 0) FROM partitions JOIN topics USING (topic_id)"
+_MESSAGES = "SELECT messages FROM machine"
 _TOPIC = "SELECT topic_id, name, partitions, next_consumer_id - 1 FROM topics"
 _TOPIC_BY_NAME = f"{_TOPIC} WHERE name = ?"
 _TOPICS = f"{_TOPIC} ORDER BY name LIMIT ?"
-_ENDS = "SELECT ifnull(sum(next_offset), 0), ifnull(sum(size_bytes), 0) FROM partitions WHERE topic_id = ?"
+_ENDS = "SELECT ifnull(sum(next_offset), 0), ifnull(sum(size_bytes), 0) FROM ends WHERE topic_id = ?"
 _WORST_LAG = (
-    "SELECT ifnull(max(lag), 0) FROM (SELECT sum(p.next_offset - k.next_offset) AS lag FROM cursors k CROSS JOIN partitions p"
+    "SELECT ifnull(max(lag), 0) FROM (SELECT sum(p.next_offset - k.next_offset) AS lag FROM cursors k CROSS JOIN ends p"
     " ON p.topic_id = k.topic_id AND p.partition = k.partition WHERE k.topic_id = ? GROUP BY k.consumer_id)"
 )
 _GAUGES = "SELECT ifnull(sum(scheduled + queued + retry), 0), ifnull(sum(processing), 0) FROM queues"

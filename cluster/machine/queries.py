@@ -70,7 +70,7 @@ _TOPIC_BY_NAME = f"{_TOPIC} WHERE name = ?"
 _TOPICS_AFTER = f"{_TOPIC} WHERE name > ? ORDER BY name LIMIT ?"
 _TOPICS_FROM = f"{_TOPIC} WHERE name >= ? ORDER BY name LIMIT ?"
 _NAMES_AFTER = "SELECT name FROM topics WHERE name > ? ORDER BY name LIMIT ?"
-_PARTITIONS = "SELECT partition, next_offset, size_bytes FROM partitions WHERE topic_id = ? ORDER BY partition"
+_PARTITIONS = "SELECT partition, next_offset, size_bytes FROM ends WHERE topic_id = ? ORDER BY partition"
 _PRODUCERS_AFTER = (
     "SELECT producer_id, name, created_ms FROM producers WHERE topic_id = ? AND producer_id > ?"
     " ORDER BY producer_id LIMIT ?"

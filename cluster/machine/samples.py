@@ -37,7 +37,7 @@ _TICK = "INSERT INTO ticks VALUES (?, ?)"
 _GAUGES = "SELECT ifnull(sum(scheduled + queued + retry), 0), ifnull(sum(processing), 0) FROM queues"
 _ALL_QUEUES = "SELECT queue_id FROM queues WHERE deleted = 0 ORDER BY queue_id"
 _GROWN_TOPICS = (
-    "SELECT t.name FROM topics t JOIN partitions p USING (topic_id) GROUP BY t.topic_id"
+    "SELECT t.name FROM topics t JOIN ends p USING (topic_id) GROUP BY t.topic_id"
     " HAVING sum(p.next_offset) != t.sampled ORDER BY t.topic_id"
 )
 _SAMPLED_QUEUE = "UPDATE queues SET sampled = ? WHERE queue_id = ?"

@@ -57,6 +57,7 @@ HEADER = (
     "loose_count",
     "loose_keys",
     "loose_outcomes",
+    "messages",
 )
 """The columns of the one row of ``machine``."""
 
@@ -76,10 +77,10 @@ TABLES = (
         ),
         ("topic_id",),
     ),
-    Table("partitions", ("topic_id", "partition", "next_offset", "size_bytes"), ("topic_id", "partition")),
+    Table("partitions", ("topic_id", "partition"), ("topic_id", "partition")),
     Table(
         "batches",
-        ("topic_id", "partition", "base_offset", "count", "created_ms", "size_bytes", "body"),
+        ("topic_id", "partition", "base_offset", "count", "created_ms", "end_bytes", "body"),
         ("topic_id", "partition", "base_offset"),
     ),
     Table("producers", ("topic_id", "producer_id", "name", "created_ms"), ("topic_id", "producer_id")),
@@ -257,21 +258,30 @@ _DDL = (
         next_queue_id INTEGER NOT NULL, next_ordinal INTEGER NOT NULL, next_token INTEGER NOT NULL,
         next_worker_id INTEGER NOT NULL,
         -- the newest receipts, which have no row yet: how many, and what a row would have of them without the heads of the arrays
-        loose_count INTEGER NOT NULL, loose_keys BLOB NOT NULL, loose_outcomes BLOB NOT NULL)""",
+        loose_count INTEGER NOT NULL, loose_keys BLOB NOT NULL, loose_outcomes BLOB NOT NULL,
+        messages INTEGER NOT NULL)""",  # in all topics
     """CREATE TABLE topics (
         topic_id INTEGER PRIMARY KEY, name TEXT NOT NULL UNIQUE, partitions INTEGER NOT NULL,
         next_producer_id INTEGER NOT NULL, next_consumer_id INTEGER NOT NULL, next_partition INTEGER NOT NULL,
         created_ms INTEGER NOT NULL,
         sampled INTEGER NOT NULL DEFAULT 0)""",  # how many messages it had when the last sample of it was taken
     """CREATE TABLE partitions (
-        topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, next_offset INTEGER NOT NULL,
-        size_bytes INTEGER NOT NULL, PRIMARY KEY (topic_id, partition)) WITHOUT ROWID""",
+        topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, PRIMARY KEY (topic_id, partition)) WITHOUT ROWID""",
     # With a rowid: bodies are large, and a tree with large rows in its inner pages grows deep. New rows go to the end
     # of the file whatever their topic; only the narrow index is spread.
     """CREATE TABLE batches (
         topic_id INTEGER NOT NULL, partition INTEGER NOT NULL, base_offset INTEGER NOT NULL, count INTEGER NOT NULL,
-        created_ms INTEGER NOT NULL, size_bytes INTEGER NOT NULL, body BLOB NOT NULL,
-        PRIMARY KEY (topic_id, partition, base_offset))""",
+        created_ms INTEGER NOT NULL,
+        end_bytes INTEGER NOT NULL, -- of values and keys, of this batch and all before it in the partition
+        body BLOB NOT NULL)""",
+    """CREATE UNIQUE INDEX batches_place ON batches (topic_id, partition, base_offset, count, end_bytes)""",
+    # Where each partition ends, which its last batch says: an append writes no row for that.
+    """CREATE VIEW ends AS SELECT topic_id, partition,
+        ifnull((SELECT base_offset + count FROM batches b WHERE b.topic_id = p.topic_id AND b.partition = p.partition
+            ORDER BY base_offset DESC LIMIT 1), 0) AS next_offset,
+        ifnull((SELECT end_bytes FROM batches b WHERE b.topic_id = p.topic_id AND b.partition = p.partition
+            ORDER BY base_offset DESC LIMIT 1), 0) AS size_bytes
+        FROM partitions p""",
     """CREATE TABLE producers (
         topic_id INTEGER NOT NULL, producer_id INTEGER NOT NULL, name TEXT NOT NULL, created_ms INTEGER NOT NULL,
         PRIMARY KEY (topic_id, producer_id)) WITHOUT ROWID""",

@@ -29,7 +29,7 @@ _SELECT_TOPIC = (
 )
 _SELECT_GRAVE = "SELECT min(topic_id) FROM graves"
 _SELECT_LEADER = "SELECT max(term) FROM leaders"
-_SELECT_ENDS = "SELECT next_offset FROM partitions WHERE topic_id = ? ORDER BY partition"
+_SELECT_ENDS = "SELECT next_offset, size_bytes FROM ends WHERE topic_id = ? ORDER BY partition"
 
 
 class Header(msgspec.Struct):
@@ -53,13 +53,14 @@ class Header(msgspec.Struct):
     loose_count: int = 0
     loose_keys: bytes = b""
     loose_outcomes: bytes = b""
+    messages: int = 0
 
 
 assert Header.__struct_fields__ == schema.HEADER
 
 
 class Topic(msgspec.Struct):
-    """A topic's row, and where each of its partitions ends."""
+    """A topic's row, and where each of its partitions ends, in messages and in bytes of them."""
 
     topic_id: int
     name: str
@@ -70,6 +71,7 @@ class Topic(msgspec.Struct):
     created_ms: int
     sampled: int
     ends: list[int] = msgspec.field(default_factory=list)
+    end_bytes: list[int] = msgspec.field(default_factory=list)
 
 
 class Lease(NamedTuple):
@@ -217,7 +219,9 @@ class State(Books):
             if row is None:
                 return None
             found = Topic(*row)
-            found.ends = [end for (end,) in self.execute(_SELECT_ENDS, (found.topic_id,)).fetchall()]
+            for end, size_bytes in self.execute(_SELECT_ENDS, (found.topic_id,)).fetchall():
+                found.ends.append(end)
+                found.end_bytes.append(size_bytes)
             if len(self._topics) >= _TOPICS_REMEMBERED_MAX:
                 self._topics.clear()
             self._topics[name] = found

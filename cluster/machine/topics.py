@@ -16,7 +16,7 @@ from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.appends import AppendBatches, AppendedAll, TopicAppended
 
 _INSERT_TOPIC = "INSERT INTO topics VALUES (?, ?, ?, 1, 1, 0, ?, 0)"
-_INSERT_PARTITION = "INSERT INTO partitions VALUES (?, ?, 0, 0)"
+_INSERT_PARTITION = "INSERT INTO partitions VALUES (?, ?)"
 _DELETE_TOPIC = "DELETE FROM topics WHERE topic_id = ?"
 _INSERT_PRODUCER = "INSERT INTO producers VALUES (?, ?, ?, ?)"
 _NEXT_PRODUCER = "UPDATE topics SET next_producer_id = ? WHERE topic_id = ?"
@@ -72,6 +72,7 @@ def delete_topic(state: State, command: t.DeleteTopic) -> t.TopicDeleted | t.Top
         return t.TopicNotEmpty(detail=f'The topic "{topic.name}" holds {counted(messages, "message")}.')
     samples.close_topic(state, topic)
     state.execute(_DELETE_TOPIC, (topic.topic_id,))
+    state.header.messages -= messages
     graves.dig(state, topic.topic_id)
     state.forget(topic.name)
     state.events.append(e.TopicDeleted(topic.name))

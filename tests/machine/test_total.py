@@ -208,7 +208,7 @@ def test_a_command_that_hits_a_bug_is_undone_alone(monkeypatch: pytest.MonkeyPat
     real = topics._INSERT_PARTITION
 
     def poison() -> None:
-        monkeypatch.setattr(topics, "_INSERT_PARTITION", "INSERT INTO partitions VALUES (?, ?, NULL, 0)")
+        monkeypatch.setattr(topics, "_INSERT_PARTITION", "INSERT INTO partitions VALUES (?, nullif(?, 0))")
 
     poison()
     done = rig.apply(

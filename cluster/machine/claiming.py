@@ -29,9 +29,11 @@ _READY = f"SELECT {_COLUMNS} FROM tasks INDEXED BY tasks_ready WHERE state = 1 A
 _FIRST = f"{_READY} ORDER BY rank, ordinal LIMIT ?"
 _NEXT = f"{_READY} AND (rank, ordinal) > (?, ?) ORDER BY rank, ordinal LIMIT ?"
 _LEASE = (
-    "UPDATE tasks SET state = 2, alarm_ms = ?, expiry_ms = NULL, since_ms = ?, leases = leases + 1, claim = ?, token = ?,"
-    " worker_id = ?, worker = ?, claimed_index = ?, claimed_term = ?, claimed_ms = ? WHERE ordinal = ?"
+    "UPDATE tasks SET state = 2, alarm_ms = ?1 + timeout_ms, expiry_ms = NULL, since_ms = ?1, leases = leases + 1,"
+    " claim = ?2, worker_id = ?3, worker = ?4, claimed_index = ?5, claimed_term = ?6, claimed_ms = ?7,"
+    " token = ordinal - ?8 + ?10 WHERE ordinal BETWEEN ?8 AND ?9"
 )
+"""Of tasks that follow one another, as do their tokens."""
 
 
 _Ready: TypeAlias = tuple[int, int, str, int, int, int | None, int | None, int]
@@ -140,25 +142,25 @@ def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list
     header, news, leases = state.header, state.news, state.leases
     now_ms, wall_ms, token = header.now_ms, header.wall_ms, header.next_token
     queue_id, worker_id = queue.queue_id, worker.worker_id
-    whose = (worker_id, worker.name, state.index, state.term, wall_ms)
-    rows, grants = [], []
+    how = (now_ms, number, worker_id, worker.name, state.index, state.term, wall_ms)
+    grants = []
     for _, ordinal, task_id, attempts, _, timeout_ms, _, since_ms in chosen:
-        alarm_ms = None
         if timeout_ms is not None:
-            alarm_ms = now_ms + timeout_ms
-            state.wake(alarm_ms)
-        rows.append((alarm_ms, now_ms, number, token, *whose, ordinal))
+            state.wake(now_ms + timeout_ms)
         grants.append(c.Grant(ordinal, token, attempts + 1))
         leases[token] = Lease(ordinal, task_id, queue_id, attempts, worker_id, wall_ms)
         news.tasks[task_id] = None
         news.waited_ms.append(now_ms - since_ms)
         token += 1
-    state.execute_many(_LEASE, rows)
+    first = header.next_token
+    for start, end in moves.runs([grant.ordinal for grant in grants]):
+        state.execute(_LEASE, (*how, start, end, first))
+        first += end - start + 1
     header.next_token = token
     state.change_queue(queue)
-    queue.counts[QUEUED] -= len(rows)
-    queue.counts[PROCESSING] += len(rows)
-    queue.totals[STARTED] += len(rows)
+    queue.counts[QUEUED] -= len(grants)
+    queue.counts[PROCESSING] += len(grants)
+    queue.totals[STARTED] += len(grants)
     state.change_worker(worker)
-    worker.leases += len(rows)
+    worker.leases += len(grants)
     return grants

@@ -8,7 +8,7 @@ QUEUED, and a sealed queue that has run empty, are told, so that those who wait 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal, NamedTuple
 
 from quorl.cluster.machine import books, ids
@@ -35,8 +35,8 @@ _FINISH = (
     " finished_index = ?, finished_term = ?, finished_ms = ? WHERE ordinal = ?"
 )
 _COMPLETE = (
-    "UPDATE tasks SET state = 4, alarm_ms = ?, since_ms = ?, attempts = ?, cancel = 0, finished_index = ?,"
-    " finished_term = ?, finished_ms = ? WHERE ordinal = ?"
+    "UPDATE tasks SET state = 4, alarm_ms = ?, since_ms = ?, attempts = attempts + 1, cancel = 0, finished_index = ?,"
+    " finished_term = ?, finished_ms = ? WHERE ordinal BETWEEN ? AND ?"
 )
 _RESULT = "INSERT INTO results VALUES (?, ?)"
 _END = (
@@ -127,18 +127,19 @@ def finish(state: State, task: Task, after: int, reason: str) -> None:
 def complete(state: State, reports: Sequence[tuple[Lease, bytes]]) -> None:
     """Workers have done these, with these results; no task comes twice."""
     header, news = state.header, state.news
-    now_ms, entry = header.now_ms, (state.index, state.term, header.wall_ms)
-    rows, results = [], []
-    queue, worker, forgotten_ms = None, None, None
+    done: dict[int, list[int]] = {}
+    """The tasks of each queue."""
+    results = []
+    queue, worker, ordinals = None, None, []
     for lease, result in reports:
-        ordinal, task_id, queue_id, attempts, worker_id, claimed_ms = lease
+        ordinal, task_id, queue_id, _, worker_id, claimed_ms = lease
         if queue is None or queue.queue_id != queue_id:
             queue = state.queue_by_id(queue_id)
             state.change_queue(queue)
-            forgotten_ms = _forgotten_ms(state, queue)
+            ordinals = done.setdefault(queue_id, [])
         if worker is None or worker.worker_id != worker_id:
             worker = _holder(state, worker_id)
-        rows.append((forgotten_ms, now_ms, attempts + 1, *entry, ordinal))
+        ordinals.append(ordinal)
         if result != b"null":
             results.append((ordinal, result))
         worker.leases -= 1
@@ -150,9 +151,24 @@ def complete(state: State, reports: Sequence[tuple[Lease, bytes]]) -> None:
         news.ran_ms.append(header.wall_ms - claimed_ms)
         if queue.sealed and queue.drained:
             news.ready[queue.name] = None
-    state.execute_many(_COMPLETE, rows)
+    for queue_id, ordinals in done.items():
+        forgotten_ms = _forgotten_ms(state, state.queue_by_id(queue_id))
+        how = (forgotten_ms, header.now_ms, state.index, state.term, header.wall_ms)
+        for start, end in runs(sorted(ordinals)):
+            state.execute(_COMPLETE, (*how, start, end))
     if results:
         state.execute_many(_RESULT, results)
+
+
+def runs(ordinals: Sequence[int]) -> Iterator[tuple[int, int]]:
+    """Those of tasks that follow one another together: the first and the last of each run, for one statement."""
+    start = end = ordinals[0]
+    for ordinal in ordinals[1:]:
+        if ordinal != end + 1:
+            yield start, end
+            start = ordinal
+        end = ordinal
+    yield start, end
 
 
 def end(

@@ -27,6 +27,7 @@ import msgspec
 
 from quorl.client import load
 from quorl.cluster.consensus.statefile import STATE_NAME, SqliteStateFiles
+from quorl.cluster.machine import ids
 from quorl.cluster.machine.machine import Applied, Machine
 from quorl.cluster.node.lately import Durations, Timelines
 from quorl.cluster.node.meters import Meters
@@ -114,10 +115,11 @@ class Bench:
         """Remember what a claim was granted; the worker learns the ids when the answer is read."""
         marks = ", ".join("?" * len(granted.grants))
         rows = self.connection.execute(
-            f"SELECT ordinal, id FROM tasks WHERE ordinal IN ({marks})", [one.ordinal for one in granted.grants]
+            f"SELECT ordinal, {ids.of('tasks')} FROM tasks WHERE ordinal IN ({marks})",
+            [one.ordinal for one in granted.grants],
         )
-        ids = dict(rows.fetchall())
-        self._held += [Held(granted.worker_id, ids[one.ordinal], one.token) for one in granted.grants]
+        named = dict(rows.fetchall())
+        self._held += [Held(granted.worker_id, named[one.ordinal], one.token) for one in granted.grants]
 
     def take(self, count: int) -> list[Held]:
         """The leases that are settled next."""

@@ -6,6 +6,7 @@ import sqlite3
 
 import msgspec
 
+from quorl.cluster.machine import ids
 from quorl.cluster.protocol import topics as t
 
 _ALIVE = "topic_id NOT IN (SELECT topic_id FROM graves)"
@@ -31,6 +32,7 @@ _TASK_RULES = (
             " WHERE q.queue_id IS NULL OR (q.deleted = 1 AND t.state < 4) ORDER BY 1"
         ),
     ),
+    ("two tasks have one id", f"SELECT {ids.of('t')} FROM tasks t GROUP BY 1 HAVING count(*) > 1 ORDER BY 1"),
     (
         "a task's partition is none of its queue's",
         (

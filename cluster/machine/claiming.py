@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from quorl.cluster.machine import moves, workers
+from quorl.cluster.machine import ids, moves, workers
 from quorl.cluster.machine.books import STARTED, Queue, Worker
 from quorl.cluster.machine.moves import PROCESSING, QUEUED
 from quorl.cluster.machine.state import Lease, State
@@ -24,7 +24,7 @@ _SIZE = (  # what is handed out is the body, and what an earlier lease has left
     "CASE leases WHEN 0 THEN size_bytes ELSE size_bytes + ifnull((SELECT length(checkpoint) FROM progress"
     " WHERE progress.ordinal = tasks.ordinal), 0) END"
 )
-_COLUMNS = f"rank, ordinal, id, attempts, {_SIZE}, timeout_ms, expiry_ms, since_ms"
+_COLUMNS = f"rank, ordinal, given_id, attempts, {_SIZE}, timeout_ms, expiry_ms, since_ms, created_ms, die"
 _READY = f"SELECT {_COLUMNS} FROM tasks INDEXED BY tasks_ready WHERE state = 1 AND queue_id = ? AND partition = ?"
 _FIRST = f"{_READY} ORDER BY rank, ordinal LIMIT ?"
 _NEXT = f"{_READY} AND (rank, ordinal) > (?, ?) ORDER BY rank, ordinal LIMIT ?"
@@ -36,7 +36,7 @@ _LEASE = (
 """Of tasks that follow one another, as do their tokens."""
 
 
-_Ready: TypeAlias = tuple[int, int, str, int, int, int | None, int | None, int]
+_Ready: TypeAlias = tuple[int, int, str | None, int, int, int | None, int | None, int, int, int]
 """A row of the columns above."""
 
 
@@ -144,7 +144,12 @@ def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list
     queue_id, worker_id = queue.queue_id, worker.worker_id
     how = (now_ms, number, worker_id, worker.name, state.index, state.term, wall_ms)
     grants = []
-    for _, ordinal, task_id, attempts, _, timeout_ms, _, since_ms in chosen:
+    made, head = (-1, -1), ""
+    for _, ordinal, given_id, attempts, _, timeout_ms, _, since_ms, created_ms, die in chosen:
+        if (created_ms, die) != made:  # nearly always the same for all that came with one entry
+            made = created_ms, die
+            head = ids.head(created_ms, die)
+        task_id = given_id or f"{head}{ordinal:012x}"
         if timeout_ms is not None:
             state.wake(now_ms + timeout_ms)
         grants.append(c.Grant(ordinal, token, attempts + 1))

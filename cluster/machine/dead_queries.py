@@ -10,14 +10,14 @@ import sqlite3
 from contextlib import ExitStack
 from typing import NamedTuple
 
-from quorl.cluster.machine import causes, pages, task_lists
+from quorl.cluster.machine import causes, ids, pages, task_lists
 from quorl.cluster.protocol import batches as b
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
 
 _KIND = "dead"
-_TASK = "SELECT id, name, reason, timeout_ms, finished_ms FROM tasks WHERE ordinal = ?"
+_TASK = f"SELECT {ids.of('tasks')}, name, reason, timeout_ms, finished_ms FROM tasks WHERE ordinal = ?"
 _QUEUE = "SELECT name FROM queues WHERE queue_id = ?"
 
 

@@ -1,35 +1,62 @@
 """What is left to chance, decided by the leader's dice in the entry: ids of tasks, and how far a back-off is shortened.
 
 Whole numbers only, so that every node comes to the same, whatever its processor.
+
+Invariants: an id that was made has the shape of a UUID of version 7: the moment, 26 bits of the dice, and the ordinal of its
+task. So its task is found by that, and neither the id nor an index of such ids is kept. Whoever finds a task by an ordinal
+compares the id: others may come with ids of that shape.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from itertools import count
+import re
+import sqlite3
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 
 from quorl.cluster.protocol.queues import Backoff
 
+_MADE = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}", re.ASCII).fullmatch
 _DOUBLINGS_MAX = 60
 """More than lead from a millisecond to any limit."""
 _decode_backoff = msgspec.json.Decoder(Backoff).decode
 
 
-def task_ids(wall_ms: int, seed: int, first: int) -> Iterator[str]:
-    """Ids of the tasks from that ordinal on, in the shape of UUIDs of version 7.
+def die(seed: int) -> int:
+    """What the dice give for the ids of all tasks of an entry."""
+    return int.from_bytes(_dice(seed, 0, 0)[:4], "big") >> 6
 
-    They begin with the moment; what follows counts up from where the dice fell, so that ids sort about as tasks come.
-    """
-    moment = f"{wall_ms:012x}"
-    head = f"{moment[:8]}-{moment[8:]}-7"
 
-    def text(number: int) -> str:
-        return f"{head}{number >> 62 & 0xFFF:03x}-{0x8000 | number >> 48 & 0x3FFF:04x}-{number & 0xFFFF_FFFF_FFFF:012x}"
+def head(wall_ms: int, die: int) -> str:
+    """What the ids of all tasks of an entry begin with; the ordinal follows, as 12 hexadecimal digits."""
+    return f"{wall_ms >> 16:08x}-{wall_ms & 0xFFFF:04x}-7{die >> 14:03x}-{0x8000 | die & 0x3FFF:04x}-"
 
-    return map(text, count(int.from_bytes(_dice(seed, 0, 0)[:10], "big") + first))
+
+def of(tasks: str) -> str:
+    """The id of a task in SQL, where the table of tasks has that name."""
+    return (
+        f"ifnull({tasks}.given_id, printf('%08x-%04x-7%03x-%04x-%012x', {tasks}.created_ms >> 16,"
+        f" {tasks}.created_ms & 0xFFFF, {tasks}.die >> 14, 0x8000 | ({tasks}.die & 0x3FFF), {tasks}.ordinal))"
+    )
+
+
+class ById:
+    """A statement for the row of the task with an id; ``select`` ends before its WHERE and calls the tasks ``t``."""
+
+    def __init__(self, select: str) -> None:
+        """Prepare it for both kinds of ids."""
+        self.made = f"{select} WHERE t.ordinal = ? AND {of('t')} = ?"
+        self.given = f"{select} WHERE t.given_id = ?"
+
+    def find(self, execute: Callable[..., sqlite3.Cursor], task_id: str) -> tuple[Any, ...] | None:
+        """The row, if there is such a task."""
+        row: tuple[Any, ...] | None = None
+        if _MADE(task_id):
+            row = execute(self.made, (int(task_id[24:], 16), task_id)).fetchone()
+        return row or execute(self.given, (task_id,)).fetchone()
 
 
 def delay_ms(backoff: str, failed: int, seed: int, ordinal: int) -> int:

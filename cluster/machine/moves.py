@@ -23,12 +23,14 @@ SCHEDULED, QUEUED, PROCESSING, RETRY, SUCCESS, FAILED, CANCELLED, EXPIRED = rang
 End = Literal["failed", "timeout", "lost", "released"]
 
 _TASK = (
-    "SELECT ordinal, id, queue_id, state, attempts, max_attempts, lost, max_lost, cancel, leases, token, worker_id, due_ms,"
-    " expiry_ms FROM tasks"
+    f"SELECT ordinal, {ids.of('t')}, queue_id, state, attempts, max_attempts, lost, max_lost, cancel, leases, token, worker_id, due_ms,"
+    " expiry_ms FROM tasks t"
 )
-_BY_ID = f"{_TASK} WHERE id = ?"
+_BY_ID = ids.ById(_TASK)
 _BY_ORDINAL = f"{_TASK} WHERE ordinal = ?"
-_LEASE_BY_ID = "SELECT state, token, ordinal, id, queue_id, attempts, worker_id, claimed_ms FROM tasks WHERE id = ?"
+_LEASE_BY_ID = ids.ById(
+    f"SELECT state, token, ordinal, {ids.of('t')}, queue_id, attempts, worker_id, claimed_ms FROM tasks t"
+)
 _QUEUE_UP = "UPDATE tasks SET state = 1, alarm_ms = expiry_ms, calendar_ms = NULL, due_ms = NULL, since_ms = ? WHERE ordinal = ?"
 _FINISH = (
     "UPDATE tasks SET state = ?, alarm_ms = ?, calendar_ms = NULL, due_ms = NULL, expiry_ms = NULL, since_ms = ?, reason = ?,"
@@ -80,13 +82,13 @@ class Task(NamedTuple):
 
 def find_lease(state: State, task_id: str) -> tuple[int, int | None, Lease] | None:
     """State, token and lease of the task with that id, running or not."""
-    row = state.execute(_LEASE_BY_ID, (task_id,)).fetchone()
+    row = _LEASE_BY_ID.find(state.execute, task_id)
     return None if row is None else (row[0], row[1], Lease._make(row[2:]))
 
 
 def find(state: State, task_id: str) -> Task | None:
     """The task with that id."""
-    row = state.execute(_BY_ID, (task_id,)).fetchone()
+    row = _BY_ID.find(state.execute, task_id)
     return None if row is None else Task._make(row)
 
 

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from quorl.cluster.machine import history_queries, queue_queries, task_rows
+from quorl.cluster.machine import history_queries, ids, queue_queries, task_rows
 from quorl.cluster.machine.queue_queries import QueueRow
 from quorl.cluster.machine.schema import ALIVE
 from quorl.cluster.machine.worker_queries import STATUSES
@@ -53,7 +53,7 @@ _WORKER = (
     " FROM workers w CROSS JOIN profiles p ON p.worker_id = w.worker_id WHERE w.worker_id = ?"
 )
 _RUNNING = (
-    "SELECT t.id, t.name, q.name, t.claimed_ms FROM tasks t INDEXED BY tasks_leased CROSS JOIN queues q"
+    f"SELECT {ids.of('t')}, t.name, q.name, t.claimed_ms FROM tasks t INDEXED BY tasks_leased CROSS JOIN queues q"
     " ON q.queue_id = t.queue_id WHERE t.state = 2 AND t.worker_id = ? ORDER BY t.ordinal LIMIT ?"
 )
 _BEATS = "SELECT (at_ms - ?2) / ?3, count(*) FROM beats WHERE worker_id = ?1 AND at_ms >= ?2 GROUP BY 1 ORDER BY 1"

@@ -131,7 +131,8 @@ TABLES = (
         "tasks",
         (
             "ordinal",
-            "id",
+            "given_id",
+            "die",
             "queue_id",
             "partition",
             "state",
@@ -330,7 +331,8 @@ _DDL_TASKS = (
     "CREATE UNIQUE INDEX queues_name ON queues (name) WHERE deleted = 0",
     """CREATE TABLE tasks (
         ordinal INTEGER PRIMARY KEY, -- in the order of submission, over the whole cluster
-        id TEXT NOT NULL UNIQUE,
+        given_id TEXT, -- the id that came with it; NULL: it was made here, of created_ms, die and ordinal (see ids.py)
+        die INTEGER NOT NULL, -- what the leader's dice gave for the id; 0 for one that came
         queue_id INTEGER NOT NULL,
         partition INTEGER NOT NULL, -- -1 in a queue without partitions
         state INTEGER NOT NULL, -- the index in tasks.STATES
@@ -354,6 +356,7 @@ _DDL_TASKS = (
         claimed_index INTEGER, claimed_term INTEGER, claimed_ms INTEGER, -- the entry, and calendar time
         created_index INTEGER NOT NULL, created_term INTEGER NOT NULL, created_ms INTEGER NOT NULL, -- as above
         finished_index INTEGER, finished_term INTEGER, finished_ms INTEGER)""",  # as above; NULL until it is finished
+    "CREATE UNIQUE INDEX tasks_given ON tasks (given_id) WHERE given_id IS NOT NULL",
     "CREATE INDEX tasks_ready ON tasks (queue_id, partition, rank, ordinal) WHERE state = 1",
     "CREATE INDEX tasks_leased ON tasks (worker_id, ordinal) WHERE state = 2",
     # All others of a queue, by state: for purging, and for lists of what failed.

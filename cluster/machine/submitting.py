@@ -23,12 +23,12 @@ from quorl.cluster.protocol.queues import QueueFull, QueueSealed, SetQueue
 from quorl.cluster.protocol.tasks import STATES, TaskExists
 
 _INSERT = (
-    "INSERT INTO tasks (ordinal, id, queue_id, partition, state, rank, alarm_ms, calendar_ms, due_ms, expiry_ms, since_ms,"
+    "INSERT INTO tasks (ordinal, given_id, die, queue_id, partition, state, rank, alarm_ms, calendar_ms, due_ms, expiry_ms, since_ms,"
     " name, size_bytes, attempts, max_attempts, lost, max_lost, timeout_ms, cancel, leases, created_index, created_term,"
-    " created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, 0, 0, ?, ?, ?)"
+    " created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, 0, 0, ?, ?, ?)"
 )
 _PAYLOAD = "INSERT INTO payloads VALUES (?, ?, ?, ?)"
-_SAME = "SELECT t.state, p.fingerprint FROM tasks t CROSS JOIN payloads p ON p.ordinal = t.ordinal WHERE t.id = ?"
+_SAME = ids.ById("SELECT t.state, p.fingerprint FROM tasks t CROSS JOIN payloads p ON p.ordinal = t.ordinal")
 _encode_task = msgspec.msgpack.Encoder().encode
 _encode_backoff = msgspec.json.Encoder().encode
 _encode_body = msgspec.json.Encoder().encode
@@ -76,7 +76,7 @@ def _known(
     state: State, coming: dict[str, tuple[bytes, str]], task_id: str, fingerprint: bytes
 ) -> s.SubmittedTask | TaskExists | None:
     """The task with that id, if there is one already, also in the same submit."""
-    row = state.execute(_SAME, (task_id,)).fetchone()
+    row = _SAME.find(state.execute, task_id)
     if row is not None:
         status, other = STATES[row[0]], row[1]
     elif task_id in coming:
@@ -107,7 +107,8 @@ def _store(
     """Write those that are new, and say so in ``found``."""
     header, changed = state.header, state.news.tasks
     now_ms, wall_ms, ordinal = header.now_ms, header.wall_ms, header.next_ordinal
-    new_ids = ids.task_ids(wall_ms, state.seed, ordinal)
+    die = ids.die(state.seed)
+    head = ids.head(wall_ms, die)
     entry = (state.index, state.term, wall_ms)
     queue_id, default_attempts, max_lost = queue.queue_id, queue.default_attempts, queue.max_lost
     rows, payloads = [], []
@@ -116,15 +117,15 @@ def _store(
     for place, task in enumerate(tasks):
         if found[place] is not None:
             continue
-        new_id = next(new_ids)
-        task_id = task.id or new_id
+        task_id = task.id or f"{head}{ordinal:012x}"
         number, due_ms, calendar_ms = _when(state, task)
         expiry_ms = None if task.expires_ms is None else now_ms + task.expires_ms
         alarm_ms = expiry_ms if due_ms is None else due_ms if expiry_ms is None else min(due_ms, expiry_ms)
         rows.append(
             (
                 ordinal,
-                task_id,
+                task.id,
+                0 if task.id else die,
                 queue_id,
                 _partition(queue, task.key) if queue.partitions else -1,
                 number,

@@ -6,7 +6,7 @@ behind the last of them comes to an end. A dry run changes nothing and counts wh
 
 from __future__ import annotations
 
-from quorl.cluster.machine import causes, moves, queues, tasks
+from quorl.cluster.machine import causes, ids, moves, queues, tasks
 from quorl.cluster.machine.moves import CANCELLED, EXPIRED, FAILED, PROCESSING, SUCCESS, Task
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import batches as b
@@ -18,7 +18,7 @@ from quorl.cluster.protocol.queues import QueueNotFound
 REFUSED_SHOWN_MAX = 100
 
 _OF_QUEUE = (
-    "SELECT id, ordinal, name FROM tasks INDEXED BY tasks_resting WHERE state NOT IN (1, 2) AND queue_id = ? AND state = ?"
+    f"SELECT {ids.of('tasks')}, ordinal, name FROM tasks INDEXED BY tasks_resting WHERE state NOT IN (1, 2) AND queue_id = ? AND state = ?"
     " AND ordinal > ? ORDER BY ordinal LIMIT ?"
 )
 _FITS = {

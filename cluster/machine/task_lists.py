@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from quorl.cluster.machine import causes, pages, queue_queries, task_rows
+from quorl.cluster.machine import causes, ids, pages, queue_queries, task_rows
 from quorl.cluster.machine.task_rows import FAILED, NULL, PROCESSING, QUEUED, SUCCESS, TaskRow, text
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import queues as q
@@ -43,7 +43,7 @@ _COUNTS_FROM = 2
 """Where the counts of the states begin in such a row."""
 _ALL_COUNTS = f"{_COUNTS} ORDER BY queue_id LIMIT ?"
 _COUNTS_OF = f"{_COUNTS} WHERE queue_id = ?"
-_ORDINAL = "SELECT ordinal FROM tasks WHERE id = ?"
+_ORDINAL = ids.ById("SELECT ordinal FROM tasks t")
 _BUSY_WORKERS = "SELECT worker_id FROM workers WHERE leases > 0 ORDER BY worker_id LIMIT ?"
 
 
@@ -139,7 +139,7 @@ def briefs(connection: sqlite3.Connection, request: GetBriefs) -> Briefs:
     """Some tasks as they are now, in the order of the question."""
     items, gone = [], []
     for task_id in request.ids:
-        row = connection.execute(_ORDINAL, (task_id,)).fetchone()
+        row = _ORDINAL.find(connection.execute, task_id)
         if row is None:
             gone.append(task_id)
         else:

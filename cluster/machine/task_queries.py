@@ -14,7 +14,7 @@ from typing import NamedTuple, TypeAlias, cast
 import msgspec
 from msgspec import UNSET
 
-from quorl.cluster.machine import task_rows
+from quorl.cluster.machine import ids, task_rows
 from quorl.cluster.machine.task_rows import NULL, PROCESSING, SCHEDULED, SUCCESS, TaskRow, text
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits, moment
@@ -24,7 +24,7 @@ from quorl.cluster.protocol import together as g
 _RESULT = "SELECT body FROM results WHERE ordinal = ?"
 _PROGRESS = "SELECT percent, note FROM progress WHERE ordinal = ?"
 _CLAIMED = (
-    "SELECT t.id, t.name, q.name, t.partition, t.rank, t.max_attempts, t.timeout_ms, p.body, g.checkpoint FROM tasks t"
+    f"SELECT {ids.of('t')}, t.name, q.name, t.partition, t.rank, t.max_attempts, t.timeout_ms, p.body, g.checkpoint FROM tasks t"
     " CROSS JOIN queues q ON q.queue_id = t.queue_id CROSS JOIN payloads p ON p.ordinal = t.ordinal"
     " LEFT JOIN progress g ON g.ordinal = t.ordinal WHERE t.ordinal = ? AND t.state = 2 AND t.token = ?"
 )

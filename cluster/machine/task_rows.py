@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
+from quorl.cluster.machine import ids
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol.submitting import TaskBody
@@ -23,13 +24,13 @@ NULL = msgspec.Raw(b"null")
 
 _NOW = "SELECT now_ms, wall_ms, next_token FROM machine ORDER BY version"
 _TASK = (
-    "SELECT t.ordinal, t.id, t.queue_id, q.name, q.paused, t.partition, t.state, t.rank, t.calendar_ms, t.due_ms,"
+    f"SELECT t.ordinal, {ids.of('t')}, t.queue_id, q.name, q.paused, t.partition, t.state, t.rank, t.calendar_ms, t.due_ms,"
     " t.expiry_ms, t.name, t.size_bytes, t.attempts, t.max_attempts, t.lost, t.max_lost, t.timeout_ms, t.cancel,"
     " t.reason, t.leases, t.token, t.worker_id, t.worker, t.claimed_index, t.claimed_term, t.claimed_ms,"
     " t.created_index, t.created_term, t.created_ms, t.finished_index, t.finished_term, t.finished_ms"
     " FROM tasks t CROSS JOIN queues q ON q.queue_id = t.queue_id"
 )
-TASK_BY_ID = f"{_TASK} WHERE t.id = ?"
+TASK_BY_ID = ids.ById(_TASK)
 TASK_BY_ORDINAL = f"{_TASK} WHERE t.ordinal = ?"
 BODY = "SELECT body FROM payloads WHERE ordinal = ?"
 _LAST_OUTCOME = "SELECT outcome, worker FROM attempts WHERE ordinal = ? ORDER BY number DESC LIMIT 1"
@@ -114,7 +115,7 @@ def now(connection: sqlite3.Connection) -> Now:
 
 def find(connection: sqlite3.Connection, task_id: str) -> TaskRow | k.TaskNotFound:
     """The task with an id."""
-    row = connection.execute(TASK_BY_ID, (task_id,)).fetchone()
+    row = TASK_BY_ID.find(connection.execute, task_id)
     if row is None:
         return k.TaskNotFound(detail=f'There is no task "{task_id}", or it finished so long ago that it was forgotten.')
     return TaskRow(*row)

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from quorl.cluster.machine import pages, queue_queries, task_rows
+from quorl.cluster.machine import ids, pages, queue_queries, task_rows
 from quorl.cluster.machine.schema import ALIVE, DEAD
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits, moment
@@ -36,11 +36,11 @@ _TOLD = (
 _QUEUES = "SELECT queues FROM profiles WHERE worker_id = ?"
 _STANDS_IN = "SELECT 1 FROM worker_queues WHERE worker_id = ? AND active = 1 ORDER BY position LIMIT 1"
 _RUNNING = (
-    "SELECT t.id, t.name, q.name, t.token, t.claimed_ms FROM tasks t CROSS JOIN queues q ON q.queue_id = t.queue_id"
+    f"SELECT {ids.of('t')}, t.name, q.name, t.token, t.claimed_ms FROM tasks t CROSS JOIN queues q ON q.queue_id = t.queue_id"
     " WHERE t.state = 2 AND t.worker_id = ? ORDER BY t.ordinal LIMIT ?"
 )
 _BEATS = "SELECT at_ms FROM beats WHERE worker_id = ? ORDER BY at_ms, slot"
-_STOPPED = "SELECT id FROM tasks WHERE state = 2 AND worker_id = ? AND cancel = 1 ORDER BY ordinal"
+_STOPPED = f"SELECT {ids.of('tasks')} FROM tasks WHERE state = 2 AND worker_id = ? AND cancel = 1 ORDER BY ordinal"
 _HELD = "SELECT token FROM tasks WHERE state = 2 AND worker_id = ? ORDER BY ordinal"
 _AFTER = "SELECT worker_id, status FROM workers WHERE worker_id > ? ORDER BY worker_id LIMIT ?"
 _ALIVE_AFTER = "SELECT worker_id, status FROM workers WHERE status = 0 AND worker_id > ? ORDER BY worker_id LIMIT ?"

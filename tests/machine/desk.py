@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import msgspec
 from typing_extensions import override
 
+from quorl.cluster.machine import ids
 from quorl.cluster.machine.machine import Applied
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import queues as q
@@ -116,7 +117,7 @@ class Desk(Rig):
         return self.connection.execute(statement, values).fetchall()
 
     def id_of(self, ordinal: int) -> str:
-        return str(self.sql("SELECT id FROM tasks WHERE ordinal = ?", ordinal)[0][0])
+        return str(self.sql(f"SELECT {ids.of('tasks')} FROM tasks WHERE ordinal = ?", ordinal)[0][0])
 
     def task(self, task_id: str) -> k.TaskInfo:
         return self.ask(k.GetTask(id=task_id), k.TaskInfo)

@@ -62,7 +62,8 @@ class Rows:
         ordinal = self._next("task")
         row: dict[str, Any] = {
             "ordinal": ordinal,
-            "id": f"t{ordinal}",
+            "given_id": f"t{ordinal}",
+            "die": 0,
             "queue_id": queue_id,
             "partition": -1,
             "state": k.STATES.index(status),

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from quorl.cluster.machine import dump as dumping
-from quorl.cluster.machine import schema
+from quorl.cluster.machine import ids, schema
 from quorl.cluster.machine.check import check
 from quorl.cluster.machine.digest import content_digest
 from quorl.cluster.machine.dump import dump, load
@@ -165,6 +165,10 @@ def desk() -> Desk:
         ("UPDATE queues SET submitted = 1 WHERE name = 'r'", "a queue's counts"),
         ("UPDATE queues SET deleted = 1 WHERE name = 'r'", "a task has no queue"),
         ("UPDATE tasks SET partition = 0", "a task's partition"),
+        (
+            f"UPDATE tasks SET given_id = (SELECT {ids.of('tasks')} FROM tasks WHERE ordinal = 1) WHERE ordinal = 2",
+            "two tasks have one id",
+        ),
         ("UPDATE machine SET next_token = 1", "an id is not below"),
         ("UPDATE tasks SET token = 1", "two leases"),
         ("UPDATE tasks SET alarm_ms = 5 WHERE state = 0", "a task's alarm"),

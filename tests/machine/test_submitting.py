@@ -12,6 +12,7 @@ from quorl.cluster.machine import ids
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as s
+from quorl.cluster.protocol import tasks as k
 from tests.machine.desk import Desk, new
 
 ARGS = msgspec.Raw(b'["1","ejnf"]')
@@ -97,9 +98,25 @@ def test_ids_are_made_from_the_leaders_dice_and_begin_with_the_moment() -> None:
     assert all(pattern.fullmatch(text) for text in texts)
     assert len(set(texts)) == 50
     assert {int(text.replace("-", "")[:12], 16) for text in texts} == {desk.wall_ms}
-    assert texts == sorted(texts)  # so that their index grows at its end
-    one, same, other_seed = (next(ids.task_ids(1, seed, 1)) for seed in (-1, 2**64 - 1, 2))
+    assert texts == sorted(texts)
+    one, same, other_seed = (ids.head(1, ids.die(seed)) for seed in (-1, 2**64 - 1, 2))
     assert one == same != other_seed
+
+
+def test_b4_a_task_is_found_by_its_id_whoever_made_that_and_whatever_it_looks_like() -> None:
+    desk = Desk()
+    made = [desk.submit(name="made") for _ in range(3)]
+    like = [f"{ids.head(desk.wall_ms, 7)}{ordinal:012x}" for ordinal in (1, 4, 5, 2**48 - 1)]
+    given = [desk.submit(name="given", id=task_id) for task_id in (*like[:3], "a", made[0].upper())]
+    assert given[:3] == like[:3]
+    for name, task_ids in (("made", made), ("given", given)):
+        for task_id in task_ids:
+            assert (desk.task(task_id).id, desk.task(task_id).name) == (task_id, name)
+    assert desk.refused(k.CancelTask(id=like[3])) == "task_not_found"
+    assert desk.refused(s.Submit(queue="q", tasks=[new(id=made[1])])) == "task_exists"
+    assert [desk.cancel(task_id).status for task_id in (made[2], like[1])] == ["CANCELLED", "CANCELLED"]
+    assert desk.sql("SELECT count(*) FROM tasks WHERE given_id IS NULL") == [(3,)]
+    desk.sound()
 
 
 def test_b4_tasks_without_a_key_are_dealt_out_in_turn_and_a_key_decides() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from quorl.cluster.machine import ids
 from quorl.cluster.machine.digest import content_digest
 from quorl.cluster.machine.dump import dump, load
 from quorl.cluster.machine.machine import Machine
@@ -193,8 +194,8 @@ class Pair:
         """Both hold the same: states, counts, tokens, limits, who is alive, who is active, who owns what."""
         desk, model = self.desk, self.model
         rows = desk.sql(
-            "SELECT id, status, attempts, lost, max_attempts, max_lost, held FROM (SELECT ordinal, id, state AS status,"
-            " attempts, lost, max_attempts, max_lost, CASE state WHEN 2 THEN token END AS held FROM tasks) ORDER BY ordinal"
+            f"SELECT {ids.of('tasks')}, state, attempts, lost, max_attempts, max_lost,"
+            " CASE state WHEN 2 THEN token END FROM tasks ORDER BY ordinal"
         )
         expected = [
             (

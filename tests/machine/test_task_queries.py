@@ -258,7 +258,8 @@ def test_leases_that_have_ended_since_are_left_out(rows: Rows) -> None:
 @pytest.mark.parametrize(
     ("statement", "values"),
     [
-        (task_rows.TASK_BY_ID, ("t1",)),
+        (task_rows.TASK_BY_ID.given, ("t1",)),
+        (task_rows.TASK_BY_ID.made, (1, "t1")),
         (task_rows.TASK_BY_ORDINAL, (1,)),
         (task_rows.BODY, (1,)),
         (task_rows.LAST_ERROR, (1,)),

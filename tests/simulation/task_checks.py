@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import msgspec
 
+from quorl.cluster.machine import ids
 from quorl.cluster.machine.machine import Applied, Outcome
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
@@ -41,7 +42,7 @@ LATE_MS = 300
 
 _decode_command = msgspec.msgpack.Decoder(AnyCommand).decode
 _ROW = (
-    "SELECT id, state, ordinal, queue_id, partition, rank, attempts, max_attempts, lost, max_lost, cancel, reason, leases,"
+    f"SELECT {ids.of('tasks')}, state, ordinal, queue_id, partition, rank, attempts, max_attempts, lost, max_lost, cancel, reason, leases,"
     " token, worker_id, due_ms FROM tasks"
 )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from quorl.cluster.machine import ids
 from quorl.cluster.protocol import tasks as k
 from tests.simulation.task_checks import TaskChecks
 from tests.simulation.task_history import Submission
@@ -14,7 +15,7 @@ Stored = dict[str, tuple[str, bytes | None]]
 
 def stored_tasks(connection: Any) -> Stored:
     """What a node holds."""
-    statement = "SELECT id, state, body FROM tasks LEFT JOIN results USING (ordinal) ORDER BY ordinal"
+    statement = f"SELECT {ids.of('tasks')}, state, body FROM tasks LEFT JOIN results USING (ordinal) ORDER BY ordinal"
     return {
         task_id: (k.STATES[state], (body or b"null") if k.STATES[state] == "SUCCESS" else None)
         for task_id, state, body in connection.execute(statement)

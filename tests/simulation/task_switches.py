@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from itertools import count
 from typing import Any
 
 import msgspec
@@ -295,7 +294,10 @@ def retry_history(setter: Setter) -> None:
 
     def careless(state: State, command: k.RetryTask) -> Any:
         said = careful(state, command)
-        state.execute("DELETE FROM attempts WHERE ordinal = (SELECT ordinal FROM tasks WHERE id = ?)", (command.id,))
+        state.execute(
+            f"DELETE FROM attempts WHERE ordinal = (SELECT ordinal FROM tasks WHERE {ids.of('tasks')} = ?)",
+            (command.id,),
+        )
         return said
 
     setter(tasks, "retry", careless)
@@ -309,7 +311,7 @@ def cancel_waits(setter: Setter) -> None:
 # -- chance ------------------------------------------------------------------------------------------------------------
 def seeded_ids(setter: Setter) -> None:
     """Every node throws its own dice for ids."""
-    setter(ids, "task_ids", lambda _wall_ms, _seed, _first: (f"{random.getrandbits(128):032x}" for _ in count()))
+    setter(ids, "die", lambda _seed: random.getrandbits(26))
 
 
 def seeded_jitter(setter: Setter) -> None:

@@ -32,7 +32,7 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
 from quorl.cluster.protocol.grammar import Command, Errand
-from quorl.cluster.protocol.leases import Claim, Sync
+from quorl.cluster.protocol.leases import Claim, Sync, Wish
 from quorl.cluster.protocol.problems import Problem, ProtocolError
 from quorl.cluster.protocol.queues import Defaults
 from quorl.cluster.protocol.tasks import GetResult, GetTask
@@ -50,6 +50,8 @@ _CALLERS_SHARE = 0.9
 _TURNED_AWAY = frozenset((413, 429, 503))
 """The statuses that tell a caller to come again later, or with less."""
 
+_WAITING = frozenset({t.Browse, t.Consume, GetTask, GetResult, Claim, ClaimMany, Sync})
+"""What may ask to wait."""
 _REQUEST_ID = re.compile(r"[!-~]{1,200}")
 
 
@@ -235,7 +237,7 @@ class Gateway:
 
     def _request_id(self, call: Call) -> str:
         given = call.headers.get("request-id") or call.headers.get("x-request-id") or ""
-        return given if _REQUEST_ID.fullmatch(given) else self._new_request_id()
+        return given if given and _REQUEST_ID.fullmatch(given) else self._new_request_id()
 
     def _signed(self, answer: Answer, request_id: str) -> Answer:
         """Add the headers of every answer; a sequence that the answer tells of is never undercut."""
@@ -252,13 +254,14 @@ class Gateway:
 
 def _wait_s(call: Call, asked: Asked) -> float:
     """The seconds that the caller wants to wait, or what a forwarding node says is left of them."""
+    if type(asked.request) not in _WAITING:
+        return 0.0
+    wait_s = 0.0
     match asked.request:
         case t.Browse() | t.Consume() | GetTask() | GetResult() | Claim() | ClaimMany():
             wait_s = asked.request.wait
-        case Sync(claim=wish):
-            wait_s = wish.wait if wish else 0.0
-        case _:
-            wait_s = 0.0
+        case Sync(claim=Wish() as wish):
+            wait_s = wish.wait
     left_ms = call.headers.get("quorl-wait-ms", "")
     if asked.options.hops and left_ms.isdecimal() and len(left_ms) < 10:
         return min(wait_s, int(left_ms) / 1000)

@@ -127,7 +127,7 @@ class Node:
             self,
             self._peers,
             self._new_key,
-            ports.new_token,
+            lambda: f"{self._incarnation}{next(self._keys):08x}",
             log=ports.log,
             wait_s_max=settings.wait_s_max,
             defaults=settings.defaults,

@@ -12,13 +12,15 @@ from typing import Any
 import msgspec
 
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol.entry import Sealed, encode_command
+from quorl.cluster.protocol.entry import Sealed, encode_command, encode_form
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.leases import Claim
 from quorl.cluster.protocol.queues import Defaults, SetQueue
 from quorl.cluster.protocol.submitting import Submit, SubmitBatch
 from quorl.cluster.protocol.workers import EnrolWorker
 
+_WAITING = frozenset({t.Consume, Claim})
+_WITH_DEFAULTS = frozenset({SubmitBatch, SetQueue, EnrolWorker})
 _REPORTS = ".s"
 """What the key of a ``Sync`` ends with for its reports; its claim goes under the key itself."""
 
@@ -31,17 +33,16 @@ class Sealer:
 
     def seal(self, name: str, request: Command[Any], key: str) -> Sealed:
         """The command for the log; ``name`` is that of the operation."""
-        if isinstance(request, t.Consume | Claim):
+        if type(request) in _WAITING:
             request = msgspec.structs.replace(request, wait=0)
         form = request.sealed()
-        command = encode_command(form)
-        plain = command
+        command = plain = encode_form(form)
         if isinstance(request, Submit) and (untraced := request.untraced()) is not request:
             plain = encode_command(untraced.sealed())
         fingerprint = hashlib.blake2b(name.encode() + b"\0", digest_size=16)
         fingerprint.update(plain)
-        if isinstance(form, SubmitBatch | SetQueue | EnrolWorker):
-            command = encode_command(msgspec.structs.replace(form, defaults=self._defaults))
+        if type(form) in _WITH_DEFAULTS:
+            command = encode_form(msgspec.structs.replace(form, defaults=self._defaults))
         return Sealed(key, fingerprint.digest(), command)
 
 

@@ -8,6 +8,7 @@ is members that are being filled; and no wall clock can move it.
 
 from __future__ import annotations
 
+import math
 import statistics
 from typing import NamedTuple
 
@@ -35,6 +36,9 @@ class Timekeeper:
         self._looked_at = clock.monotonic()
         self._counting = False
         self._offsets: dict[str, tuple[float, int]] = {}
+        self._median_ms = 0
+        """Of the offsets, as long as none is told anew or grows old."""
+        self._median_until = -math.inf
 
     def take_over(self, now_ms: int) -> None:
         """Begin a leadership at the cluster time of the last entry."""
@@ -54,12 +58,16 @@ class Timekeeper:
     def heard(self, peer: str, wall_ms: int) -> None:
         """Note another member's calendar."""
         self._offsets[peer] = (self._clock.monotonic(), wall_ms - self._clock.wall_ms())
+        self._median_until = -math.inf
 
     def wall_ms(self) -> int:
         """The median of the calendars of this member and of those heard of lately."""
         now = self._clock.monotonic()
-        fresh = [offset for at, offset in self._offsets.values() if now - at <= _OFFSET_AGE_S_MAX]
-        return self._clock.wall_ms() + int(statistics.median_low([0, *fresh]))
+        if now > self._median_until:
+            fresh = [(at, offset) for at, offset in self._offsets.values() if now - at <= _OFFSET_AGE_S_MAX]
+            self._median_ms = int(statistics.median_low([0, *[offset for _, offset in fresh]]))
+            self._median_until = min([at for at, _ in fresh], default=math.inf) + _OFFSET_AGE_S_MAX
+        return self._clock.wall_ms() + self._median_ms
 
     def stamp(self) -> Stamp:
         """The moment of the entry that is about to be proposed."""

@@ -76,7 +76,7 @@ class Weighing:
             case "register_consumer":
                 self.rows += 1 + self._of(command.topic)
             case "append_batch":
-                self.rows += min(command.count, self._of(command.topic))
+                self.rows += 1 if command.count == 1 else min(command.count, self._of(command.topic))
             case "append_batches":
                 self.rows += sum([min(one.count, self._of(one.topic)) for one in command.appends])
             case "consume":

@@ -110,6 +110,11 @@ def encode_command(command: Command[Any]) -> bytes:
     return _encoder.encode(command.sealed())
 
 
+def encode_form(form: Command[Any]) -> bytes:
+    """The bytes of a command that is in its log form already."""
+    return _encoder.encode(form)
+
+
 def encode_entry(entry: Entry) -> bytes:
     """The bytes that are replicated."""
     return _encoder.encode(entry)

@@ -106,9 +106,11 @@ def surely_shallow(body: bytes) -> bool:
     Most bodies are settled so, at a quarter of what walking costs. A string without brackets leaves two quotes side by
     side; any other quote belongs to a string with brackets, which would be miscounted.
     """
+    if len(body) <= 2 * limits.JSON_NESTING_MAX:  # every level has two brackets
+        return True
     structure = body.translate(None, _NOT_STRUCTURE)
     skeleton = structure.translate(None, b'"\\')
-    if len(skeleton) <= 2 * limits.JSON_NESTING_MAX:  # every level has two brackets
+    if len(skeleton) <= 2 * limits.JSON_NESTING_MAX:
         return True
     if len(skeleton) + 2 * structure.count(b'""') < len(structure):
         return False

@@ -170,11 +170,11 @@ def read_answer(row: Operation, answer: Answer) -> Reply:
 # -- the server's side ---------------------------------------------------------------------------------------------
 def decode(call: Call) -> tuple[Operation, Request[Any], Options]:
     """Return the row, the request and the options that a call means."""
-    check_target(call)
-    row, in_path = match(call.method, call.path)
+    if call.query:
+        check_target(call)
+    row, plan, values = (_place if len(call.path) <= _PATH_CHARS_KEPT else _find)(call.method, call.path)
     check_headers(call)
-    plan = PLANS[row.request]
-    values = _from_path(plan, in_path)
+    values = _from_path(plan, match(call.method, call.path)[1]) if values is None else values.copy()
     options, parameters = _from_query(row, plan, call)
     bare = False
     if plan.takes_body:
@@ -191,9 +191,28 @@ def decode(call: Call) -> tuple[Operation, Request[Any], Options]:
     return row, request, options
 
 
+def _find(method: str, path: str) -> tuple[Operation, Plan, dict[str, Any] | None]:
+    """Return the row, how its fields travel, and those in the path; None: something is wrong with them."""
+    _check_target(f"{path}?")
+    row, in_path = match(method, path)
+    plan = PLANS[row.request]
+    try:
+        return row, plan, _from_path(plan, in_path)
+    except ProtocolError:
+        return row, plan, None
+
+
+_PATH_CHARS_KEPT = 200
+_place = functools.lru_cache(1024)(_find)
+"""The same for paths that were asked for lately; most calls are for few."""
+
+
 def check_target(call: Call) -> None:
     """Refuse a path and query that are too long, not text, or that the next hop would cut off."""
-    target = f"{call.path}?{call.query}"
+    _check_target(f"{call.path}?{call.query}")
+
+
+def _check_target(target: str) -> None:
     if "#" in target:
         raise ProtocolError(Problem("invalid_parameter", "A # in the path or the query must be written as %23."))
     try:
@@ -212,6 +231,8 @@ def check_headers(call: Call) -> None:
     an origin the type that ``curl -d`` claims by default is taken for what the body is.
     """
     origin = call.headers.get("origin")
+    if origin is None and call.headers.get("content-type") == _JSON == call.headers.get("accept"):
+        return  # nearly always
     if origin is not None and origin.partition("://")[2] != call.headers.get("host", ""):
         raise ProtocolError(Problem("forbidden_origin", f"The request comes from a page of {origin[:100]}."))
     sent = call.headers.get("content-type", "").lower().replace(" ", "").replace('"', "")
@@ -235,7 +256,9 @@ def read_key(headers: Mapping[str, str]) -> str | None:
 
 def read_hops(headers: Mapping[str, str]) -> int:
     """Return how many nodes have forwarded the call."""
-    text = headers.get("quorl-hops", "0")
+    text = headers.get("quorl-hops")
+    if text is None:
+        return 0
     if not _HOPS.fullmatch(text):
         raise ProtocolError(Problem("invalid_parameter", "Quorl-Hops must be a small number."))
     return int(text)
@@ -260,6 +283,7 @@ def read_pairs(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
 
 _LARGE_BYTES = 1024
 """A smaller body is read the long way sooner than it is searched."""
+_JSON = "application/json"
 _CURL_DEFAULT = "application/x-www-form-urlencoded"
 _KEY = re.compile(rf"[!-~]{{1,{limits.IDEMPOTENCY_KEY_CHARS_MAX}}}")
 _HOPS = re.compile(r"[0-9]{1,2}")
@@ -310,11 +334,11 @@ def _from_body(row: Operation, plan: Plan, body: bytes, parameters: dict[str, An
     many = _MANY.get(row.request)
     if many is not None and many.field not in tree and tree:
         return {many.field: [read_typed(body, many.decoder, (*many.names, many.field))]}, True
-    given = {field.encode_name: parameters[field.name] for field in plan.fields if field.name in parameters}
-    for name in given:
-        if name in tree:
-            raise ProtocolError(Problem("invalid_parameter", f"`{name}` stands both in the query and in the body."))
-    if given:  # put in front, so that what the body has stays as it came
+    if parameters:  # put in front, so that what the body has stays as it came
+        given = {field.encode_name: parameters[field.name] for field in plan.fields if field.name in parameters}
+        for name in given:
+            if name in tree:
+                raise ProtocolError(Problem("invalid_parameter", f"`{name}` stands both in the query and in the body."))
         body = _encoder.encode(given)[:-1] + (b"," if tree else b"") + body.strip()[1:]
     found = read_typed(body, plan.body, (*plan.body_names, *(many.names if many else ())))
     return {field.name: getattr(found, field.name) for field in plan.fields}, False
@@ -323,12 +347,12 @@ def _from_body(row: Operation, plan: Plan, body: bytes, parameters: dict[str, An
 def _check(request: Request[Any], body_bytes: int, *, bare: bool) -> None:
     """What types cannot say."""
     match request:
+        case t.Append():
+            _check_messages(request.messages, body_bytes, "" if bare else "/messages")
         case t.CreateTopic() if request.name in {".", ".."}:
             raise invalid("/name", "a topic cannot be called `.` or `..`: URLs drop those")
         case q.PutQueue(queue="." | "..") | b.Submit(queue="." | ".."):
             raise invalid("/queue", "a queue cannot be called `.` or `..`: URLs drop those")
-        case t.Append():
-            _check_messages(request.messages, body_bytes, "" if bare else "/messages")
         case AppendAll():
             _check_appends(request, body_bytes)
         case b.Submit():
@@ -352,7 +376,7 @@ def _check(request: Request[Any], body_bytes: int, *, bare: bool) -> None:
             _check_size("/checkpoint", checkpoint, limits.CHECKPOINT_BYTES_MAX)
         case _:
             pass
-    if isinstance(request, e.Sync | g.Report) and body_bytes > limits.CHECKPOINT_BYTES_MAX:
+    if body_bytes > limits.CHECKPOINT_BYTES_MAX and isinstance(request, e.Sync | g.Report):
         _check_reports(request)
 
 
@@ -443,12 +467,17 @@ def answer_reply(row: Operation, reply: Reply) -> Answer:
         return Answer(status, {}, b"")
     if status == 202 != row.status:
         headers["retry-after"] = "1"
-    if isinstance(reply, t.TopicCreated):
-        headers["location"] = "/v1/topics/" + quote(reply.name, safe="")
-    elif isinstance(reply, b.Submitted) and reply.id is not None:
-        headers["location"] = "/v1/tasks/" + quote(reply.id, safe="")
-    elif isinstance(reply, w.WorkerRegistered):
-        headers["location"] = f"/v1/workers/{reply.worker_id}"
+    match reply:
+        case t.Appended():
+            pass  # nearly always
+        case b.Submitted(id=str(task_id)):
+            headers["location"] = "/v1/tasks/" + quote(task_id, safe="")
+        case t.TopicCreated():
+            headers["location"] = "/v1/topics/" + quote(reply.name, safe="")
+        case w.WorkerRegistered():
+            headers["location"] = f"/v1/workers/{reply.worker_id}"
+        case _:
+            pass
     return Answer(status, headers, _encoder.encode(reply))
 
 

@@ -385,3 +385,15 @@ def test_what_the_next_hop_would_cut_off_is_refused(target: str) -> None:
 def test_history_is_that_of_one_thing() -> None:
     with pytest.raises(ProtocolError, match="either `queue` or `topic`"):
         decode(call("GET", "/v1/history?queue=a&topic=b"))
+
+
+def test_d13_a_path_is_understood_the_same_however_often_it_comes() -> None:
+    """What was found for a path is kept for a while: also that something is wrong with it."""
+    message = t.Message(value=msgspec.Raw(b"1"))
+    for _ in range(3):
+        for name in ("a/b", "x" * 100):
+            path = f"/v1/topics/{quote(name, safe='')}/messages"
+            assert decode(call("POST", path, b'{"value":1}'))[1] == t.Append(topic=name, messages=[message])
+        assert problem("POST", "/v1/topics/%20/messages", b"{}").code == "validation_failed"
+        assert problem("POST", "/v1/nothing/at/all", b"{}").code == "route_not_found"
+    assert problem("POST", f"/v1/topics/{'x' * limits.TARGET_BYTES_MAX}/messages", b"{}").code == "target_too_long"

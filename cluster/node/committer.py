@@ -28,7 +28,7 @@ from quorl.cluster.node.weighing import Weighing
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, encode_entry
 
-ANNOUNCE_AFTER_S = 0.002
+ANNOUNCE_AFTER_S = 0.001
 """How much later than the leader the followers apply an entry that no other follows."""
 
 

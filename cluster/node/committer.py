@@ -1,6 +1,8 @@
 """Group commit: everything that waits at the leader becomes one entry, and one entry is under way at a time.
 
-While an entry travels, the next one gathers. So throughput rises with load, and at rest a command waits for nobody.
+While an entry travels, the next one gathers. So throughput rises with load, and at rest a command waits for nobody: after
+an entry for one alone, which nothing followed, the next command that can do so leaves at once. Otherwise whatever comes in
+the same turn of the loop travels along.
 
 Three things travel along with what was asked for. *Signs of life* of workers are in the next entry that leaves, or in one
 of their own when they can wait no longer. *Companions* are claims that wait for work: where an entry brings tasks to a
@@ -120,6 +122,10 @@ class Committer:
         self._began_s = 0.0
         """When what is under way was proposed."""
         self._kick_wanted = False
+        self._asked = 0
+        """How many commands of what is under way were asked for."""
+        self._alone_lately = False
+        """Whether that was one in the last entry, and nothing had gathered meanwhile."""
         self._announcement: asyncio.TimerHandle | None = None
         """When the followers will be told what they have not been told yet."""
 
@@ -158,16 +164,18 @@ class Committer:
         return bool(self._pending or self._barriers or self._signs.awaited or self._signs_overdue)
 
     # -- what requests ask ------------------------------------------------------------------------------------------
-    def submit(self, sealed: Sealed) -> asyncio.Future[Decided]:
+    def submit(self, sealed: Sealed, *, at_once: bool = False) -> asyncio.Future[Decided]:
         """Queue a command for the next entry; the future gives its outcome and the entry's sequence.
+
+        ``at_once``: its caller has nothing to put behind it in the same entry.
 
         Raises ``NotApplied`` when too much waits already. The future raises ``NotApplied`` or ``OutcomeUnknown``.
         """
         future: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
-        self.enqueue(Waiting(sealed, future))
+        self.enqueue(Waiting(sealed, future), at_once=at_once)
         return future
 
-    def enqueue(self, waiting: Waiting) -> None:
+    def enqueue(self, waiting: Waiting, *, at_once: bool = False) -> None:
         """See ``submit``; with a future that the caller brings. Once that is done nothing is proposed any more."""
         size = len(waiting.sealed.command)
         if (
@@ -177,7 +185,10 @@ class Committer:
             raise NotApplied("too_many_requests", f"{len(self._pending)} commands wait for the log already")
         self._pending.append(waiting)
         self._pending_bytes += size
-        self._want_kick()
+        if at_once and self._alone_lately and self._open and not (self._under_way or self._kick_wanted):
+            _OF_NO_CALL.copy().run(self._kick)
+        else:
+            self._want_kick()
 
     def barrier(self) -> asyncio.Future[int]:
         """The sequence of an entry that is proposed after this call: what it has seen was not decided later."""
@@ -272,6 +283,7 @@ class Committer:
             batch.append(waiting)
             size += len(waiting.sealed.command)
             weighing.add(waiting.sealed)
+        self._asked = len(batch)
         supply = dict(self._company.due(stamp))
         for queue, count in weighing.submitted.items():
             supply[queue] = supply.get(queue, 0) + count
@@ -299,7 +311,9 @@ class Committer:
                 _fail(barrier, error)
         else:
             self._deliver(done.result(), batch, barriers)
-        if self._wanted:
+        wanted = self._wanted
+        self._alone_lately = self._asked == 1 and not wanted
+        if wanted:
             self._kick()
         elif error is None and self._open:
             self._announcement = asyncio.get_running_loop().call_later(ANNOUNCE_AFTER_S, self.announce)

@@ -52,8 +52,10 @@ class Core(Protocol):
     def monotonic(self) -> float:
         """Return seconds on the clock of all deadlines."""
 
-    async def submit(self, sealed: Sealed) -> tuple[Outcome, int]:
+    async def submit(self, sealed: Sealed, *, at_once: bool = False) -> tuple[Outcome, int]:
         """Commit a command at the leader; gives the outcome and the sequence that contains it.
+
+        ``at_once``: nothing of the same caller's is to travel in the same entry.
 
         Raises ``NotApplied`` (with code no_leader, too_many_requests, storage_full or shutting_down) or
         ``OutcomeUnknown``.

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import random
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple
 
 from quorl.cluster.consensus.port import Clock, Glance, NotApplied, Status
@@ -101,9 +101,9 @@ class Leadership:
         self.committer.step_aside(reason)
 
     # -- what requests ask ------------------------------------------------------------------------------------------
-    async def submit(self, sealed: Sealed) -> Decided:
+    def submit(self, sealed: Sealed, *, at_once: bool = False) -> Awaitable[Decided]:
         """See ``Core``. Who goes away before his command was proposed is not waited for; later it makes no difference."""
-        return await self.committer.submit(sealed)
+        return self.committer.submit(sealed, at_once=at_once)
 
     async def barrier(self) -> int:
         """See ``Core``."""

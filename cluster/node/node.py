@@ -385,10 +385,10 @@ class Node:
         """See ``Core``."""
         return self._ports.clock.monotonic()
 
-    async def submit(self, sealed: Sealed) -> tuple[Outcome, int]:
+    async def submit(self, sealed: Sealed, *, at_once: bool = False) -> tuple[Outcome, int]:
         """See ``Core``."""
         self._check_serving()
-        return await self._lead.submit(sealed)
+        return await self._lead.submit(sealed, at_once=at_once)
 
     async def barrier(self) -> int:
         """See ``Core``."""

@@ -61,7 +61,8 @@ class Writing:
             last = last or self._core.monotonic() >= visit.poll_until
             before, visit.maybe_applied = visit.maybe_applied, True
             try:
-                outcome, sequence = await self._core.submit(visit.sealed if last else visit.patient or visit.sealed)
+                sealed = visit.sealed if last else visit.patient or visit.sealed
+                outcome, sequence = await self._core.submit(sealed, at_once=True)
             except NotApplied as reason:
                 visit.maybe_applied = before
                 refuse_if_final(visit, reason)

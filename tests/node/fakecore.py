@@ -144,13 +144,13 @@ class FakeCore:
         if not self.leads():
             raise NotApplied("no_leader", f"{self.name} does not lead")
 
-    async def submit(self, sealed: Sealed) -> tuple[Outcome, int]:
+    async def submit(self, sealed: Sealed, *, at_once: bool = False) -> tuple[Outcome, int]:
         self.submitted.append(sealed)
         error = self.script.pop(0) if self.script else None
         if error is not None and not isinstance(error, OutcomeUnknown):
             raise error
         self._check_serving()
-        done = self.committer.submit(sealed)
+        done = self.committer.submit(sealed, at_once=at_once and not self.behind)
         for other in self.behind:
             _ = self.committer.submit(other)
         self.behind = []

@@ -106,6 +106,63 @@ async def test_what_waits_while_an_entry_travels_is_one_entry(log: ScriptedLog, 
     assert log.entries == [[b"1"], [b"2", b"3"]]
 
 
+async def test_d13_what_is_alone_leaves_at_once(log: ScriptedLog, committer: c.Committer) -> None:
+    """The first of a crowd has left when the others come; from then on they wait for one another again."""
+    await committed(log, committer, b"0")
+    for names in ([b"1"], [b"2", b"3", b"4"]):
+        done = [committer.submit(command(name), at_once=True) for name in names]
+        assert log.entries[-1] == names[:1], "before this turn of the loop was over"
+        while not all(one.done() for one in done):
+            log.apply()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+    assert log.entries[-2:] == [[b"2"], [b"3", b"4"]]
+    crowd = [committer.submit(command(name), at_once=True) for name in (b"5", b"6")]
+    assert log.entries[-1] == [b"3", b"4"]
+    await asyncio.sleep(0)
+    log.apply()
+    await asyncio.gather(*crowd)
+    assert log.entries[-1] == [b"5", b"6"]
+
+
+async def test_d13_whoever_has_more_to_put_behind_it_waits_for_the_turn(
+    log: ScriptedLog, committer: c.Committer
+) -> None:
+    await committed(log, committer, b"0")
+    both = [committer.submit(command(b"1")), committer.submit(command(b"2"), at_once=True)]
+    assert log.entries == [[b"0"]]
+    await asyncio.sleep(0)
+    log.apply()
+    await asyncio.gather(*both)
+    assert log.entries == [[b"0"], [b"1", b"2"]]
+
+
+async def test_d13_what_leaves_at_once_travels_under_no_request_id(
+    log: ScriptedLog, committer: c.Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await committed(log, committer, b"0")
+    seen = []
+    propose = log.propose
+    monkeypatch.setattr(log, "propose", lambda payload: (seen.append(get_contextvars()), propose(payload))[1])
+    with bound_contextvars(request_id="mine"):
+        first = committer.submit(command(b"1"), at_once=True)
+        assert seen == [{}]
+        log.apply()
+        await first
+
+
+async def test_d13_a_log_that_refuses_what_leaves_at_once_refuses_its_caller(
+    log: ScriptedLog, committer: c.Committer
+) -> None:
+    await committed(log, committer, b"0")
+    log.refusal = NotApplied("no_leader", "it is gone")
+    with pytest.raises(NotApplied):
+        await committer.submit(command(b"1"), at_once=True)
+    log.refusal = None
+    await asyncio.sleep(0)
+    assert log.entries == [[b"0"]]
+
+
 RETURN = e.Return(task_id="t", lease=1)
 FAILURE = e.Failure(task_id="t", lease=1)
 

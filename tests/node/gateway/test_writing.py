@@ -322,7 +322,7 @@ async def test_a_node_that_is_called_the_leader_but_does_not_serve_yet_waits() -
 async def test_a_log_that_never_answers_is_cut_off_in_time() -> None:
     cluster = await with_topic(deadline_s=0.1)
 
-    async def hang(sealed: Sealed) -> None:
+    async def hang(sealed: Sealed, *, at_once: bool) -> None:
         await asyncio.Event().wait()
 
     cluster.core("n1").submit = hang  # type: ignore[assignment]
@@ -472,9 +472,9 @@ async def test_a_wait_that_has_no_time_left_when_the_node_drains_does_not_begin(
     core, gateway = cluster.core("n1"), cluster.peers.gateways["n1"]
     submit = core.submit
 
-    async def drain_meanwhile(sealed: Sealed) -> object:
+    async def drain_meanwhile(sealed: Sealed, *, at_once: bool) -> object:
         gateway.drain()
-        return await submit(sealed)
+        return await submit(sealed, at_once=at_once)
 
     core.submit = drain_meanwhile  # type: ignore[assignment]
     assert (await cluster.call("n1", "POST", CONSUME, {"wait": 30}))[:2] == (200, {"items": [], "remaining": 0})

@@ -210,3 +210,36 @@ async def test_a_disk_that_cannot_be_read_is_judged_where_entries_are_applied() 
     assert (sight.claimable(claim), sight.remembers("claim", "k"), sight.worker(1)) == (True, True, None)
     assert (sight.outlook("q").claimable, sight.serves(1, "q"), sight.due(1, 1)) == (0, False, {})
     assert await member.do(t.RegisterConsumer(topic="t"))
+
+
+class Still:
+    """A clock that stands."""
+
+    now_s = 0.0
+
+    def monotonic(self) -> float:
+        return self.now_s
+
+    def wall_ms(self) -> int:
+        return WALL_MS
+
+
+def test_d13_the_calendar_is_the_median_of_those_heard_of_lately_whenever_it_is_asked() -> None:
+    clock = Still()
+    keeper = Timekeeper(clock)
+    offsets = {"n2": 5_000, "n3": 60_000}
+    for peer, offset_ms in offsets.items():
+        keeper.heard(peer, clock.wall_ms() + offset_ms)
+    for _ in range(2):
+        assert keeper.wall_ms() - clock.wall_ms() == 5_000
+    keeper.heard("n2", clock.wall_ms() - 5_000)
+    for _ in range(2):
+        assert keeper.wall_ms() - clock.wall_ms() == 0
+    clock.now_s = 5.0
+    keeper.heard("n3", clock.wall_ms() - 9_000)
+    assert keeper.wall_ms() - clock.wall_ms() == -5_000
+    clock.now_s = 11.0  # nobody has heard of n2 for longer than that counts
+    for _ in range(2):
+        assert keeper.wall_ms() - clock.wall_ms() == -9_000
+    clock.now_s = 30.0
+    assert keeper.wall_ms() - clock.wall_ms() == 0

@@ -7,7 +7,8 @@ index, a term and the bytes of an entry.
 Where things are: ``machine`` is the door (``apply``, ``query``, ``render``); ``state`` holds the connection and what is
 remembered of it in Python, with ``books`` for queues and workers; ``topics``, ``queues``, ``submitting``, ``claiming``,
 ``settling``, ``tasks`` and ``workers`` decide about commands; ``due`` does what happens by itself; ``moves`` is every step
-from one state of a task to another, ``ownership`` who serves what; ``ids`` is what the leader's dice decide, ``leaders`` who
+from one state of a task to another, ``waiting`` writes the rows of those steps that many take; ``ownership`` is who serves
+what; ``ids`` is what the leader's dice decide, ``leaders`` who
 led; ``receipts`` remembers first outcomes for repeats; ``graves`` clears away what deleted topics have left; ``queries``
 answers reads, on any connection, with ``reading`` for messages, ``shelf`` for those that were decoded lately, ``pages`` for
 lists, and a module each for queues, tasks and workers; ``schema`` is the tables; ``digest`` and ``dump`` are for comparing

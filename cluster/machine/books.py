@@ -156,6 +156,12 @@ class Books:
         self.unsampled_queues: set[int] | None = None
         """Those that may have another tally than when they were sampled last; None: any."""
         self._unwritten_workers: set[int] = set()
+        self.coming: list[tuple[Any, ...]] = []
+        """Rows of tasks that came and wait to be written (see ``waiting``), and those of their payloads."""
+        self.payloads: list[tuple[Any, ...]] = []
+        self.done: dict[int, list[int]] = {}
+        """The tasks of each queue that are done, and wait to be written, with their results."""
+        self.results: list[tuple[int, bytes]] = []
         self.calm_tasks_ms = self.calm_calendar_ms = self.calm_workers_ms = 0
         """Until then no row says that something is due: an alarm of a task, its date, an alarm of a worker. 0: not known."""
 
@@ -265,6 +271,7 @@ class Books:
         self.unsampled_queues = None
         self._unwritten_queues.clear()
         self._unwritten_workers.clear()
+        self.coming, self.payloads, self.done, self.results = [], [], {}, []
         self.calm_tasks_ms = self.calm_calendar_ms = self.calm_workers_ms = 0
 
     def bound_books(self) -> None:

@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from quorl.cluster.machine import ids, moves, workers
+from quorl.cluster.machine import ids, moves, waiting, workers
 from quorl.cluster.machine.books import STARTED, Queue, Worker
 from quorl.cluster.machine.moves import PROCESSING, QUEUED
 from quorl.cluster.machine.state import Lease, State
@@ -53,6 +53,8 @@ def claim_within(
     if not isinstance(worker, Worker):
         return worker, room_bytes
     workers.beat(state, worker)
+    if state.coming:
+        waiting.write_coming(state)
     names = command.queues or worker.queues
     grants: list[c.Grant] = []
     most = min(command.max, limits.WORKER_LEASES_MAX - worker.leases)
@@ -144,12 +146,8 @@ def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list
     queue_id, worker_id = queue.queue_id, worker.worker_id
     how = (now_ms, number, worker_id, worker.name, state.index, state.term, wall_ms)
     grants = []
-    made, head = (-1, -1), ""
     for _, ordinal, given_id, attempts, _, timeout_ms, _, since_ms, created_ms, die in chosen:
-        if (created_ms, die) != made:  # nearly always the same for all that came with one entry
-            made = created_ms, die
-            head = ids.head(created_ms, die)
-        task_id = given_id or f"{head}{ordinal:012x}"
+        task_id = given_id or f"{ids.head(created_ms, die)}{ordinal:012x}"
         if timeout_ms is not None:
             state.wake(now_ms + timeout_ms)
         grants.append(c.Grant(ordinal, token, attempts + 1))
@@ -158,7 +156,7 @@ def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list
         news.waited_ms.append(now_ms - since_ms)
         token += 1
     first = header.next_token
-    for start, end in moves.runs([grant.ordinal for grant in grants]):
+    for start, end in waiting.runs([grant.ordinal for grant in grants]):
         state.execute(_LEASE, (*how, start, end, first))
         first += end - start + 1
     header.next_token = token

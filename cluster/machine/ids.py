@@ -13,6 +13,7 @@ import hashlib
 import re
 import sqlite3
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import msgspec
@@ -25,11 +26,13 @@ _DOUBLINGS_MAX = 60
 _decode_backoff = msgspec.json.Decoder(Backoff).decode
 
 
+@lru_cache(maxsize=16)
 def die(seed: int) -> int:
     """What the dice give for the ids of all tasks of an entry."""
     return int.from_bytes(_dice(seed, 0, 0)[:4], "big") >> 6
 
 
+@lru_cache(maxsize=256)
 def head(wall_ms: int, die: int) -> str:
     """What the ids of all tasks of an entry begin with; the ordinal follows, as 12 hexadecimal digits."""
     return f"{wall_ms >> 16:08x}-{wall_ms & 0xFFFF:04x}-7{die >> 14:03x}-{0x8000 | die & 0x3FFF:04x}-"

@@ -41,6 +41,7 @@ from quorl.cluster.machine import (
     tasks,
     together,
     topics,
+    waiting,
     workers,
 )
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
@@ -324,12 +325,10 @@ class Machine:
             self._guarded(lambda: samples.tick(state, before_ms, before_wall_ms))
         if entry is not None:
             self._before_commands(entry)
-        results = []
         apply = self._apply_guarded if self._careful else self._apply_once
-        for sealed in commands:
-            outcome, blob = apply(sealed)
-            chain.update(blob)
-            results.append(outcome)
+        done = [apply(sealed) for sealed in commands]
+        chain.update(b"".join([blob for _, blob in done]))
+        waiting.write(state)
         self._clear_graves(len(commands), len(payload))
         receipts.write(state)
         header = state.header  # another object, if a command was undone
@@ -337,7 +336,7 @@ class Machine:
         header.raft_index = index
         header.raft_term = term
         header.digest = chain.digest()
-        return results
+        return [outcome for outcome, _ in done]
 
     def _before_commands(self, entry: Entry) -> None:
         """What comes before the commands: who leads, the signs of life, and whatever is due."""
@@ -402,17 +401,26 @@ class Machine:
         state = self._state
         command = _decode_command(sealed.command)
         if sealed.key is None:
-            value = self._apply_command(command)
+            value = self._decide(command)
             return Outcome(value, replayed=False), outcomes.encode(value)
         op = _TAGS[type(command)]
         known = receipts.find(state, op, sealed.key, sealed.digest)
         if known is not None:
             return Outcome(known, replayed=not isinstance(known, IdempotencyKeyReused)), outcomes.encode(known)
-        value = self._apply_command(command)
+        value = self._decide(command)
         blob = outcomes.encode(value)
         if receipts.is_kept(command, value):
             receipts.keep(state, op, sealed.key, sealed.digest, blob)
         return Outcome(value, replayed=False), blob
+
+    def _decide(self, command: AnyCommand) -> Reply | Rejection:
+        """Apply one command, and see to the rows that wait (see ``waiting``)."""
+        if type(command) not in waiting.LEAVING:
+            waiting.write(self._state)
+        value = self._apply_command(command)
+        if self._careful:
+            waiting.write(self._state)
+        return value
 
     def _apply_command(self, command: AnyCommand) -> Reply | Rejection:  # one table
         state = self._state

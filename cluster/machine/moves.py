@@ -8,10 +8,10 @@ QUEUED, and a sealed queue that has run empty, are told, so that those who wait 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
-from quorl.cluster.machine import books, ids
+from quorl.cluster.machine import books, ids, waiting
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine.books import Queue, Worker
 from quorl.cluster.machine.state import Lease, State
@@ -36,11 +36,6 @@ _FINISH = (
     "UPDATE tasks SET state = ?, alarm_ms = ?, calendar_ms = NULL, due_ms = NULL, expiry_ms = NULL, since_ms = ?, reason = ?,"
     " finished_index = ?, finished_term = ?, finished_ms = ? WHERE ordinal = ?"
 )
-_COMPLETE = (
-    "UPDATE tasks SET state = 4, alarm_ms = ?, since_ms = ?, attempts = attempts + 1, cancel = 0, finished_index = ?,"
-    " finished_term = ?, finished_ms = ? WHERE ordinal BETWEEN ? AND ?"
-)
-_RESULT = "INSERT INTO results VALUES (?, ?)"
 _END = (
     "UPDATE tasks SET state = ?, alarm_ms = ?, due_ms = ?, since_ms = ?, attempts = ?, lost = ?, cancel = 0, reason = ?,"
     " finished_index = ?, finished_term = ?, finished_ms = ? WHERE ordinal = ?"
@@ -120,57 +115,36 @@ def finish(state: State, task: Task, after: int, reason: str) -> None:
     """End a task that waits: it is cancelled, or nobody has started it in time."""
     header, queue = state.header, state.queue_by_id(task.queue_id)
     values = (state.index, state.term, header.wall_ms, task.ordinal)
-    state.execute(_FINISH, (after, _forgotten_ms(state, queue), header.now_ms, reason, *values))
+    state.execute(_FINISH, (after, waiting.forgotten_ms(state, queue), header.now_ms, reason, *values))
     mark(state, task, "expired" if after == EXPIRED else "cancelled", after)
     count(state, queue, task.id, task.state, after)
 
 
 # -- those that run -----------------------------------------------------------------------------------------------
 def complete(state: State, reports: Sequence[tuple[Lease, bytes]]) -> None:
-    """Workers have done these, with these results; no task comes twice."""
-    header, news = state.header, state.news
-    done: dict[int, list[int]] = {}
-    """The tasks of each queue."""
-    results = []
+    """Workers have done these, with these results; no task comes twice. Their rows wait."""
+    wall_ms, news = state.header.wall_ms, state.news
     queue, worker, ordinals = None, None, []
     for lease, result in reports:
         ordinal, task_id, queue_id, _, worker_id, claimed_ms = lease
         if queue is None or queue.queue_id != queue_id:
             queue = state.queue_by_id(queue_id)
             state.change_queue(queue)
-            ordinals = done.setdefault(queue_id, [])
+            ordinals = state.done.setdefault(queue_id, [])
         if worker is None or worker.worker_id != worker_id:
             worker = _holder(state, worker_id)
         ordinals.append(ordinal)
         if result != b"null":
-            results.append((ordinal, result))
+            state.results.append((ordinal, result))
         worker.leases -= 1
         worker.succeeded += 1
         queue.counts[PROCESSING] -= 1
         queue.counts[SUCCESS] += 1
         queue.totals[books.SUCCEEDED] += 1
         news.tasks[task_id] = None
-        news.ran_ms.append(header.wall_ms - claimed_ms)
+        news.ran_ms.append(wall_ms - claimed_ms)
         if queue.sealed and queue.drained:
             news.ready[queue.name] = None
-    for queue_id, ordinals in done.items():
-        forgotten_ms = _forgotten_ms(state, state.queue_by_id(queue_id))
-        how = (forgotten_ms, header.now_ms, state.index, state.term, header.wall_ms)
-        for start, end in runs(sorted(ordinals)):
-            state.execute(_COMPLETE, (*how, start, end))
-    if results:
-        state.execute_many(_RESULT, results)
-
-
-def runs(ordinals: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Those of tasks that follow one another together: the first and the last of each run, for one statement."""
-    start = end = ordinals[0]
-    for ordinal in ordinals[1:]:
-        if ordinal != end + 1:
-            yield start, end
-            start = ordinal
-        end = ordinal
-    yield start, end
 
 
 def end(
@@ -195,7 +169,7 @@ def end(
     if task.leases > limits.HISTORY_KEPT:
         state.execute(_OLD_ATTEMPTS, (task.ordinal, task.leases - limits.HISTORY_KEPT))
     finished = (state.index, state.term, header.wall_ms) if reason else (None, None, None)
-    alarm_ms = _forgotten_ms(state, queue) if reason else due_ms
+    alarm_ms = waiting.forgotten_ms(state, queue) if reason else due_ms
     values = (after, alarm_ms, due_ms, header.now_ms, attempts, lost, reason)
     state.execute(_END, (*values, *finished, task.ordinal))
     state.wake(due_ms)
@@ -265,12 +239,3 @@ def forget(state: State, task: Task) -> None:
     if queue.deleted and not any(queue.counts):
         state.execute(_DELETE_QUEUE, (queue.queue_id,))
         state.forget_queue(queue)
-
-
-def _forgotten_ms(state: State, queue: Queue) -> int | None:
-    """When a task that finishes now is to be forgotten: its alarm."""
-    if not queue.keep_finished_ms:
-        return None
-    forgotten_ms = state.header.now_ms + queue.keep_finished_ms
-    state.wake(forgotten_ms)
-    return forgotten_ms

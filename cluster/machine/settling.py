@@ -11,7 +11,7 @@ from collections.abc import Iterable
 
 import msgspec
 
-from quorl.cluster.machine import events, moves, workers
+from quorl.cluster.machine import events, moves, waiting, workers
 from quorl.cluster.machine.books import Worker
 from quorl.cluster.machine.moves import PROCESSING
 from quorl.cluster.machine.state import Lease, State
@@ -102,6 +102,7 @@ def _leased(state: State, task_id: str, token: int) -> Lease | TaskNotFound | Le
     """The lease, if that is the token of the task's current one."""
     lease = state.leases.get(token)
     if lease is None or lease.id != task_id:
+        waiting.write(state)
         found = moves.find_lease(state, task_id)
         if found is None:
             return TaskNotFound(detail=f'There is no task "{task_id}".')

@@ -12,7 +12,7 @@ import hashlib
 
 import msgspec
 
-from quorl.cluster.machine import ids, queues
+from quorl.cluster.machine import ids, queues, waiting
 from quorl.cluster.machine.books import Queue
 from quorl.cluster.machine.moves import QUEUED, SCHEDULED
 from quorl.cluster.machine.state import State
@@ -22,12 +22,6 @@ from quorl.cluster.protocol.placement import partition_of
 from quorl.cluster.protocol.queues import QueueFull, QueueSealed, SetQueue
 from quorl.cluster.protocol.tasks import STATES, TaskExists
 
-_INSERT = (
-    "INSERT INTO tasks (ordinal, given_id, die, queue_id, partition, state, rank, alarm_ms, calendar_ms, due_ms, expiry_ms, since_ms,"
-    " name, size_bytes, attempts, max_attempts, lost, max_lost, timeout_ms, cancel, leases, created_index, created_term,"
-    " created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, 0, 0, ?, ?, ?)"
-)
-_PAYLOAD = "INSERT INTO payloads VALUES (?, ?, ?, ?)"
 _SAME = ids.ById("SELECT t.state, p.fingerprint FROM tasks t CROSS JOIN payloads p ON p.ordinal = t.ordinal")
 _encode_task = msgspec.msgpack.Encoder().encode
 _encode_backoff = msgspec.json.Encoder().encode
@@ -76,6 +70,7 @@ def _known(
     state: State, coming: dict[str, tuple[bytes, str]], task_id: str, fingerprint: bytes
 ) -> s.SubmittedTask | TaskExists | None:
     """The task with that id, if there is one already, also in the same submit."""
+    waiting.write(state)
     row = _SAME.find(state.execute, task_id)
     if row is not None:
         status, other = STATES[row[0]], row[1]
@@ -104,14 +99,13 @@ def _store(
     prints: list[bytes | None],
     found: list[s.SubmittedTask | None],
 ) -> None:
-    """Write those that are new, and say so in ``found``."""
+    """Count those that are new, and say so in ``found``; their rows wait."""
     header, changed = state.header, state.news.tasks
     now_ms, wall_ms, ordinal = header.now_ms, header.wall_ms, header.next_ordinal
     die = ids.die(state.seed)
     head = ids.head(wall_ms, die)
     entry = (state.index, state.term, wall_ms)
     queue_id, default_attempts, max_lost = queue.queue_id, queue.default_attempts, queue.max_lost
-    rows, payloads = [], []
     state.change_queue(queue)
     queued = 0
     for place, task in enumerate(tasks):
@@ -121,7 +115,7 @@ def _store(
         number, due_ms, calendar_ms = _when(state, task)
         expiry_ms = None if task.expires_ms is None else now_ms + task.expires_ms
         alarm_ms = expiry_ms if due_ms is None else due_ms if expiry_ms is None else min(due_ms, expiry_ms)
-        rows.append(
+        state.coming.append(
             (
                 ordinal,
                 task.id,
@@ -144,18 +138,17 @@ def _store(
             )
         )
         backoff = None if task.backoff is None else _encode_backoff(task.backoff).decode()
-        payloads.append((ordinal, prints[place], backoff, task.body))
+        state.payloads.append((ordinal, prints[place], backoff, task.body))
         found[place] = s.SubmittedTask(id=task_id, status=STATES[number])
         changed[task_id] = None
         queue.counts[number] += 1
         queued += number == QUEUED
         ordinal += 1
-        state.wake(alarm_ms)
+        if alarm_ms is not None:
+            state.wake(alarm_ms)
         if calendar_ms is not None:
             state.calm_calendar_ms = min(state.calm_calendar_ms, calendar_ms)
-    state.execute_many(_INSERT, rows)
-    state.execute_many(_PAYLOAD, payloads)
-    queue.submitted += len(rows)
+    queue.submitted += ordinal - header.next_ordinal
     header.next_ordinal = ordinal
     if queued:
         state.news.ready[queue.name] = None

@@ -69,6 +69,7 @@ class Leadership:
             self._partitions,
             node=outside.name,
             seed=lambda: outside.dice.getrandbits(_SEED_BITS),
+            monotonic=outside.clock.monotonic,
             company=self.parking,
             meters=meters,
         )

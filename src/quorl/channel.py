@@ -64,8 +64,8 @@ class NoChannel(Exception):
 
 Outcome: TypeAlias = Answer | NotSent | Lost
 """What becomes of a call."""
-_Call: TypeAlias = tuple[Callable[[Outcome], None], float, float]
-"""Of one that waits for its answer: who is to be told, when it was asked, and for how long it waits."""
+_Call: TypeAlias = tuple[Callable[[Outcome], None], float, float, int]
+"""Of one that waits for its answer: who is to be told, when it was asked, for how long it waits, and what had come before."""
 
 
 async def dial(url: str, headers: Mapping[str, str], timeout_s: float) -> Channel:
@@ -105,7 +105,8 @@ class Channel(asyncio.Protocol):
         self._unsent: dict[int, Asked] = {}
         self._gone: list[int] = []
         self._congested = self._flush_wanted = False
-        self._heard_s = self._loop.time()
+        self._heard, self._heard_s = 0, self._loop.time()
+        """How often something came, and when it last did."""
         self._timer: asyncio.TimerHandle | None = None
         self._timer_s = math.inf
         """When it is looked next for calls whose time is over: never later than the first of them is."""
@@ -129,7 +130,7 @@ class Channel(asyncio.Protocol):
             raise NotSent("the connection is closed")
         now_s = self._loop.time()
         number = self._last = self._last + 1
-        self._waiting[number] = (tell, now_s, timeout_s)
+        self._waiting[number] = (tell, now_s, timeout_s, self._heard)
         self._unsent[number] = Asked(number, call.method, call.path, call.query, headers, call.body)
         if len(self._waiting) == 1:
             self._flush()  # nobody to travel with
@@ -164,9 +165,9 @@ class Channel(asyncio.Protocol):
     def _look(self) -> None:
         now_s = max(self._loop.time(), self._timer_s)  # a timer may come a little early
         self._timer, self._timer_s = None, math.inf
-        for number in [one for one, (_, asked_s, for_s) in self._waiting.items() if asked_s + for_s <= now_s]:
+        for number in [one for one, (_, asked_s, for_s, _) in self._waiting.items() if asked_s + for_s <= now_s]:
             self._expire(number, now_s)
-        first_s = min((asked_s + for_s for _, asked_s, for_s in self._waiting.values()), default=math.inf)
+        first_s = min((asked_s + for_s for _, asked_s, for_s, _ in self._waiting.values()), default=math.inf)
         if first_s < self._timer_s:
             self._look_at(first_s)
 
@@ -174,9 +175,10 @@ class Channel(asyncio.Protocol):
         waiting = self._waiting.get(number)
         if waiting is None:
             return
-        tell, asked_s, timeout_s = waiting
+        tell, asked_s, timeout_s, heard = waiting
         error = self._forget(number, f"no answer in {timeout_s:.1f} s")
-        if isinstance(error, Lost) and self._heard_s < asked_s <= now_s - SILENT_S:
+        # Counted, and not by the clock: in one tick of it there is room for an answer and the next call.
+        if isinstance(error, Lost) and self._heard == heard and asked_s <= now_s - SILENT_S:
             self.abort()  # whatever is at the other end, it has said nothing to anybody
         tell(error)
 
@@ -229,7 +231,7 @@ class Channel(asyncio.Protocol):
 
     @override
     def data_received(self, data: bytes) -> None:
-        self._heard_s = self._loop.time()
+        self._heard, self._heard_s = self._heard + 1, self._loop.time()
         if self._switched is not None:
             data = self._read_head(data)
         if not data or self.closed:

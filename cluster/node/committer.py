@@ -19,6 +19,7 @@ import asyncio
 import contextvars
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from typing import NamedTuple, Protocol
 
 from quorl.cluster.consensus.port import NotApplied
@@ -248,7 +249,7 @@ class Committer:
         entry = Entry(
             stamp.now_ms,
             stamp.wall_ms,
-            tuple(waiting.sealed for waiting in batch),
+            tuple([waiting.sealed for waiting in batch]),
             self._seed(),
             self._node,
             tuple(signs.values()),
@@ -267,7 +268,7 @@ class Committer:
         self._under_way = True
         self._began_s = self._monotonic()
         self._cancel_announcement()
-        applied.add_done_callback(lambda done: self._done(done, batch, barriers))
+        applied.add_done_callback(partial(self._done, batch, barriers))
 
     def _take(self, stamp: Stamp, signs: dict[int, SignOfLife]) -> list[Waiting]:
         """What goes into the next entry: no more than every node applies in one turn of its loop without being missed.
@@ -307,7 +308,7 @@ class Committer:
             signs.setdefault(worker_id, SignOfLife(worker_id))
         return batch
 
-    def _done(self, done: asyncio.Future[Applied], batch: list[Waiting], barriers: list[asyncio.Future[int]]) -> None:
+    def _done(self, batch: list[Waiting], barriers: list[asyncio.Future[int]], done: asyncio.Future[Applied]) -> None:
         self._under_way = False
         error = done.exception()
         self._meters.decided(len(batch), self._monotonic() - self._began_s, failed=error is not None)

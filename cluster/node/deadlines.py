@@ -26,7 +26,9 @@ class Deadline:
         assert task is not None, "only a task can be cancelled"
         self._task = task
         self._cancelling = task.cancelling()
-        self._all.hold(self)
+        self._all.held[self] = None
+        if self.until_s < self._all.next_s:
+            self._all.look_at(self.until_s)
 
     def expire(self) -> None:
         """Cancel the task."""
@@ -36,7 +38,7 @@ class Deadline:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._all.let_go(self)
+        self._all.held.pop(self, None)
         if self.expired and self._task.uncancel() <= self._cancelling and kind is asyncio.CancelledError:
             raise TimeoutError from error
 
@@ -45,36 +47,28 @@ class Deadlines:
     """The deadlines of the calls at one node."""
 
     def __init__(self) -> None:
-        self._held: dict[Deadline, None] = {}
+        self.held: dict[Deadline, None] = {}
+        """Those that have begun and not ended."""
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_s = math.inf
+        self.next_s = math.inf
         """When it is looked next: never later than the first of them is over."""
 
     def within(self, seconds: float) -> Deadline:
         """Return a scope that may last for so long from now on."""
         return Deadline(self, asyncio.get_running_loop().time() + seconds)
 
-    def hold(self, one: Deadline) -> None:
-        """A scope begins."""
-        self._held[one] = None
-        if one.until_s < self._timer_s:
-            self._look_at(one.until_s)
-
-    def let_go(self, one: Deadline) -> None:
-        """A scope has ended."""
-        self._held.pop(one, None)
-
-    def _look_at(self, moment_s: float) -> None:
+    def look_at(self, moment_s: float) -> None:
+        """Look then for those that are over."""
         if self._timer is not None:
             self._timer.cancel()
-        self._timer_s = moment_s
+        self.next_s = moment_s
         self._timer = asyncio.get_running_loop().call_at(moment_s, self._look)
 
     def _look(self) -> None:
-        now_s = max(asyncio.get_running_loop().time(), self._timer_s)  # a timer may come a little early
-        self._timer, self._timer_s = None, math.inf
-        for one in [one for one in self._held if one.until_s <= now_s]:
-            del self._held[one]
+        now_s = max(asyncio.get_running_loop().time(), self.next_s)  # a timer may come a little early
+        self._timer, self.next_s = None, math.inf
+        for one in [one for one in self.held if one.until_s <= now_s]:
+            del self.held[one]
             one.expire()
-        if self._held:
-            self._look_at(min(one.until_s for one in self._held))
+        if self.held:
+            self.look_at(min(one.until_s for one in self.held))

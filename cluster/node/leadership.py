@@ -12,6 +12,7 @@ import asyncio
 import random
 import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 from quorl.cluster.consensus.port import Clock, Glance, NotApplied, Status
@@ -68,7 +69,7 @@ class Leadership:
             self._stamp,
             self._partitions,
             node=outside.name,
-            seed=lambda: outside.dice.getrandbits(_SEED_BITS),
+            seed=partial(outside.dice.getrandbits, _SEED_BITS),
             monotonic=outside.clock.monotonic,
             company=self.parking,
             meters=meters,

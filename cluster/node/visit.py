@@ -56,9 +56,8 @@ class Voice(Protocol):
 class PlainVoice:
     """The voice of ``/v1``."""
 
-    def reply(self, row: Operation, reply: Reply) -> Answer:
-        """See ``Voice``."""
-        return answer_reply(row, reply)
+    reply = staticmethod(answer_reply)
+    """See ``Voice``."""
 
     def problem(self, problem: Problem, scene: Scene) -> Answer:
         """See ``Voice``."""

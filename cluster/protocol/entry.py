@@ -6,6 +6,7 @@ later, so these structs are encoded as arrays whose fields may only be added at 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -103,16 +104,13 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
 
 _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _encoder = msgspec.msgpack.Encoder()
+encode_form: Callable[[Command[Any]], bytes] = _encoder.encode
+"""The bytes of a command that is in its log form already."""
 
 
 def encode_command(command: Command[Any]) -> bytes:
     """The bytes of a command's log form."""
     return _encoder.encode(command.sealed())
-
-
-def encode_form(form: Command[Any]) -> bytes:
-    """The bytes of a command that is in its log form already."""
-    return _encoder.encode(form)
 
 
 def encode_entry(entry: Entry) -> bytes:

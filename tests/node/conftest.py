@@ -11,4 +11,5 @@ from tests import loops
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, loops.Factory]:
     """Run the asynchronous tests of timers on each of them."""
-    return loops.factories() if item.path.name == "test_timers.py" else {"asyncio": asyncio.new_event_loop}
+    timers = item.path.name in {"test_timers.py", "test_deadlines.py"}
+    return loops.factories() if timers else {"asyncio": asyncio.new_event_loop}

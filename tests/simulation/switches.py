@@ -31,6 +31,7 @@ from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Sealed
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.problems import Problem
+from tests.consensus.repairs.setter import swapped
 from tests.consensus.repairs.switches import SWITCHES as CONSENSUS_SWITCHES
 from tests.consensus.repairs.switches import Setter, Switch
 from tests.simulation.task_switches import TASK_SWITCHES
@@ -143,7 +144,7 @@ def receipt_digest(setter: Setter) -> None:
 
 def producer_ids(setter: Setter) -> None:
     """Which producer id comes next is remembered in memory only."""
-    setter(topics, "_INSERT_PRODUCER", topics._INSERT_PRODUCER.replace("INSERT", "INSERT OR REPLACE"))
+    setter(topics, "_INSERT_PRODUCER", swapped(topics._INSERT_PRODUCER, "INSERT", "INSERT OR REPLACE"))
     setter(
         topics, "_NEXT_PRODUCER", "UPDATE topics SET next_producer_id = next_producer_id WHERE ? < 0 AND topic_id = ?"
     )

@@ -166,7 +166,7 @@ class TaskChecks:
         return {row[0]: Row(*row) for row in found}
 
     def _row(self, connection: Any, task_id: str) -> Row | None:
-        found = connection.execute(_ROW + " WHERE id = ?", (task_id,)).fetchone()
+        found = connection.execute(f"{_ROW} WHERE {ids.of('tasks')} = ?", (task_id,)).fetchone()
         return None if found is None else Row(*found)
 
     # -- signs of life and deaths --------------------------------------------------------------------------------------

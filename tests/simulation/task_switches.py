@@ -27,6 +27,7 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol.entry import Entry, SignOfLife
 from quorl.cluster.protocol.together import ClaimBatch
+from tests.consensus.repairs.setter import swapped
 from tests.consensus.repairs.switches import Setter, Switch
 
 
@@ -55,7 +56,9 @@ def lease_state(setter: Setter) -> None:
 
 def tokens_grow(setter: Setter) -> None:
     """Every lease of a worker has the token of its former one."""
-    setter(claiming, "_LEASE", claiming._LEASE.replace("token = ?", "token = min(?, 7)"))
+    setter(
+        claiming, "_LEASE", swapped(claiming._LEASE, "token = ordinal - ?8 + ?10", "token = min(ordinal - ?8 + ?10, 7)")
+    )
 
 
 _CLAIMS = c.Claim | ClaimBatch
@@ -244,7 +247,7 @@ def due_expiry(setter: Setter) -> None:
 
 def due_calendar(setter: Setter) -> None:
     """What is to run at a time of the calendar is forgotten about."""
-    setter(due, "_CALENDAR", due._CALENDAR.replace("calendar_ms <= ?", "calendar_ms <= ? - 100000000000000"))
+    setter(due, "_CALENDAR", swapped(due._CALENDAR, "calendar_ms <= ?", "calendar_ms <= ? - 100000000000000"))
 
 
 # -- ends --------------------------------------------------------------------------------------------------------------
@@ -365,7 +368,7 @@ def paused(setter: Setter) -> None:
 
 def turns(setter: Setter) -> None:
     """What came last is handed out first."""
-    setter(claiming, "_FIRST", claiming._FIRST.replace("rank, ordinal LIMIT", "rank DESC, ordinal DESC LIMIT"))
+    setter(claiming, "_FIRST", swapped(claiming._FIRST, "rank, ordinal LIMIT", "rank DESC, ordinal DESC LIMIT"))
 
 
 def counts(setter: Setter) -> None:

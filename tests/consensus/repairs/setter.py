@@ -10,3 +10,9 @@ Setter = Callable[[object, str, object], None]
 Switch = Callable[[Setter], None]
 
 FOR_EVER_S = 1e9
+
+
+def swapped(statement: str, old: str, new: str) -> str:
+    """The statement with something else in a place that it must have: a switch that changes nothing is none."""
+    assert old in statement, f"{old!r} is not in {statement!r}"
+    return statement.replace(old, new)

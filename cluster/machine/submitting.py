@@ -118,27 +118,27 @@ def _store(
         state.coming.append(
             (
                 ordinal,
-                task.id,
+                task.id or "",
                 0 if task.id else die,
                 queue_id,
                 _partition(queue, task.key) if queue.partitions else -1,
                 number,
                 limits.PRIORITY_MAX - task.priority,
-                alarm_ms,
-                calendar_ms,
-                due_ms,
-                expiry_ms,
+                alarm_ms or 0,
+                calendar_ms or 0,
+                due_ms or 0,
+                expiry_ms or 0,
                 now_ms,
                 task.name,
                 len(task.body),
                 task.max_attempts or default_attempts,
                 task.max_lost or max_lost,
-                task.timeout_ms or queue.timeout_ms,
+                task.timeout_ms or queue.timeout_ms or 0,
                 *entry,
             )
         )
-        backoff = None if task.backoff is None else _encode_backoff(task.backoff).decode()
-        state.payloads.append((ordinal, prints[place], backoff, task.body))
+        backoff = "" if task.backoff is None else _encode_backoff(task.backoff).decode()
+        state.payloads.append((ordinal, prints[place] or "", backoff, task.body))
         found[place] = s.SubmittedTask(id=task_id, status=STATES[number])
         changed[task_id] = None
         queue.counts[number] += 1

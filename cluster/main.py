@@ -23,7 +23,6 @@ from typing_extensions import override
 
 import quorl
 from quorl import logs
-from quorl.cluster import loops
 from quorl.cluster.node import config as configs
 
 
@@ -121,8 +120,7 @@ def _run(config: configs.Config) -> int:
         return Exit.MACHINE
     os.umask(0o077)  # what is stored here is nobody else's to read
     try:
-        with asyncio.Runner(loop_factory=loops.factory()) as runner:
-            return runner.run(serve(config))
+        return asyncio.run(serve(config))
     except KeyboardInterrupt:
         return Exit.STOPPED
     except InUse as error:

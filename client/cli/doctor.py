@@ -258,8 +258,6 @@ def compared(visits: Sequence[Visit]) -> Iterator[Finding]:
     if versions:
         yield _same("version", [*versions, ("this program", quorl.__version__)], "the version", Level.WARN)
     yield _same("machine", [(i.node, str(i.machine_version)) for i in infos], "the version of the machine", Level.WARN)
-    if loops := [(i.node, i.settings.loop) for i in infos if i.settings is not None and i.settings.loop is not None]:
-        yield _same("loop", loops, "the event loop", Level.WARN)
     yield from settings_findings([(i.node, i.settings) for i in infos if i.settings is not None])
     yield _states(infos)
     for member in best.members:
@@ -280,7 +278,6 @@ def _same(check: str, said: Sequence[tuple[str, str]], what: str, level: Level) 
         "leader": "For a moment that is an election. If it stays: can all members reach each other?",
         "version": "Upgrade the others too, one node after the other.",
         "machine": "Upgrade the others too, one node after the other.",
-        "loop": "Each of them will do; install the others' there too, and all are equally fast.",
     }.get(check, "Compare the config files: the tables [cluster] and [[cluster.members]] must be the same everywhere.")
     return Finding(level, check, "", f"they differ in {what}: {told}", hint)
 

@@ -15,7 +15,6 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
-from quorl.cluster import loops
 from quorl.cluster.api import docs_html as html
 from quorl.cluster.api.dashboard import takes_gzip
 from quorl.cluster.protocol.openapi import document
@@ -50,7 +49,7 @@ class Pages:
         self._openapi = Packed(_JSON, msgspec.json.encode(described))
         self._docs = Packed(html.HEADERS, html.page("quorl API", _docs(described), version=version))
         self._problems = html.page("quorl: problems", _problems(), version=version)
-        about = {"name": "quorl", "version": version, "python": platform.python_version(), "loop": loops.name()}
+        about = {"name": "quorl", "version": version, "python": platform.python_version()}
         self._about = msgspec.json.encode(about)
 
     def version(self, _call: Call) -> Answer:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import resource
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import ClientPayloadError, http_exceptions, web
 from typing_extensions import override
@@ -40,7 +40,8 @@ class _Full(asyncio.Protocol):
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        cast("asyncio.Transport", transport).abort()  # other loops have transports of their own
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
 
 
 Refuse = Callable[[str, str], web.StreamResponse]

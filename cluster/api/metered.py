@@ -68,11 +68,10 @@ class LoopLag:
         self._timer = self._wait()
 
     def _wait(self) -> asyncio.TimerHandle:
-        # Not by the loop's own clock, which need not be a fine one.
-        return self._loop.call_later(_LAG_EVERY_S, self._look, time.monotonic() + _LAG_EVERY_S)
+        return self._loop.call_later(_LAG_EVERY_S, self._look, self._loop.time() + _LAG_EVERY_S)
 
     def _look(self, due_s: float) -> None:
-        self._worst_s = max(self._worst_s, time.monotonic() - due_s)
+        self._worst_s = max(self._worst_s, self._loop.time() - due_s)
         self._timer = self._wait()
 
     def take(self) -> float:

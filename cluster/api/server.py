@@ -24,7 +24,6 @@ from aiohttp import web
 
 import quorl
 from quorl import systemd
-from quorl.cluster import loops
 from quorl.cluster.api import events
 from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin, introduce
 from quorl.cluster.api.dashboard import Dashboard
@@ -168,7 +167,6 @@ def settings_of(config: Config, secret: bytes) -> Settings:
             worker_heartbeat_s=config.tasks.worker_heartbeat_s,
             worker_dead_after_s=config.tasks.worker_dead_after_s,
             default_attempts=config.tasks.default_attempts,
-            loop=loops.name(),
         ),
     )
 
@@ -203,11 +201,7 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         await site.start()
         _calm_memory()
         log.info(
-            "node_started",
-            http=str(config.node.http),
-            raft=str(config.node.raft),
-            data_dir=str(config.node.data_dir),
-            loop=loops.name(),
+            "node_started", http=str(config.node.http), raft=str(config.node.raft), data_dir=str(config.node.data_dir)
         )
         systemd.notify("READY=1", f"STATUS=serving on {config.node.http}")
         ends: list[asyncio.Future[Any]] = [stopped, node.died]

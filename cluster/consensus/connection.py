@@ -7,8 +7,7 @@ Invariants:
 * before the handshake is over, one frame at a time of at most ``HANDSHAKE_BYTES_MAX`` is read, and the whole
   handshake has one deadline, however lively the other side drips;
 * after ``end`` or ``abort`` nothing is read or delivered any more, also not the rest of a piece already received;
-* ``Owner.gone`` is called once for every connection that was made, never from within a call of this class;
-* ``connection_lost`` may be called again, and before anything was made: then it does nothing.
+* ``Owner.gone`` is called once for every connection that was made, never from within a call of this class.
 """
 
 from __future__ import annotations
@@ -150,10 +149,6 @@ class Connection(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        transport, self._transport = self._transport, None
-        if transport is None:
-            return
-        transport.abort()  # it is closing already, unless this is about a dial that was given up
         if exc is not None:
             self.trouble = str(exc)
         self._finish_handshake()

@@ -67,23 +67,13 @@ async def connect(
     for address in addresses:
         try:
             async with asyncio.timeout(timeout_s):
-                await _made(loop, protocol(), address, port)
+                await loop.create_connection(protocol, address, port)
         except OSError as error:
             refused = refused and isinstance(error, ConnectionRefusedError)
             reasons.append(_reason(error, f"{address}:{port}", timeout_s))
         else:
             return
     raise Unreachable("; ".join(reasons), refused=refused)
-
-
-async def _made(loop: asyncio.AbstractEventLoop, protocol: asyncio.BaseProtocol, address: str, port: int) -> None:
-    try:
-        await loop.create_connection(lambda: protocol, address, port)
-    except BaseException:
-        # A connection may have come up in the very turn in which it is given up. asyncio then tells the protocol that it
-        # is lost, uvloop closes it and tells nobody. Nobody is told twice: see ``Connection``.
-        loop.call_soon(protocol.connection_lost, None)
-        raise
 
 
 def _reason(error: Exception, what: str, timeout_s: float) -> str:

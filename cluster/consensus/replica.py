@@ -224,8 +224,7 @@ class Replica:
         """The peer's process is gone; if it led, the next election need not wait."""
         self.engine.peer_died(peer)
         if self._loop is not None and not self.engine.leads:
-            # Not before it, though the loop rounds: a tick that comes too early is followed by none for long.
-            wait_s = max(0.0, self.engine.election_deadline - self.engine.now()) + 0.002
+            wait_s = max(0.0, self.engine.election_deadline - self.engine.now()) + 0.001
             self._loop.call_later(wait_s, self.poke)
 
     # -- birth -----------------------------------------------------------------------------------------------------

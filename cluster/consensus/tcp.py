@@ -130,7 +130,6 @@ class TcpNetwork(Network):
         self.on_data = events.on_frame  # the hot path: no method of ours in between
         # When accept() fails for want of descriptors, asyncio logs it and tries again a second later, but only after
         # as many tries, each with a traceback, as the backlog that it was told. So it is told 1, and the system more.
-        # (uvloop closes who is too many; they dial again.)
         self._server = await self._loop.create_server(self._accept, *self._listen, backlog=1)
         for sock in self._server.sockets:
             with sock.dup() as same:
@@ -197,10 +196,7 @@ class TcpNetwork(Network):
             await self._server.wait_closed()
 
     async def _stop_listening(self) -> None:
-        """Close the listener, but not under a connection that it is just accepting: asyncio would lose its socket.
-
-        With uvloop the first step does nothing: there what was accepted has a transport already.
-        """
+        """Close the listener, but not under a connection that it is just accepting: asyncio would lose its socket."""
         if self._server is not None:
             for sock in self._server.sockets:
                 self._loop.remove_reader(sock.fileno())

@@ -90,10 +90,7 @@ class Nobody:
 
 
 class Committer:
-    """The one way of a command into the log. ``seed`` throws the leader's dice; ``node`` is its name.
-
-    ``monotonic`` measures how long entries take: the loop's own clock may be too coarse for it.
-    """
+    """The one way of a command into the log. ``seed`` throws the leader's dice; ``node`` is its name."""
 
     def __init__(
         self,
@@ -103,7 +100,6 @@ class Committer:
         *,
         node: str = "",
         seed: Callable[[], int] = lambda: 0,
-        monotonic: Callable[[], float] = lambda: 0.0,
         company: Company | None = None,
         meters: Meters | None = None,
     ) -> None:
@@ -112,7 +108,6 @@ class Committer:
         self._partitions = partitions
         self._node = node
         self._seed = seed
-        self._monotonic = monotonic
         self._company = company or Nobody()
         self._meters = meters or Meters()
         self._pending: deque[Waiting] = deque()
@@ -120,9 +115,7 @@ class Committer:
         self._barriers: list[asyncio.Future[int]] = []
         self._signs = Signs()
         self._signs_timer: asyncio.TimerHandle | None = None
-        """When signs of life that nobody waits for leave at the latest …"""
-        self._signs_at = 0.0
-        """… which is at this moment of the loop. The timer itself need not know: what is due at once is none on every loop."""
+        """When signs of life that nobody waits for leave at the latest."""
         self._signs_overdue = False
         self._refresh = False
         self._open = False
@@ -216,10 +209,10 @@ class Committer:
         self._signs.note((sign,))
         loop = asyncio.get_running_loop()
         at = loop.time() + within_s
-        if self._signs_timer is None or at < self._signs_at:
+        if self._signs_timer is None or at < self._signs_timer.when():
             if self._signs_timer is not None:
                 self._signs_timer.cancel()
-            self._signs_timer, self._signs_at = loop.call_at(at, self._signs_late), at
+            self._signs_timer = loop.call_at(at, self._signs_late)
 
     def announce(self) -> None:
         """A follower waits until it has applied what was committed last: tell all of them now, if that is still to do."""
@@ -266,7 +259,7 @@ class Committer:
             self._want_kick()
             return
         self._under_way = True
-        self._began_s = self._monotonic()
+        self._began_s = asyncio.get_running_loop().time()
         self._cancel_announcement()
         applied.add_done_callback(partial(self._done, batch, barriers))
 
@@ -311,7 +304,7 @@ class Committer:
     def _done(self, batch: list[Waiting], barriers: list[asyncio.Future[int]], done: asyncio.Future[Applied]) -> None:
         self._under_way = False
         error = done.exception()
-        self._meters.decided(len(batch), self._monotonic() - self._began_s, failed=error is not None)
+        self._meters.decided(len(batch), asyncio.get_running_loop().time() - self._began_s, failed=error is not None)
         if error is not None:
             for waiting in batch:
                 _fail(waiting.future, error)

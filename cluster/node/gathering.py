@@ -53,8 +53,6 @@ class _Batch:
         self.until = 0.0
         self.done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self.timer: asyncio.TimerHandle | None = None
-        self.leaves_at = 0.0
-        """When the timer goes off. The timer itself need not know: what is due at once is none on every loop."""
 
 
 class Gathering:
@@ -84,10 +82,10 @@ class Gathering:
     def _leave_within(self, batch: _Batch, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
         at = loop.time() + wait_s
-        if batch.timer is None or at < batch.leaves_at:
+        if batch.timer is None or at < batch.timer.when():
             if batch.timer is not None:
                 batch.timer.cancel()
-            batch.timer, batch.leaves_at = loop.call_at(at, self._leave), at
+            batch.timer = loop.call_at(at, self._leave)
 
     def _leave(self) -> None:
         batch, self._batch = self._batch, None

@@ -70,7 +70,6 @@ class Leadership:
             self._partitions,
             node=outside.name,
             seed=partial(outside.dice.getrandbits, _SEED_BITS),
-            monotonic=outside.clock.monotonic,
             company=self.parking,
             meters=meters,
         )

@@ -52,7 +52,6 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What the answering node's config says that should be the same on every node.
 
     ``secret_fingerprint`` tells whether two nodes have the same cluster secret, and nothing else of it; null: there is none.
-    ``loop`` is no setting, but what its process found: the event loop that it runs on.
     """
 
     secret_fingerprint: str | None
@@ -63,7 +62,6 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
     worker_heartbeat_s: float
     worker_dead_after_s: float
     default_attempts: int
-    loop: str | None = None
 
 
 class ClusterInfo(Reply, frozen=True):

@@ -179,7 +179,6 @@ class StandIn:
                 worker_heartbeat_s=5.0,
                 worker_dead_after_s=15.0,
                 default_attempts=3,
-                loop="uvloop 0.23.0",
             ),
         )
 

@@ -91,13 +91,6 @@ def test_d15_configurations_that_drifted_are_found(cluster: StandIn) -> None:
             "they differ in [http] max_payload_bytes: n1, n2 say 1048576; n3 says 2048; what one node takes another refuses as too large",
             "Set the same [http] max_payload_bytes in every config, and restart the nodes whose config changed, one after another.",
         ),
-        (
-            {"loop": "asyncio"},
-            "WARN",
-            "loop",
-            "they differ in the event loop: n1, n2 say uvloop 0.23.0; n3 says asyncio",
-            "Each of them will do; install the others' there too, and all are equally fast.",
-        ),
     ],
 )
 def test_d15_secrets_and_settings_that_differ_are_found(

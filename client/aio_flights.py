@@ -4,8 +4,8 @@ A call that goes over a channel needs no task: what came of it is handed to the 
 was read. Only where a plan sleeps, or a call needs more than a channel that is open, a task carries it on.
 
 Invariants: a plan is carried out by one at a time, and closed if it does not come to its end; its owner is told once, in
-any case. What flies alone leaves at once. Where several things flew together lately, a flight leaves in the next turn
-of the loop and takes along all that this one brings.
+any case. A flight leaves in the next turn of the loop and takes along all that this one brings: who would leave at once
+because he was alone lately would leave a crowd behind.
 """
 
 from __future__ import annotations
@@ -118,10 +118,7 @@ class Fleet:
     def launch(self, lane: Lane[Any, Any], lanes: dict[str, Any]) -> None:
         """See that what waits in a lane flies, and whatever comes to wait there meanwhile."""
         lane.flying = True
-        if lane.alone_lately:
-            self._fly(lane, lanes)
-        else:
-            asyncio.get_running_loop().call_soon(self._fly, lane, lanes)
+        asyncio.get_running_loop().call_soon(self._fly, lane, lanes)
 
     def _fly(self, lane: Lane[Any, Any], lanes: dict[str, Any]) -> None:
         """Fly what waits, or let the lane rest."""

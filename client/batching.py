@@ -81,10 +81,6 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
         self.queue: deque[Part[ItemT, PlaceT]] = deque()
         self.flying = False
         """For the hands on asyncio: whether somebody is driving flights of this lane."""
-        self.taken = 0
-        """How many parts have flown since it rested last."""
-        self.alone_lately = False
-        """Whether it was only one before that: then it is likely to be alone again."""
         self.aboard: list[Part[ItemT, PlaceT]] = []
         """What ``fly`` has taken from the queue and not yet dealt with."""
         self._route = route
@@ -123,7 +119,6 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
     def rest(self) -> None:
         """Nothing waits or flies any more."""
         self.flying = False
-        self.alone_lately, self.taken = self.taken == 1, 0
 
     # -- flying -------------------------------------------------------------------------------------------------------
     def fly(self) -> Plan[None]:
@@ -165,7 +160,6 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
             self.queue.popleft()
             if alone:
                 break
-        self.taken += len(parts)
         return parts
 
     def flight(self, parts: list[Part[ItemT, PlaceT]]) -> Plan[None]:

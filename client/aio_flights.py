@@ -21,8 +21,6 @@ from quorl.client.errors import Unavailable
 from quorl.client.flow import Plan, Send, Sleep, Step
 
 CLOSED_BEFORE = "the client was closed before it was sent"
-_LANES_KEPT = 64
-"""So many that rest are remembered."""
 
 
 class Flight:
@@ -121,14 +119,12 @@ class Fleet:
         asyncio.get_running_loop().call_soon(self._fly, lane, lanes)
 
     def _fly(self, lane: Lane[Any, Any], lanes: dict[str, Any]) -> None:
-        """Fly what waits, or let the lane rest."""
+        """Fly what waits, or let the lane go."""
         if self.closed:
             lane.abandon(Unavailable(CLOSED_BEFORE))
         if lane.queue:
             Flight(self, lane.fly(), lambda: self._fly(lane, lanes)).begin()
-            return
-        lane.rest()
-        if len(lanes) > _LANES_KEPT:
+        else:
             lanes.pop(lane.name, None)
 
     async def close(self) -> None:

@@ -116,10 +116,6 @@ class Lane(ABC, Generic[ItemT, PlaceT]):
     def refused(self, part: Part[ItemT, PlaceT]) -> None:
         """Take note that a part that flew alone was refused."""
 
-    def rest(self) -> None:
-        """Nothing waits or flies any more."""
-        self.flying = False
-
     # -- flying -------------------------------------------------------------------------------------------------------
     def fly(self) -> Plan[None]:
         """Plan one flight of what waits now; it ends when that is resolved or, with time left, waits again."""

@@ -81,11 +81,6 @@ class AppendLane(Lane[t.Message, t.Range]):
     def refused(self, part: AppendPart) -> None:
         self._suspects |= self._producers(part)
 
-    @override
-    def rest(self) -> None:
-        super().rest()
-        self._suspects.clear()
-
     def _producers(self, part: AppendPart) -> set[tuple[str, int]]:
         topic = part.to or self.name
         return {(topic, message.producer_id) for message in part.items if message.producer_id is not None}

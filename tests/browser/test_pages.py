@@ -23,6 +23,11 @@ LOOKS: dict[str, dict[str, Any]] = {
 WIDEST: ViewportSize = {"width": 1920, "height": 1080}
 SHIFT_MAX = 0.02
 FIRST_PAINT_MS_MAX = 300
+# A painted page need not have reported its paint yet: the observer is told of it then, and of one that was before.
+FIRST_PAINT = """() => new Promise(told => new PerformanceObserver((seen, observer) => {
+    const first = seen.getEntriesByName('first-contentful-paint')[0]
+    if (first) { observer.disconnect(); told(first.startTime) }
+}).observe({ type: 'paint', buffered: true }))"""
 PAGES = {
     "overview": ("#/overview", ".member.leads"),
     "queues": ("#/queues", "[data-row=reports]"),
@@ -179,7 +184,7 @@ def test_b1_the_policy_is_strict_and_the_first_paint_is_quick(opened: Open, scen
         for _ in range(3):
             seen.page.reload()
             live(seen.page)
-            paints.append(seen.page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime"))
+            paints.append(seen.page.evaluate(FIRST_PAINT))
         assert min(paints) < FIRST_PAINT_MS_MAX, paints
 
 

@@ -44,7 +44,7 @@ def wake(waiter: asyncio.Future[None]) -> None:
 
 
 class AsyncClient:
-    """A client for asyncio. Close it, or use ``async with``.
+    """A client for asyncio. Close it, or use ``async with``. Of several event loops each in turn can use it, or each has its own.
 
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
     ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included; ``refused_s``, if it is given, those
@@ -64,19 +64,38 @@ class AsyncClient:
         self._route = route or Route(nodes, refused_s=refused_s)
         self._transport: AsyncTransport = transport or ChannelTransport()
         self._timeout_s = timeout_s
-        self._appends: dict[str, AppendLane] = {}
-        self._submits: dict[str, SubmitLane] = {}
-        self._reports: dict[str, ReportLane] = {}
-        self._claims = ClaimLane(self._route, timeout_s=timeout_s, unwanted=self._give_back)
-        self._claiming: dict[ClaimPart, tuple[Flight, list[ClaimPart]]] = {}
-        """Which flight each claim is on."""
-        self._fleet = Fleet(self._transport)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        """Of all that is under way; ``_process`` is where it runs."""
+        self._process = 0
+        self._begin()
         self._closed = False
-        self._pumps: set[asyncio.Task[None]] = set()
         self.topics = AsyncTopics(self)
         self.queues = AsyncQueues(self)
         self.tasks = AsyncTasks(self)
         self.workers = AsyncWorkers(self)
+
+    def _begin(self) -> None:
+        """Begin with nothing under way."""
+        self._appends: dict[str, AppendLane] = {}
+        self._submits: dict[str, SubmitLane] = {}
+        self._reports: dict[str, ReportLane] = {}
+        self._claims = ClaimLane(self._route, timeout_s=self._timeout_s, unwanted=self._give_back)
+        self._claiming: dict[ClaimPart, tuple[Flight, list[ClaimPart]]] = {}
+        """Which flight each claim is on."""
+        self._fleet = Fleet(self._transport)
+        self._pumps: set[asyncio.Task[None]] = set()
+
+    def _arrive(self) -> asyncio.AbstractEventLoop:
+        """Return the running event loop; in another one than before nothing goes on of what was under way there."""
+        loop = asyncio.get_running_loop()
+        if loop is not self._loop:
+            if self._loop is not None:
+                if self._loop.is_running() and self._process == os.getpid():
+                    raise RuntimeError("this client is at work in another event loop: each needs a client of its own")
+                self._transport.leave_behind()
+                self._begin()
+            self._loop, self._process = loop, os.getpid()
+        return loop
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -136,6 +155,7 @@ class AsyncClient:
         """Carry out a plan of ``flow``."""
         if self._closed:
             raise Unavailable("the client is closed")
+        self._arrive()
         try:
             step = next(plan)
             while True:
@@ -152,6 +172,7 @@ class AsyncClient:
 
     async def append(self, topic: str, messages: list[t.Message]) -> list[t.Range]:
         """Append messages, all or none, together with whatever other appends wait."""
+        self._arrive()
         lane = self._appends.get("")
         if lane is None:
             lane = self._appends[""] = self.lane("")
@@ -164,6 +185,7 @@ class AsyncClient:
 
     async def submit(self, queue: str, tasks: list[b.NewTask]) -> list[b.SubmittedTask]:
         """Submit tasks, all or none, together with whatever else waits for the same queue."""
+        self._arrive()
         lane = self._submits.get(queue)
         if lane is None:
             lane = self._submits[queue] = SubmitLane(self._route, queue, timeout_s=self._timeout_s)
@@ -176,6 +198,7 @@ class AsyncClient:
 
     async def report(self, report: OneReport) -> k.TaskStatus:
         """Report the end of a lease, together with whatever other reports wait; raises ``TaskNotFound`` or ``LeaseLost``."""
+        self._arrive()
         lane = self._reports.get("")
         if lane is None:
             lane = self._reports[""] = ReportLane(self._route, "", timeout_s=self._timeout_s)
@@ -188,7 +211,7 @@ class AsyncClient:
         """
         if self._closed:
             raise Unavailable("the client is closed")
-        landed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        landed: asyncio.Future[None] = self._arrive().create_future()
         until = self._route.clock() + claim.wait
         part: ClaimPart = Part([Asked(claim, until)], 0, until + self._timeout_s, lambda _: wake(landed))
         self._claims.queue.append(part)
@@ -262,6 +285,7 @@ class AsyncClient:
 
     async def close(self) -> None:
         """Close the connections. Appends and submits that still wait fail, saying whether they may have been applied."""
+        self._arrive()
         self._closed = True
         await self._fleet.close()
         for pump in list(self._pumps):

@@ -122,10 +122,27 @@ class Fleet:
         """Fly what waits, or let the lane go."""
         if self.closed:
             lane.abandon(Unavailable(CLOSED_BEFORE))
-        if lane.queue:
-            Flight(self, lane.fly(), lambda: self._fly(lane, lanes)).begin()
-        else:
-            lanes.pop(lane.name, None)
+        while lane.queue:
+            if self._begun(lane, lanes):
+                return
+        lanes.pop(lane.name, None)
+
+    def _begun(self, lane: Lane[Any, Any], lanes: dict[str, Any]) -> bool:
+        """Begin one flight; whether it is under way, so that the next follows at its end.
+
+        Were one that ends at once followed from there, a crowd of such would be a call too deep.
+        """
+        under_way = over = False
+
+        def ended() -> None:
+            nonlocal over
+            over = True
+            if under_way:
+                self._fly(lane, lanes)
+
+        Flight(self, lane.fly(), ended).begin()
+        under_way = not over
+        return under_way
 
     async def close(self) -> None:
         """Break off what flies, and let nothing more fly."""

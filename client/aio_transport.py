@@ -38,6 +38,9 @@ class AsyncTransport(Protocol):
     async def send(self, send: Send) -> Answer | Failure:
         """Return the answer, or why there is none."""
 
+    def leave_behind(self) -> None:
+        """Use nothing any more of what is open: it belongs to an event loop that has ended."""
+
     async def close(self) -> None:
         """Close what is open."""
 
@@ -86,6 +89,10 @@ class HttpTransport(AsyncTransport):
             return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
         except (aiohttp.ClientError, OSError) as error:
             return Failure("lost", f"connection lost: {explain(error)}")
+
+    @override
+    def leave_behind(self) -> None:
+        self._session = None
 
     @override
     async def close(self) -> None:
@@ -143,6 +150,11 @@ class ChannelTransport(AsyncTransport):
             return event_of(error)
         except OSError as error:
             return unreached(error, explain(error))
+
+    @override
+    def leave_behind(self) -> None:
+        self._http.leave_behind()
+        self._lines = {}
 
     @override
     async def close(self) -> None:

@@ -414,6 +414,10 @@ class AsyncFake(AsyncTransport):
             self._cluster._watchers.remove(watcher)
 
     @override
+    def leave_behind(self) -> None:
+        pass
+
+    @override
     async def close(self) -> None:
         pass
 

@@ -74,6 +74,10 @@ class Leader(AsyncTransport):
         await self.until(lambda: len(self.calls) >= count)
 
     @override
+    def leave_behind(self) -> None:
+        pass
+
+    @override
     async def close(self) -> None:
         pass
 

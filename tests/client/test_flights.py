@@ -11,7 +11,7 @@ import pytest
 from typing_extensions import override
 
 from quorl.channel import Lost, NotSent, Outcome
-from quorl.client import AsyncClient, OutcomeUnknown, TopicNotFound, Unavailable
+from quorl.client import AsyncClient, Invalid, OutcomeUnknown, TopicNotFound, Unavailable
 from quorl.client.aio_flights import Fleet, Flight
 from quorl.client.aio_transport import AsyncTransport, Leave
 from quorl.client.flow import Failure, Plan, Send, Sleep
@@ -57,6 +57,10 @@ class Open(AsyncTransport):
 
     def answer(self, number: int, reply: Any) -> None:
         self.tell(number, wire.answer_reply(BY_REQUEST[type(self.calls[number])], reply))
+
+    @override
+    def leave_behind(self) -> None:
+        pass
 
     @override
     async def close(self) -> None:
@@ -150,6 +154,18 @@ async def test_d13_a_refusal_reaches_its_caller_alone(client: AsyncClient, trans
     with pytest.raises(TopicNotFound):
         await refused
     await alone(client, transport)
+
+
+async def test_d13_a_crowd_of_flights_that_end_at_once_leaves_nobody_waiting(
+    client: AsyncClient, transport: Open
+) -> None:
+    """Each too large to travel with another, and none that can be sent."""
+    refused = [asyncio.create_task(client.topic("x").append("v" * 300_000, key="\ud800")) for _ in range(300)]
+    last = asyncio.create_task(client.topic("x").append(1))
+    await turn()
+    transport.answer(0, stored(0))
+    assert (await last).offset == 0
+    assert {type(error) for error in await asyncio.gather(*refused, return_exceptions=True)} == {Invalid}
 
 
 @pytest.mark.parametrize("lost", [Lost("it broke"), NotSent("it was closed")])

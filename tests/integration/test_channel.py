@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
+import warnings
 from collections import Counter
 from urllib.parse import urlsplit
 
@@ -140,3 +142,23 @@ async def test_writes_and_waiting_reads_share_one_channel(cluster: LocalCluster)
         waiting = asyncio.ensure_future(client.topic("shared").browse(0, wait_s=20))
         await asyncio.gather(*(client.topic("shared").append(number) for number in range(10)))
         assert len(await waiting) >= 1
+
+
+def test_d13_one_client_goes_on_in_the_next_event_loop(cluster: LocalCluster) -> None:
+    """As programs do that call ``asyncio.run`` now and then: the channels of the loop before are of no use to anybody."""
+    client = AsyncClient(cluster.urls, timeout_s=5)
+    topic = kit.fresh("loops")
+
+    async def append(number: int) -> int:
+        return (await client.topic(topic).append(number)).offset
+
+    async def close() -> None:
+        assert await client.topic(topic).size() == 4
+        await client.close()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # of those channels
+        asyncio.run(client.topics.create(topic))
+        assert [asyncio.run(append(number)) for number in range(4)] == [0, 1, 2, 3]
+        asyncio.run(close())
+        gc.collect()

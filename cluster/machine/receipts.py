@@ -113,6 +113,7 @@ def write(state: State) -> None:
         return
     _clear(state, len(fresh))
     ordinal = _first_loose(state)
+    state.note_kept(fresh)
     for op, key in fresh:
         _rows(state, op)[key] = ordinal
     header.next_receipt += len(fresh)
@@ -162,9 +163,11 @@ def _clear(state: State, coming: int) -> None:
         others = header.next_receipt - header.first_receipt - count + coming
         if others < limits.RECEIPTS_MAX and header.now_ms - kept_ms < limits.RECEIPT_AGE_MS_MAX:
             return
-        (keys,) = state.execute(_KEYS, (header.first_receipt,)).fetchone()
+        (blob,) = state.execute(_KEYS, (header.first_receipt,)).fetchone()
+        keys = _decode_keys(blob)
+        state.note_cleared(header.first_receipt, keys)
         state.execute(_CLEAR, (header.first_receipt,))
-        for op, key in _decode_keys(keys):
+        for op, key in keys:
             del _rows(state, op)[key]
         header.first_receipt += count
         state.oldest_receipts = None

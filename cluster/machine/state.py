@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import msgspec
@@ -110,6 +111,10 @@ class State(Books):
         """Those of this entry, by operation and key: the fingerprint and the encoded outcome."""
         self.receipt_rows: dict[str, dict[str, int]] | None = None
         """The rows of all others, by operation and key; None when they must be read."""
+        self._kept_receipts: Iterable[tuple[str, str]] = ()
+        """Operation and key of those that the entry has added to ``receipt_rows``."""
+        self._cleared_receipts: list[tuple[int, list[tuple[str, str]]]] = []
+        """The rows that the entry has cleared away, with what stood in each."""
         self.oldest_receipts: tuple[int, int] | None = None
         """How many stand in the first row, and when they were kept; None when that must be looked up."""
         self.grave: int | None = None
@@ -125,6 +130,7 @@ class State(Books):
         """Forget everything remembered, and read the header anew."""
         self._forget_all()
         self.receipt_rows = None
+        self._settle_receipts()
         self.header = Header(*self.execute(_SELECT_HEADER).fetchone())
         self.look_for_grave()
         self.led_term: int | None = self.execute(_SELECT_LEADER).fetchone()[0]
@@ -160,13 +166,14 @@ class State(Books):
         """End the transaction of the entry: from now on it is seen."""
         self.execute("COMMIT")
         self.committed_header = self.header
+        self._settle_receipts()
 
     def begin_again(self) -> None:
         """Bring rows and memory back to what they were before the entry, and open its transaction anew."""
+        receipt_rows = self._take_receipts_back()
         self.execute("ROLLBACK")
-        rows = self.receipt_rows  # they change with the last of an entry
         self.reload()
-        self.receipt_rows = rows
+        self.receipt_rows = receipt_rows
         self.events, self.news = [], News()
         self.execute("BEGIN IMMEDIATE")
 
@@ -174,11 +181,39 @@ class State(Books):
         """Bring rows and memory back to what they were before the entry, as far as a broken disk lets us."""
         self.events = []
         self._forget_all()
-        self.header = msgspec.structs.replace(self.committed_header)
+        before, receipt_rows = self.committed_header, self._take_receipts_back()
+        self.header = msgspec.structs.replace(before)
         with contextlib.suppress(sqlite3.Error):
             if self.connection.in_transaction:  # a full disk ends the transaction by itself
                 self.connection.rollback()
             self.reload()
+            if self.header == before:  # else the entry stayed: its end only said that it had failed
+                self.receipt_rows = receipt_rows
+
+    # -- receipts -----------------------------------------------------------------------------------------------
+    def note_kept(self, receipts: Iterable[tuple[str, str]]) -> None:
+        """The entry is about to add these to ``receipt_rows``: they go if it is undone."""
+        self._kept_receipts = receipts
+
+    def note_cleared(self, ordinal: int, receipts: list[tuple[str, str]]) -> None:
+        """The entry is about to remove that row, in which these stand: they come back if it is undone."""
+        self._cleared_receipts.append((ordinal, receipts))
+
+    def _take_receipts_back(self) -> dict[str, dict[str, int]] | None:
+        """The ``receipt_rows`` from before the entry, and remember none: there are too many to read them again."""
+        rows, self.receipt_rows = self.receipt_rows, None
+        if rows is not None:
+            for op, key in self._kept_receipts:
+                rows[op].pop(key, None)
+            for ordinal, receipts in self._cleared_receipts:
+                for op, key in receipts:
+                    rows[op][key] = ordinal
+        self._settle_receipts()
+        return rows
+
+    def _settle_receipts(self) -> None:
+        """What the entry has changed in ``receipt_rows`` stays."""
+        self._kept_receipts, self._cleared_receipts = (), []
 
     # -- one command, by itself ---------------------------------------------------------------------------------
     def open_command(self) -> None:

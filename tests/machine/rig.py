@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from quorl.cluster.machine import receipts
 from quorl.cluster.machine.check import check
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
+from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_command, encode_entry
 from quorl.cluster.protocol.grammar import Command, Query, Rejection, Reply
@@ -61,7 +63,7 @@ class Rig:
     def applied(self, term: int, payload: bytes) -> Applied:
         """Apply the next entry, in one of the three ways that lead to the same: unprepared, prepared, or with that taken back.
 
-        What is remembered of alarms must not hide one that its rows have.
+        What is remembered of alarms must not hide one that its rows have, and of receipts it must be what is read.
         """
         index, way = self.machine.position.index + 1, self._way % 3
         self._way += 1
@@ -69,6 +71,7 @@ class Rig:
             self.machine.prepare(index, term, payload)
         if way == 2:
             self.machine.retract()
+            self.receipts_as_read()
         applied = self.machine.apply(index, term, payload)
         state = self.machine._state
         for calm_ms, table, column in (
@@ -79,7 +82,16 @@ class Rig:
             first = f"SELECT {column} FROM {table} WHERE {column} IS NOT NULL ORDER BY {column} LIMIT 1"
             row = self.connection.execute(first).fetchone()
             assert row is None or calm_ms <= row[0], (table, column, calm_ms, row)
+        self.receipts_as_read()
         return applied
+
+    def receipts_as_read(self) -> None:
+        """What is remembered of receipts must be what their rows say."""
+        remembered = self.machine._state.receipt_rows
+        if remembered is not None:
+            anew = State(self.connection)
+            receipts.known(anew, "", "")
+            assert _filled(remembered) == _filled(anew.receipt_rows)
 
     def outcome(self, command: Command[Any], key: str | None = None, digest: bytes | None = None) -> Outcome:
         sealed = seal(command, key)
@@ -103,6 +115,10 @@ class Rig:
     def sound(self) -> None:
         wrong = check(self.connection)
         assert not wrong, wrong
+
+
+def _filled(rows: dict[str, dict[str, int]] | None) -> dict[str, dict[str, int]]:
+    return {op: keys for op, keys in (rows or {}).items() if keys}
 
 
 def expect(value: Reply | Rejection, kind: type[R]) -> R:

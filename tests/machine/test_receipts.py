@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import msgspec
 import pytest
 
+from quorl.cluster.machine import receipts
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import submitting as s
 from quorl.cluster.protocol import topics as t
@@ -241,3 +243,46 @@ def test_in_the_age_of_a_row_its_last_receipt_counts(rig: Rig, monkeypatch: pyte
     rig.outcome(t.RegisterProducer(topic="t"), "newer")
     assert kept(rig) == ["new", "newer"]
     rig.sound()
+
+
+@pytest.mark.usefixtures("each_a_row")
+def test_b1_an_entry_that_is_undone_costs_no_reading_of_all_receipts(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    monkeypatch.setattr(limits, "RECEIPTS_MAX", 3)
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    rig.outcome(t.RegisterProducer(topic="t"), "first")
+    statements: list[str] = []
+    rig.connection.set_trace_callback(statements.append)
+    for number in range(9):
+        rig.machine.prepare(*_next(rig, f"never {number}"))
+        assert rig.machine.remembers("register_producer", f"never {number}")
+        rig.machine.retract()
+        assert not rig.machine.remembers("register_producer", f"never {number}")
+        assert not rig.machine.apply(*_next(rig, f"k{number}")).outcomes[0].replayed
+    rig.connection.set_trace_callback(None)
+    assert kept(rig) == ["k6", "k7", "k8"]
+    assert receipts._CLEAR.replace("?", "1") in statements
+    assert receipts._ALL not in statements
+    rig.receipts_as_read()
+    rig.sound()
+
+
+@pytest.mark.usefixtures("each_a_row")
+def test_receipts_that_could_not_be_written_are_not_remembered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "RECEIPTS_MAX", 1)
+    for key in "ab":
+        rig.outcome(t.RegisterProducer(topic="t"), key)
+    with monkeypatch.context() as patch:
+        patch.setattr(receipts, "_KEEP", "INSERT INTO nowhere VALUES (?, ?, ?, ?, ?)")
+        with pytest.raises(sqlite3.OperationalError, match="nowhere"):
+            rig.outcome(t.RegisterProducer(topic="t"), "c")
+    assert not rig.machine.remembers("register_producer", "c")
+    rig.receipts_as_read()
+    assert not rig.outcome(t.RegisterProducer(topic="t"), "c").replayed
+    assert kept(rig) == ["c"]
+    rig.sound()
+
+
+def _next(rig: Rig, key: str) -> tuple[int, int, bytes]:
+    """The entry after what was applied."""
+    return rig.machine.position.index + 1, 1, rig.payload(seal(t.RegisterProducer(topic="t"), key))

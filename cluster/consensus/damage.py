@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 from quorl.cluster.consensus.port import Damaged, OtherFormat
 
 REMEDY = (
@@ -20,3 +22,9 @@ def damaged(name: str, offset: int | None, meaning: str) -> Damaged:
 def other_format(name: str, written: int | str, read: int) -> OtherFormat:
     """The refusal of a file of another version of quorl."""
     return OtherFormat(f"{name} is written in format {written}, and this quorl reads format {read}.")
+
+
+def is_damage(error: BaseException) -> bool:
+    """Whether SQLite says by it that a file is not what it wrote there."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
+    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}

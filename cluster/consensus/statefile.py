@@ -24,7 +24,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
-from quorl.cluster.consensus.damage import damaged
+from quorl.cluster.consensus import truncation
+from quorl.cluster.consensus.damage import damaged, is_damage
 from quorl.cluster.consensus.disk import UNFINISHED
 from quorl.cluster.consensus.port import Damaged, OtherFormat, Snapshot
 from quorl.cluster.machine import schema
@@ -36,7 +37,6 @@ WAL_BYTES_REUSED = 16 * 1024 * 1024
 WAL_BYTES_MAX = 512 * 1024 * 1024
 """One that has grown beyond this is cut instead: new room in a file costs more than room that is used again, but not that much."""
 _COPY_NAME = re.compile(r"state-[0-9]+-[0-9]+\.copy")
-_MAGIC = b"SQLite format 3\0"
 _PIECE_BYTES = 1024 * 1024
 _BUSY_MS = 30_000
 """How long a writer waits for a checkpoint that cuts the log; a slow disk should delay it, not stop the node."""
@@ -60,6 +60,8 @@ class SqliteStateFiles:
         """Whether there is a state at all, sound or not; a file in which nothing was ever written is none."""
         if not self._state.exists():
             return False
+        if self._wrong() is not None:
+            return True  # something is there, and it is for ``open`` to refuse it; here nothing may change it
         with contextlib.closing(self._connect(self._state)) as connection:
             try:
                 return not schema.is_empty(connection)
@@ -69,10 +71,10 @@ class SqliteStateFiles:
     def open(self) -> sqlite3.Connection:
         """The one connection that writes. Raises ``Damaged`` if there is a file that is no state."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        self._remove_copies(keep=None)
         born = not self._state.exists()
-        if not born:
-            self._check_header()
+        if not born and (wrong := self._wrong()) is not None:
+            raise damaged(STATE_NAME, *wrong)
+        self._remove_copies(keep=None)
         connection = self._connect(self._state, may_create=born)
         try:
             if born:
@@ -87,7 +89,7 @@ class SqliteStateFiles:
                 schema.recognise(connection)
         except BaseException as error:
             connection.close()
-            if _is_damage(error):
+            if is_damage(error):
                 raise damaged(STATE_NAME, None, f"not readable as a state ({error})") from error
             if isinstance(error, schema.OtherVersion):
                 raise OtherFormat(f"{self._state}: {error}") from error
@@ -185,7 +187,7 @@ class SqliteStateFiles:
                     connection.execute("PRAGMA synchronous = FULL")
                     connection.execute("PRAGMA journal_mode = DELETE").fetchall()
             except sqlite3.DatabaseError as error:
-                if not _is_damage(error):
+                if not is_damage(error):
                     raise OSError(errno.EBUSY, f"the old state cannot be closed ({error})", STATE_NAME) from error
                 # It was unreadable before, with its log or without: there is nothing to preserve.
         for suffix in ("-wal", "-shm"):
@@ -209,17 +211,14 @@ class SqliteStateFiles:
         except FileNotFoundError:
             return 0
 
-    def _check_header(self) -> None:
-        """Refuse a file that SQLite would take for an empty database or for a shorter one than it was."""
-        size_bytes = self._state.stat().st_size
-        with self._state.open("rb") as file:
-            head = file.read(32)
-        if not head.startswith(_MAGIC[: len(head)]) or 0 < len(head) < 32:
-            raise damaged(STATE_NAME, 0, "not an SQLite database")
-        page_bytes = int.from_bytes(head[16:18], "big") if head else 0
-        page_bytes = 65_536 if page_bytes == 1 else page_bytes
-        if self._wal_bytes() == 0 and size_bytes < int.from_bytes(head[28:32], "big") * page_bytes:
-            raise damaged(STATE_NAME, size_bytes, "the file is shorter than it says")
+    def _wrong(self) -> tuple[int, str] | None:
+        """See ``truncation``: what SQLite would take for an empty database, or for a shorter one than it was."""
+        try:
+            return truncation.what_is_wrong(self._state, Path(f"{self._state}-wal"))
+        except sqlite3.DatabaseError as error:
+            if not is_damage(error):
+                raise
+            return 0, f"not readable as a state ({error})"
 
     def _remove_copies(self, keep: str | None) -> None:
         for path in sorted(self._directory.glob("state-*.copy")):
@@ -262,11 +261,6 @@ def _examine(path: Path) -> tuple[int, int, int]:
     except (sqlite3.DatabaseError, schema.StateError) as error:
         raise Damaged(f"The copy of the state is not readable: {error}") from error
     return position.index, position.term, position.sequence
-
-
-def _is_damage(error: BaseException) -> bool:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_OK) & 0xFF
-    return code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 
 
 def _pieces(path: Path) -> Iterator[bytes]:

@@ -11,12 +11,13 @@ after a while; so is one on which something comes that is no frame.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, cast
 
 import structlog
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 
 from quorl.cluster.api.intake import Intake
 from quorl.cluster.protocol import limits
@@ -90,11 +91,12 @@ class Channels:
         own = {name: headers[name] for name in _OF_THE_CONNECTION if name in headers}
         channel = Channel(request, own, self._take, self._refuse, self._intake)
         request.protocol.set_parser(cast("Any", channel))  # before the answer leaves: what follows it is read as frames
-        await response.prepare(request)
         self._open.add(channel)
         watch = asyncio.ensure_future(self._watch(channel))
         try:
-            await asyncio.shield(channel.ended)
+            with contextlib.suppress(ClientConnectionResetError):  # it has hung up already
+                await response.prepare(request)
+                await asyncio.shield(channel.ended)
         finally:
             self._open.discard(channel)
             watch.cancel()

@@ -296,6 +296,7 @@ class Channel(asyncio.Protocol):
                 self._switched.cancel()  # whoever dialled has given up
             else:
                 self._switched.set_exception(reason)
+                self._switched.exception()  # whoever dialled may be gone before he came to wait for it
         why = f"connection lost: {_words(reason)}" if reason else "connection given up: nothing came from the node"
         waiting, unsent = self._waiting, self._unsent
         self._waiting, self._unsent = {}, {}

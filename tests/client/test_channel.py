@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator, Callable
 from typing import cast
 
@@ -205,6 +206,14 @@ async def test_a_client_that_is_closed_while_it_dials_reaches_nobody(node: Node)
         await asyncio.sleep(0)
     await transport.close()
     assert await call == Failure("unreachable", "the client is closed")
+
+
+async def test_a_connection_that_breaks_when_nobody_waits_for_it_any_more_is_no_event() -> None:
+    told: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context))
+    channel.Channel().connection_lost(None)
+    gc.collect()
+    assert told == []
 
 
 # -- servers without channels --------------------------------------------------------------------------------------

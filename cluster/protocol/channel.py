@@ -25,6 +25,8 @@ NAME = "quorl-channel/1"
 """What the ``Upgrade`` header says."""
 _LENGTH_BYTES = 4
 _METHOD_CHARS_MAX = 20
+_HEADERS_BYTES_MAX = limits.CHANNEL_HEAD_BYTES_MAX - limits.TARGET_BYTES_MAX - 4 * 1024
+"""What the values of headers may have, so that there is room for all else that stands at the head of a call."""
 _ABOUT_BYTES = 1024
 """What a call or an answer has beside its body and its path, at most, as long as clients and nodes of ours make it."""
 
@@ -134,7 +136,10 @@ def fits(call: Call) -> bool:
     """Whether a call fits into a frame; what does not is for an HTTP request of its own to carry, or to refuse."""
     if len(call.body) > limits.REQUEST_BYTES_MAX or len(call.path) + len(call.query) > limits.TARGET_BYTES_MAX:
         return False
-    return call.path.isascii() and call.query.isascii() and "".join(call.headers.values()).isascii()
+    texts = "".join(call.headers.values())
+    if not (texts.isascii() and texts.isprintable() and len(texts) <= _HEADERS_BYTES_MAX):
+        return False
+    return call.path.isascii() and call.query.isascii()
 
 
 def fault_of(asked: Asked) -> Problem | None:

@@ -59,7 +59,7 @@ def test_d15_the_trace_of_a_submit_goes_with_its_task_through_any_node(cluster: 
         traces = [f"00-{number:032x}-{span:016x}-01" for span in (1, 2)]
         body = {"name": "add", "id": f"{queue}-{number}"}
         for trace in [*traces, "nonsense"]:
-            headers = {"traceparent": trace, "tracestate": "a=1, b=2", "idempotency-key": f"d15-{number}"}
+            headers = {"traceparent": trace, "tracestate": "a=1,\t b=2", "idempotency-key": f"d15-{number}"}
             reply = call(url, "POST", f"{kit.queue_path(queue)}/tasks", body, headers=headers)
             assert (reply.status, reply.json["id"]) == (201, body["id"])
         assert call(url, "POST", f"{kit.queue_path(queue)}/tasks", body).json["existing"]

@@ -81,6 +81,15 @@ def test_whatever_fits_makes_a_frame_that_is_taken() -> None:
     assert not channel.fits(Call("POST", "/\udcff", "", {}, b""))
 
 
+@pytest.mark.parametrize("text", ["a=1,\tb=2", "\xe9", "\x7f", "x" * 8_000, "x" * 16_000, "x" * 32_000])
+def test_whatever_fits_is_taken_from_the_frame(text: str) -> None:
+    """What is no text for a channel may well be one for HTTP, as a tab in a ``tracestate``: then it goes that way."""
+    call = Call("POST", "/" + "x" * (limits.TARGET_BYTES_MAX - 1), "", {"traceparent": "", "tracestate": text}, b"")
+    assert channel.fits(call) == (
+        channel.fault_of(Asked(1, call.method, call.path, "", dict(call.headers), b"")) is None
+    )
+
+
 @pytest.mark.parametrize("size", [101, 2**32 - 1])
 def test_a_frame_that_says_it_is_too_long_is_refused_before_it_came(size: int) -> None:
     with pytest.raises(Broken, match="100 are allowed"):

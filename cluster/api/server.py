@@ -35,6 +35,7 @@ from quorl.cluster.api.metered import LoopLag, MeteredDisk
 from quorl.cluster.api.offload import Threads
 from quorl.cluster.api.peers import HttpPeers
 from quorl.cluster.api.told import Told
+from quorl.cluster.consensus.damage import REMEDY
 from quorl.cluster.consensus.disk import RealDisk
 from quorl.cluster.consensus.engine import Timing
 from quorl.cluster.consensus.statefile import SqliteStateFiles
@@ -50,7 +51,7 @@ from quorl.cluster.protocol.wire import Answer, Call
 if TYPE_CHECKING:
     from quorl.cluster.api.metrics import Exposition
 
-EXIT_STOPPED, EXIT_MACHINE = 0, 71
+EXIT_STOPPED, EXIT_MACHINE, EXIT_DAMAGED = 0, 71, 78
 _SHUTDOWN_S = 1.0
 _FOUNDING_S = 3.0
 """Who has no leader after so long says whom it waits for: nothing else would be heard of a first start until all are up."""
@@ -212,10 +213,7 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         await _until_one_of(ends)
         systemd.notify("STOPPING=1")
         if node.died.done():
-            reason = node.died.result()
-            log.critical("node_died", detail=reason)
-            sys.stderr.write(f"{config.node.name} stopped itself: {reason}\nNothing acknowledged is lost.\n")
-            return EXIT_MACHINE
+            return _died(config.node.name, node.died.result(), damaged=node.replica.engine.damaged)
         log.info("node_stopping", signal=stopped.result().name)
         await site.stop()  # whoever comes now is refused at once and asks another node
         await node.stop()
@@ -224,6 +222,14 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         return EXIT_STOPPED
     finally:
         await runner.cleanup()
+
+
+def _died(name: str, reason: str, *, damaged: bool) -> int:
+    """Say why a node stopped itself; the exit code."""
+    structlog.get_logger("quorl.node").critical("node_died", detail=reason)
+    advice = REMEDY if damaged else "Nothing acknowledged is lost."
+    sys.stderr.write(f"{name} stopped itself: {reason}\n{advice}\n")
+    return EXIT_DAMAGED if damaged else EXIT_MACHINE
 
 
 async def _until_one_of(ends: list[asyncio.Future[Any]]) -> None:

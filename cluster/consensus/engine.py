@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from quorl.cluster.consensus import library
+from quorl.cluster.consensus.damage import is_damage
 from quorl.cluster.consensus.election import Election
 from quorl.cluster.consensus.filter import Filter
 from quorl.cluster.consensus.library import Member
@@ -66,6 +67,8 @@ class Engine(Named):
         library.use(clock, dice)
         self.name = name
         self.fatal: str | None = None
+        self.damaged = False
+        """Whether that was a damaged state: no restart makes it better."""
         self.suspended = False
         self.leaving = False
         self._outside = outside
@@ -222,10 +225,10 @@ class Engine(Named):
         self.guarded(lambda: self.transferLeadership(able[0]))
         return True
 
-    def die(self, reason: str) -> None:
+    def die(self, reason: str, *, damaged: bool = False) -> None:
         """Stop for good: going on could do harm."""
         if self.fatal is None:
-            self.fatal = reason
+            self.fatal, self.damaged = reason, damaged
             self._release_waiting()
             self._outside.died(reason)
 
@@ -349,7 +352,8 @@ class Engine(Named):
             try:
                 result = self._outside.apply(index, term, command[1:])
             except Exception as error:  # any error here means that this copy of the state is unsound
-                self.die(f"entry {index} could not be applied: {type(error).__name__}: {error}")
+                reason = f"entry {index} could not be applied: {type(error).__name__}: {error}"
+                self.die(reason, damaged=is_damage(error))
         if self.fatal is None:
             self.applied_index = index
         if future is None or future.done():

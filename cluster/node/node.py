@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from quorl.cluster.consensus.align import align
 from quorl.cluster.consensus.ballot import NAME as BALLOT_NAME
-from quorl.cluster.consensus.damage import REMEDY, damaged
+from quorl.cluster.consensus.damage import damaged, is_damage
 from quorl.cluster.consensus.engine import Timing
 from quorl.cluster.consensus.logstore import HELD_BYTES, LogStore
 from quorl.cluster.consensus.port import (
@@ -26,7 +26,6 @@ from quorl.cluster.consensus.port import (
     Network,
     NotApplied,
     Offload,
-    OtherFormat,
     Snapshot,
     StateFiles,
     Status,
@@ -34,7 +33,6 @@ from quorl.cluster.consensus.port import (
 from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
-from quorl.cluster.machine.schema import OtherVersion, StateError
 from quorl.cluster.node.core import CLUSTER_HEADER, Logger, Peers, SameCluster
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
@@ -42,6 +40,7 @@ from quorl.cluster.node.leadership import Leadership, Outside
 from quorl.cluster.node.looking import Looking
 from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.meters import Meters
+from quorl.cluster.node.opening import open_machine
 from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.preparing import Preparing
 from quorl.cluster.node.subjects import Subject
@@ -145,7 +144,7 @@ class Node:
         store = LogStore(ports.disk, segment_bytes=max(1024, quarter), held_bytes=min(HELD_BYTES, quarter))
         self._store = store
         store.ballot.claim(self.name)
-        self.machine = self._open_machine()
+        self.machine = open_machine(ports.states, store.first_index)
         align(store, self.machine)
         self._watch.replaced(self.machine.position.sequence)
         self.looking.replaced()
@@ -183,21 +182,6 @@ class Node:
         self._internal = Internal(self, ports.states, ports.offload)
         self._readable.set()
         await self.replica.start()
-
-    def _open_machine(self) -> Machine:
-        states = self._ports.states
-        if not states.exists() and self._store.first_index > 1:
-            missing = (
-                f"The state database is missing, and the log begins only at entry {self._store.first_index}. {REMEDY}"
-            )
-            raise Damaged(missing)
-        self._connection = states.open()
-        try:
-            return Machine(self._connection, states.open_reader)
-        except OtherVersion as error:
-            raise OtherFormat(str(error)) from error
-        except StateError as error:
-            raise Damaged(f"{error} {REMEDY}") from error
 
     async def stop(self) -> None:
         """Leave gracefully: hand over, finish what runs, let go of the disk."""
@@ -308,7 +292,7 @@ class Node:
         finally:
             # Also after an error: which state is in place, the old or the new, only the file itself can tell.
             try:
-                self.machine = self._open_machine()
+                self.machine = open_machine(self._ports.states, self._store.first_index)
             except (Damaged, sqlite3.Error, OSError) as error:
                 engine.die(f"the state cannot be opened after a snapshot: {error}")
                 raise
@@ -443,12 +427,24 @@ class Node:
     async def read(self, request: Query[Any]) -> Reply | Rejection:
         """See ``Core``."""
         await self._until_readable()
-        return self.looking.history(request) if isinstance(request, GetHistory) else self.machine.query(request)
+        try:
+            return self.looking.history(request) if isinstance(request, GetHistory) else self.machine.query(request)
+        except sqlite3.DatabaseError as error:
+            raise self._stop_if_damaged(error) from None
 
     async def render(self, value: Reply | Rejection) -> Reply | Rejection:
         """See ``Core``."""
         await self._until_readable()
-        return self.machine.render(value)
+        try:
+            return self.machine.render(value)
+        except sqlite3.DatabaseError as error:
+            raise self._stop_if_damaged(error) from None
+
+    def _stop_if_damaged(self, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
+        """Nobody is answered from a damaged copy of the state, nor for ever refused what the other nodes can read."""
+        if is_damage(error):
+            self.replica.engine.die(f"the state could not be read: {error}", damaged=True)
+        return error
 
     @property
     def readable(self) -> bool:

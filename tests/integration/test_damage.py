@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import http.client
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from quorl.client import Client
-from tests.harness import LocalCluster, LocalNode, cluster_in, converge, data_dir, stored, until
+from tests.harness import LocalCluster, LocalNode, call, cluster_in, converge, data_dir, stored
 
 TEXT = "x" * 2000
 
@@ -50,13 +52,54 @@ def test_d5_a_state_that_was_cut_to_half_is_refused_and_filled_again_by_the_othe
         client.topics.create("t")
     fill(cluster, 0, 100)
     node = a_follower(cluster)
-    until(lambda: state_of(node).stat().st_size > 100_000, "a checkpoint")
-    node.kill()
+    assert node.stop() == 0  # everything is in the file
+    cluster.start()
+    fill(cluster, 100, 5)
+    node.kill()  # beside a write-ahead log that has the newest pages only
     os.truncate(state_of(node), state_of(node).stat().st_size // 2)
     node.start()
     assert node.wait(60) == 78
     assert "state.db, byte " in node.last_words()
     assert "the file is shorter than it says" in node.last_words()
     assert "move this node's whole data directory away" in node.last_words()
-    fill(cluster, 100, 10)
+    fill(cluster, 105, 5)
+    refilled_by_the_others(cluster, node, 110)
+
+
+def spoil(path: Path) -> None:
+    """Other bytes in the second half of a file, which is as long as it was."""
+    size_bytes = path.stat().st_size
+    with path.open("r+b") as file:
+        file.seek(size_bytes // 2)
+        file.write(b"\xff" * (size_bytes - size_bytes // 2))
+
+
+def stopped_by_damage(node: LocalNode, what: str) -> None:
+    assert node.wait(60) == 78
+    assert f"{node.name} stopped itself: {what}" in node.last_words()
+    assert "malformed" in node.last_words()
+    assert "move this node's whole data directory away" in node.last_words()
+
+
+@pytest.mark.parametrize("met", ["reading", "applying"])
+def test_d5_a_node_that_meets_a_damaged_page_stops_and_is_filled_again_by_the_others(
+    cluster: LocalCluster, met: str
+) -> None:
+    with Client(cluster.urls, timeout_s=60) as client:
+        client.topics.create("t")
+    fill(cluster, 0, 100)
+    node = a_follower(cluster)
+    assert node.stop() == 0
+    spoil(state_of(node))
+    node.start()
+    if met == "reading":
+        cluster.wait_ready(node.name)
+        with contextlib.suppress(OSError, http.client.HTTPException):  # it may be gone before it has answered
+            answer = call(node.url, "GET", "/v1/topics/t/messages?limit=1000&consistency=local")
+            assert (answer.status, answer.json["code"]) == (500, "internal")
+        stopped_by_damage(node, "the state could not be read: ")
+        fill(cluster, 100, 10)
+    else:
+        fill(cluster, 100, 10)
+        stopped_by_damage(node, "entry ")
     refilled_by_the_others(cluster, node, 110)

@@ -93,7 +93,7 @@ class TaskChecks:
     # -- one entry -------------------------------------------------------------------------------------------------
     def applied(self, node: WatchedNode, index: int, term: int, payload: bytes, applied: Applied) -> None:
         """A node has applied an entry; the first one to do so is looked at closely."""
-        sequence, connection = applied.sequence, node._connection
+        sequence, connection = applied.sequence, node.machine._state.connection
         if sequence % WHOLE_EVERY == 0:
             self._compare_nodes(node, sequence)
         if sequence <= self.sequence:
@@ -135,8 +135,8 @@ class TaskChecks:
 
     def _compare_nodes(self, node: WatchedNode, sequence: int) -> None:
         """Now and then the rows themselves are compared between nodes: outcomes do not tell all of them."""
-        found = node._connection.execute(_ROW + " ORDER BY ordinal").fetchall()
-        found += node._connection.execute(
+        found = node.machine._state.connection.execute(_ROW + " ORDER BY ordinal").fetchall()
+        found += node.machine._state.connection.execute(
             "SELECT worker_id, status, beat_ms, leases FROM workers ORDER BY 1"
         ).fetchall()
         mine = hash(repr(found))

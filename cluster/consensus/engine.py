@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import random
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -81,7 +82,8 @@ class Engine(Named):
             journalFile=log,
             fullDumpFile=None,
             useFork=False,
-            raftMinTimeout=timing.election_min_s,
+            # The library wants more than three heartbeats, where a config may say exactly three; fractions of it round up, too.
+            raftMinTimeout=max(timing.election_min_s, math.nextafter(3 * timing.heartbeat_s, math.inf)),
             raftMaxTimeout=timing.election_max_s,
             appendEntriesPeriod=timing.heartbeat_s,
             leaderFallbackTimeout=timing.step_down_s,

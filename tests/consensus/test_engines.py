@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from quorl.cluster.consensus.engine import Timing
 from tests.consensus.engines import Group, acknowledged
 
 
@@ -29,3 +32,14 @@ async def test_a_group_elects_by_itself_and_survives_restarts() -> None:
     (name,) = group.leaders()
     group.run(0.3)
     assert {m.name: m.payloads for m in group.alive()} == {name: [b"one"] for name in "abcde"}
+
+
+@pytest.mark.parametrize(("election_ms", "heartbeat_ms"), [((300, 600), 100), ((150, 151), 50), ((210, 300), 70)])
+async def test_d1_the_least_patience_that_a_config_may_have_is_enough(
+    election_ms: tuple[int, int], heartbeat_ms: int
+) -> None:
+    low, high = election_ms
+    group = Group(timing=Timing(low / 1000, high / 1000, heartbeat_ms / 1000, 1.0))
+    group.found("b")
+    group.run(3.0)
+    assert len(group.leaders()) == 1

@@ -63,7 +63,6 @@ _NOT_APPLIED = frozenset(
         "not_ready",
         "shutting_down",
         "storage_full",
-        "too_many_hops",
         "too_many_streams",
     }
 )

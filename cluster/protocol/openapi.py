@@ -52,7 +52,6 @@ _FOR_WRITES = (
     "no_quorum",
     "commit_unknown",
     "storage_full",
-    "too_many_hops",
 )
 _FOR_ERRANDS = (
     "invalid_json",
@@ -62,7 +61,6 @@ _FOR_ERRANDS = (
     "no_leader",
     "no_quorum",
     "not_ready",
-    "too_many_hops",
 )
 _FOR_READS = ("no_leader", "no_quorum", "not_ready")
 

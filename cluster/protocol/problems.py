@@ -255,14 +255,6 @@ _OF_HTTP = (
         "Free space for the data directory of the node that the detail names.",
         False,
     ),
-    Kind(
-        "too_many_hops",
-        508,
-        "Too many hops",
-        "The call was forwarded to a node that had to forward it again; it was not carried out.",
-        "Nodes forward a call once at most: check that no proxy sends it in a circle.",
-        True,
-    ),
 )
 
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 
 POLL_S = 0.2
+WAIT_MS = 60_000
 # fmt: off
 COLUMNS = ("NODE", "ROLE", "STATE", "HTTP", "TERM", "COMMIT", "APPLIED", "LAG", "RTT", "SEEN", "UPTIME", "VERSION")
 # fmt: on
@@ -100,15 +101,15 @@ def members(settings: Settings) -> None:
 
 @cluster.command()
 @click.option("--all", "everybody", is_flag=True, help="Until every member is ok, too.")
-@click.option(
-    "--max-wait", type=Duration(), default="60s", show_default=True, metavar="DURATION", help="At most so long."
-)
+@click.option("--max-wait", type=Duration(), metavar="DURATION", help="At most so long; --timeout or 60s by default.")
 @common_options
-def wait(settings: Settings, everybody: bool, max_wait: int) -> None:
+def wait(settings: Settings, everybody: bool, max_wait: int | None) -> None:
     """Wait until the cluster commits what is written. Ends with 6 when the time is over before."""
     from quorl.client.errors import QuorlError
 
-    deadline = time.monotonic() + max_wait / 1000
+    most = settings.wait_ms(max_wait)
+    most = WAIT_MS if most is None else most
+    deadline = time.monotonic() + most / 1000
     why = "the time was too short to ask"
     with settings.client() as client:
         while (left_s := deadline - time.monotonic()) > 0:
@@ -126,7 +127,7 @@ def wait(settings: Settings, everybody: bool, max_wait: int) -> None:
                     return
                 why = "no leader yet" if info.leader is None else f"not ok yet: {', '.join(missing)}"
             time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
-    fail(Exit.UNKNOWN, f"not ready after {span(max_wait)}", why, "quorl doctor")
+    fail(Exit.UNKNOWN, f"not ready after {span(most)}", why, "quorl doctor")
 
 
 @cluster.command(short_help="Check the cluster, for monitoring: one line and a code.")

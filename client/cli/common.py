@@ -58,6 +58,12 @@ class Settings:
     verbose: bool = False
     timeout_s: float = 10.0
     refused_s: float | None = REFUSED_S
+    patience_ms: int | None = None
+    """What --timeout says, for those who wait for something to happen; None: as long as it takes."""
+
+    def wait_ms(self, max_wait: int | None) -> int | None:
+        """Return how long to wait at most: what --max-wait says, else --timeout; None for as long as it takes."""
+        return self.patience_ms if max_wait is None else max_wait
 
     @property
     def as_json(self) -> bool:
@@ -175,7 +181,7 @@ def _with_options(command: F, *, quiet: str | None = None, lists: bool = False, 
             "timeout_s",
             type=seconds,
             metavar="SECONDS",
-            help="For each call; 10 by default, and 2 where no node listens.",
+            help="For each call, 10 by default and 2 where no node listens; also for a wait without --max-wait.",
         ),
         click.option(*filter(None, (quiet, "--quiet")), "quiet", is_flag=True, help="Print data only, no talk."),
         click.option("-v", "--verbose", is_flag=True, help="Show the HTTP calls on stderr."),
@@ -198,7 +204,7 @@ def _take(settings: Settings, options: dict[str, Any]) -> None:
         settings.server, settings.context = server, context
     settings.form = form or settings.form
     if timeout_s is not None:
-        settings.timeout_s, settings.refused_s = timeout_s, None
+        settings.timeout_s, settings.refused_s, settings.patience_ms = timeout_s, None, round(1000 * timeout_s)
     settings.headers &= not options.pop("no_headers")
     settings.color &= not options.pop("no_color")
     settings.quiet |= options.pop("quiet")

@@ -86,7 +86,7 @@ class _TakesNumbers(click.Command):
 @click.option(
     "--strict", is_flag=True, help="Submit it only if a worker alive on the queue has it and takes its arguments."
 )
-@click.option("--wait", is_flag=True, help="Wait until it is finished and print its result.")
+@click.option("--wait", is_flag=True, help="Wait until it is finished, or --timeout is over, and print its result.")
 @click.option("--max-wait", type=Duration(), metavar="DURATION", help="Wait, but at most so long.")
 @options_beside_queue
 def submit(settings: Settings, queue: str, *, strict: bool, wait: bool, max_wait: int | None, **words: Any) -> None:
@@ -118,7 +118,7 @@ def submit(settings: Settings, queue: str, *, strict: bool, wait: bool, max_wait
         settings.say(f"{output.clean(one.id)} {about}")
         if warns:
             _warn(client, queue, task)
-        info = wait_for(settings, client, one.id, max_wait)
+        info = wait_for(settings, client, one.id, settings.wait_ms(max_wait))
     conclude(settings, info)
 
 

@@ -155,7 +155,7 @@ def _attempts(info: k.TaskInfo) -> list[tuple[object, ...]]:
 
 @task.command()
 @click.argument("task_id", metavar="ID")
-@click.option("--wait", is_flag=True, help="Wait until it is finished.")
+@click.option("--wait", is_flag=True, help="Wait until it is finished, or --timeout is over.")
 @click.option("--max-wait", type=Duration(), metavar="DURATION", help="Wait, but at most so long.")
 @common_options
 def result(settings: Settings, task_id: str, wait: bool, max_wait: int | None) -> None:
@@ -164,7 +164,8 @@ def result(settings: Settings, task_id: str, wait: bool, max_wait: int | None) -
     Ends with 1 if it is FAILED, CANCELLED or EXPIRED, and with 6 if it is not finished.
     """
     with settings.client() as client:
-        info = wait_for(settings, client, task_id, max_wait if wait or max_wait is not None else 0)
+        waits = wait or max_wait is not None
+        info = wait_for(settings, client, task_id, settings.wait_ms(max_wait) if waits else 0)
     conclude(settings, info)
 
 
@@ -179,7 +180,8 @@ def wait(settings: Settings, ids: tuple[str, ...], max_wait: int | None) -> None
     """
     from quorl.cluster.protocol.tasks import FINAL
 
-    deadline = None if max_wait is None else time.monotonic() + max_wait / 1000
+    most = settings.wait_ms(max_wait)
+    deadline = None if most is None else time.monotonic() + most / 1000
     code = Exit.OK
     with settings.client() as client:
         for one in ids:

@@ -259,6 +259,10 @@ def test_waiting_has_an_end(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
         ("submit", "demo.add", "--id", "x", "--max-wait", "0"),
         ("result", "x"),
         ("wait", "x", "--max-wait", "0"),
+        ("submit", "demo.add", "--id", "x", "--wait", "--timeout", "0.3"),
+        ("result", "x", "--wait", "--timeout", "0.3"),
+        ("wait", "x", "--timeout", "0.3"),
+        ("wait", "x", "--timeout", "60", "--max-wait", "0"),
     ):
         result = quorl("task", *words)
         assert result.exit_code == 6

@@ -121,17 +121,17 @@ def errors(settings: Settings, queue: str | None, name: str | None, error: str |
     if settings.as_json:
         output.emit(found)
         return
-    columns = ("GROUP", "COUNT", "TASK", "QUEUE", "ERROR", "FIRST", "LAST", "EXAMPLE")
+    columns = ("GROUP", "COUNT", "TASK", "QUEUE", "FIRST", "LAST", "EXAMPLE", "ERROR")
     rows = [
         (
             one["group"],
             one["count"],
             one["name"],
             one["queue"],
-            one["error"],
             moment(one["first"]),
             moment(one["last"]),
             one["example"],
+            one["error"],
         )
         for one in found
     ]

@@ -228,10 +228,10 @@ def test_dead_ls_and_errors(quorl: Quorl, cluster: StandIn, graveyard: list[k.Ta
         "COUNT",
         "TASK",
         "QUEUE",
-        "ERROR",
         "FIRST",
         "LAST",
         "EXAMPLE",
+        "ERROR",
     ]
     assert groups[0]["group"] in result.stdout
     chosen = json.loads(quorl("dead", "ls", "--error", groups[0]["group"], "-n", "2", "--json").stdout)
@@ -239,6 +239,19 @@ def test_dead_ls_and_errors(quorl: Quorl, cluster: StandIn, graveyard: list[k.Ta
     listed(cluster, "list_tasks", k.TaskList)
     cluster.answers["list_dead_groups"] = lambda _: b.DeadGroups(items=[], looked_at=0, next=None)
     assert quorl("dead", "ls").stderr == quorl("dead", "errors").stderr == "no FAILED task fits\n"
+
+
+def test_a_long_error_makes_no_other_line_of_dead_errors_longer(quorl: Quorl, cluster: StandIn) -> None:
+    def groups(request: b.ListDeadGroups) -> b.DeadGroups:
+        page = dead_groups(request)
+        long = msgspec.structs.replace(page.items[0], error="ValueError: " + "x" * 2000, cause="e" * 16)
+        return msgspec.structs.replace(page, items=[*page.items, long])
+
+    cluster.answers["list_dead_groups"] = groups
+    heading, *lines = sorted(quorl("dead", "errors").stdout.splitlines(), key=len)
+    assert heading.split()[0] == "GROUP"
+    assert lines[-1].endswith("x" * 2000)
+    assert max(map(len, lines[:-1])) < 160
 
 
 def test_dead_retry(

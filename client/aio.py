@@ -92,10 +92,14 @@ class AsyncClient:
             if self._loop is not None:
                 if self._loop.is_running() and self._process == os.getpid():
                     raise RuntimeError("this client is at work in another event loop: each needs a client of its own")
-                self._transport.leave_behind()
-                self._begin()
+                self.leave_behind()
             self._loop, self._process = loop, os.getpid()
         return loop
+
+    def leave_behind(self) -> None:
+        """Let go of all that belongs to an event loop that has ended."""
+        self._transport.leave_behind()
+        self._begin()
 
     @property
     def servers(self) -> tuple[str, ...]:

@@ -154,7 +154,9 @@ class ChannelTransport(AsyncTransport):
     @override
     def leave_behind(self) -> None:
         self._http.leave_behind()
-        self._lines = {}
+        for line in self._lines.values():
+            line.leave_behind()
+        self._lines.clear()
 
     @override
     async def close(self) -> None:

@@ -249,6 +249,8 @@ class App:
             if found is None:
                 from quorl.client.aio import AsyncClient
 
+                for other in [one for one in self._clients if one.is_closed()]:
+                    self._clients.pop(other)[0].leave_behind()  # what belongs to a loop keeps it alive
                 client = AsyncClient(timeout_s=self.timeout_s, route=self._one_route())
                 found = self._clients[loop] = (client, Waiting(client))
             return found

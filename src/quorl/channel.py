@@ -225,6 +225,11 @@ class Channel(asyncio.Protocol):
         """End it at once."""
         self._end(None)
 
+    def leave_behind(self) -> None:
+        """Let go of the connection: its event loop has ended, and nobody can close it in order any more."""
+        self.closed = True
+        self._transport, self._waiting, self._unsent = None, {}, {}
+
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # other loops have transports of their own
@@ -363,6 +368,12 @@ class Line:
             raise
         self._channels.append(channel)
         return channel
+
+    def leave_behind(self) -> None:
+        """Let go of all of them: their event loop has ended."""
+        for channel in self._channels:
+            channel.leave_behind()
+        self._channels, self._dialling = [], None
 
     async def close(self) -> None:
         """End them."""

@@ -295,6 +295,16 @@ def test_all_clients_of_an_app_know_what_one_of_them_has_written() -> None:
     assert asyncio.run(route()) is app.client._route
 
 
+def test_an_app_keeps_nothing_of_event_loops_that_have_ended() -> None:
+    app = App("http://a")
+
+    async def seen() -> int:
+        app.aclient  # noqa: B018 - made when it is first looked at
+        return len(app._clients)
+
+    assert [asyncio.run(seen()) for _ in range(3)] == [1, 1, 1]
+
+
 # -- results -------------------------------------------------------------------------------------------------------
 @dataclasses.dataclass
 class Point:

@@ -8,6 +8,7 @@ import gc
 import socket
 import warnings
 from collections import Counter
+from pathlib import Path
 from urllib.parse import urlsplit
 
 import msgspec
@@ -159,6 +160,15 @@ def test_d13_one_client_goes_on_in_the_next_event_loop(cluster: LocalCluster) ->
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # of those channels
         asyncio.run(client.topics.create(topic))
+        before = sockets()
         assert [asyncio.run(append(number)) for number in range(4)] == [0, 1, 2, 3]
+        gc.collect()  # a transport refers to itself
+        assert sockets() <= before + 1, "only those of the last loop are left"
         asyncio.run(close())
         gc.collect()
+
+
+def sockets() -> int:
+    """How many this process has."""
+    links = list(Path("/proc/self/fd").iterdir())  # whole before it is looked at: its own entry is gone by then
+    return sum(link.is_symlink() and str(link.readlink()).startswith("socket:") for link in links)

@@ -2,7 +2,8 @@
 
 Invariants: one batch is in flight at a time, so the topic's order (per partition) is the order of ``send``; what waits is
 bounded, and ``send`` waits for room; after the first failure nothing more is sent, so that no message is stored behind
-a gap. A thread of the producer's own does the sending, from the first message until the producer is closed.
+a gap. A thread of the producer's own does the sending, from the first message until the producer is closed. A forked process
+sends by a thread of its own what it is handed itself, and leaves what its parent was handed to that.
 """
 
 from __future__ import annotations
@@ -12,7 +13,10 @@ from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
+from typing_extensions import override
+
 from quorl.client.errors import Unavailable
+from quorl.client.forking import Renewed
 from quorl.client.lanes import AppendPart
 from quorl.client.model import MessageLike, Placed, check_size, message, messages, placed, size_bytes
 from quorl.cluster.protocol import limits
@@ -42,8 +46,9 @@ class Pending:
 
     def ranges(self) -> list[t.Range]:
         """Wait until the messages are stored and return where; raises what went wrong."""
-        with self._changed:
-            self._changed.wait_for(lambda: self._part.done)
+        if not self._part.done:
+            with self._changed:
+                self._changed.wait_for(lambda: self._part.done)
         return self._part.places()
 
     def place(self) -> Placed:
@@ -55,7 +60,7 @@ class Pending:
         return self.place().offset
 
 
-class Producer:
+class Producer(Renewed):
     """Sends a stream of messages. Leaving ``with`` sends what waits, and raises what went wrong."""
 
     def __init__(self, client: Client, topic: str, *, producer_id: int | None, register_as: str | None) -> None:
@@ -64,13 +69,22 @@ class Producer:
         self.producer_id = producer_id
         self._register_as = register_as
         self._lane = client.lane(topic)
-        self._changed = threading.Condition()
-        self._thread: threading.Thread | None = None
         self._closed = False
-        self._waiting = 0
-        self._waiting_bytes = 0
         self.error: Exception | None = None
         """The first failure; nothing is sent after it."""
+        super().__init__()
+
+    @override
+    def _renew(self) -> None:
+        error, parents = self.error, self._lane
+        self._changed = threading.Condition()
+        self._waiting = self._waiting_bytes = 0
+        parents.break_off(parents.aboard)
+        parents.abandon(Unavailable("it waits in the process that this one was forked from"))
+        self.error = error
+        self._lane = self._client.lane(self._topic)
+        self._thread: threading.Thread | None = None
+        self._waiting = self._waiting_bytes = 0
 
     def send(self, value: object, *, key: str | None = None, headers: dict[str, str] | None = None) -> Pending:
         """Hand over a message; waits only for room. The result can be asked where the message is."""

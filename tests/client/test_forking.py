@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from quorl.client import Client
+from quorl.client import Client, OutcomeUnknown, Unavailable
 from tests.client.stand_in import StandIn
 
 PATIENCE_S = 10
@@ -63,3 +63,29 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child(cluster: StandIn, 
 
         with held:
             assert in_child(go_on) == 0
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking beside threads is what is tried
+def test_a_child_goes_on_with_a_producer_and_leaves_what_was_handed_over_before_to_its_parent(cluster: StandIn) -> None:
+    with Client(cluster.urls[0]) as client:
+        client.topics.create("x")
+        gate = threading.Event()
+        cluster.mishaps[0].append(gate)
+        with client.topic("x").producer() as producer:
+            cluster.arrived.clear()
+            parents = [producer.send("flies")]
+            assert cluster.arrived.wait(PATIENCE_S)
+            parents.append(producer.send("waits"))
+
+            def go_on() -> None:
+                with producer:
+                    assert producer.send("child").offset() >= 0
+                with pytest.raises(OutcomeUnknown, match="interrupted while calling append"):
+                    parents[0].place()
+                with pytest.raises(Unavailable, match="forked from"):
+                    parents[1].place()
+
+            assert in_child(go_on) == 0
+            gate.set()
+        assert [one.done for one in parents] == [True, True]
+        assert sorted(one.value for one in client.topic("x").browse(0)) == ["child", "flies", "waits"]

@@ -92,11 +92,11 @@ class AsyncClient:
             if self._loop is not None:
                 if self._loop.is_running() and self._process == os.getpid():
                     raise RuntimeError("this client is at work in another event loop: each needs a client of its own")
-                self.leave_behind()
+                self._leave_behind()
             self._loop, self._process = loop, os.getpid()
         return loop
 
-    def leave_behind(self) -> None:
+    def _leave_behind(self) -> None:
         """Let go of all that belongs to an event loop that has ended."""
         self._transport.leave_behind()
         self._begin()

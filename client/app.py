@@ -29,10 +29,11 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mappin
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overload
 
-from typing_extensions import Unpack
+from typing_extensions import Unpack, override
 
 from quorl.client.definitions import AsyncTask, Call, Task, TaskBase
 from quorl.client.errors import QuorlError, outward
+from quorl.client.forking import Renewed
 from quorl.client.handle import Handle, Waiting
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
 from quorl.client.tasking import QUEUE_DEFAULT, TaskOptions, new_task, task_bytes
@@ -61,7 +62,7 @@ class TaskMaker(Protocol):
     def __call__(self, function: Callable[P, R], /) -> Task[P, R]: ...
 
 
-class App:
+class App(Renewed):
     """A set of tasks, and the cluster that they go to.
 
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
@@ -81,6 +82,10 @@ class App:
         self._clients: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[AsyncClient, Waiting]] = (
             weakref.WeakKeyDictionary()
         )
+        super().__init__()
+
+    @override
+    def _renew(self) -> None:
         self._opening = threading.Lock()
 
     # -- tasks --------------------------------------------------------------------------------------------------------
@@ -250,7 +255,7 @@ class App:
                 from quorl.client.aio import AsyncClient
 
                 for other in [one for one in self._clients if one.is_closed()]:
-                    self._clients.pop(other)[0].leave_behind()  # what belongs to a loop keeps it alive
+                    self._clients.pop(other)[0]._leave_behind()  # noqa: SLF001 - what belongs to a loop keeps it alive
                 client = AsyncClient(timeout_s=self.timeout_s, route=self._one_route())
                 found = self._clients[loop] = (client, Waiting(client))
             return found

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from quorl.client import Client, OutcomeUnknown, Unavailable
+from quorl.client import App, Client, OutcomeUnknown, Unavailable
 from tests.client.stand_in import StandIn
 
 PATIENCE_S = 10
@@ -44,9 +44,10 @@ def test_a_child_appends_while_its_parent_waits_for_an_answer(cluster: StandIn) 
         assert sorted(one.value for one in client.topic("x").browse(0)) == ["child", "parent"]
 
 
-@pytest.mark.parametrize("lock", ["boarding", "route", "kept", "http"])
+@pytest.mark.parametrize("lock", ["boarding", "route", "kept", "http", "app"])
 def test_a_lock_that_another_thread_held_is_free_in_the_child(cluster: StandIn, lock: str) -> None:
-    with Client(cluster.urls[0]) as client:
+    with App(cluster.urls[0]) as app:
+        client = app.client
         client.topics.create("x")
         transport = client._transport
         held = {
@@ -54,10 +55,11 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child(cluster: StandIn, 
             "route": client._route._lock,
             "kept": transport._lock,  # type: ignore[attr-defined]
             "http": transport._http._opening,  # type: ignore[attr-defined]
+            "app": app._opening,
         }[lock]
 
         def go_on() -> None:
-            client.topic("x").append(1)
+            app.client.topic("x").append(1)
             transport._http._open()  # type: ignore[attr-defined]
             transport._free("http://nobody:1")  # type: ignore[attr-defined]
 

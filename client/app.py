@@ -86,7 +86,7 @@ class App(Renewed):
 
     @override
     def _renew(self) -> None:
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()  # a signal handler may come while its thread has it
 
     # -- tasks --------------------------------------------------------------------------------------------------------
     @overload
@@ -234,7 +234,9 @@ class App(Renewed):
             if self._client is None:
                 from quorl.client.sync import Client
 
-                self._client = Client(timeout_s=self.timeout_s, route=self._one_route())
+                made = Client(timeout_s=self.timeout_s, route=self._one_route())
+                if self._client is None:  # a signal handler may have made one meanwhile
+                    self._client = made
             return self._client
 
     @property

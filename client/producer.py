@@ -109,8 +109,10 @@ class Producer(Renewed):
             self._lane.queue.append(part)
             self._changed.notify_all()
             if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="quorl-producer", daemon=True)
-                self._thread.start()
+                made = threading.Thread(target=self._run, name="quorl-producer", daemon=True)
+                if self._thread is None:  # a signal handler may have handed something over meanwhile
+                    self._thread = made
+                    made.start()
         return Pending(part, self._changed)
 
     def _has_room(self, size: int) -> bool:

@@ -111,7 +111,7 @@ class Route(Renewed):
 
     @override
     def _renew(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a signal handler may come while its thread has it
 
     def order(self) -> list[str]:
         """Return the nodes, the one to ask first in front."""

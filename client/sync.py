@@ -4,7 +4,9 @@ Invariants: all thinking is in ``flow`` and ``batching``; a transport only carri
 of it; there is no thread and no event loop behind it: of the threads that append to a topic at the same time one leads,
 sends what all of them brought, and hands over to one of those that came later once its own messages are stored. An exception
 may come between any two steps of it, for signal handlers raise where they like: whoever leaves his lane, however that
-happens, resolves what he had taken and hands over, and that can be broken off and done again.
+happens, resolves what he had taken and hands over, and that can be broken off and done again. A handler may also call the
+client, in the thread that it interrupted somewhere in here: what it brings travels alone, and waits for nobody, because the
+one that it would wait for may lie below it.
 """
 
 from __future__ import annotations
@@ -48,6 +50,10 @@ class Client(Renewed):
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
     ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included; ``refused_s``, if it is given, those
     that find no cluster at all: every node refuses the connection, and none has answered this client before.
+
+    A signal handler may use the client whose call it interrupts, and may raise: what it appends, submits or reports goes
+    out in a call of its own, before or after that of the thread below it. It keeps that thread for as long as its call
+    takes; where this is too long, let the handler set a flag or fill a ``queue.SimpleQueue`` for another thread.
     """
 
     def __init__(
@@ -76,6 +82,8 @@ class Client(Renewed):
         self._leaders: dict[tuple[str, str], Part[Any, Any]] = {}
         """Whose thread drives the flights of each lane."""
         self._boarding = threading.Lock()
+        self._boarded: set[int] = set()
+        """The threads that are in ``_travel``."""
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -192,10 +200,14 @@ class Client(Renewed):
         to: str = "",
     ) -> list[PlaceT]:
         """Put things into their lane, and fly it or wait until somebody has."""
+        me = threading.get_ident()
+        if me in self._boarded:
+            return self._travel_alone(make(), items, size, to)
         gate = threading.Lock()
         gate.acquire()
         part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: _open(gate), to)
         try:
+            self._boarded.add(me)
             with self._boarding:
                 lane = self._lanes.get(place)
                 if lane is None:
@@ -213,7 +225,18 @@ class Client(Renewed):
             try:
                 self._leave(place, part)
             finally:
-                self._leave(place, part)  # a signal handler may have raised in the first
+                try:
+                    self._leave(place, part)  # a signal handler may have raised in the first
+                finally:
+                    self._boarded.discard(me)
+        return part.places()
+
+    def _travel_alone(self, lane: Lane[ItemT, PlaceT], items: list[ItemT], size: int, to: str) -> list[PlaceT]:
+        """Fly with nobody else, in a lane that nobody else sees."""
+        part: Part[ItemT, PlaceT] = Part(items, size, self._route.clock() + self._timeout_s, lambda _: None, to)
+        lane.queue.append(part)
+        while not part.done:
+            self.drive(lane.fly())
         return part.places()
 
     def _leave(self, place: tuple[str, str], part: Part[Any, Any]) -> None:

@@ -5,11 +5,13 @@ that is given up takes its connection with it: the node sees at once that its ca
 
 Invariants: a transport carries one call to one node and says what came of it; it never repeats one. A call is said not to
 have arrived only if that is certain. A channel is used by one thread at a time, by the process that opened it, and never
-again after anything unexpected came over it.
+again after anything unexpected came over it. No lock is waited for that the same thread may have, below the signal handler
+that it is in: channels are taken and kept by single steps, and urllib3's pool, which has locks, is left alone then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import selectors
@@ -72,7 +74,9 @@ class HttpTransport(Renewed, Transport):
     @override
     def _renew(self) -> None:
         self._pool: urllib3.PoolManager | None = None
-        self._opening = threading.Lock()
+        self._opening = threading.RLock()
+        self._inside: set[int] = set()
+        """The threads that may have a lock of the pool."""
 
     def _open(self) -> urllib3.PoolManager:
         import urllib3
@@ -84,6 +88,20 @@ class HttpTransport(Renewed, Transport):
 
     @override
     def send(self, send: Send) -> Answer | Failure:
+        me = threading.get_ident()
+        if me in self._inside:
+            import urllib3
+
+            with urllib3.PoolManager(retries=False) as own:
+                return self._carry(own, send)
+        try:
+            self._inside.add(me)
+            return self._carry(self._open(), send)
+        finally:
+            self._inside.discard(me)
+
+    @staticmethod
+    def _carry(pool: urllib3.PoolManager, send: Send) -> Answer | Failure:
         import urllib3
         from urllib3 import exceptions as x
 
@@ -91,7 +109,7 @@ class HttpTransport(Renewed, Transport):
         target = f"{send.node}{call.path}?{call.query}" if call.query else send.node + call.path
         timeout = urllib3.Timeout(total=send.timeout_s, connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
         try:
-            response = self._open().urlopen(
+            response = pool.urlopen(
                 call.method, target, body=call.body or None, headers=send.headers(), timeout=timeout, redirect=False
             )
             return Answer(
@@ -109,9 +127,9 @@ class HttpTransport(Renewed, Transport):
     @override
     def close(self) -> None:
         with self._opening:
-            if self._pool is not None:
-                self._pool.clear()
-                self._pool = None
+            pool, self._pool = self._pool, None
+        if pool is not None and threading.get_ident() not in self._inside:  # else it goes with the call below
+            pool.clear()
 
 
 def explain(error: BaseException) -> str:
@@ -236,13 +254,13 @@ class ChannelTransport(Renewed, Transport):
     def __init__(self) -> None:
         self._http = HttpTransport()
         self._plain_until_s: dict[str, float] = {}
-        self._closings = 0
+        self._closings = object()
+        """Another one after each ``close``."""
         self._kept: dict[str, list[Pipe]] = {}
         super().__init__()
 
     @override
     def _renew(self) -> None:
-        self._lock = threading.Lock()
         self._end(self._kept)  # a child's copies: the connections stay the parent's
         self._kept = {}
 
@@ -280,33 +298,34 @@ class ChannelTransport(Renewed, Transport):
     def _free(self, node: str) -> Pipe | None:
         """Return a kept channel that can be used, the one that was used last."""
         while True:
-            with self._lock:
-                kept = self._kept.get(node)
-                if not kept:
-                    return None
-                pipe = kept.pop()
+            try:
+                pipe = self._kept.get(node, []).pop()
+            except IndexError:
+                return None
             if pipe.usable:
                 return pipe
             pipe.close()
 
-    def _keep(self, node: str, pipe: Pipe, closings: int) -> None:
-        with self._lock:
-            kept = self._kept.setdefault(node, [])
-            if closings == self._closings and len(kept) < KEPT_MAX:
-                kept.append(pipe)
+    def _keep(self, node: str, pipe: Pipe, closings: object) -> None:
+        kept = self._kept.setdefault(node, [])
+        if closings is self._closings and len(kept) < KEPT_MAX:
+            kept.append(pipe)
+            if closings is self._closings:
                 return
+            with contextlib.suppress(ValueError):  # whoever closed meanwhile may have found it there
+                kept.remove(pipe)
         pipe.close()
 
     @override
     def close(self) -> None:
-        with self._lock:
-            kept, self._kept = self._kept, {}
-            self._closings += 1
+        self._closings = object()  # first: whoever keeps one behind this sees it
+        kept, self._kept = self._kept, {}
         self._end(kept)
         self._http.close()
 
     @staticmethod
     def _end(kept: dict[str, list[Pipe]]) -> None:
-        for pipes in kept.values():
-            for pipe in pipes:
-                pipe.close()
+        for pipes in list(kept.values()):
+            with contextlib.suppress(IndexError):
+                while True:
+                    pipes.pop().close()  # one that somebody else has taken meanwhile is his

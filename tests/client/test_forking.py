@@ -44,7 +44,7 @@ def test_a_child_appends_while_its_parent_waits_for_an_answer(cluster: StandIn) 
         assert sorted(one.value for one in client.topic("x").browse(0)) == ["child", "parent"]
 
 
-@pytest.mark.parametrize("lock", ["boarding", "route", "kept", "http", "app"])
+@pytest.mark.parametrize("lock", ["boarding", "route", "http", "app"])
 def test_a_lock_that_another_thread_held_is_free_in_the_child(cluster: StandIn, lock: str) -> None:
     with App(cluster.urls[0]) as app:
         client = app.client
@@ -53,7 +53,6 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child(cluster: StandIn, 
         held = {
             "boarding": client._boarding,
             "route": client._route._lock,
-            "kept": transport._lock,  # type: ignore[attr-defined]
             "http": transport._http._opening,  # type: ignore[attr-defined]
             "app": app._opening,
         }[lock]

@@ -8,18 +8,23 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Iterator
 from types import TracebackType
+
+from quorl.soonest import Soonest
 
 
 class Deadline:
     """What one task does in here raises ``TimeoutError`` when it takes too long; ``expired`` says that it was this."""
 
-    __slots__ = ("_all", "_cancelling", "_task", "expired", "until_s")
+    __slots__ = ("_all", "_cancelling", "_task", "expired", "noted", "until_s")
 
     def __init__(self, deadlines: Deadlines, until_s: float) -> None:
         self._all = deadlines
         self.until_s = until_s
         self.expired = False
+        self.noted = False
+        """Whether a look has met it, and with it all that had begun before."""
 
     def __enter__(self) -> None:
         task = asyncio.current_task()
@@ -48,7 +53,8 @@ class Deadlines:
 
     def __init__(self) -> None:
         self.held: dict[Deadline, None] = {}
-        """Those that have begun and not ended."""
+        """Those that have begun and not ended, in the order in which they began."""
+        self._soonest: Soonest[Deadline] = Soonest()
         self._timer: asyncio.TimerHandle | None = None
         self.next_s = math.inf
         """When it is looked next: never later than the first of them is over."""
@@ -67,8 +73,17 @@ class Deadlines:
     def _look(self) -> None:
         now_s = max(asyncio.get_running_loop().time(), self.next_s)  # a timer may come a little early
         self._timer, self.next_s = None, math.inf
-        for one in [one for one in self.held if one.until_s <= now_s]:
+        over, first_s = self._soonest.look(self._fresh(), self.held, now_s)
+        for one in over:
             del self.held[one]
             one.expire()
-        if self.held:
-            self.look_at(min(one.until_s for one in self.held))
+        if first_s < math.inf:
+            self.look_at(first_s)
+
+    def _fresh(self) -> Iterator[tuple[float, Deadline]]:
+        """Those that have begun since it was looked last."""
+        for one in reversed(self.held):
+            if one.noted:
+                return
+            one.noted = True
+            yield one.until_s, one

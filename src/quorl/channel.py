@@ -13,7 +13,7 @@ import asyncio
 import math
 import os
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import TypeAlias, cast
 from urllib.parse import urlsplit
@@ -33,6 +33,7 @@ from quorl.cluster.protocol.channel import (
     read_answering,
 )
 from quorl.cluster.protocol.wire import Answer, Call
+from quorl.soonest import Soonest
 
 IDLE_S_MAX = 50.0
 """Nodes end a channel that was idle for longer than this; none is used that may be ending."""
@@ -102,6 +103,9 @@ class Channel(asyncio.Protocol):
         self._frames = Frames(limits.CHANNEL_ANSWER_BYTES_MAX)
         self._last = 0
         self._waiting: dict[int, _Call] = {}
+        self._soonest: Soonest[int] = Soonest()
+        self._noted = 0
+        """The number of the last call that a look for those whose time is over has met."""
         self._unsent: dict[int, Asked] = {}
         self._gone: list[int] = []
         self._congested = self._flush_wanted = False
@@ -165,11 +169,20 @@ class Channel(asyncio.Protocol):
     def _look(self) -> None:
         now_s = max(self._loop.time(), self._timer_s)  # a timer may come a little early
         self._timer, self._timer_s = None, math.inf
-        for number in [one for one, (_, asked_s, for_s, _) in self._waiting.items() if asked_s + for_s <= now_s]:
+        over, first_s = self._soonest.look(self._fresh(), self._waiting, now_s)
+        for number in over:
             self._expire(number, now_s)
-        first_s = min((asked_s + for_s for _, asked_s, for_s, _ in self._waiting.values()), default=math.inf)
-        if first_s < self._timer_s:
+        if first_s < self._timer_s and not self.closed:
             self._look_at(first_s)
+
+    def _fresh(self) -> Iterator[tuple[float, int]]:
+        """The calls that were made since it was looked last; the later one has the greater number."""
+        noted, self._noted = self._noted, self._last
+        for number in reversed(self._waiting):
+            if number <= noted:
+                return
+            _, asked_s, for_s, _ = self._waiting[number]
+            yield asked_s + for_s, number
 
     def _expire(self, number: int, now_s: float) -> None:
         waiting = self._waiting.get(number)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 
 from quorl.cluster.consensus.disk import RealDisk
 from quorl.cluster.consensus.port import LogFile
@@ -32,6 +33,17 @@ class _MeteredFile:
         began_s = time.perf_counter()
         self._file.sync()
         self._sync_s.observe(time.perf_counter() - began_s)
+
+    def sync_soon(self, ended: Callable[[OSError | None], None]) -> bool:
+        """See ``LogFile``."""
+        began_s = time.perf_counter()
+
+        def timed(error: OSError | None) -> None:
+            if error is None:
+                self._sync_s.observe(time.perf_counter() - began_s)
+            ended(error)
+
+        return self._file.sync_soon(timed)
 
 
 class MeteredDisk:

@@ -9,12 +9,16 @@ would succeed without having written anything. The node stops instead, and reads
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import fcntl
 import os
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+from quorl.cluster.consensus.flushing import Flusher
 from quorl.cluster.consensus.port import InUse
 from quorl.cluster.protocol import limits
 
@@ -34,9 +38,12 @@ def _flush(descriptor: int) -> None:
 class RealFile:
     """One file that only grows at its end or is cut: ``port.LogFile``."""
 
-    def __init__(self, path: Path) -> None:
-        """Open an existing file."""
+    def __init__(self, path: Path, flusher: Callable[[], Flusher | None] = lambda: None) -> None:
+        """Open an existing file. ``flusher`` gives what flushes it beside the loop, if anything does."""
         self._path = path
+        self._flusher = flusher
+        self._flushes: Flusher | None = None
+        """What may have a flush of this file under way."""
         self._descriptor = os.open(path, os.O_RDWR)
         self._size = os.fstat(self._descriptor).st_size
         self._end_of_room = self._size
@@ -78,12 +85,24 @@ class RealFile:
 
     def sync(self) -> None:
         """Return once everything is durable; after an error nothing else is possible any more."""
+        if self._flushes is not None:
+            self._flushes.wait()  # the kernel tells an error only once: to whoever asked first
         self._check()
         try:
             _flush(self._descriptor)
         except OSError:
             self._failed = True
             raise
+
+    def sync_soon(self, ended: Callable[[OSError | None], None]) -> bool:
+        """See ``LogFile``."""
+        self._check()
+        self._flushes = self._flusher()
+        return self._flushes is not None and self._flushes.begin(self._descriptor, partial(self._flushed, ended))
+
+    def _flushed(self, ended: Callable[[OSError | None], None], error: OSError | None) -> None:
+        self._failed = self._failed or error is not None
+        ended(error)
 
     def truncate(self, size: int) -> None:
         """See ``LogFile``."""
@@ -120,6 +139,9 @@ class RealDisk:
         self._path.mkdir(parents=True, exist_ok=True)
         self._lock = -1
         self._failed: set[str] = set()
+        self._flusher: Flusher | None = None
+        self._flushes_beside = True
+        """Whether the system is not known to have no flushes beside the loop."""
 
     def lock(self) -> None:
         """Take the directory for this process and make durable what a killed one left in the kernel's hands.
@@ -147,6 +169,9 @@ class RealDisk:
 
     def close(self) -> None:
         """Give the directory back."""
+        if self._flusher is not None:
+            self._flusher.close()
+            self._flusher = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -199,12 +224,12 @@ class RealDisk:
         """Create a file that starts with ``head``: it appears with all of it or not at all."""
         assert not (self._path / name).exists(), f"{name} exists"
         self.write_atomically(name, head)
-        return RealFile(self._path / name)
+        return RealFile(self._path / name, self._beside)
 
     def open(self, name: str) -> RealFile:
         """Open an existing file for appending at its end."""
         self._check(name)
-        return RealFile(self._path / name)
+        return RealFile(self._path / name, self._beside)
 
     def remove(self, name: str) -> None:
         """Remove a file if it exists; durable on return."""
@@ -216,6 +241,15 @@ class RealDisk:
         """Space left for a process without privileges."""
         room = os.statvfs(self._path)
         return room.f_bavail * room.f_frsize
+
+    def _beside(self) -> Flusher | None:
+        """What flushes beside the loop; it is made when it is wanted first, on the loop that runs."""
+        if self._flusher is None and self._flushes_beside:
+            try:
+                self._flusher = Flusher(asyncio.get_running_loop())
+            except OSError:
+                self._flushes_beside = False
+        return self._flusher
 
     @staticmethod
     def _write_all(descriptor: int, data: bytes) -> None:

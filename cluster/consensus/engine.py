@@ -11,6 +11,7 @@ import errno
 import math
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 from quorl.cluster.consensus import library
@@ -77,6 +78,8 @@ class Engine(Named):
         self._waiting: dict[int, tuple[int, asyncio.Future[Any]]] = {}
         self._prepared_term = 0
         """The term of the lead in which the state was told to prepare an entry; 0: nothing can be left to retract."""
+        self._flush_s = 0.0
+        """How long the log's flushes took lately."""
         conf = library.SyncObjConf(
             autoTick=False,
             journalFile=log,
@@ -138,11 +141,11 @@ class Engine(Named):
         return (self.fatal, self.role, self.term, self.known_leader, self.transfer_asked)
 
     def _can_commit(self) -> bool:
-        """On the leader: whether more of its log than is committed is known to be at a majority."""
+        """On the leader: whether more of its log than is committed is durable here, and known to be so at a majority."""
         if not self.leads or self.fatal is not None:
             return False
         wanted = self.commit_index + 1
-        if wanted > self.log.last_index:
+        if wanted > self.log.durable_index:
             return False
         holders = 1
         for index in self.match_index.values():
@@ -165,14 +168,25 @@ class Engine(Named):
         self.guarded(self._replicate)
         # While the followers write, but behind the answers to the entry before, which take up to two turns to leave.
         loop.call_soon(loop.call_soon, self._prepare, index, term, payload)
-        if self.majority == 1:
-            self.wants_tick()  # nobody will acknowledge
         return future
 
     def _replicate(self) -> None:
-        # The followers write while the leader does; what it holds itself counts only once it is durable.
+        # The followers write while the leader does; what it holds itself counts only once it is durable. Should the library
+        # find a majority of the others before that, ``setRaftCommitIndex`` waits for it.
         self._SyncObj__sendAppendEntries()
-        self.sync_log()
+        began_s = self._clock.monotonic()
+        takes_long = self._flush_s > limits.FLUSH_BESIDE_S or self.log.unsynced_bytes > limits.FLUSH_BESIDE_BYTES
+        if not (takes_long and self.log.sync_soon(partial(self._flushed, began_s))):
+            self.sync_log()
+            self._flushed(began_s, None)
+
+    def _flushed(self, began_s: float, error: OSError | None) -> None:
+        """What was proposed is durable here, or never will be."""
+        self._flush_s += (self._clock.monotonic() - began_s - self._flush_s) / 8
+        if error is not None:
+            self.die(f"the log cannot be made durable: {error}")
+        elif self._can_commit():
+            self.wants_tick()
 
     def _prepare(self, index: int, term: int, payload: bytes) -> None:
         """Let the state do all of an entry that can be undone; mostly that is over when a majority has it."""

@@ -29,6 +29,7 @@ from __future__ import annotations
 import bisect
 import errno
 from array import array
+from collections.abc import Callable
 from typing import overload
 
 from quorl.cluster.consensus.ballot import NAME as BALLOT_NAME
@@ -112,6 +113,9 @@ class LogStore:
         # A killed process leaves records in the kernel's memory only: what we are about to rely upon must be durable.
         self._file.sync()
         self._durable = self.last_index
+        self._unsynced_bytes = 0
+        self._changes = 0
+        """How often something else than appending has changed the log."""
 
     # -- what it holds --------------------------------------------------------------------------------------------
     @property
@@ -128,6 +132,11 @@ class LogStore:
     def durable_index(self) -> int:
         """Everything up to here survives a power cut."""
         return self._durable
+
+    @property
+    def unsynced_bytes(self) -> int:
+        """How much was appended since the last sync."""
+        return self._unsynced_bytes
 
     @property
     def size_bytes(self) -> int:
@@ -235,6 +244,7 @@ class LogStore:
         self._file.append(record, self._room_behind(segment.size + len(record), len(record)))
         segment.offsets.append(segment.size)
         segment.size += len(record)
+        self._unsynced_bytes += len(record)
         self._hold((command, idx, term))
 
     def sync(self) -> None:
@@ -243,6 +253,19 @@ class LogStore:
         if self._durable != last:
             self._file.sync()
             self._durable = last
+        self._unsynced_bytes = 0
+
+    def sync_soon(self, ended: Callable[[OSError | None], None]) -> bool:
+        """Begin to make durable what the log holds now; see ``LogFile``. ``durable_index`` is right when ``ended`` is called."""
+        last, changes = self._entries[-1][1], self._changes
+        self._unsynced_bytes = 0
+
+        def note(error: OSError | None) -> None:
+            if error is None and changes == self._changes:
+                self._durable = max(self._durable, last)
+            ended(error)
+
+        return self._file.sync_soon(note)
 
     def deleteEntriesFrom(self, position: int) -> None:
         """Cut the log before ``position``, because the leader has something else there; durable on return."""
@@ -250,6 +273,7 @@ class LogStore:
         if index > self.last_index:
             return
         assert index > self._floor, f"cut at {index} would forget the committed {self._floor}"
+        self._changes += 1
         self._durable = min(self._durable, index - 1)
         while self._segments[-1].base >= index:
             self._drop_newest_segment()
@@ -293,6 +317,7 @@ class LogStore:
         if self.term_at(index) == term:
             self.trim_to(index)
             return
+        self._changes += 1
         self.ballot.begin_reset(index, term)
         self._floor = index
         self._file.close()

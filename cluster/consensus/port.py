@@ -138,6 +138,13 @@ class LogFile(Protocol):
     def sync(self) -> None:
         """Return once everything appended or truncated before is durable (fdatasync)."""
 
+    def sync_soon(self, ended: Callable[[OSError | None], None]) -> bool:
+        """Begin what ``sync`` does for everything appended or truncated before, and return.
+
+        ``ended`` is called once that is over, with the error if there was one: on the loop, or from within ``sync``,
+        which waits for it. False, and it is never called: this cannot be begun now, or here, and ``sync`` is left.
+        """
+
     def truncate(self, size: int) -> None:
         """Cut the file to ``size`` bytes, and all room with it; durable after the next ``sync``."""
 

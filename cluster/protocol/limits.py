@@ -122,6 +122,10 @@ APPEND_BYTES_MAX = 2 * 1024 * 1024
 """Entries in one append_entries message; at least one entry is always sent, so the true bound is ENTRY_BYTES_MAX."""
 REPLICATION_WINDOW_BYTES = 8 * 1024 * 1024
 """Entries sent to one follower and not yet acknowledged."""
+FLUSH_BESIDE_BYTES = 32 * 1024
+"""From here on the leader flushes an entry beside its loop: to begin that and to be told costs some 50 µs."""
+FLUSH_BESIDE_S = 0.001
+"""A disk that takes longer lately has all entries flushed so."""
 APPLY_BYTES_PER_TICK = 1024 * 1024
 APPLY_ENTRY_BYTES_MIN = 16 * 1024
 """What an entry counts for at least: an empty one is work too, all the more while it clears away."""

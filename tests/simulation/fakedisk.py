@@ -11,14 +11,18 @@ chance comes from the given ``Random``, so a failing seed replays.
 * ``full``, ``free``, ``fail_sync``: ENOSPC and EIO. On a full disk nothing can be written, not even over what is there, as
   on a file system that copies on write; without ``free`` bytes no file can grow. A sync that failed has lost its data
   for good, whatever later syncs say, although the running process goes on seeing it.
+* ``flush_s``: how long the next flush beside the loop takes; without it there are none. It covers what was written
+  before it began. The death of the process is the end of it.
 * ``reorders``: of several unsynced operations of a file a power cut leaves the newest alone, and that one whole.
 * ``lying``: sync returns without making anything durable; a test that does not notice tests nothing.
 """
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
 
@@ -52,6 +56,8 @@ class _Content:
     def __init__(self, data: bytes = b"") -> None:
         self.cache = bytearray(data)
         self.pending: list[_Write | _Cut] = []
+        self.covered = 0
+        """How many operations were made durable."""
         self.doomed = False
         """Whether a failed sync has given up what is pending: no later sync will cover it."""
 
@@ -64,9 +70,17 @@ class _Content:
         self.pending.append(_Cut(size, bytes(self.cache[size:])))
         del self.cache[size:]
 
-    def sync(self) -> None:
+    @property
+    def operations(self) -> int:
+        """How many operations there were; how many of them are durable is ``covered``."""
+        return self.covered + len(self.pending)
+
+    def sync(self, operations: int | None = None) -> None:
+        """Make durable what was written, or as much of it as there was after so many operations."""
         if not self.doomed:
-            self.pending.clear()
+            done = max(0, (self.operations if operations is None else operations) - self.covered)
+            del self.pending[:done]
+            self.covered += done
 
     def fall(self, random: Random, *, reorders: bool = False) -> None:
         """Become what a power cut leaves."""
@@ -84,6 +98,7 @@ class _Content:
                 data = _torn(random, operation.data) if torn else operation.data
                 self.cache += bytes(max(0, operation.offset - len(self.cache)))
                 self.cache[operation.offset : operation.offset + len(data)] = data
+        self.covered += len(self.pending)
         self.pending.clear()
         self.doomed = False
 
@@ -124,6 +139,7 @@ class FakeDisk:
         self.fail_sync = False
         self.lying = lying
         self.reorders = False
+        self.flush_s: Callable[[], float] | None = None
         self.dies_in: int | None = None
         self.operations = 0
         """How many operations there were that change something."""
@@ -236,14 +252,18 @@ class FakeDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         content.write(offset, data)
 
-    def sync(self, content: _Content) -> None:
-        """Make a file's content durable."""
+    def living(self, epoch: int) -> bool:
+        """Whether the process still runs."""
+        return epoch == self._epoch
+
+    def sync(self, content: _Content, operations: int | None = None) -> None:
+        """Make a file's content durable, or as much of it as there was after so many operations."""
         self.syncs += 1
         if self.fail_sync:
             content.doomed = bool(content.pending)
             raise OSError(errno.EIO, os.strerror(errno.EIO))
         if not self.lying:
-            content.sync()
+            content.sync(operations)
 
     def link(self, name: str, content: _Content | None, *, dying: bool) -> None:
         """Let a name stand for a file, or for none: visible at once, durable after the sync of the directory."""
@@ -359,6 +379,8 @@ class FakeFile:
         self._size = len(content.cache)
         self._failed = False
         self._closed = False
+        self._flush: Callable[[], None] | None = None
+        """What ends the flush that is under way."""
 
     @property
     def size(self) -> int:
@@ -377,16 +399,45 @@ class FakeFile:
 
     def sync(self) -> None:
         """Make everything durable."""
+        if self._flush is not None:
+            self._flush()
         dying = self._step()
         if dying and self._disk.chance():
             raise self._disk.die()
+        self._sync()
+        if dying:
+            raise self._disk.die()
+
+    def _sync(self, operations: int | None = None) -> None:
         try:
-            self._disk.sync(self._content)
+            self._disk.sync(self._content, operations)
         except OSError:
             self._failed = True
             raise
-        if dying:
+
+    def sync_soon(self, ended: Callable[[OSError | None], None]) -> bool:
+        """Begin to make everything durable."""
+        if self._disk.flush_s is None or self._flush is not None:
+            return False
+        if self._step():
             raise self._disk.die()
+        operations = self._content.operations
+
+        def end() -> None:
+            timer.cancel()
+            self._flush = None
+            if not self._disk.living(self._epoch):
+                return
+            try:
+                self._sync(operations)
+            except OSError as error:
+                ended(error)
+            else:
+                ended(None)
+
+        self._flush = end
+        timer = asyncio.get_running_loop().call_later(self._disk.flush_s(), end)
+        return True
 
     def truncate(self, size: int) -> None:
         """Cut the file."""

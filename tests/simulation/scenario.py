@@ -94,6 +94,7 @@ def play(seed: int, prepare: Callable[[World], None] | None = None, load: Load =
 def limited(knobs: Knobs) -> Iterator[None]:
     """Within this, the limits are those of the knobs."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "FLUSH_BESIDE_BYTES", 0)
         patch.setattr(limits, "APPLY_BYTES_PER_TICK", knobs.apply_bytes_per_tick)
         patch.setattr(limits, "APPEND_BYTES_MAX", knobs.append_bytes_max)
         patch.setattr(limits, "REPLICATION_WINDOW_BYTES", knobs.replication_window_bytes)

@@ -141,10 +141,17 @@ def half_seen_leader(seed: int = 1) -> list[str]:
         return stage.problems()
 
 
-def power_after_yes(seed: int = 1) -> list[str]:
+def power_during_flush(seed: int = 1) -> list[str]:
+    """The same, and what a leader flushes beside its loop takes a while."""
+    return power_after_yes(seed, flush_s=0.3)
+
+
+def power_after_yes(seed: int = 1, *, flush_s: float | None = None) -> list[str]:
     """A write is acknowledged by two of three, whose power fails at once; one of them meets the third again."""
     with Stage(seed) as stage:
         world = stage.world
+        for process in world.processes.values():
+            process.disk.flush_s = None if flush_s is None else lambda: flush_s
         for again in range(8):
             leader = stage.leader()
             partner, third = stage.followers()

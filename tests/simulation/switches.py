@@ -5,6 +5,8 @@ They have the same shape: a switch gets a ``Setter`` and takes one repair away t
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -112,6 +114,20 @@ def applied_twice(setter: Setter) -> None:
         return careful(machine, index, term, payload)
 
     setter(Machine, "apply", careless)
+
+
+def flush_begun(setter: Setter) -> None:
+    """A leader's entry counts as durable as soon as its flush has begun."""
+    whole = LogStore.sync_soon
+
+    def sync_soon(log: LogStore, ended: Callable[[OSError | None], None]) -> bool:
+        begun = whole(log, lambda error: None)
+        if begun:
+            log._durable = log.last_index
+            asyncio.get_running_loop().call_soon(ended, None)
+        return begun
+
+    setter(LogStore, "sync_soon", sync_soon)
 
 
 def kept_prepared(setter: Setter) -> None:
@@ -255,6 +271,7 @@ _TABLE: list[Switch] = [
     birth_votes,
     one_probe,
     applied_twice,
+    flush_begun,
     kept_prepared,
     prepared_seen,
     receipt_digest,

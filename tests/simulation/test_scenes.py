@@ -20,6 +20,7 @@ SCENES: dict[str, Scene] = {
         scenes.orphan_and_snapshot,
         scenes.half_seen_leader,
         scenes.power_after_yes,
+        scenes.power_during_flush,
         scenes.full_partner,
         scenes_words.late_acknowledgement,
         scenes_words.orphans_trimmed,

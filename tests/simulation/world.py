@@ -130,6 +130,9 @@ class Process:
         self.world = world
         self.name = name
         self.disk = FakeDisk(random.Random(world.dice.random()))
+        flushes = random.Random(f"{world.seed} {name} flushes")
+        if flushes.random() < 0.75:
+            self.disk.flush_s = lambda: flushes.random() * flushes.choice([0.001, 0.001, 0.01, 0.3])
         self.states = SimStates(random.Random(world.dice.random()))
         self.clock = _NodeClock(world)
         self.loop: SimLoop | None = None

@@ -17,11 +17,12 @@ from tests.client.stand_in import StandIn
 
 
 @pytest.fixture(autouse=True)
-def connections_are_left_open() -> Iterator[None]:
-    """Nobody closes what belonged to a loop that is closed: that is for the garbage collector."""
+def connections_are_left_open(cluster: StandIn) -> Iterator[None]:
+    """Nobody closes what belonged to a loop that is closed: that is for the garbage collector, while there are servers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)
         yield
+        assert cluster.urls
         gc.collect()
 
 

@@ -172,7 +172,7 @@ class _State(Collector):
         yield _gauge("quorl_state_readable", "0 while a snapshot is put in the place of the state.", readable)
         if not readable:
             return
-        state = node.machine.query(GetMetrics())
+        state = node.looking.ask(GetMetrics())
         assert isinstance(state, Metrics)
         yield _gauge("quorl_sequence", "Entries that the state has applied.", node.sequence())
         yield from _topics(state)

@@ -5,6 +5,7 @@ Joins the recorder of seconds, the overviews and the streams to the node; none o
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -41,6 +42,9 @@ class Seen(Protocol):
 
     def outage(self) -> Problem:
         """Why no leader is known."""
+
+    def stop_if_damaged(self, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
+        """Stop the node if this says that its state is damaged; the error again."""
 
 
 class Looking:
@@ -97,7 +101,10 @@ class Looking:
 
     def ask(self, request: Query[Any]) -> Reply | Rejection:
         """See ``overview.Core``."""
-        return self._node.machine.query(request)
+        try:
+            return self._node.machine.query(request)
+        except sqlite3.DatabaseError as error:
+            raise self._node.stop_if_damaged(error) from None
 
     def readable(self) -> bool:
         """See ``overview.Core``."""
@@ -118,7 +125,7 @@ class Looking:
         )
 
     def _gauges(self) -> Gauges:
-        gauges = self.ask(GetGauges())
+        gauges = self._node.machine.query(GetGauges())  # the node is only beginning
         assert isinstance(gauges, Gauges)
         return gauges
 

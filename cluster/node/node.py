@@ -40,7 +40,7 @@ from quorl.cluster.node.leadership import Leadership, Outside
 from quorl.cluster.node.looking import Looking
 from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.meters import Meters
-from quorl.cluster.node.opening import open_machine
+from quorl.cluster.node.opening import open_machine, refusing_damage
 from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.preparing import Preparing
 from quorl.cluster.node.subjects import Subject
@@ -147,7 +147,8 @@ class Node:
         self.machine = open_machine(ports.states, store.first_index)
         align(store, self.machine)
         self._watch.replaced(self.machine.position.sequence)
-        self.looking.replaced()
+        with refusing_damage():
+            self.looking.replaced()
         others = [m.name for m in settings.members if m.name != self.name]
         ahead = Preparing(lambda: self.machine, lambda: self._trimming.running)
         self.replica = Replica(
@@ -430,7 +431,7 @@ class Node:
         try:
             return self.looking.history(request) if isinstance(request, GetHistory) else self.machine.query(request)
         except sqlite3.DatabaseError as error:
-            raise self._stop_if_damaged(error) from None
+            raise self.stop_if_damaged(error) from None
 
     async def render(self, value: Reply | Rejection) -> Reply | Rejection:
         """See ``Core``."""
@@ -438,9 +439,9 @@ class Node:
         try:
             return self.machine.render(value)
         except sqlite3.DatabaseError as error:
-            raise self._stop_if_damaged(error) from None
+            raise self.stop_if_damaged(error) from None
 
-    def _stop_if_damaged(self, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
+    def stop_if_damaged(self, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
         """Nobody is answered from a damaged copy of the state, nor for ever refused what the other nodes can read."""
         if is_damage(error):
             self.replica.engine.die(f"the state could not be read: {error}", damaged=True)

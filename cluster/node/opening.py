@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from quorl.cluster.consensus.damage import REMEDY
+import contextlib
+import sqlite3
+from collections.abc import Iterator
+
+from quorl.cluster.consensus.damage import REMEDY, damaged, is_damage
 from quorl.cluster.consensus.port import Damaged, OtherFormat, StateFiles
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.machine.schema import OtherVersion, StateError
@@ -14,8 +18,20 @@ def open_machine(states: StateFiles, log_begins_at: int) -> Machine:
         raise Damaged(f"The state database is missing, and the log begins only at entry {log_begins_at}. {REMEDY}")
     connection = states.open()
     try:
-        return Machine(connection, states.open_reader)
+        with refusing_damage():
+            return Machine(connection, states.open_reader)
     except OtherVersion as error:
         raise OtherFormat(str(error)) from error
     except StateError as error:
         raise Damaged(f"{error} {REMEDY}") from error
+
+
+@contextlib.contextmanager
+def refusing_damage() -> Iterator[None]:
+    """What is read of a state before anything else goes on is read, or the state is refused."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise
+        raise damaged("state.db", None, f"not readable as a state ({error})") from error

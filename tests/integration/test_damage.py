@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def refilled_by_the_others(cluster: LocalCluster, node: LocalNode, count: int) -
     data_dir(node).rename(data_dir(node).with_name("moved away"))
     cluster.start()
     converge(cluster)
-    for one in cluster.nodes.values():
+    for one in cluster.nodes.values() if count else ():
         assert [str(message.value).split()[0] for message in stored(one, "t")] == [str(n) for n in range(count)]
 
 
@@ -103,3 +104,38 @@ def test_d5_a_node_that_meets_a_damaged_page_stops_and_is_filled_again_by_the_ot
         fill(cluster, 100, 10)
         stopped_by_damage(node, "entry ")
     refilled_by_the_others(cluster, node, 110)
+
+
+@pytest.mark.parametrize("table", ["machine", "queues"])
+def test_d5_a_state_whose_start_cannot_be_read_is_refused(cluster: LocalCluster, table: str) -> None:
+    node = a_follower(cluster)
+    assert node.stop() == 0
+    spoil_table(node, table)
+    node.start()
+    assert node.wait(60) == 78
+    assert "state.db: not readable as a state (database disk image is malformed)" in node.last_words()
+    assert "move this node's whole data directory away" in node.last_words()
+    refilled_by_the_others(cluster, node, 0)
+
+
+@pytest.mark.parametrize("path", ["/v1/overview", "/metrics", "/v1/topics"])
+def test_d5_whoever_comes_upon_a_damaged_page_stops_the_node(cluster: LocalCluster, path: str) -> None:
+    with Client(cluster.urls, timeout_s=60) as client:
+        client.topics.create("t")
+    fill(cluster, 0, 3)
+    node = a_follower(cluster)
+    assert node.stop() == 0
+    spoil_table(node, "topics")
+    node.start()
+    cluster.wait_ready(node.name)
+    assert node.ask(path)[0] in {0, 500}  # it may be gone before it has answered
+    stopped_by_damage(node, "the state could not be read: ")
+
+
+def spoil_table(node: LocalNode, table: str) -> None:
+    """Other bytes in the first page of a table."""
+    with contextlib.closing(sqlite3.connect(state_of(node))) as state:
+        (page,) = state.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    with state_of(node).open("r+b") as file:
+        file.seek(4096 * (page - 1))
+        file.write(b"\xff" * 4096)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 import msgspec
@@ -67,6 +68,9 @@ class Node:
 
     def outage(self) -> Problem:
         return Problem("no_quorum", "n2 and n3 cannot be reached.")
+
+    def stop_if_damaged(self, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
+        return error
 
     def do(self, *commands: Any) -> None:
         self.desk.now_ms = self.desk.wall_ms = 0

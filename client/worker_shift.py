@@ -2,7 +2,7 @@
 
 Calls go out in two kinds. A *claim* may be parked at the cluster until there is a task; it takes along what is to be
 reported at that moment. *Reports* that come while a claim is out travel by themselves, one call at a time, so that a parked
-claim delays no report. Whoever is busy fills both: results that are about to be there are waited for a few milliseconds, so
+claim delays no report; so does what tasks have saved, for the report that ends a lease waits until that has arrived. Whoever is busy fills both: results that are about to be there are waited for a few milliseconds, so
 that one call brings all of them and fetches as many tasks.
 
 Invariants: no more leases are claimed than ``concurrency`` and the prefetch allow; finished results are kept and sent again
@@ -234,7 +234,7 @@ class Shift:
         batch = life.take() if not self._settling and self._due(life, now, claims=room > 0) else None
         if batch is not None:
             self._news_since = None
-            if batch.sent or not room:
+            if batch.sent or batch.progress or not room:
                 self._settling = True
                 _ = self._start(self._settle(life, batch))
                 batch = None

@@ -17,9 +17,9 @@ from typing_extensions import override
 from quorl.client import NO_CONTEXT, App, Context, Retry, Worker, demo
 from quorl.client.worker_lines import CUT, error_of
 from quorl.cluster.protocol import leases as e
-from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import limits, wire
 from quorl.cluster.protocol import workers as w
-from tests.client.scripted import problem
+from tests.client.scripted import LOST, problem
 from tests.client.task_cluster import AFTER, BEFORE, TaskCluster
 from tests.client.worker_kit import add, burst, statuses, worker, working
 
@@ -162,6 +162,40 @@ def test_progress_travels_while_the_task_runs(cluster: TaskCluster) -> None:
         assert task.status == "PROCESSING"
         go.set()
         cluster.until(lambda: task.status == "SUCCESS")
+
+
+def test_what_was_saved_arrives_before_the_failure_although_its_call_is_lost(cluster: TaskCluster) -> None:
+    """Also when a claim is due at that moment, which may be parked: reports do not wait for it."""
+    saved, lost = threading.Event(), threading.Event()
+    seen: list[Any] = []
+    losses = 3
+    serve = cluster.serve
+
+    def losing(send: Any, *, patient: bool = True) -> Any:
+        nonlocal losses
+        request = wire.decode(send.call)[1]
+        if isinstance(request, e.Sync) and request.progress and losses:
+            losses -= 1
+            lost.set()
+            return LOST, 0
+        return serve(send, patient=patient)
+
+    def saves(ctx: Context) -> None:
+        seen.append(ctx.checkpoint)
+        if ctx.attempt == 1:
+            ctx.save(7)
+            saved.set()
+            lost.wait(10)
+            raise RuntimeError
+
+    def quick() -> None:
+        saved.wait(10)
+
+    cluster.serve = losing  # type: ignore[method-assign]
+    tasks = [cluster.add("saves"), cluster.add("quick")]
+    burst(cluster, {"saves": saves, "quick": quick}, concurrency=2)
+    assert [task.status for task in tasks] == ["SUCCESS", "SUCCESS"]
+    assert seen == [None, 7]
 
 
 @pytest.mark.parametrize("position", ["first", "last", "keyword"])

@@ -11,7 +11,7 @@ task saved last reaches the cluster before the report that ends its lease.
 from __future__ import annotations
 
 import threading
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -254,18 +254,19 @@ class Ledger:
 
     def answered(self, batch: Batch, rejected: Iterable[e.Rejected]) -> list[Holding]:
         """Take note that a batch has arrived; returns the holdings whose lease turned out to be lost."""
-        refused = {one.task_id for one in rejected}
+        refused = Counter(one.task_id for one in rejected)
         with self._lock:
             self._landed(batch)
             lost = []
-            for report in (*batch.ending(), *batch.progress):
+            # Of several leases of one task the later ones can count: a refusal, which names the task, is of the first.
+            for report in sorted((*batch.ending(), *batch.progress), key=lambda one: one.lease):
                 holding = self._held.get(report.lease)
-                if holding is None:
-                    continue
-                if report.task_id in refused:
-                    lost.append(holding)
-                    self._drop(holding)
-                elif not isinstance(report, e.Progress):
+                if refused[report.task_id]:
+                    refused[report.task_id] -= 1
+                    if holding is not None:
+                        lost.append(holding)
+                        self._drop(holding)
+                elif holding is not None and not isinstance(report, e.Progress):
                     del self._held[report.lease]
             return lost
 

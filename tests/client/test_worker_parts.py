@@ -129,6 +129,21 @@ def test_batches_are_bounded(ledger: Ledger) -> None:
     assert all(len(msgspec.json.encode(b.sync(1))) < limits.REQUEST_BYTES_MAX for b in sizes if b is not None)
 
 
+def test_a_refusal_of_an_earlier_lease_is_none_of_the_later_one(ledger: Ledger) -> None:
+    """A task whose time was over comes back to the same worker, and both reports wait for the same call."""
+    earlier, later = holding(3, "t"), holding(10, "t")
+    claimed(ledger, earlier)
+    ledger.report(earlier, completion(earlier))
+    claimed(ledger, later)
+    ledger.report(later, completion(later))
+    batch = ledger.take()
+    assert batch is not None
+    assert len(batch) == 2
+    assert ledger.answered(batch, [e.Rejected(task_id="t", code="lease_lost")]) == []
+    assert ledger.idle
+    assert not later.lost
+
+
 def test_what_is_rejected_is_lost_and_what_is_lost_is_not_reported(ledger: Ledger) -> None:
     one, other = holding(1), holding(2)
     claimed(ledger, one, other)

@@ -2,7 +2,7 @@
 
 While an entry travels, the next one gathers. So throughput rises with load, and at rest a command waits for nobody: after
 an entry for one alone, which nothing followed, the next command that can do so leaves at once. Otherwise whatever comes in
-the same turn of the loop travels along.
+the same turn of the loop travels along; and what workers report and claim waits a moment for others, as long as that pays.
 
 Three things travel along with what was asked for. *Signs of life* of workers are in the next entry that leaves, or in one
 of their own when they can wait no longer. *Companions* are claims that wait for work: where an entry brings tasks to a
@@ -25,6 +25,7 @@ from typing import NamedTuple, Protocol
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.machine import Applied, Outcome
 from quorl.cluster.node.meters import Meters
+from quorl.cluster.node.patience import WAIT_S, Haste, Patience
 from quorl.cluster.node.signs import ROWS_PER_SIGN, Signs
 from quorl.cluster.node.timekeeper import Stamp
 from quorl.cluster.node.weighing import Weighing
@@ -125,6 +126,11 @@ class Committer:
         self._kick_wanted = False
         self._asked = 0
         """How many commands of what is under way were asked for."""
+        self._hurried = 0
+        """How many of those that wait are not patient."""
+        self._patience = Patience()
+        self._patience_ends: asyncio.TimerHandle | None = None
+        """When those that wait for others leave by themselves."""
         self._alone_lately = False
         """Whether that was one in the last entry, and nothing had gathered meanwhile."""
         self._announcement: asyncio.TimerHandle | None = None
@@ -141,9 +147,10 @@ class Committer:
         """This node does not lead any more: whatever was not proposed certainly did not happen."""
         self._open = False
         self._cancel_announcement()
+        self._stop_waiting()
         self._signs_left()
         pending, barriers = self._pending, self._barriers + self._signs.clear()
-        self._pending, self._barriers, self._pending_bytes = deque(), [], 0
+        self._pending, self._barriers, self._pending_bytes, self._hurried = deque(), [], 0, 0
         for waiting in pending:
             _fail(waiting.future, reason)
         for barrier in barriers:
@@ -164,19 +171,22 @@ class Committer:
         """Whether there is reason for another entry."""
         return bool(self._pending or self._barriers or self._signs.awaited or self._signs_overdue)
 
-    # -- what requests ask ------------------------------------------------------------------------------------------
-    def submit(self, sealed: Sealed, *, at_once: bool = False) -> asyncio.Future[Decided]:
-        """Queue a command for the next entry; the future gives its outcome and the entry's sequence.
+    @property
+    def _urgent(self) -> bool:
+        """Whether that reason is in a hurry."""
+        return bool(self._hurried or self._barriers or self._signs.awaited or self._signs_overdue)
 
-        ``at_once``: its caller has nothing to put behind it in the same entry.
+    # -- what requests ask ------------------------------------------------------------------------------------------
+    def submit(self, sealed: Sealed, haste: Haste = Haste.SOON) -> asyncio.Future[Decided]:
+        """Queue a command for the next entry; the future gives its outcome and the entry's sequence.
 
         Raises ``NotApplied`` when too much waits already. The future raises ``NotApplied`` or ``OutcomeUnknown``.
         """
         future: asyncio.Future[Decided] = asyncio.get_running_loop().create_future()
-        self.enqueue(Waiting(sealed, future), at_once=at_once)
+        self.enqueue(Waiting(sealed, future), haste)
         return future
 
-    def enqueue(self, waiting: Waiting, *, at_once: bool = False) -> None:
+    def enqueue(self, waiting: Waiting, haste: Haste = Haste.SOON) -> None:
         """See ``submit``; with a future that the caller brings. Once that is done nothing is proposed any more."""
         size = len(waiting.sealed.command)
         if (
@@ -186,7 +196,8 @@ class Committer:
             raise NotApplied("too_many_requests", f"{len(self._pending)} commands wait for the log already")
         self._pending.append(waiting)
         self._pending_bytes += size
-        if at_once and self._alone_lately and self._open and not (self._under_way or self._kick_wanted):
+        self._hurried += haste is not Haste.PATIENT
+        if haste is Haste.AT_ONCE and self._alone_lately and self._open and not (self._under_way or self._kick_wanted):
             _OF_NO_CALL.copy().run(self._kick)
         else:
             self._want_kick()
@@ -223,14 +234,36 @@ class Committer:
     # -- one entry after the other ----------------------------------------------------------------------------------
     def _want_kick(self) -> None:
         # Not at once: what arrives in the same turn of the loop travels in the same entry.
-        if self._open and not self._under_way and not self._kick_wanted:
+        free = self._open and not self._under_way and not self._kick_wanted
+        if free and self._wanted and (self._urgent or not self._waits()):
             self._kick_wanted = True
             asyncio.get_running_loop().call_soon(self._kick, context=_OF_NO_CALL)
+
+    def _waits(self) -> bool:
+        """Whether those that are there, none of whom is in a hurry, wait for others."""
+        loop = asyncio.get_running_loop()
+        if self._patience_ends is None and self._patience.pays(loop.time() - self._began_s):
+            self._patience_ends = loop.call_later(WAIT_S, self._waited, context=_OF_NO_CALL)
+        return self._patience_ends is not None
+
+    def _waited(self) -> None:
+        """Nobody else came."""
+        self._patience_ends = None
+        self._patience.in_vain()
+        self._kick()
+
+    def _stop_waiting(self) -> None:
+        if self._patience_ends is not None:
+            self._patience_ends.cancel()
+            self._patience_ends = None
 
     def _kick(self) -> None:
         self._kick_wanted = False
         if not self._open or self._under_way or not self._wanted:
             return
+        if self._patience_ends is not None:
+            self._stop_waiting()
+            self._patience.paid()
         stamp = self._stamp()
         signs, told = self._signs.take()
         batch = self._take(stamp, signs)
@@ -285,6 +318,7 @@ class Committer:
             size += len(waiting.sealed.command)
             weighing.add(waiting.sealed)
         self._asked = len(batch)
+        self._hurried = len(self._pending)  # they have waited for one entry already
         supply = dict(self._company.due(stamp))
         for queue, count in weighing.submitted.items():
             supply[queue] = supply.get(queue, 0) + count
@@ -314,7 +348,7 @@ class Committer:
             self._deliver(done.result(), batch, barriers)
         wanted = self._wanted
         self._alone_lately = self._asked == 1 and not wanted
-        if wanted:
+        if wanted and (self._urgent or not self._waits()):
             self._kick()
         elif error is None and self._open:
             self._announcement = asyncio.get_running_loop().call_later(ANNOUNCE_AFTER_S, self.announce)

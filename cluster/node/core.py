@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 from quorl.cluster.machine.outcomes import Outcome
+from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.protocol.entry import Sealed, SignOfLife
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
@@ -52,10 +53,8 @@ class Core(Protocol):
     def monotonic(self) -> float:
         """Return seconds on the clock of all deadlines."""
 
-    async def submit(self, sealed: Sealed, *, at_once: bool = False) -> tuple[Outcome, int]:
+    async def submit(self, sealed: Sealed, haste: Haste = Haste.SOON) -> tuple[Outcome, int]:
         """Commit a command at the leader; gives the outcome and the sequence that contains it.
-
-        ``at_once``: nothing of the same caller's is to travel in the same entry.
 
         Raises ``NotApplied`` (with code no_leader, too_many_requests, storage_full or shutting_down) or
         ``OutcomeUnknown``.

@@ -22,6 +22,7 @@ from quorl.cluster.machine.machine import Machine
 from quorl.cluster.node.committer import Committer, Decided, Log
 from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.parking import Parking, gather_s
+from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.sight import StateSight
 from quorl.cluster.node.subjects import Subject, subjects_of
 from quorl.cluster.node.timekeeper import Stamp, Timekeeper
@@ -102,9 +103,9 @@ class Leadership:
         self.committer.step_aside(reason)
 
     # -- what requests ask ------------------------------------------------------------------------------------------
-    def submit(self, sealed: Sealed, *, at_once: bool = False) -> Awaitable[Decided]:
+    def submit(self, sealed: Sealed, haste: Haste = Haste.SOON) -> Awaitable[Decided]:
         """See ``Core``. Who goes away before his command was proposed is not waited for; later it makes no difference."""
-        return self.committer.submit(sealed, at_once=at_once)
+        return self.committer.submit(sealed, haste)
 
     async def barrier(self) -> int:
         """See ``Core``."""

@@ -42,6 +42,7 @@ from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.opening import open_machine, refusing_damage
 from quorl.cluster.node.outage import Standing, explain
+from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.preparing import Preparing
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Timekeeper
@@ -370,10 +371,10 @@ class Node:
         """See ``Core``."""
         return self._ports.clock.monotonic()
 
-    async def submit(self, sealed: Sealed, *, at_once: bool = False) -> tuple[Outcome, int]:
+    async def submit(self, sealed: Sealed, haste: Haste = Haste.SOON) -> tuple[Outcome, int]:
         """See ``Core``."""
         self._check_serving()
-        return await self._lead.submit(sealed, at_once=at_once)
+        return await self._lead.submit(sealed, haste)
 
     async def barrier(self) -> int:
         """See ``Core``."""

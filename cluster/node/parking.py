@@ -24,6 +24,7 @@ import msgspec
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.outlook import Outlook, WorkerState
 from quorl.cluster.node.committer import Decided, Room, Waiting
+from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Stamp
 from quorl.cluster.protocol.entry import Sealed, SignOfLife, encode_command
@@ -75,7 +76,7 @@ class Sight(Protocol):
 class Log(Protocol):
     """What parking needs of the committer."""
 
-    def enqueue(self, waiting: Waiting) -> None:
+    def enqueue(self, waiting: Waiting, haste: Haste) -> None:
         """See ``Committer``."""
 
     def note(self, sign: SignOfLife, within_s: float) -> None:
@@ -178,7 +179,7 @@ class Parking:
             while True:
                 place.future = asyncio.get_running_loop().create_future()
                 if worth:
-                    self._log().enqueue(self._waiting(place.whole(), waits=self._monotonic() < until))
+                    self._log().enqueue(self._waiting(place.whole(), waits=self._monotonic() < until), Haste.PATIENT)
                 elif self._draining or self._monotonic() >= until:
                     return None
                 else:
@@ -290,7 +291,7 @@ class Parking:
 
     def _propose(self, place: _Place) -> None:
         try:
-            self._log().enqueue(self._waiting(place, waits=True))
+            self._log().enqueue(self._waiting(place, waits=True), Haste.PATIENT)
         except NotApplied as reason:
             _end(place, reason)
 

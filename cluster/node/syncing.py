@@ -15,6 +15,7 @@ from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.node.claiming import Came, Claiming, stamped
 from quorl.cluster.node.core import Core
 from quorl.cluster.node.gathering import Gathering, Undelivered
+from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.reading import Reading
 from quorl.cluster.node.sealing import Sealer, reports_key
 from quorl.cluster.node.visit import Declined, Visit, refuse_if_final
@@ -155,7 +156,7 @@ class Syncing:
 
     async def _report(self, visit: Visit, reports: Settle) -> Reported:
         """Commit the reports. Raises ``NotApplied`` or ``OutcomeUnknown``."""
-        outcome, sequence = await self._core.submit(self._seal(visit, reports, reports_key(visit.key)))
+        outcome, sequence = await self._core.submit(self._seal(visit, reports, reports_key(visit.key)), Haste.PATIENT)
         assert isinstance(outcome.value, Settled | Rejection), f"reports came to {type(outcome.value).__name__}"
         return Reported(outcome.value, sequence, outcome.replayed)
 

@@ -10,19 +10,21 @@ from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.node.claiming import Claiming, stamped
 from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
 from quorl.cluster.node.forwarding import Leading, forwarded, relayed, sequence_of
+from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.polls import LongPolls
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.syncing import Syncing, is_beat
 from quorl.cluster.node.visit import Visit, refuse_if_final
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Rejection
-from quorl.cluster.protocol.leases import Claim, Sync
+from quorl.cluster.protocol.leases import Claim, CompleteTask, FailTask, ReleaseTask, Sync
 from quorl.cluster.protocol.problems import problem_of
-from quorl.cluster.protocol.together import ClaimMany
+from quorl.cluster.protocol.together import ClaimMany, Report
 from quorl.cluster.protocol.wire import Answer
 
 _STATUS_NOT_APPLIED = {429, 503, 507, 508}
 _STATUS_UNKNOWN = {502, 504}
+_OF_WORKERS = (CompleteTask, FailTask, ReleaseTask, Report)
 
 
 class Writing:
@@ -57,12 +59,13 @@ class Writing:
         """
         assert visit.sealed is not None
         last = visit.patient is None
+        haste = Haste.PATIENT if isinstance(visit.request, _OF_WORKERS) else Haste.AT_ONCE
         while True:
             last = last or self._core.monotonic() >= visit.poll_until
             before, visit.maybe_applied = visit.maybe_applied, True
             try:
                 sealed = visit.sealed if last else visit.patient or visit.sealed
-                outcome, sequence = await self._core.submit(sealed, at_once=True)
+                outcome, sequence = await self._core.submit(sealed, haste)
             except NotApplied as reason:
                 visit.maybe_applied = before
                 refuse_if_final(visit, reason)

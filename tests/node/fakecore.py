@@ -21,6 +21,7 @@ from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
 from quorl.cluster.node.parking import Parking, gather_s
+from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.sight import StateSight
 from quorl.cluster.node.subjects import Subject, subjects_of
 from quorl.cluster.node.timekeeper import Stamp
@@ -144,13 +145,13 @@ class FakeCore:
         if not self.leads():
             raise NotApplied("no_leader", f"{self.name} does not lead")
 
-    async def submit(self, sealed: Sealed, *, at_once: bool = False) -> tuple[Outcome, int]:
+    async def submit(self, sealed: Sealed, haste: Haste = Haste.SOON) -> tuple[Outcome, int]:
         self.submitted.append(sealed)
         error = self.script.pop(0) if self.script else None
         if error is not None and not isinstance(error, OutcomeUnknown):
             raise error
         self._check_serving()
-        done = self.committer.submit(sealed, at_once=at_once and not self.behind)
+        done = self.committer.submit(sealed, Haste.SOON if self.behind else haste)
         for other in self.behind:
             _ = self.committer.submit(other)
         self.behind = []

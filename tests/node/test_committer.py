@@ -12,6 +12,8 @@ from structlog.contextvars import bound_contextvars, get_contextvars
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.machine import Applied, Outcome
 from quorl.cluster.node import committer as c
+from quorl.cluster.node import patience
+from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.timekeeper import Stamp
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
@@ -110,14 +112,14 @@ async def test_d13_what_is_alone_leaves_at_once(log: ScriptedLog, committer: c.C
     """The first of a crowd has left when the others come; from then on they wait for one another again."""
     await committed(log, committer, b"0")
     for names in ([b"1"], [b"2", b"3", b"4"]):
-        done = [committer.submit(command(name), at_once=True) for name in names]
+        done = [committer.submit(command(name), Haste.AT_ONCE) for name in names]
         assert log.entries[-1] == names[:1], "before this turn of the loop was over"
         while not all(one.done() for one in done):
             log.apply()
             await asyncio.sleep(0)
             await asyncio.sleep(0)
     assert log.entries[-2:] == [[b"2"], [b"3", b"4"]]
-    crowd = [committer.submit(command(name), at_once=True) for name in (b"5", b"6")]
+    crowd = [committer.submit(command(name), Haste.AT_ONCE) for name in (b"5", b"6")]
     assert log.entries[-1] == [b"3", b"4"]
     await asyncio.sleep(0)
     log.apply()
@@ -129,7 +131,7 @@ async def test_d13_whoever_has_more_to_put_behind_it_waits_for_the_turn(
     log: ScriptedLog, committer: c.Committer
 ) -> None:
     await committed(log, committer, b"0")
-    both = [committer.submit(command(b"1")), committer.submit(command(b"2"), at_once=True)]
+    both = [committer.submit(command(b"1")), committer.submit(command(b"2"), Haste.AT_ONCE)]
     assert log.entries == [[b"0"]]
     await asyncio.sleep(0)
     log.apply()
@@ -145,7 +147,7 @@ async def test_d13_what_leaves_at_once_travels_under_no_request_id(
     propose = log.propose
     monkeypatch.setattr(log, "propose", lambda payload: (seen.append(get_contextvars()), propose(payload))[1])
     with bound_contextvars(request_id="mine"):
-        first = committer.submit(command(b"1"), at_once=True)
+        first = committer.submit(command(b"1"), Haste.AT_ONCE)
         assert seen == [{}]
         log.apply()
         await first
@@ -157,7 +159,7 @@ async def test_d13_a_log_that_refuses_what_leaves_at_once_refuses_its_caller(
     await committed(log, committer, b"0")
     log.refusal = NotApplied("no_leader", "it is gone")
     with pytest.raises(NotApplied):
-        await committer.submit(command(b"1"), at_once=True)
+        await committer.submit(command(b"1"), Haste.AT_ONCE)
     log.refusal = None
     await asyncio.sleep(0)
     assert log.entries == [[b"0"]]
@@ -338,3 +340,109 @@ async def test_a_command_that_is_no_array_where_one_should_be_spoils_nothing(
     blob = msgspec.msgpack.encode({"op": "submit_batch", "queue": "q", "tasks": 5})
     await committed(log, committer, blob)
     assert log.entries == [[blob]]
+
+
+# -- patience ------------------------------------------------------------------------------------------------------
+def patient(committer: c.Committer, *names: bytes) -> list[asyncio.Future[c.Decided]]:
+    return [committer.submit(command(name), Haste.PATIENT) for name in names]
+
+
+async def test_d13_who_is_patient_leaves_with_the_next_who_is_not(log: ScriptedLog, committer: c.Committer) -> None:
+    await committed(log, committer, b"0")
+    waiting = patient(committer, b"1", b"2")
+    await asyncio.sleep(0)
+    assert log.entries == [[b"0"]], "another entry was only just there"
+    other = committer.submit(command(b"3"))
+    await asyncio.sleep(0)
+    log.apply()
+    await asyncio.gather(*waiting, other)
+    assert log.entries == [[b"0"], [b"1", b"2", b"3"]]
+    assert committer.idle
+
+
+async def test_d13_who_is_patient_waits_behind_an_entry_too_and_then_a_moment(
+    log: ScriptedLog, committer: c.Committer
+) -> None:
+    first = committer.submit(command(b"0"))
+    await asyncio.sleep(0)
+    waiting = patient(committer, b"1")
+    log.apply()
+    await first
+    assert log.entries == [[b"0"]]
+    while len(log.entries) < 2:
+        await asyncio.sleep(0)
+    log.apply()
+    await waiting[0]
+    assert log.entries == [[b"0"], [b"1"]]
+    second = patient(committer, b"2")
+    await asyncio.sleep(0)
+    assert log.entries[2:] == [[b"2"]], "nobody came, so the next one does not wait"
+    log.apply()
+    await second[0]
+
+
+async def test_d13_who_is_patient_and_the_first_for_long_does_not_wait(
+    log: ScriptedLog, committer: c.Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await committed(log, committer, b"0")
+    monkeypatch.setattr(patience, "BUSY_S", -1.0)
+    waiting = patient(committer, b"1")
+    await asyncio.sleep(0)
+    assert log.entries == [[b"0"], [b"1"]]
+    log.apply()
+    await waiting[0]
+
+
+@pytest.mark.parametrize("why", ["barrier", "sign"])
+async def test_d13_who_is_patient_leaves_with_what_else_an_entry_is_made_for(
+    log: ScriptedLog, committer: c.Committer, why: str
+) -> None:
+    await committed(log, committer, b"0")
+    waiting = patient(committer, b"1")
+    other = committer.barrier() if why == "barrier" else committer.sign([SignOfLife(1)])
+    await asyncio.sleep(0)
+    assert log.entries == [[b"0"], [b"1"]]
+    log.apply()
+    await asyncio.gather(waiting[0], other)
+
+
+async def test_d13_what_an_entry_had_no_room_for_waits_for_nobody(
+    log: ScriptedLog, committer: c.Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await committed(log, committer, b"0")
+    monkeypatch.setattr(limits, "ENTRY_COMMANDS_MAX", 1)
+    waiting = [committer.submit(command(b"1")), *patient(committer, b"2")]
+    await asyncio.sleep(0)
+    log.apply()
+    await waiting[0]
+    assert log.entries == [[b"0"], [b"1"], [b"2"]]
+    log.apply()
+    await waiting[1]
+
+
+async def test_d13_who_is_patient_is_told_when_the_lead_is_lost(log: ScriptedLog, committer: c.Committer) -> None:
+    await committed(log, committer, b"0")
+    waiting = patient(committer, b"1")
+    committer.step_aside(NotApplied("no_leader", "it is gone"))
+    with pytest.raises(NotApplied):
+        await waiting[0]
+    assert committer.idle
+    committer.lead()
+    await committed(log, committer, b"2")
+    assert log.entries == [[b"0"], [b"2"]]
+
+
+def test_d13_waiting_in_vain_is_tried_more_and_more_seldom() -> None:
+    one = patience.Patience()
+
+    def left_out() -> int:
+        one.in_vain()
+        count = 0
+        while not one.pays(0.0):
+            count += 1
+        return count
+
+    assert [left_out() for _ in range(7)] == [1, 2, 4, 8, 16, 32, 32]
+    one.paid()
+    assert left_out() == 1
+    assert not one.pays(patience.BUSY_S + 0.001)

@@ -9,6 +9,7 @@ import pytest
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
+from quorl.cluster.node.patience import Haste
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed, encode_command
 from quorl.cluster.protocol.topics import Append, Message
@@ -322,7 +323,7 @@ async def test_a_node_that_is_called_the_leader_but_does_not_serve_yet_waits() -
 async def test_a_log_that_never_answers_is_cut_off_in_time() -> None:
     cluster = await with_topic(deadline_s=0.1)
 
-    async def hang(sealed: Sealed, *, at_once: bool) -> None:
+    async def hang(sealed: Sealed, haste: Haste) -> None:
         await asyncio.Event().wait()
 
     cluster.core("n1").submit = hang  # type: ignore[assignment]
@@ -472,9 +473,9 @@ async def test_a_wait_that_has_no_time_left_when_the_node_drains_does_not_begin(
     core, gateway = cluster.core("n1"), cluster.peers.gateways["n1"]
     submit = core.submit
 
-    async def drain_meanwhile(sealed: Sealed, *, at_once: bool) -> object:
+    async def drain_meanwhile(sealed: Sealed, haste: Haste) -> object:
         gateway.drain()
-        return await submit(sealed, at_once=at_once)
+        return await submit(sealed, haste)
 
     core.submit = drain_meanwhile  # type: ignore[assignment]
     assert (await cluster.call("n1", "POST", CONSUME, {"wait": 30}))[:2] == (200, {"items": [], "remaining": 0})

@@ -258,7 +258,11 @@ def _examine(path: Path) -> tuple[int, int, int]:
             if schema.is_empty(connection):
                 raise Damaged("The copy of the state is empty.")
             position = Machine(connection).position
-    except (sqlite3.DatabaseError, schema.StateError) as error:
+    except sqlite3.DatabaseError as error:
+        if not is_damage(error):
+            raise OSError(errno.EIO, f"the copy of the state cannot be read ({error})", path.name) from error
+        raise Damaged(f"The copy of the state is not readable: {error}") from error
+    except schema.StateError as error:
         raise Damaged(f"The copy of the state is not readable: {error}") from error
     return position.index, position.term, position.sequence
 

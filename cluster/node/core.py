@@ -122,6 +122,9 @@ class Logger(Protocol):
     def warning(self, event: str, **fields: object) -> object:
         """Say what failed and will be tried again."""
 
+    def error(self, event: str, **fields: object) -> object:
+        """Say what somebody has to do something about."""
+
     def exception(self, event: str, **fields: object) -> object:
         """Say what should never happen, with its traceback."""
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import sqlite3
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 from urllib.parse import parse_qs
 
 import msgspec
 
+from quorl.cluster.consensus.damage import REMEDY, is_damage
 from quorl.cluster.consensus.port import Damaged, NotApplied, Offload, OutcomeUnknown, Snapshot, StateFiles
+from quorl.cluster.node.core import Logger
 from quorl.cluster.node.gathering import decode_signs
 from quorl.cluster.node.upkeep import PIECE_BYTES
 from quorl.cluster.protocol.entry import SignOfLife
@@ -45,7 +47,12 @@ class Leading(Protocol):
 class Internal:
     """Answers the calls under ``/internal/``; whether the caller is a member was checked before."""
 
-    def __init__(self, node: Leading, states: StateFiles, offload: Offload) -> None:
+    def __init__(
+        self, node: Leading, states: StateFiles, offload: Offload, log: Logger, hand_over: Callable[[], bool]
+    ) -> None:
+        """``hand_over`` asks another member to lead, if one can."""
+        self._log = log
+        self._hand_over = hand_over
         self._node = node
         self._states = states
         self._offload = offload
@@ -92,6 +99,10 @@ class Internal:
             snapshot = await self._shared_copy()
         except (OSError, sqlite3.Error, Damaged) as error:
             # A copy that fails its own check is thrown away; the state that it was taken from is not touched.
+            if isinstance(error, Damaged) or is_damage(error):
+                # Only a copy of another member's can fill who asks. This one goes on, for now it may be needed to decide.
+                handed_over = self._node.leads() and self._hand_over()
+                self._log.error("state_damaged", why=str(error), advice=REMEDY, handed_over=handed_over)
             return _json(503, {"code": "not_ready", "detail": f"no copy of the state could be made: {error}"})
         if snapshot is not self._snapshot:
             self._snapshot, self._made_s = snapshot, self._node.monotonic()

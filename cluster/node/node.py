@@ -181,7 +181,7 @@ class Node:
         self._catch_up = CatchUp(
             ports.states, ports.offload, self._peers, ports.disk, ports.clock, self._install, ports.log, self.meters
         )
-        self._internal = Internal(self, ports.states, ports.offload)
+        self._internal = Internal(self, ports.states, ports.offload, ports.log, self.replica.engine.hand_over)
         self._readable.set()
         await self.replica.start()
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from quorl.client import Client
-from tests.harness import LocalCluster, LocalNode, call, cluster_in, converge, data_dir, stored
+from tests.harness import LocalCluster, LocalNode, call, cluster_in, converge, data_dir, log_begins_at, stored, until
 
 TEXT = "x" * 2000
 
@@ -104,6 +104,28 @@ def test_d5_a_node_that_meets_a_damaged_page_stops_and_is_filled_again_by_the_ot
         fill(cluster, 100, 10)
         stopped_by_damage(node, "entry ")
     refilled_by_the_others(cluster, node, 110)
+
+
+def test_d5_a_leader_that_has_no_sound_copy_to_give_lets_another_lead(tmp_path: Path) -> None:
+    """A member whose disk is new is filled all the same, from another's state: no log goes back to the beginning."""
+    sections = {"raft": {"snapshot_every": 20, "log_bytes_max": 1024**2}}
+    with cluster_in(tmp_path / "cluster", sections=sections) as cluster, Client(cluster.urls, timeout_s=60) as client:
+        client.topics.create("t")
+        for number in range(100):
+            client.topic("t").append(f"{number} {'x' * 40_000}")
+        until(lambda: all(log_begins_at(node) > 1 for node in cluster.nodes.values()), "every log to be trimmed")
+        damaged = a_follower(cluster)
+        assert damaged.stop() == 0
+        spoil_table(damaged, "progress")
+        damaged.start()
+        cluster.wait_ready(damaged.name)
+        assert call(damaged.url, "POST", "/v1/cluster/leader-transfers", {"to": damaged.name}).status == 200
+        node = a_follower(cluster)
+        assert node.stop() == 0
+        refilled_by_the_others(cluster, node, 100)
+        assert cluster.leader() != damaged.name
+        assert "state_damaged" in damaged.last_words()
+        assert "move this node's whole data directory away" in damaged.last_words()
 
 
 @pytest.mark.parametrize("table", ["machine", "queues"])

@@ -274,7 +274,7 @@ class FakePeers:
         if peer not in self.gateways:
             raise PeerUnreachable(f"{peer}: refused")
         if call.path.startswith(PREFIX):
-            return await Internal(self.group.cores[peer], cast("Any", None), cast("Any", None)).handle(call)
+            return await Internal(self.group.cores[peer], *[cast("Any", None)] * 4).handle(call)
         return await self.gateways[peer].handle(call)
 
 

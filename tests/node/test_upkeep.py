@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
-from quorl.cluster.consensus.port import Snapshot
+from quorl.cluster.consensus.port import Damaged, Snapshot
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.node import upkeep
 from quorl.cluster.node.internal import Internal
@@ -43,13 +44,26 @@ class Leader:
         self.write(3)
         self._copy = self.states.copy
         self.states.copy = self.counted  # type: ignore[method-assign]
-        self.internal = Internal(self, self.states, AtOnce())
+        self.said: list[tuple[str, dict[str, object]]] = []
+        self.internal = Internal(self, self.states, AtOnce(), self, self.hand_over)
 
     async def sign(self, signs: Sequence[SignOfLife]) -> int:
         raise AssertionError(signs)
 
     def write(self, index: int) -> None:
         self.machine.apply(index, 1, encode_entry(Entry(1, 1, ())))
+
+    def error(self, event: str, **fields: object) -> None:
+        self.said.append((event, fields))
+
+    def info(self, event: str, **fields: object) -> None:
+        raise AssertionError(event)
+
+    warning = exception = info
+
+    def hand_over(self) -> bool:
+        self.calls.append("hand over")
+        return True
 
     def counted(self) -> Snapshot:
         self.copies += 1
@@ -107,6 +121,8 @@ class Follower:
 
     def exception(self, event: str, **fields: object) -> None:
         raise AssertionError(event)
+
+    error = exception
 
     async def told(self) -> int:
         """The leader's next sign of life; how many calls it led to."""
@@ -200,3 +216,30 @@ async def test_what_entries_have_written_is_taken_over_more_often_than_the_log_i
     assert made == [12, 21, 30, 33]
     assert trims == [33]
     await trimming.close()
+
+
+@pytest.mark.parametrize(
+    "error", [Damaged("The copy of the state is damaged."), sqlite3.DatabaseError("malformed"), OSError("no room")]
+)
+@pytest.mark.parametrize("leads", [True, False])
+async def test_a8_a_leader_whose_state_cannot_be_copied_for_its_damage_hands_over_the_lead(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, leads: bool
+) -> None:
+    """Who asked for the copy cannot be filled from here, and must not wait for ever for a leader that cannot."""
+    leader = Leader()
+    if isinstance(error, sqlite3.DatabaseError):
+        error.sqlite_errorcode = sqlite3.SQLITE_CORRUPT
+
+    def fail() -> Snapshot:
+        raise error
+
+    monkeypatch.setattr(leader.states, "copy", fail)
+    monkeypatch.setattr(leader, "leads", lambda: leads)
+    answer = await leader.internal.handle(Call("POST", "/internal/snapshot", "", {}, b""))
+    assert answer.status == 503
+    damaged = not isinstance(error, OSError)
+    assert leader.calls == ["hand over"] * (damaged and leads)
+    assert [event for event, _ in leader.said] == ["state_damaged"] * damaged
+    for _, fields in leader.said:
+        assert fields["handed_over"] is leads
+        assert "move this node's whole data directory away" in str(fields["advice"])

@@ -49,6 +49,9 @@ class Reporter(Protocol):
 class Context:
     """The running task, as its handler sees it. All of it may be used from any thread."""
 
+    _told: threading.Event | None = None
+    """Set when the handler is to end; there is none before somebody waits."""
+
     def __init__(
         self,
         *,
@@ -80,21 +83,24 @@ class Context:
         self.tracestate = tracestate
         """What came with it; None if nothing did."""
         self._reporter = reporter
-        self._stop = threading.Event()
+        self._stopped = False
 
     @property
     def cancelled(self) -> bool:
         """Whether the handler is to end: somebody cancelled the task, its time is over, or its lease is gone."""
-        return self._stop.is_set()
+        return self._stopped
 
     def check(self) -> None:
         """Raise ``Stopped`` if the handler is to end."""
-        if self._stop.is_set():
+        if self._stopped:
             raise Stopped(f"task {self.task_id} is to stop")
 
     def wait(self, seconds: float) -> bool:
         """Do nothing for so many seconds, or until the handler is to end; says which. For plain functions."""
-        return self._stop.wait(seconds)
+        # Made for who waits, for hardly anybody does: an event costs as much as the rest of a context. Whoever stops the
+        # handler says so first and looks for the event then, so that one of both is seen here.
+        told: threading.Event = vars(self).setdefault("_told", threading.Event())
+        return self._stopped or told.wait(seconds)
 
     def progress(self, percent: float | None = None, note: str = "") -> None:
         """Say how far the task has come, 0 to 100, and perhaps what it is doing. Costs nothing: the last word travels."""
@@ -116,7 +122,9 @@ class Context:
 
     def stop(self) -> None:
         """Tell the handler to end; the worker does that."""
-        self._stop.set()
+        self._stopped = True
+        if self._told is not None:
+            self._told.set()
 
 
 NO_CONTEXT = Context()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import pathlib
 import sys
+import threading
 
 import msgspec
 import pytest
@@ -255,6 +256,23 @@ def test_a_context_refuses_what_no_node_would_take() -> None:
     with pytest.raises(Stopped):
         context.check()
     assert context.wait(0)
+
+
+def test_c5_who_waits_is_told_to_end_whether_he_came_before_or_after() -> None:
+    context = Context()
+    assert not context.wait(0)
+    waited: list[bool] = []
+    waiting = [threading.Thread(target=lambda: waited.append(context.wait(60))) for _ in range(3)]
+    for one in waiting:
+        one.start()
+    context.stop()
+    for one in waiting:
+        one.join()
+    assert waited == [True] * 3
+    never_waited = Context()
+    never_waited.stop()
+    assert never_waited.cancelled
+    assert never_waited.wait(60)
 
 
 # -- the demo, and finding apps ------------------------------------------------------------------------------------

@@ -113,6 +113,33 @@ async def _work_by_calls(client: AsyncClient, worker_id: int, work: Tally) -> No
             work.settled(1)
 
 
+async def task_cycle_acks(scene: Scene) -> Figures:
+    """The same, but a worker claims on without waiting for the answer to its report: NATS and RabbitMQ are measured so.
+
+    A task counts when that answer has come.
+    """
+    async with _clients(scene) as (client, _):
+        queue, tally = scene.topic, Tally()
+
+        async def submit() -> str:
+            return await submit_singly(client, queue)
+
+        async with crew(client, queue, tally, _work_acking, LOOPS):
+            return await busy(submit, tally, scene.seconds)
+
+
+async def _work_acking(client: AsyncClient, worker_id: int, work: Tally) -> None:
+    async with asyncio.TaskGroup() as reports:
+
+        async def report(task: e.ClaimedTask) -> None:
+            await client.report(e.Completion(task_id=task.id, lease=task.lease.token))
+            work.settled(1)
+
+        while True:
+            for task in (await client.claim(e.Claim(worker_id=worker_id, wait=CLAIM_WAIT_S))).tasks:
+                reports.create_task(report(task))
+
+
 async def task_cycle_32(scene: Scene) -> Figures:
     """16 loops that submit 32 tasks per request, 16 workers that settle and claim up to 32 in one call."""
     async with _clients(scene) as (client, _):

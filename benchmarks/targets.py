@@ -41,6 +41,7 @@ TARGETS = (
     Target("append-sync", "msgs_s", 1, 1.5, "etcd"),
     Target("read", "msgs_s", 0.5, 1, "redis", their_figure="xrange_msgs_s"),
     Target("task-cycle", "tasks_s", 1, 2, "nats"),
+    Target("task-cycle-acks", "tasks_s", 1, 2, "nats", "task-cycle"),
     Target("task-cycle-32", "tasks_s", 3, 5, "nats", "task-cycle"),
     Target("task-cycle-app", "tasks_s", 5, 20, "celery", "task-cycle"),
     Target("task-cycle", "idle_p50_ms", 0.5, 1, "nats"),

@@ -42,6 +42,7 @@ CAN = {
 _BESIDE = {
     "append-64-http": "append-64",
     "append-64-follower": "append-64",
+    "task-cycle-acks": "task-cycle",
     "task-cycle-32": "task-cycle",
     "task-cycle-app": "task-cycle",
 }

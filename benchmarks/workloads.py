@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import NamedTuple
 
 from benchmarks.cluster import Cluster
-from benchmarks.cycle import task_cycle, task_cycle_32, task_cycle_app, task_cycle_calls
+from benchmarks.cycle import task_cycle, task_cycle_32, task_cycle_acks, task_cycle_app, task_cycle_calls
 from benchmarks.failover import failover
 from quorl.client import AsyncClient, AsyncTopic, load
 from quorl.client.aio_transport import AsyncTransport, HttpTransport
@@ -191,6 +191,7 @@ WORKLOADS: dict[str, Workload] = {
     "read": Workload(read, "100 000 stored messages, 500 at a time: browsed, browsed and decoded, consumed"),
     "task-cycle": Workload(task_cycle, "16 loops submit, 16 workers claim and complete, one task at a time"),
     "task-cycle-calls": Workload(task_cycle_calls, "the same, a call for each of these"),
+    "task-cycle-acks": Workload(task_cycle_acks, "the same, and a worker does not wait for the answer to its report"),
     "task-cycle-32": Workload(task_cycle_32, "the same, 32 tasks per call"),
     "task-cycle-app": Workload(task_cycle_app, "the same through an App and `quorl worker run`, four threads"),
     "failover": Workload(

@@ -33,7 +33,7 @@ from typing_extensions import Unpack, override
 
 from quorl.client.definitions import AsyncTask, Call, Task, TaskBase
 from quorl.client.errors import QuorlError, outward
-from quorl.client.forking import Renewed
+from quorl.client.forking import Renewed, loading
 from quorl.client.handle import Handle, Waiting
 from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
 from quorl.client.tasking import QUEUE_DEFAULT, TaskOptions, new_task, task_bytes
@@ -254,7 +254,8 @@ class App(Renewed):
         with self._opening:
             found = self._clients.get(loop)
             if found is None:
-                from quorl.client.aio import AsyncClient
+                with loading:
+                    from quorl.client.aio import AsyncClient
 
                 for other in [one for one in self._clients if one.is_closed()]:
                     self._clients.pop(other)[0]._leave_behind()  # noqa: SLF001 - what belongs to a loop keeps it alive

@@ -25,7 +25,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send, unreached
-from quorl.client.forking import Renewed
+from quorl.client.forking import Renewed, loading
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.channel import (
     NAME,
@@ -79,7 +79,8 @@ class HttpTransport(Renewed, Transport):
         """The threads that may have a lock of the pool."""
 
     def _open(self) -> urllib3.PoolManager:
-        import urllib3
+        with loading:
+            import urllib3
 
         with self._opening:
             if self._pool is None:

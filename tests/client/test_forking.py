@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import signal
 import threading
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
-from quorl.client import App, Client, OutcomeUnknown, Unavailable
+from quorl.client import App, Client, OutcomeUnknown, Unavailable, forking
 from tests.client.stand_in import StandIn
 
 PATIENCE_S = 10
@@ -90,3 +92,29 @@ def test_a_child_goes_on_with_a_producer_and_leaves_what_was_handed_over_before_
             gate.set()
         assert [one.done for one in parents] == [True, True]
         assert sorted(one.value for one in client.topic("x").browse(0)) == ["child", "flies", "waits"]
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking beside threads is what is tried
+def test_a_fork_waits_for_a_module_that_another_thread_is_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the child, which has that thread's lock and not the thread, would wait for it for ever."""
+    (tmp_path / "loaded_late.py").write_text("import builtins\nbuiltins.loading_begins()\n", encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    begun = threading.Event()
+
+    def begins() -> None:
+        begun.set()
+        threading.Event().wait(0.2)  # so long it takes to load
+
+    monkeypatch.setattr("builtins.loading_begins", begins, raising=False)
+
+    def load() -> None:
+        with forking.loading:
+            importlib.import_module("loaded_late")
+
+    thread = threading.Thread(target=load)
+    thread.start()
+    assert begun.wait(PATIENCE_S)
+    assert in_child(load) == 0
+    thread.join()

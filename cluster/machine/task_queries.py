@@ -8,14 +8,15 @@ whose errors are too large for one answer is told from its newest end.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple, TypeAlias, cast
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import msgspec
 from msgspec import UNSET
 
 from quorl.cluster.machine import ids, task_rows
 from quorl.cluster.machine.task_rows import NULL, PROCESSING, SCHEDULED, SUCCESS, TaskRow, text
+from quorl.cluster.machine.waiting import runs
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import tasks as k
@@ -24,9 +25,9 @@ from quorl.cluster.protocol import together as g
 _RESULT = "SELECT body FROM results WHERE ordinal = ?"
 _PROGRESS = "SELECT percent, note FROM progress WHERE ordinal = ?"
 _CLAIMED = (
-    f"SELECT {ids.of('t')}, t.name, q.name, t.partition, t.rank, t.max_attempts, t.timeout_ms, p.body, g.checkpoint FROM tasks t"
+    f"SELECT t.ordinal, t.token, {ids.of('t')}, t.name, q.name, t.partition, t.rank, t.max_attempts, t.timeout_ms, p.body, g.checkpoint FROM tasks t"
     " CROSS JOIN queues q ON q.queue_id = t.queue_id CROSS JOIN payloads p ON p.ordinal = t.ordinal"
-    " LEFT JOIN progress g ON g.ordinal = t.ordinal WHERE t.ordinal = ? AND t.state = 2 AND t.token = ?"
+    " LEFT JOIN progress g ON g.ordinal = t.ordinal WHERE t.ordinal BETWEEN ? AND ? AND t.state = 2"
 )
 _ATTEMPTS = (
     "SELECT number, worker_id, worker, token, claimed_ms, ended_ms, outcome, error FROM attempts WHERE ordinal = ?"
@@ -273,10 +274,14 @@ def claims_of_many(connection: sqlite3.Connection, granted: g.GrantedMany) -> g.
     return g.ClaimedMany(items=items)
 
 
-def _claimed(connection: sqlite3.Connection, grants: Iterable[e.Grant], expires_in_ms: int) -> list[e.ClaimedTask]:
+def _claimed(connection: sqlite3.Connection, grants: Sequence[e.Grant], expires_in_ms: int) -> list[e.ClaimedTask]:
+    held: dict[tuple[int, int], list[Any]] = {}  # by the task, and the lease under which it runs
+    for start, end in runs(sorted([grant.ordinal for grant in grants])):
+        for ordinal, token, *found in connection.execute(_CLAIMED, (start, end)):
+            held[ordinal, token] = found
     tasks = []
     for grant in grants:
-        found = connection.execute(_CLAIMED, (grant.ordinal, grant.token)).fetchone()
+        found = held.get((grant.ordinal, grant.token))
         if found is None:
             continue
         task_id, name, queue, partition, rank, max_attempts, timeout_ms, stored, checkpoint = found

@@ -68,6 +68,8 @@ def _write_done(state: State) -> None:
 
 def runs(ordinals: Sequence[int]) -> Iterator[tuple[int, int]]:
     """Those of tasks that follow one another together: the first and the last of each run, for one statement."""
+    if not ordinals:
+        return
     start = end = ordinals[0]
     for ordinal in ordinals[1:]:
         if ordinal != end + 1:

@@ -26,6 +26,7 @@ from typing import NamedTuple
 from examples import ROOT
 from quorl.client.local.laptop import Laptop, Refused
 from quorl.client.local.processes import READY_S, STOP_S, LocalCluster, LocalNode, NodeFailed, until
+from quorl.client.route import SERVERS_DEFAULT
 
 DATA = ROOT / "data" / "demo"
 PROCESSES = DATA / "processes.json"
@@ -46,7 +47,10 @@ def say(text: str = "") -> None:
 # -- the cluster ---------------------------------------------------------------------------------------------------
 def own_cluster(directory: Path, *, stays: bool = False) -> LocalCluster:
     """Three nodes with empty data directories, as ``quorl up`` makes them; raises ``Refused``."""
-    return Laptop(directory=directory, fresh=True, environment=SOON_DEAD, stays=stays).cluster
+    laptop = Laptop(directory=directory, fresh=True, environment=SOON_DEAD, stays=stays)
+    if laptop.moved:
+        say(f"! {laptop.moved}: ports from {laptop.base} on instead")
+    return laptop.cluster
 
 
 def start() -> LocalCluster:
@@ -264,12 +268,14 @@ def farewell(cluster: LocalCluster) -> None:
     """Say where the cluster is, and what to do with it."""
     installed = Path(sys.executable).with_name("quorl")
     quorl = os.path.relpath(installed) if installed.exists() else "python -m quorl.client.cli"
+    servers = ",".join(url.removeprefix("http://") for url in cluster.urls)
+    at = "" if ",".join(cluster.urls) == SERVERS_DEFAULT and not os.environ.get("QUORL_SERVER") else f" -s {servers}"
     say(
         f"\nThe cluster stays up: {' '.join(cluster.urls)}\n"
-        f"  look at it   {quorl} cluster status\n"
-        f"  read from it {quorl} topic tail '{TOPIC}'\n"
+        f"  look at it   {quorl}{at} cluster status\n"
+        f"  read from it {quorl}{at} topic tail '{TOPIC}'\n"
         f"  its logs     {DATA.relative_to(ROOT)}/n1.log …\n"
-        f"  stop it      {os.path.relpath(sys.executable)} -m examples.demo --stop   (make clean does that, too)"
+        f"  stop it      {os.path.relpath(sys.executable)} -m examples.demo --stop"
     )
 
 

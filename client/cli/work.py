@@ -58,7 +58,7 @@ RELOADED = "QUORL_RELOADED"
     help="Where plain functions run.",
 )
 @click.option("--burst", is_flag=True, help="End when nothing waits in the queues.")
-@click.option("--reload", is_flag=True, help="Start anew when a Python file changes (takes the extra `watch`).")
+@click.option("--reload", is_flag=True, help="Start anew when a Python file changes (takes the package watchfiles).")
 @click.option("--standby", is_flag=True, help="Work only in the place of a worker that died.")
 @click.option(
     "--crash-between",
@@ -226,7 +226,7 @@ def _reloading() -> int:
     try:
         import watchfiles
     except ImportError:
-        fail(Exit.USAGE, "--reload needs the package watchfiles", "it is not installed", "pip install 'quorl[watch]'")
+        fail(Exit.USAGE, "--reload needs the package watchfiles", "it is not installed", "pip install watchfiles")
     command = [sys.executable, "-m", "quorl.client.cli", *sys.argv[1:]]
     return supervise(command, lambda: _changes(watchfiles))
 

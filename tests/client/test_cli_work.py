@@ -168,6 +168,12 @@ def test_reloading_watches_and_its_process_does_not(monkeypatch: pytest.MonkeyPa
     assert Recorded.made
 
 
+def test_what_reloading_needs_is_said_by_a_name_that_can_be_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "watchfiles", None)
+    told = run("quorl.demo:app", "--reload")
+    assert (told.exit_code, told.stderr.splitlines()[2]) == (2, "try    pip install watchfiles")
+
+
 def test_whose_addresses_a_worker_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("QUORL_SERVER", "http://env:1")
     anywhere, somewhere = App(), App("http://own:1")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -104,3 +106,26 @@ def test_demo_a_real_file_goes_through_and_the_nodes_agree(
 
 def test_demo_other_processes_are_left_alone() -> None:
     assert not demo.is_ours(os.getpid())
+
+
+def test_demo_what_to_type_goes_to_the_cluster_of_the_demo(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("QUORL_SERVER", raising=False)
+
+    def told(base: int, moved: str) -> str:
+        cluster = SimpleNamespace(urls=tuple(f"http://127.0.0.1:{base + number}" for number in (1, 2, 3)))
+        monkeypatch.setattr(demo, "Laptop", lambda **_: SimpleNamespace(base=base, moved=moved, cluster=cluster))
+        demo.farewell(demo.own_cluster(tmp_path))
+        return capsys.readouterr().out
+
+    usual = told(7100, "")
+    assert "quorl cluster status\n" in usual
+    assert "make clean" not in usual, "which removes far more"
+    moved = told(7300, "port 7101 is held by another process")
+    assert moved.startswith("! port 7101 is held by another process: ports from 7300 on instead\n")
+    at = "-s 127.0.0.1:7301,127.0.0.1:7302,127.0.0.1:7303"
+    assert f"quorl {at} cluster status\n" in moved
+    assert f"quorl {at} topic tail 'log lines'\n" in moved
+    monkeypatch.setenv("QUORL_SERVER", "127.0.0.1:7301")
+    assert "quorl -s 127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103 cluster status\n" in told(7100, "")

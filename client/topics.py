@@ -110,7 +110,10 @@ class Topic:
         return self._client.call(t.RegisterProducer(topic=self.name, name=name)).producer_id
 
     def register_consumer(self, name: str = "", *, start: Literal["earliest", "latest"] = "earliest") -> int:
-        """Register a consumer and return its id; ids count from 1 per topic."""
+        """Register a consumer and return its id; ids count from 1 per topic.
+
+        Each call makes a new one with a place of its own: the name is for people, and the id is what to go on with.
+        """
         return self._client.call(t.RegisterConsumer(topic=self.name, name=name, start=start)).consumer_id
 
     # -- reading ------------------------------------------------------------------------------------------------------
@@ -169,7 +172,8 @@ class Topic:
     ) -> Consumer:
         """Iterate over the messages that a consumer has not seen; without an id it registers a new one first.
 
-        Up to ``max`` messages are fetched at once and count as read from then on.
+        To go on where it was, give its id (``consumer_id`` of what this returns, once it is registered); a name makes a
+        new one each time. Up to ``max`` messages are fetched at once and count as read from then on.
         """
         return Consumer(self._client, self.name, consumer_id, name, start, max, 0 if stop_at_end else wait_s)
 

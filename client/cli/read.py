@@ -27,11 +27,9 @@ PAUSE_S = 1.0
 
 @click.command(short_help="Print the messages that a consumer has not read.")
 @click.argument("topic", shell_complete=names("topics"))
-@click.option(
-    "--consumer", "consumer_id", type=click.IntRange(1), metavar="ID", help="The id of a registered consumer."
-)
+@click.option("--consumer", "consumer_id", type=click.IntRange(1), metavar="ID", help="Go on as this one, by its id.")
 @click.option("--register", is_flag=True, help="Register a new consumer and print its id on stderr.")
-@click.option("--name", default="", help="A name for the new consumer.")
+@click.option("--name", default="", help="A name for the new consumer, for people; it goes on by its id.")
 @click.option(
     "--start",
     type=click.Choice(["earliest", "latest"]),
@@ -68,7 +66,8 @@ def consume(
         )
         consumer.register()
         if register:
-            settings.say(f"registered consumer {consumer.consumer_id}")
+            again = f"quorl topic consume {topic} --consumer {consumer.consumer_id}"
+            settings.say(f"registered consumer {consumer.consumer_id}, which goes on with: {again}")
         printed = _consume(settings, consumer, left, follow=follow)
     if not printed:
         settings.say("no new message")

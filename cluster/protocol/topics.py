@@ -231,7 +231,7 @@ class ConsumerInfo(Reply, frozen=True):
 
 
 class RegisterConsumer(Command[ConsumerInfo], frozen=True, tag="register_consumer"):
-    """Register a consumer for a topic; ids count from 1 per topic, and its cursor is its own."""
+    """Register a new consumer for a topic, whose name is for people; ids count from 1 per topic, and its cursor is its own."""
 
     topic: TopicName
     name: Label = ""

@@ -315,13 +315,15 @@ def test_consume(quorl: Quorl, client: Client) -> None:
     client.topic("x").append_many(["text", {"a": 1}, None, "two\nlines", 5])
     first = quorl("topic", "consume", "x", "--register", "--name", "me")
     assert first.stdout == "text\n"
-    assert first.stderr == "registered consumer 1\n"
+    assert first.stderr == "registered consumer 1, which goes on with: quorl topic consume x --consumer 1\n"
     assert quorl("topic", "consume", "x", "--consumer", "1", "--max", "2").stdout == '{"a":1}\nnull\n'
     rest = quorl("topic", "consume", "x", "--consumer", "1", "--all", "--json").stdout.splitlines()
     assert [json.loads(line)["value"] for line in rest] == ["two\nlines", 5]
     assert json.loads(rest[0]).keys() >= {"topic", "partition", "offset", "created_at"}
     nothing = quorl("topic", "consume", "x", "--consumer", "1")
     assert (nothing.stdout, nothing.stderr, nothing.exit_code) == ("", "no new message\n", 0)
+    other = quorl("topic", "consume", "x", "--register", "--name", "me")  # the name is no identity
+    assert (other.stdout, other.stderr[:21]) == ("text\n", "registered consumer 2")
     assert quorl("topic", "consume", "x", "--register", "--start", "latest", "--all").stdout == ""
     assert quorl("topic", "consume", "x").exit_code == 2
     assert quorl("topic", "consume", "x", "--consumer", "1", "--register").exit_code == 2

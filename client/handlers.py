@@ -21,6 +21,10 @@ TEXT_CHARS_MAX = 2_000
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 
+class WrongValue(TypeError):
+    """An argument that cannot be made into what its parameter is annotated with."""
+
+
 class Signature(NamedTuple):
     """What must be known of a function to call it with the arguments of a task."""
 
@@ -42,7 +46,7 @@ class Signature(NamedTuple):
             self.visible.bind(*args, **kwargs)
 
     def arguments(self, args: list[Any], kwargs: dict[str, Any], context: Context) -> tuple[list[Any], dict[str, Any]]:
-        """Return what to call the function with; raises ``TypeError`` for a value that is not as annotated."""
+        """Return what to call the function with; raises ``WrongValue`` for one that is not as annotated."""
         if self.shapes:
             args = [
                 _shaped(value, self.shapes, self.names[at]) if at < len(self.names) else value
@@ -104,7 +108,7 @@ def _shaped(value: Any, shapes: Mapping[str, Any], name: str) -> Any:
     try:
         return msgspec.convert(value, shape)
     except msgspec.ValidationError as error:
-        raise TypeError(f"argument {name!r}: {error}") from None
+        raise WrongValue(f"argument {name!r}: {error}") from None
 
 
 class Handler(NamedTuple):

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from quorl.client.context import Context, Retry, Stopped
-from quorl.client.handlers import Handler
+from quorl.client.handlers import Handler, WrongValue
 from quorl.client.tasking import decode, encode
 from quorl.client.tracing import Running, running
 from quorl.client.worker_lines import error_of, made_error
@@ -127,7 +127,7 @@ def error_verdict(error: BaseException) -> Verdict:
 
 
 def misfit_verdict(one: Handler, task: e.ClaimedTask, error: BaseException) -> Verdict | None:
-    """Return the verdict for a call that the handler's signature does not take, or None. Another attempt would not help.
+    """Return the verdict for a call that the handler's signature or its annotations do not take, or None: no attempt would help.
 
     Asked only after a ``TypeError``, so that calls that are right pay nothing for it; and none that the function itself
     raised counts, for a decorator may pass it other arguments than the task has.
@@ -136,10 +136,13 @@ def misfit_verdict(one: Handler, task: e.ClaimedTask, error: BaseException) -> V
         return None
     try:
         one.signature.check(decode(task.args), decode(task.kwargs))
-    except TypeError as why:
-        message = f"the arguments do not fit {one.name}{one.shown()}: {why}; submit it with others, or mend the handler"
-        return Verdict(error=made_error("ArgumentsRefused", message), retry=False)
-    return None
+    except TypeError as misfit:
+        error = misfit
+    else:
+        if not isinstance(error, WrongValue):
+            return None
+    message = f"the arguments do not fit {one.name}{one.shown()}: {error}; submit it with others, or mend the handler"
+    return Verdict(error=made_error("ArgumentsRefused", message), retry=False)
 
 
 def context_of(task: e.ClaimedTask, reporter: Any) -> Context:

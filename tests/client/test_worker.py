@@ -102,7 +102,7 @@ def test_wrong_arguments_fail_as_python_says_it(cluster: TaskCluster) -> None:
     few, wrong = cluster.add("take", max_attempts=1), cluster.add("take", "noon", max_attempts=1)
     burst(cluster, {"take": take})
     assert "missing a required argument: 'when'" in few.errors[0].message
-    assert wrong.errors[0].message.startswith("argument 'when': ")
+    assert "argument 'when': " in wrong.errors[0].message
 
 
 def test_retry_says_when(cluster: TaskCluster) -> None:

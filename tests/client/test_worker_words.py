@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -53,6 +55,30 @@ def test_c8_a_call_that_the_signature_does_not_take_ends_at_once_and_names_it(
     burst(cluster, {"f": function})
     assert (task.status, len(task.errors), task.errors[0].type) == ("FAILED", 1, "ArgumentsRefused")
     assert "f(x: int, y: int) -> int: missing a required argument: 'y'" in task.errors[0].message
+
+
+@dataclass
+class Order:
+    number: int
+
+
+def _order(order: Order) -> int:
+    return order.number
+
+
+async def _ordered(ctx: Context, order: Order) -> int:
+    return order.number
+
+
+@pytest.mark.parametrize("function", [_order, _ordered])
+@pytest.mark.parametrize("given", ["x", {"number": "x"}])
+def test_c8_an_argument_that_is_not_as_annotated_ends_at_once_and_is_named(
+    cluster: TaskCluster, function: Callable[..., Any], given: object
+) -> None:
+    task = cluster.add("f", given)
+    burst(cluster, {"f": function})
+    assert (task.status, len(task.errors), task.errors[0].type) == ("FAILED", 1, "ArgumentsRefused")
+    assert re.search(r"f\(order: .*Order\) -> int: argument 'order': Expected `", task.errors[0].message)
 
 
 def test_b9_an_error_within_the_handler_is_tried_three_times(cluster: TaskCluster) -> None:

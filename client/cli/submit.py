@@ -243,10 +243,10 @@ def _insist(client: Client, queue: str, task: b.NewTask) -> None:
 
 def _no_worker_for_task(queue: str, task: b.NewTask, known: _Known, otherwise: str) -> tuple[str, str, str]:
     """Return what, why and what to do."""
-    from quorl.cluster.protocol.routes import nearest
+    from quorl.cluster.protocol.routes import nearest_task
 
     queue, name, names = output.clean(queue), output.clean(task.name), sorted(known.tasks)
-    what = f"no_worker_for_task: nobody alive has registered `{name}`{nearest(str(task.name), names)}"
+    what = f"no_worker_for_task: nobody alive has registered `{name}`{nearest_task(str(task.name), names)}"
     count = known.workers
     workers = "no worker is" if not count else "1 worker is" if count == 1 else f"{output.grouped(count)} workers are"
     more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
 import os
 import pathlib
@@ -192,7 +193,7 @@ def load(target: str) -> App | Mapping[str, Callable[..., Any]]:
     if module_name.endswith(".py") or "/" in module_name:
         meant = ".".join(pathlib.PurePath(module_name.removesuffix(".py")).parts)
         hint = f"{module_name} is a file, and a module is wanted; did you mean {meant}{colon}{path}?"
-        raise click.BadParameter(hint, param_hint="MODULE:APP")
+        raise Advised(hint, "MODULE:APP", f"quorl worker run {meant}{colon}{path}")
     if str(pathlib.Path.cwd()) not in sys.path and "" not in sys.path:
         sys.path.insert(0, str(pathlib.Path.cwd()))
     try:
@@ -208,7 +209,10 @@ def load(target: str) -> App | Mapping[str, Callable[..., Any]]:
         if not hasattr(found, part):
             apps = [name for name, value in vars(found).items() if isinstance(value, App)]
             there = f"; it has {', '.join(apps)}" if apps else ""
-            raise click.BadParameter(f"{module_name!r} has no {part!r}{there}", param_hint="MODULE:APP")
+            what = f"{module_name!r} has no {part!r}{there}"
+            for meant in apps if len(apps) == 1 else difflib.get_close_matches(part, apps, n=1):
+                raise Advised(what, "MODULE:APP", f"quorl worker run {module_name}:{meant}")
+            raise click.BadParameter(what, param_hint="MODULE:APP")
         found = getattr(found, part)
     if not isinstance(found, (App, Mapping)):
         raise click.BadParameter(

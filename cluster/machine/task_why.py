@@ -18,7 +18,7 @@ from quorl.cluster.machine.counted import counted
 from quorl.cluster.machine.task_rows import FINAL, PROCESSING, QUEUED, SCHEDULED, Now, TaskRow, in_one_line, text
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import tasks as k
-from quorl.cluster.protocol.routes import nearest
+from quorl.cluster.protocol.routes import nearest_task
 from quorl.cluster.protocol.workers import Handler
 
 WORKERS_LOOKED_AT_MAX = 100
@@ -176,7 +176,7 @@ def _of_the_workers(connection: sqlite3.Connection, row: TaskRow) -> k.Reason | 
     known = [one.names for one in able]
     if all(known) and not any(row.name in names for names in known):
         names = sorted({name for some in known for name in some})[:_NAMES_GUESSED_MAX]
-        detail = f'{_those(able, row.partition, "knows")} no task "{row.name}"{nearest(row.name, names) or "."}'
+        detail = f'{_those(able, row.partition, "knows")} no task "{row.name}"{nearest_task(row.name, names) or "."}'
         hint = "Whoever takes it will fail it: run workers with that handler, or submit it under its right name."
         return k.Reason(code="unknown_name", detail=detail, hint=hint)
     slots = sum(one.concurrency for one in able)

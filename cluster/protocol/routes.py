@@ -74,6 +74,20 @@ def nearest(word: str, candidates: Iterable[str]) -> str:
     return f" - did you mean `{found[0]}`?" if found else ""
 
 
+def nearest_task(word: str, names: Iterable[str]) -> str:
+    """Return the same for names like ``shop.add``: one that ends as ``word`` does, else what looks like it, in whole or at its end."""
+    by_end: dict[str, str] = {}
+    for name in (known := list(names)):
+        by_end.setdefault(name.rpartition(".")[2], name)
+    end = word.rpartition(".")[2]
+    if (same := by_end.get(end)) is not None:
+        return f" - did you mean `{same}`?"
+    if (guess := nearest(word, known)) or len(end) > GUESS_CHARS_MAX:
+        return guess
+    ends = difflib.get_close_matches(end, list(by_end), n=1, cutoff=0.6)
+    return f" - did you mean `{by_end[ends[0]]}`?" if ends else ""
+
+
 def match(method: str, path: str) -> tuple[Operation, dict[str, str]]:
     """Return the row and the decoded values of its placeholders; raises route_not_found or method_not_allowed."""
     parts = path.split("/")[1:] if path.startswith("/") else []

@@ -190,6 +190,7 @@ def test_d15_a_name_that_nobody_has_is_a_warning_or_with_strict_an_error(
         "why    2 workers are alive on queue default; known there: demo.add",
         f"try    Look what became of it: quorl task show x, or start {start}",
     ]
+    assert "`add` - did you mean `demo.add`?" in quorl("task", "submit", "add", "1", "2", "--strict").stderr
     refused = quorl("task", "submit", "demo.ad", "1", "--strict")
     assert refused.exit_code == 1
     assert refused.stderr.splitlines()[0] == warned.stderr.splitlines()[1].replace("warn ", "error")

@@ -12,6 +12,7 @@ import pytest
 from click import BadParameter
 
 from quorl.client import App, demo
+from quorl.client.cli.misuse import Advised
 from quorl.client.cli.work import load, supervise
 from quorl.client.context import Context, Stopped
 from quorl.client.worker_ledger import Holding, Ledger
@@ -310,6 +311,17 @@ def test_an_app_is_found_by_its_name_and_what_is_wrong_is_explained(
     }.items():
         with pytest.raises(BadParameter, match=complaint):
             load(target)
+    (tmp_path / "some_mailer.py").write_text("from quorl import App\nmailer = App()\n")
+    for target, meant in {
+        "some_mailer": "some_mailer:mailer",
+        "some_mailer:ap": "some_mailer:mailer",
+        "some_shop:shp": "some_shop:shop",
+        "some_shop.py:shop": "some_shop:shop",
+        "./deep/some_shop.py": "deep.some_shop",
+    }.items():
+        with pytest.raises(Advised) as advised:
+            load(target)
+        assert advised.value.advice == f"quorl worker run {meant}"
     with pytest.raises(ModuleNotFoundError, match="nowhere_to_be_found"):
         load("some_broken:app")
 

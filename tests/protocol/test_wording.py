@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from quorl.cluster.protocol.routes import nearest_task
 from quorl.cluster.protocol.wording import Fault, worded
 
 
@@ -32,3 +33,21 @@ from quorl.cluster.protocol.wording import Fault, worded
 )  # fmt: skip
 def test_messages_become_sentences(message: str, sent: Any, pointer: str, sentence: str) -> None:
     assert worded(message, ("name",), sent) == Fault(pointer, sentence)
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [
+        ("add", "shop.add"),
+        ("demo.add", "shop.add"),
+        ("shop.divid", "shop.divide"),
+        ("divid", "shop.divide"),
+        ("mul", ""),
+        ("shop", "shop.add"),
+        ("z" * 201, ""),
+        ("z" * 201 + ".ad", "shop.add"),
+    ],
+)
+def test_the_name_of_a_task_is_guessed_by_its_end_too(word: str, meant: str) -> None:
+    guess = nearest_task(word, ["other.add.up", "shop.add", "shop.divide", "web.add"])
+    assert guess == (f" - did you mean `{meant}`?" if meant else "")

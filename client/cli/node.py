@@ -62,14 +62,17 @@ def status(settings: Settings, ready: bool) -> None:
     target = f"{url}/readyz?verbose"
     try:
         with urllib.request.urlopen(target, timeout=settings.timeout_s) as answer:  # noqa: S310 - the user's own URL
-            code, text = answer.status, answer.read().decode()
+            code, kind, text = answer.status, answer.headers.get_content_type(), answer.read().decode(errors="replace")
     except urllib.error.HTTPError as refusal:
         with refusal:
-            code, text = refusal.code, refusal.read().decode(errors="replace")
+            code, kind, text = refusal.code, refusal.headers.get_content_type(), refusal.read().decode(errors="replace")
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         why = (getattr(reason, "strerror", None) or str(reason)).lower()
         fail(Exit.UNAVAILABLE, f"no answer from {url}", why, f"Does it run?  {START}")
+    if kind == "text/html":  # which no node says here
+        why = f"what answers there is not quorl ({kind}, HTTP {code})"
+        fail(Exit.UNAVAILABLE, f"no node answers at {url}", why, f"Is that its address?  {START}")
     lines = [found for line in text.splitlines() if (found := _CHECK.match(line))]
     if settings.as_json:
         checks = [{"name": one["name"], "ok": one["ok"] == "+", "detail": one["detail"]} for one in lines]

@@ -160,8 +160,10 @@ def read_answer(row: Operation, answer: Answer) -> Reply:
             return msgspec.json.decode(answer.body, type=row.reply)
         document = msgspec.json.decode(answer.body, type=ProblemDocument)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        start = answer.body[:200].decode(errors="replace")
-        problem = Problem("unreadable_answer", f"HTTP {answer.status}, {error}: {start}")
+        text = "".join(char if char.isprintable() else " " for char in answer.body[:120].decode(errors="replace"))
+        kind = answer.headers.get("content-type", "").partition(";")[0]
+        what = f"what answers there is not quorl ({kind})" if kind and "json" not in kind else str(error)
+        problem = Problem("unreadable_answer", f"HTTP {answer.status}, {what}: {' '.join(text.split())}")
         document = document_of(problem, instance="", request_id="", node="", leader=None)
         document = msgspec.structs.replace(document, status=answer.status)
     raise Refusal(document)

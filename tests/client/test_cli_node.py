@@ -51,6 +51,23 @@ def test_a_node_that_does_not_answer_is_not_ready(quorl: Quorl) -> None:
         assert "quorl up" in done.stderr
 
 
+@pytest.mark.parametrize("status", [200, 404])
+def test_the_page_of_another_server_is_no_health(quorl: Quorl, cluster: StandIn, status: int) -> None:
+    page = Answer(status, {"content-type": "text/html; charset=utf-8"}, b"<html>\n<h1>Index of /\xff</h1>\n</html>\n")
+    cluster.mishaps[0].append(page)
+    done = quorl("node", "status")
+    assert (done.exit_code, done.stdout) == (5, "")
+    assert done.stderr.splitlines()[:2] == [
+        f"error  no node answers at {cluster.urls[0]}",
+        f"why    what answers there is not quorl (text/html, HTTP {status})",
+    ]
+    for mishaps in cluster.mishaps:
+        mishaps.append(page)
+    told = quorl("topic", "ls", "-s", cluster.urls[0]).stderr.splitlines()
+    assert len(told) == 3
+    assert "what answers there is not quorl (text/html): <html> <h1>Index of" in told[1]
+
+
 def test_an_address_that_is_none_is_refused(quorl: Quorl) -> None:
     done = quorl("node", "status", "-s", "http://[")
     assert done.exit_code == 2

@@ -123,3 +123,14 @@ def test_what_is_not_ours_is_a_refusal_that_says_so(status: int, body: bytes) ->
     with pytest.raises(Refusal) as caught:
         read_answer(BY_NAME["delete_topic"], Answer(status, {}, body))
     assert (caught.value.problem.code, caught.value.problem.status) == ("unreadable_answer", status)
+
+
+def test_the_page_of_another_server_is_told_in_one_line() -> None:
+    page = b"<!DOCTYPE HTML>\n<html>\r\n\t<h1>\x1b[1mIndex\xff" + b" of /" * 100
+    with pytest.raises(Refusal) as caught:
+        read_answer(BY_NAME["delete_topic"], Answer(404, {"content-type": "text/html; charset=utf-8"}, page))
+    detail = caught.value.problem.detail or ""
+    assert detail.startswith(
+        "HTTP 404, what answers there is not quorl (text/html): <!DOCTYPE HTML> <html> <h1> [1mIndex\ufffd of /"
+    )
+    assert (detail.isprintable(), len(detail) < 200) == (True, True)

@@ -133,6 +133,11 @@ class Route(Renewed):
             return 1 if self.leader not in self._names.values() else 2
         return 0 if name == self.leader else 2
 
+    def heard(self) -> tuple[str, int]:
+        """Return which node answered last, by its name if it has said one, and the highest sequence seen."""
+        node = self.nodes[self._current]
+        return self._names.get(node, node), self.sequence
+
     def answered(self, node: str, answer: Answer) -> None:
         """Learn from an answer: who served it, who leads, how far the cluster is."""
         headers = answer.headers

@@ -91,6 +91,15 @@ class Settings:
 
         return Client(self.nodes(), timeout_s=self.timeout_s, refused_s=self.refused_s, transport=self.transport())
 
+    def looking(self) -> Client:
+        """Open one that shows people something: without a quorum it is what one node has, and that is said."""
+        if self.quiet or not self.for_people:
+            return self.client()
+        from quorl.client.cli.looking import Looking
+
+        how = {"timeout_s": self.timeout_s, "refused_s": self.refused_s, "transport": self.transport()}
+        return Looking(self.nodes(), self.say, **how)
+
     def nodes(self) -> tuple[str, ...]:
         """Return the addresses of the nodes to ask, those of this machine if nobody said."""
         from quorl.client.route import SERVERS_DEFAULT, read_servers

@@ -95,8 +95,8 @@ def _waiting(info: q.QueueInfo) -> int:
 @click.argument("name", shell_complete=names("queues"))
 @look_options
 def show(settings: Settings, name: str) -> None:
-    """Describe a queue: what is in it, its configuration, and who serves it."""
-    with settings.client() as client:
+    """Describe a queue: what is in it, its configuration, and who serves it. Without a quorum: as one node has it."""
+    with settings.looking() as client:
         info = client.queues.get(name)
         workers = client.workers.list(queue=name) if not settings.as_json else []
     if settings.as_json:

@@ -140,10 +140,10 @@ def _object(message: Message) -> dict[str, object]:
 def tail(
     settings: Settings, topic: str, count: int | None, follow: bool, start: str | None, partition: int | None
 ) -> None:
-    """Print messages without a consumer; nobody's cursor moves."""
+    """Print messages without a consumer; nobody's cursor moves. Without a quorum: as one node has it."""
     if start is not None and count is not None:
         raise click.UsageError("say either --lines or --from")
-    with settings.client() as client:
+    with settings.looking() as client:
         handle = client.topic(topic)
         ends = {p.partition: p.next_offset for p in handle.info().details}
         if partition is not None:

@@ -94,8 +94,8 @@ def _row(one: k.TaskSummary) -> tuple[object, ...]:
 @click.argument("task_id", metavar="ID")
 @look_options
 def show(settings: Settings, task_id: str) -> None:
-    """Describe a task: every attempt, the last traceback, and what can be done next."""
-    with settings.client() as client:
+    """Describe a task: every attempt, the last traceback, and what can be done next. Without a quorum: as one node has it."""
+    with settings.looking() as client:
         info = client.tasks.get(task_id)
     if settings.as_json:
         output.emit(info)
@@ -239,10 +239,10 @@ def retry(settings: Settings, ids: tuple[str, ...]) -> None:
 @click.argument("task_id", metavar="ID")
 @common_options
 def why(settings: Settings, task_id: str) -> None:
-    """Say why a task is not running, the weightiest reason first."""
+    """Say why a task is not running, the weightiest reason first. Without a quorum: as one node has it."""
     from quorl.cluster.protocol import tasks as k
 
-    with settings.client() as client:
+    with settings.looking() as client:
         found = client.call(k.GetTaskWhy(id=task_id))
         info = client.tasks.get(task_id) if not settings.as_json else None
     if info is None:

@@ -77,11 +77,11 @@ def ls(settings: Settings, prefix: str) -> None:
 @click.argument("name", shell_complete=names("topics"))
 @look_options
 def show(settings: Settings, name: str) -> None:
-    """Describe a topic: its partitions and its consumers."""
+    """Describe a topic: its partitions and its consumers. Without a quorum: as one node has it."""
     from quorl.cluster.protocol import limits
     from quorl.cluster.protocol import topics as t
 
-    with settings.client() as client:
+    with settings.looking() as client:
         info = client.topics.get(name)
         consumers = client.call(t.ListConsumers(topic=name, limit=limits.PAGE_ITEMS_MAX))
     if settings.as_json:

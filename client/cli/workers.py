@@ -117,8 +117,8 @@ def now_text(one: w.WorkerInfo, running: Iterable[k.TaskSummary]) -> str:
 @click.argument("worker", shell_complete=names("workers"))
 @look_options
 def show(settings: Settings, worker: str) -> None:
-    """Describe a worker, by its id or name: what it runs, what it can run, when it gave signs of life."""
-    with settings.client() as client:
+    """Describe a worker, by its id or name: what it runs, what it can run, when it gave signs of life. Without a quorum: as one node has it."""
+    with settings.looking() as client:
         info = client.workers.get(find(client, worker))
     if settings.as_json:
         output.emit(info)

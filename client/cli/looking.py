@@ -1,0 +1,68 @@
+"""Looking at what there is while the quorum is lost: as one node has it, and it is said whose it is and how old it may be.
+
+Only for people. A program that reads JSON or is told nothing else (``-q``) must not take for the truth what may be old: it gets
+the error, as from every other command, and can ask for a local read with ``quorl api``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from typing_extensions import override
+
+from quorl.client.cli import output
+from quorl.client.errors import Unavailable
+from quorl.client.flow import BACKOFF_S_MAX
+from quorl.client.sync import Client
+from quorl.cluster.protocol.grammar import Consistency, Query, Request
+
+R = TypeVar("R")
+
+PATIENCE_S = 4.0
+"""For so long it may be an election, which ends by itself."""
+_NO_QUORUM = frozenset({"no_quorum", "no_leader"})
+
+
+class Looking(Client):
+    """A client that reads what one node has, once there has been no quorum for as long as an election may take."""
+
+    def __init__(self, nodes: tuple[str, ...], say: Callable[[str], None], **options: Any) -> None:
+        super().__init__(nodes, **options)
+        self._say = say
+        self._alone = False
+        """Whether it reads so from now on: what is shown together is then of the same kind, and waits but once."""
+
+    @override
+    def call(
+        self,
+        request: Request[R],
+        *,
+        idempotency_key: str | None = None,
+        timeout_s: float | None = None,
+        consistency: Consistency | None = None,
+    ) -> R:
+        looks = consistency is None and isinstance(request, Query)
+        if not looks:
+            return super().call(request, idempotency_key=idempotency_key, timeout_s=timeout_s, consistency=consistency)
+        if self._alone:
+            return super().call(request, timeout_s=timeout_s, consistency="local")
+        began, whole_s = self.clock(), self.timeout_s if timeout_s is None else timeout_s
+        try:
+            return super().call(request, timeout_s=min(PATIENCE_S, whole_s))
+        except Unavailable as error:
+            if error.code not in _NO_QUORUM:
+                took_s = self.clock() - began
+                # Without an answer it ends at most one back-off before its time; earlier only where every node refuses.
+                nobody = error.code == "unavailable" and took_s < PATIENCE_S - BACKOFF_S_MAX
+                if whole_s <= PATIENCE_S or nobody:
+                    raise
+                return super().call(request, timeout_s=whole_s - took_s)
+        found = super().call(request, timeout_s=whole_s, consistency="local")
+        self._alone = True
+        node, sequence = self._route.heard()
+        self._say(
+            f"there is no quorum: as of entry {output.grouped(sequence)}, from {output.clean(node)}, "
+            "which may be behind  → quorl doctor"
+        )
+        return found

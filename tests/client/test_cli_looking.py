@@ -1,0 +1,101 @@
+"""What the command line shows while the quorum is lost: what one node has, and that it says so; programs get the error."""
+
+from __future__ import annotations
+
+import pytest
+
+from quorl.client import Client
+from quorl.client.cli import looking
+from quorl.cluster.protocol import wire
+from quorl.cluster.protocol.wire import Answer, Call
+from tests.client.commands import Quorl
+from tests.client.desk import Desk, info
+from tests.client.scripted import problem
+from tests.client.stand_in import StandIn
+
+NOTE = "there is no quorum: as of entry {}, from n{}, which may be behind  → quorl doctor"
+
+
+class Outage:
+    """From when it begins on, every node refuses what needs others with one problem."""
+
+    def __init__(self, cluster: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.code = ""
+        self.refused = 0
+        before = cluster._answer
+
+        async def answer(call: Call) -> Answer:
+            if not self.code or wire.decode(call)[2].consistency != "linearizable":
+                return await before(call)
+            self.refused += 1
+            return problem(self.code)
+
+        monkeypatch.setattr(cluster, "_answer", answer)
+        monkeypatch.setattr(looking, "PATIENCE_S", 0.2)
+
+
+@pytest.fixture
+def outage(cluster: StandIn, monkeypatch: pytest.MonkeyPatch) -> Outage:
+    return Outage(cluster, monkeypatch)
+
+
+@pytest.mark.parametrize("code", ["no_quorum", "no_leader"])
+def test_without_a_quorum_a_topic_is_shown_as_one_node_has_it(
+    quorl: Quorl, client: Client, cluster: StandIn, outage: Outage, code: str
+) -> None:
+    client.topics.create("x", partitions=2)
+    client.topic("x").append_many(["one", "two"])
+    outage.code = code
+    tail = quorl("topic", "tail", "x")
+    assert (sorted(tail.stdout.split()), tail.exit_code) == (["one", "two"], 0)
+    assert tail.stderr.splitlines() in [[NOTE.format(cluster.machine.position.sequence, n)] for n in (1, 2, 3)]
+    shown = quorl("topic", "show", "x")
+    assert shown.stdout.startswith("x · created ")
+    assert shown.stderr.startswith("there is no quorum: ")
+
+
+def test_without_a_quorum_a_task_is_shown_as_one_node_has_it(quorl: Quorl, cluster: StandIn, outage: Outage) -> None:
+    Desk(cluster, "default")
+    cluster.answers["get_task"] = lambda _: info(id="t-1")
+    outage.code = "no_quorum"
+    shown = quorl("task", "show", "t-1")
+    assert ("t-1" in shown.stdout, shown.exit_code) == (True, 0)
+    assert shown.stderr.startswith("there is no quorum: as of entry ")
+
+
+@pytest.mark.parametrize("word", ["--json", "-q"])
+def test_a_program_is_not_given_what_may_be_old(quorl: Quorl, client: Client, outage: Outage, word: str) -> None:
+    client.topics.create("x")
+    outage.code = "no_quorum"
+    refused = quorl("topic", "show", "x", word, "--timeout", "0.3")
+    assert (refused.stdout, refused.exit_code) == ("", 5)
+    assert "no_quorum" in refused.stderr
+
+
+def test_what_is_no_lost_quorum_is_tried_to_the_end_and_told(quorl: Quorl, client: Client, outage: Outage) -> None:
+    client.topics.create("x")
+    outage.code = "not_ready"
+    refused = quorl("topic", "show", "x", "--timeout", "0.1")
+    assert (refused.stdout, refused.exit_code, outage.refused > 0) == ("", 5, True)
+    assert "not_ready" in refused.stderr
+
+
+def test_an_election_is_waited_for(
+    quorl: Quorl, client: Client, cluster: StandIn, outage: Outage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "PATIENCE_S", 10.0)
+    client.topics.create("x")
+    for mishaps in cluster.mishaps:
+        mishaps.append(problem("no_leader"))
+    shown = quorl("topic", "show", "x")
+    assert (shown.stderr, shown.exit_code) == ("", 0)
+
+
+def test_what_passes_is_waited_for_longer_than_an_election(
+    quorl: Quorl, client: Client, cluster: StandIn, outage: Outage
+) -> None:
+    client.topics.create("x")
+    for mishaps in cluster.mishaps:
+        mishaps.append(problem("not_ready"))
+    shown = quorl("topic", "show", "x")
+    assert (shown.stderr, shown.exit_code) == ("", 0)

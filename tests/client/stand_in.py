@@ -213,6 +213,9 @@ def stand_in(nodes: int = 3) -> Iterator[StandIn]:
             runners.append(runner)
 
     async def stop() -> None:
+        for listener in cluster.sockets:
+            loop.remove_reader(listener)
+        await asyncio.sleep(0)  # asyncio forgets, and does not close, what it has accepted when its server is closed
         for runner in runners:
             await runner.cleanup()
         left = asyncio.all_tasks() - {asyncio.current_task()}

@@ -12,6 +12,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Settings, common_options
+from quorl.client.cli.guessing import meant_topic
 from quorl.client.cli.names import names
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def consume(
     if count is not None and everything:
         raise click.UsageError("say either --max or --all")
     left = count if count is not None else None if everything or follow else 1
-    with settings.client() as client:
+    with settings.client() as client, meant_topic(settings, client, topic):
         consumer = client.topic(topic).consumer(
             consumer_id, name=name, start="latest" if start == "latest" else "earliest", stop_at_end=not follow
         )
@@ -143,7 +144,7 @@ def tail(
     """Print messages without a consumer; nobody's cursor moves. Without a quorum: as one node has it."""
     if start is not None and count is not None:
         raise click.UsageError("say either --lines or --from")
-    with settings.looking() as client:
+    with settings.looking() as client, meant_topic(settings, client, topic):
         handle = client.topic(topic)
         ends = {p.partition: p.next_offset for p in handle.info().details}
         if partition is not None:

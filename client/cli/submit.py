@@ -17,6 +17,7 @@ from typing_extensions import override
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Exit, Settings, fail, options_beside_queue, three_lines
+from quorl.client.cli.guessing import elsewhere
 from quorl.client.cli.names import names
 from quorl.client.cli.options import BackoffSpec, Pair, broken_json, read_json
 from quorl.client.cli.telling import new_call
@@ -113,7 +114,7 @@ def submit(settings: Settings, queue: str, *, strict: bool, wait: bool, max_wait
             click.echo(output.clean(one.id))
             settings.say(f"{about}, {one.status}")
             if warns and not _warn(client, queue, task):
-                _warn_stuck(client, one.id, queue)
+                _warn_stuck(client, (one.id, str(task.name), queue))
             return
         settings.say(f"{output.clean(one.id)} {about}")
         if warns:
@@ -236,15 +237,18 @@ def _insist(client: Client, queue: str, task: b.NewTask) -> None:
     """End, before anything is submitted, unless somebody alive has the task."""
     known = _Known.of(client, queue)
     if not known.have(task):
-        fail(Exit.FAILED, *_no_worker_for_task(queue, task, known, "Submit it without --strict"))
+        fail(Exit.FAILED, *_no_worker_for_task(client, queue, task, known, "Submit it without --strict"))
     if (misfit := known.misfit(task)) is not None:
         fail(Exit.FAILED, *_do_not_fit(task, *misfit), "Submit it with other arguments")
 
 
-def _no_worker_for_task(queue: str, task: b.NewTask, known: _Known, otherwise: str) -> tuple[str, str, str]:
+def _no_worker_for_task(
+    client: Client, queue: str, task: b.NewTask, known: _Known, otherwise: str
+) -> tuple[str, str, str]:
     """Return what, why and what to do."""
     from quorl.cluster.protocol.routes import nearest_task
 
+    guess, served = elsewhere(client, queue, str(task.name))
     queue, name, names = output.clean(queue), output.clean(task.name), sorted(known.tasks)
     what = f"no_worker_for_task: nobody alive has registered `{name}`{nearest_task(str(task.name), names)}"
     count = known.workers
@@ -252,6 +256,7 @@ def _no_worker_for_task(queue: str, task: b.NewTask, known: _Known, otherwise: s
     more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
     has = f"; known there: {output.clean(', '.join(names[:NAMES_MAX]))}{more}" if names else ""
     start = f"start a worker that has it: quorl worker run MODULE:APP -q {queue}"
+    has += (f"; {served}" if served else "") + ("" if count else guess)
     return what, f"{workers} alive on queue {queue}{has}", f"{otherwise}, or {start}"
 
 
@@ -271,7 +276,7 @@ def _warn(client: Client, queue: str, task: b.NewTask) -> bool:
         return False  # the task is submitted, and that was all that was asked for
     if known.workers and not known.have(task):
         otherwise = f"Look what became of it: quorl task show {output.clean(task.id)}"
-        three_lines("warn", *_no_worker_for_task(queue, task, known, otherwise))
+        three_lines("warn", *_no_worker_for_task(client, queue, task, known, otherwise))
     elif (meant := known.meant_by_name(task)) is not None:
         what = f'"{output.clean(meant)}" is handed over as this text, by its position'
         hint = f"quorl task submit {output.clean(task.name)} --kwarg {output.clean(meant)}"
@@ -283,13 +288,13 @@ def _warn(client: Client, queue: str, task: b.NewTask) -> bool:
     return True
 
 
-def _warn_stuck(client: Client, task_id: str, queue: str) -> None:
-    """Say what stands in the way of a task that nobody waits for and does not go by itself."""
+def _warn_stuck(client: Client, task: tuple[str, str, str]) -> None:
+    """Say what stands in the way of a task (its id, name, queue) that nobody waits for and does not go by itself."""
     from quorl.client.errors import QuorlError
 
     try:
-        reasons = client.tasks.why(task_id)
+        reasons = client.tasks.why(task[0])
     except QuorlError:
         return
     if reasons:
-        tell_stuck(reasons[0], task_id, queue)
+        tell_stuck(client, reasons[0], task)

@@ -7,6 +7,7 @@ import click
 from quorl.client.cli import output
 from quorl.client.cli.asking import confirm
 from quorl.client.cli.common import Settings, common_options, list_options, look_options
+from quorl.client.cli.guessing import meant_topic
 from quorl.client.cli.names import names
 from quorl.client.cli.produce import produce
 from quorl.client.cli.read import consume, tail
@@ -81,7 +82,7 @@ def show(settings: Settings, name: str) -> None:
     from quorl.cluster.protocol import limits
     from quorl.cluster.protocol import topics as t
 
-    with settings.looking() as client:
+    with settings.looking() as client, meant_topic(settings, client, name):
         info = client.topics.get(name)
         consumers = client.call(t.ListConsumers(topic=name, limit=limits.PAGE_ITEMS_MAX))
     if settings.as_json:
@@ -110,7 +111,8 @@ def show(settings: Settings, name: str) -> None:
 @common_options
 def rm(settings: Settings, name: str, if_empty: bool, yes: bool) -> None:
     """Delete a topic with its messages, producers and consumers."""
-    with settings.client() as client:
+    hint = "Those that exist: quorl topic ls"
+    with settings.client() as client, meant_topic(settings, client, name, hint=hint):
         if not yes and not if_empty:
             count = output.counted(client.topics.get(name).messages, "message")
             confirm(f"Delete {output.clean(name)} with {count}?", yes=yes)
@@ -130,7 +132,7 @@ def size(settings: Settings, name: str, consumer_id: int | None) -> None:
     """Print the number of messages, or of those that a consumer has not read."""
     from quorl.cluster.protocol import topics as t
 
-    with settings.client() as client:
+    with settings.client() as client, meant_topic(settings, client, name):
         found = client.call(t.GetSize(topic=name, consumer_id=consumer_id))
     if settings.as_json:
         output.emit(found)

@@ -9,6 +9,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Exit, Settings, fail, three_lines
+from quorl.client.cli.guessing import elsewhere
 from quorl.client.cli.hints import REASONS
 from quorl.client.cli.telling import how_it_went, last_error, value_line
 
@@ -21,6 +22,8 @@ FIRST_ROUND_S = 1.0
 ROUND_S = 20.0
 STUCK = frozenset({"paused", "no_workers", "no_owner", "unknown_name"})
 """Reasons to wait that only somebody can end."""
+NOT_THERE = frozenset({"no_workers", "unknown_name"})
+"""Those of them that a misspelt queue has."""
 
 
 def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | None) -> k.TaskInfo:
@@ -39,22 +42,25 @@ def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | Non
             why = client.call(k.GetTaskWhy(id=task_id))
             told = why.reasons[0].detail if why.reasons and why.status not in k.FINAL else ""
             if told and told != said:
-                _tell(settings, info, why.reasons[0])
+                _tell(settings, client, info, why.reasons[0])
             said = told
 
 
-def _tell(settings: Settings, info: k.TaskInfo, reason: k.Reason) -> None:
-    if not tell_stuck(reason, info.id, info.queue, "Ctrl-C ends the waiting, not the task"):
+def _tell(settings: Settings, client: Client, info: k.TaskInfo, reason: k.Reason) -> None:
+    if not tell_stuck(client, reason, (info.id, info.name, info.queue), "Ctrl-C ends the waiting, not the task"):
         settings.say(f"{info.status}: {output.clean(reason.detail)}")
 
 
-def tell_stuck(reason: k.Reason, task_id: str, queue: str, more: str = "") -> bool:
-    """Warn of what stands in the way of a task and does not go by itself; returns whether it is such a thing."""
+def tell_stuck(client: Client, reason: k.Reason, task: tuple[str, str, str], more: str = "") -> bool:
+    """Warn of what stands in the way of a task (its id, name, queue) and does not go by itself; returns whether it is such."""
     if reason.code not in STUCK:
         return False
+    task_id, name, queue = task
     hint = REASONS[reason.code].format(id=task_id, queue=queue)
-    why = "the task waits in its queue until that changes" + (f"; {more}" if more else "")
-    three_lines("warn", output.clean(f"{reason.code}: {reason.detail}"), why, output.clean(hint))
+    guess, served = elsewhere(client, queue, name) if reason.code in NOT_THERE else ("", "")
+    detail = f"{reason.detail.removesuffix('.')}{guess}" if guess and reason.code == "no_workers" else reason.detail
+    why = "; ".join(filter(None, ("the task waits in its queue until that changes", served, more)))
+    three_lines("warn", output.clean(f"{reason.code}: {detail}"), why, output.clean(hint))
     return True
 
 

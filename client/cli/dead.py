@@ -202,11 +202,15 @@ def _chosen(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def _check(ids: Sequence[str], which: _Filter, everything: bool) -> None:
+def _check(ids: Sequence[str], which: _Filter, everything: bool, action: str) -> None:
     if ids and (everything or any(which)):
         raise click.UsageError("say either IDs, or which tasks are meant")
     if not ids and not everything and which.error is None:
-        raise click.UsageError("say which: IDs, --error TEXT, or --all")
+        if which.name is None and which.queue is None:
+            raise click.UsageError("say which: IDs, --error TEXT, or --all")
+        name = "" if which.name is None else f" {which.name}"
+        where = "" if which.queue is None else f" of queue {which.queue}"
+        raise click.UsageError(f"add --all to {action} every FAILED{name or ' task'}{where}")
 
 
 @dead.command(short_help="Queue FAILED tasks again: some, those with an error, or all.")
@@ -223,7 +227,7 @@ def retry(
 ) -> None:
     """Queue FAILED tasks again: those with these IDs, those with an error, or all."""
     which = _Filter(queue, name, error)
-    _check(ids, which, everything)
+    _check(ids, which, everything, "retry")
     with settings.client() as client:
         _do(settings, client, (ids, which, yes), "retry", client.tasks.retry)
 
@@ -242,7 +246,7 @@ def purge(
 ) -> None:
     """Forget FAILED tasks with their history: those with these IDs, those with an error, or all."""
     which = _Filter(queue, name, error)
-    _check(ids, which, everything)
+    _check(ids, which, everything, "purge")
     with settings.client() as client:
         if ids or name is not None or error is not None:
             _do(settings, client, (ids, which, yes), "forget", client.tasks.forget)

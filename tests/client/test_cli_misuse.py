@@ -78,6 +78,21 @@ WRONG = {
         "usage: quorl topic consume [OPTIONS] TOPIC",
         "quorl topic consume --help",
     ),
+    "dead purge -y": (
+        "say which: IDs, --error TEXT, or --all",
+        "usage: quorl dead purge [OPTIONS] [ID]...",
+        "quorl dead purge --help",
+    ),
+    "dead purge --name shop.add -y": (
+        "add --all to purge every FAILED shop.add",
+        "usage: quorl dead purge [OPTIONS] [ID]...",
+        "quorl dead purge --help",
+    ),
+    "dead retry -q emails -y": (
+        "add --all to retry every FAILED task of queue emails",
+        "usage: quorl dead retry [OPTIONS] [ID]...",
+        "quorl dead retry --help",
+    ),
     "topic ls -s ftp://x": (
         "quorl topic ls does not take this --server",
         "'ftp://x' is no server address: it should look like 127.0.0.1:7101 or https://queue.example",

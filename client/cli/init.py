@@ -100,7 +100,9 @@ class Member(NamedTuple):
 @click.option(
     "--cluster", "cluster_name", required=True, metavar="NAME", help="Its name; the nodes of another are refused."
 )
-@click.option("--members", required=True, metavar="[NAME=]HOST,…", help="An odd number of them; n1, n2, … by default.")
+@click.option(
+    "--members", required=True, metavar="[NAME=]HOST,…", help="Best an odd number of them; n1, n2, … by default."
+)
 @click.option("--out", required=True, type=click.Path(path_type=pathlib.Path), help="A folder for what is written.")
 @common_options
 def init(settings: Settings, cluster_name: str, members: str, out: pathlib.Path) -> None:

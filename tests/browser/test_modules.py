@@ -149,3 +149,8 @@ def test_text_that_turns_the_direction_of_its_neighbours_is_shown_as_an_escape(m
     render = "(() => { const box = document.createElement('div'); m.render(m.html`<b>${v[0]}</b>`, box); return box.textContent; })()"
     assert modules.ask("lib/html", render, 'pay("\u202egnp.exe\u2066")') == r'pay("\u202egnp.exe\u2066")'
     assert modules.ask("lib/html", render, "שלום <b>\u200f") == "שלום <b>\u200f"
+
+
+def test_names_that_only_abbreviate_others_are_not_offered(modules: Modules) -> None:
+    names = ["add", "charge", "jobs.shop.add", "shop", "shop.charge", "wait"]
+    assert modules.ask("lib/signature", "m.picks(v[0])", names) == ["jobs.shop.add", "shop", "shop.charge", "wait"]

@@ -151,6 +151,35 @@ def test_b1_numbers_are_those_of_the_api(opened: Open, scene: Scene) -> None:
             seen.page.go_back()
 
 
+@pytest.mark.parametrize("width", [660, 1024, 1280, 1360, 1440])
+def test_b1_what_can_be_done_with_a_queue_is_in_sight_in_every_width(opened: Open, scene: Scene, width: int) -> None:
+    with opened(scene.cluster, f"{scene.url}/#/queues", size={"width": width, "height": 800}) as seen:
+        live(seen.page)
+        button = seen.page.get_by_role("button", name="Pause payments")
+        expect(button).to_be_visible()
+        shot(seen.page, f"queues-{width}")
+        place = button.bounding_box()
+        assert place is not None
+        wrap = seen.page.locator(".table-wrap").first.bounding_box()
+        assert wrap is not None
+        assert place["x"] + place["width"] <= wrap["x"] + wrap["width"]
+        hidden = seen.page.evaluate("(one => one.scrollWidth - one.clientWidth)(document.querySelector('.table-wrap'))")
+        assert width < 1360 or hidden <= 0
+
+
+def test_b1_what_becomes_of_a_task_that_nobody_knows_is_said_before_it_is_submitted(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, f"{scene.url}/#/submit?name=shop.lost") as seen:
+        form = seen.page.get_by_role("form", name="New task")
+        unknown = "No worker that is alive knows this name"
+        expect(form).to_contain_text(f"{unknown}, and none serves default: it waits for one that does.")
+        seen.page.get_by_label("Queue", exact=True).fill("payments")
+        expect(form).to_contain_text(f"{unknown}: submitted to payments, it fails at once as UnknownTask.")
+        seen.page.get_by_label("Task", exact=True).fill("shop.audit")
+        expect(form).not_to_contain_text("knows this name")
+        seen.page.get_by_label("Queue", exact=True).fill("reports")
+        expect(form).to_contain_text("No worker of reports knows this name, and none serves reports: it waits for")
+
+
 def test_b1_big_integers_stay_exact(opened: Open, scene: Scene) -> None:
     """From the form through the worker to the result: digits are never rounded, and 1.0 stays 1.0."""
     with opened(scene.cluster, f"{scene.url}/#/submit?name=shop.audit&queue=payments") as seen:

@@ -102,3 +102,9 @@ function extra(params, values, args, kwargs, wrong) {
     else if (text.slice(1, -1).trim()) (one.kind === "args" ? args : kwargs).push(text.slice(1, -1).trim());
   }
 }
+
+/** The names that are worth offering: without those that only abbreviate another, as add does shop.add. */
+export function picks(names) {
+  const last = new Set(names.filter((name) => name.includes(".")).map((name) => name.slice(name.lastIndexOf(".") + 1)));
+  return names.filter((name) => !last.has(name));
+}

@@ -5,7 +5,7 @@ import { useResource } from "../lib/resource.js";
 import { overview } from "../lib/live.js";
 import { route, to } from "../lib/route.js";
 import { elements, members, pretty } from "../lib/json.js";
-import { filled, inputOf, parameters } from "../lib/signature.js";
+import { filled, inputOf, parameters, picks } from "../lib/signature.js";
 import { submitCopies } from "../lib/copyas.js";
 import { Badge, Empty, Icon, Json, Problem, Segments, attempt } from "../ui/parts.js";
 import { CopyAs } from "../ui/dialog.js";
@@ -13,14 +13,25 @@ import { unsaved } from "../ui/moving.js";
 import { useTask } from "./task.js";
 
 const BLANK = { name: "", queue: "", form: true, values: {}, args: "[]", kwargs: "{}", priority: "", delay: "", max_attempts: "" };
+/** So many names are offered to be clicked; all of them while one types. */
+const PICKS = 12;
 /** What was submitted from this page since it was loaded, the newest first. */
 const followed = [];
 
+/** Who is alive, and by name what they can run. */
 async function known(signal) {
-  const { items } = await get("/v1/workers", { status: "ALIVE", limit: 1000 }, { signal });
-  const found = new Map();
-  for (const worker of items) for (const one of worker.handlers) if (!found.has(one.name)) found.set(one.name, { ...one, queues: worker.queues, worker: worker.name });
-  return found;
+  const { items: workers } = await get("/v1/workers", { status: "ALIVE", limit: 1000 }, { signal });
+  const handlers = new Map();
+  for (const worker of workers) for (const one of worker.handlers) if (!handlers.has(one.name)) handlers.set(one.name, { ...one, queues: worker.queues, worker: worker.name });
+  return { workers, handlers };
+}
+
+/** What will become of a task whose name the workers of its queue do not know: nothing, or an error at once. */
+function misfit(name, queue, { workers, handlers }) {
+  const serving = workers.filter((one) => one.queues.includes(queue));
+  if (serving.some((one) => one.handlers.some((handler) => handler.name === name))) return "";
+  const who = handlers.has(name) ? `No worker of ${queue} knows this name` : "No worker that is alive knows this name";
+  return serving.length ? `${who}: submitted to ${queue}, it fails at once as UnknownTask.` : `${who}, and none serves ${queue}: it waits for one that does.`;
 }
 
 /** A form that looks like a task that there was before. */
@@ -31,7 +42,8 @@ async function likeTask(id) {
 
 export function Submit() {
   const { query } = route.value;
-  const { data: handlers } = useResource(known, [], 10_000);
+  const { data: alive } = useResource(known, [], 10_000);
+  const handlers = alive?.handlers;
   const [draft, setDraft] = useState({ ...BLANK, name: query.name || "", queue: query.queue || "" });
   const [sent, setSent] = useState([...followed]);
   const set = (changes) => setDraft((before) => ({ ...before, ...changes }));
@@ -52,7 +64,7 @@ export function Submit() {
     set({ values: {}, like: null });
   };
   return html`<div class="submit-grid"><form class="panel" aria-label="New task" onSubmit=${submit}><header><h2>New task</h2><span class="right">${params && html`<${Segments} label="Arguments as" options=${[[true, "Form"], [false, "JSON"]]} value=${draft.form} onChange=${(form) => set(form ? { form } : { form, args: request.args, kwargs: request.kwargs })} />`}</span></header>
-      <div class="body stack wide-gap"><${Which} draft=${draft} set=${set} handlers=${handlers} handler=${handler} queue=${request.queue} />
+      <div class="body stack wide-gap"><${Which} draft=${draft} set=${set} alive=${alive} handler=${handler} queue=${request.queue} />
         ${params && draft.form ? html`<${Form} params=${params} draft=${draft} set=${set} wrong=${request.wrong} />` : html`<${RawArguments} draft=${draft} set=${set} wrong=${request.wrong} />`}
         <${Options} draft=${draft} set=${set} />
         <div class="row"><button class="button primary" disabled=${!request.ready || Boolean(overview.value?.read_only)}><${Icon} name="submit" />Submit to ${request.queue}</button>${!request.ready && draft.name && html`<span class="dim small">${request.missing}</span>`}</div>
@@ -102,14 +114,16 @@ function merge({ args, kwargs, wrong: found }, wrong) {
   return { args, kwargs };
 }
 
-function Which({ draft, set, handlers, handler, queue }) {
+function Which({ draft, set, alive, handler, queue }) {
+  const handlers = alive?.handlers;
   const names = handlers ? [...handlers.keys()].sort() : [];
+  const offered = picks(names);
   const queues = overview.value?.queues.map((one) => one.queue) || [];
-  const note = handler ? html`<code>${draft.name}${handler.signature}</code>` : draft.name && handlers ? "No worker that is alive knows this name. It can be submitted, and waits for one that does." : handlers && !names.length ? "No worker is alive: give the name and the arguments as JSON." : "";
-  return html`<div class="field"><label for="task-name">Task</label><input id="task-name" class="input wide" required maxlength="200" list="task-names" placeholder=${names[0] || "shop.add"} value=${draft.name} spellcheck=${false} autocomplete="off"
+  const note = draft.name && alive ? misfit(draft.name, queue, alive) : alive && !names.length ? "No worker is alive: give the name and the arguments as JSON." : "";
+  return html`<div class="field"><label for="task-name">Task</label><input id="task-name" class="input wide" required maxlength="200" list="task-names" placeholder=${offered[0] || "shop.add"} value=${draft.name} spellcheck=${false} autocomplete="off"
       onInput=${(event) => set({ name: event.target.value, values: {} })} /><datalist id="task-names">${names.map((name) => html`<option key=${name} value=${name}>${handlers.get(name).signature}</option>`)}</datalist>
-      ${!draft.name && names.length > 0 && html`<div class="row picks">${names.slice(0, 12).map((name) => html`<button key=${name} type="button" class="button small" onClick=${() => set({ name, values: {} })}>${name}</button>`)}</div>`}
-      <span class="note">${note}</span>${handler?.doc && html`<p class="doc">${handler.doc}</p>`}</div>
+      ${!draft.name && names.length > 0 && html`<div class="row picks">${offered.slice(0, PICKS).map((name) => html`<button key=${name} type="button" class="button small" onClick=${() => set({ name, values: {} })}>${name}</button>`)}${offered.length > PICKS && html`<span class="dim small">… ${offered.length - PICKS} more</span>`}</div>`}
+      ${handler && html`<span class="note"><code>${draft.name}${handler.signature}</code></span>`}<span class="note">${note}</span>${handler?.doc && html`<p class="doc">${handler.doc}</p>`}</div>
     <div class="field"><label for="task-queue">Queue</label><input id="task-queue" class="input wide" maxlength="200" list="task-queues" placeholder=${queue} value=${draft.queue} spellcheck=${false} autocomplete="off" onInput=${(event) => set({ queue: event.target.value })} />
       <datalist id="task-queues">${queues.map((name) => html`<option key=${name} value=${name} />`)}</datalist></div>`;
 }

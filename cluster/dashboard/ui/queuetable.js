@@ -47,15 +47,15 @@ function Row({ queue, short, current }) {
     <td class="num" data-label="Queued"><${Count} value=${counts.queued} /></td><td class="num" data-label="Processing"><${Count} value=${counts.processing} /></td><td class="num" data-label="Retry"><${Count} value=${counts.retry} /></td>
     ${!short && html`<td class="num" data-label="Scheduled"><${Count} value=${counts.scheduled} /></td>`}<td class="num" data-label="Failed"><${Count} value=${counts.failed} tone="bad" /></td>
     <td class="num" data-label="In /s">${rate(queue.submitted_s)}</td><td class="num" data-label="Done /s">${rate(queue.succeeded_s)}</td>
-    <td class="gone">${spark && html`<${Spark} label=${`${name}: submitted and succeeded in the last five minutes`} lines=${[{ colour: "info", values: spark.submitted }, { colour: "ok", values: spark.succeeded }]} />`}</td>
+    <td class="gone trend">${spark && html`<${Spark} label=${`${name}: submitted and succeeded in the last five minutes`} lines=${[{ colour: "info", values: spark.submitted }, { colour: "ok", values: spark.succeeded }]} />`}</td>
     <td class="line"><div class="use"><${Meter} share=${queue.slots ? queue.busy / queue.slots : 0} tone=${queue.slots && queue.busy >= queue.slots ? "warn" : ""} label=${`${queue.busy} of ${queue.slots} slots busy`} /><span class="num small dim">${queue.busy}/${queue.slots}</span></div></td>
     <td class="num" data-label="Oldest">${queue.oldest_ms === null ? html`<span class="zero">–</span>` : duration(queue.oldest_ms)}</td>
-    ${!short && html`<td class="num" data-label="Empty in">${drain(queue)}</td><td class="num"><button type="button" class="button small icon" title=${queue.paused ? "Resume" : "Pause"} aria-label=${`${queue.paused ? "Resume" : "Pause"} ${name}`} onClick=${(event) => { event.stopPropagation(); togglePause(name, queue.paused, counts.queued); }}>
+    ${!short && html`<td class="num" data-label="Empty in">${drain(queue)}</td><td class="num does"><button type="button" class="button small icon" title=${queue.paused ? "Resume" : "Pause"} aria-label=${`${queue.paused ? "Resume" : "Pause"} ${name}`} onClick=${(event) => { event.stopPropagation(); togglePause(name, queue.paused, counts.queued); }}>
       <${Icon} name=${queue.paused ? "play" : "pause"} /></button></td>`}</tr>`;
 }
 
 /** `short` leaves out what the overview has no room for; `cursor` is the name of the row that the keyboard is at. */
-export const QueueTable = ({ queues, short, cursor }) => html`<div class="table-wrap" tabindex="0"><table class="queues cards">
+export const QueueTable = ({ queues, short, cursor }) => html`<div class="table-wrap" tabindex="0"><table class=${cls("queues cards", { full: !short })}>
   <thead><tr><th>Queue</th><th>Health</th><th class="num">Queued</th><th class="num">Processing</th><th class="num">Retry</th>${!short && html`<th class="num">Scheduled</th>`}<th class="num">Failed</th>
-    <th class="num">In /s</th><th class="num">Done /s</th><th><span class="key-note"><i class="key info"></i>in <i class="key ok"></i>done, 5 min</span></th><th>Busy / slots</th><th class="num">Oldest</th>${!short && html`<th class="num">Empty in</th><th><span class="visually-hidden">Pause</span></th>`}</tr></thead>
+    <th class="num">In /s</th><th class="num">Done /s</th><th class="trend"><span class="key-note"><i class="key info"></i>in <i class="key ok"></i>done, 5 min</span></th><th>Busy / slots</th><th class="num">Oldest</th>${!short && html`<th class="num">Empty in</th><th class="does"><span class="visually-hidden">Pause</span></th>`}</tr></thead>
   <tbody>${queues.map((queue) => html`<${Row} key=${queue.queue} queue=${queue} short=${short} current=${cursor === queue.queue} />`)}</tbody></table></div>`;

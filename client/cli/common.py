@@ -301,13 +301,13 @@ def status_exit(status: int) -> Exit:
     return by_status.get(status, Exit.FAILED)
 
 
-def tell(error: QuorlError, settings: Settings, *, more: str = "", hint: str | None = None) -> None:
-    """Print an error: what, why and ``more``, what to do."""
+def tell(error: QuorlError, settings: Settings, *, hint: str | None = None) -> None:
+    """Print an error: what, why, what to do: ``hint``, or what is usual."""
     from quorl.client.errors import Rejected
 
     tries = getattr(error, "tries", ())
     what = error.title if isinstance(error, Rejected) else error.detail
-    why = ("; ".join(f"{node} {why}" for node, why in tries) or error.detail) + more
+    why = "; ".join(f"{node} {why}" for node, why in tries) or error.detail
     if hint is None:
         hint = HINTS.get(error.code, error.hint) if isinstance(error, Rejected) else _hint(error)
     if settings.as_json:

@@ -23,23 +23,25 @@ PATIENCE_S = 1.0
 
 @contextmanager
 def meant_topic(settings: Settings, client: Client, name: str, *, hint: str | None = None) -> Iterator[None]:
-    """Tell of a topic that is not there with the one that may be meant; ``hint`` says what to do instead of the usual."""
+    """Tell of a topic that is not there as its readers are told, with what may be meant: who changes one is told of no guess.
+
+    ``hint`` says what to do instead of the usual.
+    """
     from quorl.client.errors import QuorlError, TopicNotFound
-    from quorl.cluster.protocol import limits
     from quorl.cluster.protocol import topics as t
-    from quorl.cluster.protocol.routes import nearest
 
     try:
         yield
     except TopicNotFound as error:
+        told: QuorlError = error
         try:
-            there = [
-                one.name for one in client.call(t.ListTopics(limit=limits.PAGE_ITEMS_MAX), timeout_s=PATIENCE_S).items
-            ]
+            client.call(t.GetTopic(topic=name), timeout_s=PATIENCE_S)
+        except TopicNotFound as guessed:
+            told = guessed
         except QuorlError:
-            there = []
-        tell(error, settings, more=output.clean(nearest(name, there)), hint=hint)
-        click.get_current_context().exit(exit_code(error))
+            pass  # that it is not there was said already
+        tell(told, settings, hint=hint)
+        click.get_current_context().exit(exit_code(told))
 
 
 def elsewhere(client: Client, queue: str, task: str) -> tuple[str, str]:

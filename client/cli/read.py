@@ -144,7 +144,7 @@ def tail(
     """Print messages without a consumer; nobody's cursor moves. Without a quorum: as one node has it."""
     if start is not None and count is not None:
         raise click.UsageError("say either --lines or --from")
-    with settings.looking() as client, meant_topic(settings, client, topic):
+    with settings.looking() as client:
         handle = client.topic(topic)
         ends = {p.partition: p.next_offset for p in handle.info().details}
         if partition is not None:

@@ -82,7 +82,7 @@ def show(settings: Settings, name: str) -> None:
     from quorl.cluster.protocol import limits
     from quorl.cluster.protocol import topics as t
 
-    with settings.looking() as client, meant_topic(settings, client, name):
+    with settings.looking() as client:
         info = client.topics.get(name)
         consumers = client.call(t.ListConsumers(topic=name, limit=limits.PAGE_ITEMS_MAX))
     if settings.as_json:
@@ -132,7 +132,7 @@ def size(settings: Settings, name: str, consumer_id: int | None) -> None:
     """Print the number of messages, or of those that a consumer has not read."""
     from quorl.cluster.protocol import topics as t
 
-    with settings.client() as client, meant_topic(settings, client, name):
+    with settings.client() as client:
         found = client.call(t.GetSize(topic=name, consumer_id=consumer_id))
     if settings.as_json:
         output.emit(found)

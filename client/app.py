@@ -258,7 +258,7 @@ class App(Renewed):
                     from quorl.client.aio import AsyncClient
 
                 for other in [one for one in self._clients if one.is_closed()]:
-                    self._clients.pop(other)[0]._leave_behind()  # noqa: SLF001 - what belongs to a loop keeps it alive
+                    self._clients.pop(other)[0]._leave_behind()  # noqa: SLF001 - not for users; else it would keep its loop alive
                 client = AsyncClient(timeout_s=self.timeout_s, route=self._one_route())
                 found = self._clients[loop] = (client, Waiting(client))
             return found

@@ -2,8 +2,9 @@
 
 Calls go out in two kinds. A *claim* may be parked at the cluster until there is a task; it takes along what is to be
 reported at that moment. *Reports* that come while a claim is out travel by themselves, one call at a time, so that a parked
-claim delays no report; so does what tasks have saved, for the report that ends a lease waits until that has arrived. Whoever is busy fills both: results that are about to be there are waited for a few milliseconds, so
-that one call brings all of them and fetches as many tasks.
+claim delays no report; so does what tasks have saved, for the report that ends a lease waits until that has arrived. Whoever is
+busy fills both: results that are about to be there are waited for a few milliseconds, so that one call brings all of them and
+fetches as many tasks.
 
 Invariants: no more leases are claimed than ``concurrency`` and the prefetch allow; finished results are kept and sent again
 under the same key until they are answered; after the cluster has taken this worker for dead nothing of its former life is

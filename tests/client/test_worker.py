@@ -164,7 +164,9 @@ def test_progress_travels_while_the_task_runs(cluster: TaskCluster) -> None:
         cluster.until(lambda: task.status == "SUCCESS")
 
 
-def test_what_was_saved_arrives_before_the_failure_although_its_call_is_lost(cluster: TaskCluster) -> None:
+def test_what_was_saved_arrives_before_the_failure_although_its_call_is_lost(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also when a claim is due at that moment, which may be parked: reports do not wait for it."""
     saved, lost = threading.Event(), threading.Event()
     seen: list[Any] = []
@@ -191,7 +193,7 @@ def test_what_was_saved_arrives_before_the_failure_although_its_call_is_lost(clu
     def quick() -> None:
         saved.wait(10)
 
-    cluster.serve = losing  # type: ignore[method-assign]
+    monkeypatch.setattr(cluster, "serve", losing)
     tasks = [cluster.add("saves"), cluster.add("quick")]
     burst(cluster, {"saves": saves, "quick": quick}, concurrency=2)
     assert [task.status for task in tasks] == ["SUCCESS", "SUCCESS"]

@@ -220,14 +220,20 @@ def end_of(file: FakeFile) -> None:
     file._flush()
 
 
+def begun(seed: int) -> tuple[FakeDisk, FakeFile, Ended]:
+    """A disk, a file on it whose one write is being flushed, and what is told of that."""
+    disk = FakeDisk(Random(seed))
+    file = slow(disk)
+    file.append(b"+")
+    told: Ended = []
+    assert file.sync_soon(told.append)
+    return disk, file, told
+
+
 async def test_a_fake_flush_covers_what_was_there_when_it_began() -> None:
     left = set()
     for seed in range(40):
-        disk = FakeDisk(Random(seed))
-        file = slow(disk)
-        file.append(b"+")
-        told: Ended = []
-        assert file.sync_soon(told.append)
+        disk, file, told = begun(seed)
         assert not file.sync_soon(told.append)
         file.append(b"-")
         end_of(file)
@@ -240,11 +246,7 @@ async def test_a_fake_flush_covers_what_was_there_when_it_began() -> None:
 async def test_a_fake_flush_that_has_not_ended_covers_nothing() -> None:
     left = set()
     for seed in range(40):
-        disk = FakeDisk(Random(seed))
-        file = slow(disk)
-        file.append(b"+")
-        told: Ended = []
-        file.sync_soon(told.append)
+        disk, file, told = begun(seed)
         disk.power_cut()
         end_of(file)
         assert told == [], "its process is dead"

@@ -4,12 +4,18 @@ Invariants: one batch is in flight at a time, so the topic's order (per partitio
 bounded, and ``send`` waits for room; after the first failure nothing more is sent, so that no message is stored behind
 a gap. A thread of the producer's own does the sending, from the first message until the producer is closed. A forked process
 sends by a thread of its own what it is handed itself, and leaves what its parent was handed to that.
+
+A signal handler may use the producer, and close it, while the thread below it is anywhere in here. So nobody waits with a
+lock, and the sending thread takes none that others have: what is handed over goes by single steps. Whoever waits registers
+his gate first and looks then, so that nothing happens unseen in between, and sees to it that there is a thread that sends,
+for the one who was about to start it may be below him.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
@@ -33,11 +39,11 @@ assert BUFFER_BYTES_MAX > limits.REQUEST_BYTES_MAX
 class Pending:
     """Messages on their way."""
 
-    __slots__ = ("_changed", "_part")
+    __slots__ = ("_part", "_wait_for")
 
-    def __init__(self, part: AppendPart, changed: threading.Condition) -> None:
+    def __init__(self, part: AppendPart, wait_for: Callable[[Callable[[], bool]], None]) -> None:
         self._part = part
-        self._changed = changed
+        self._wait_for = wait_for
 
     @property
     def done(self) -> bool:
@@ -47,8 +53,7 @@ class Pending:
     def ranges(self) -> list[t.Range]:
         """Wait until the messages are stored and return where; raises what went wrong."""
         if not self._part.done:
-            with self._changed:
-                self._changed.wait_for(lambda: self._part.done)
+            self._wait_for(lambda: self._part.done)
         return self._part.places()
 
     def place(self) -> Placed:
@@ -77,14 +82,21 @@ class Producer(Renewed):
     @override
     def _renew(self) -> None:
         error, parents = self.error, self._lane
-        self._changed = threading.Condition()
-        self._waiting = self._waiting_bytes = 0
+        self._handing = threading.RLock()
+        self._gates: set[threading.Lock] = set()
+        """Of those who wait."""
+        self._sending = threading.Lock()
+        """Whoever has it is the thread that sends."""
+        self._thread: threading.Thread | None = None
+        """The one that was made last; None: it has ended."""
+        self._flying = False
+        """Whether the thread is at what waits: not before it is through with all of it is this over."""
+        self._handed_bytes = self._landed_bytes = 0
         parents.break_off(parents.aboard)
         parents.abandon(Unavailable("it waits in the process that this one was forked from"))
         self.error = error
         self._lane = self._client.lane(self._topic)
-        self._thread: threading.Thread | None = None
-        self._waiting = self._waiting_bytes = 0
+        self._handed_bytes = self._landed_bytes = 0
 
     def send(self, value: object, *, key: str | None = None, headers: dict[str, str] | None = None) -> Pending:
         """Hand over a message; waits only for room. The result can be asked where the message is."""
@@ -98,62 +110,107 @@ class Producer(Renewed):
         for one in batch:
             check_size(one)
         part = AppendPart(batch, size_bytes(batch), None, self._landed)
-        with self._changed:
-            self._changed.wait_for(lambda: self.error is not None or self._has_room(part.size_bytes))
+        while not self._hand_over(part):
+            self._wait_for(lambda: self.error is not None or self._closed or self._has_room(part.size_bytes))
+        self._wake()
+        self._see_to_it()
+        if self._closed:  # by a signal handler, after it was found open: what closing promises is done for this one too
+            self.close()
+        return Pending(part, self._wait_for)
+
+    def _hand_over(self, part: AppendPart) -> bool:
+        """Let a part wait for its flight, if there is room."""
+        with self._handing:  # or several threads would take the same room
             if self.error is not None:
                 raise self.error
             if self._closed:
                 raise RuntimeError("the producer is closed")
-            self._waiting += 1
-            self._waiting_bytes += part.size_bytes
+            if not self._has_room(part.size_bytes):
+                return False
             self._lane.queue.append(part)
-            self._changed.notify_all()
-            if self._thread is None:
-                made = threading.Thread(target=self._run, name="quorl-producer", daemon=True)
-                if self._thread is None:  # a signal handler may have handed something over meanwhile
-                    self._thread = made
-                    made.start()
-        return Pending(part, self._changed)
+            self._handed_bytes += part.size_bytes
+            return True
 
     def _has_room(self, size: int) -> bool:
-        return not self._waiting_bytes or self._waiting_bytes + size <= BUFFER_BYTES_MAX
+        waiting = self._handed_bytes - self._landed_bytes
+        return waiting <= 0 or waiting + size <= BUFFER_BYTES_MAX
 
     def _landed(self, part: AppendPart) -> None:
-        with self._changed:
-            self._waiting -= 1
-            self._waiting_bytes -= part.size_bytes
-            if isinstance(part.outcome, Exception) and self.error is None:
-                self.error = part.outcome
-            self._changed.notify_all()
+        self._landed_bytes += part.size_bytes
+        if isinstance(part.outcome, Exception) and self.error is None:
+            self.error = part.outcome
+        self._wake()
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+    def _wait_for(self, condition: Callable[[], object]) -> None:
+        gate = threading.Lock()
+        gate.acquire()
+        try:
+            self._gates.add(gate)
+            while not condition():
+                self._see_to_it()
+                gate.acquire()
+        finally:
+            self._gates.discard(gate)
+
+    def _wake(self) -> None:
+        """Let all that wait look again."""
+        for gate in list(self._gates):
+            with contextlib.suppress(RuntimeError):  # it is open
+                gate.release()
+
+    # -- sending ------------------------------------------------------------------------------------------------------
+    def _see_to_it(self) -> None:
+        """See that there is a thread for what waits. It may come to two, of which one goes again."""
+        if self._lane.queue and (self._thread is None or self._thread.ident is None):
+            made = self._thread = threading.Thread(target=self._run, name="quorl-producer", daemon=True)
+            made.start()
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._lane.queue or self._closed)
-                if not self._lane.queue:
-                    return
-            try:
-                if self.error is None:
-                    self._client.drive(self._lane.fly())
-            except Exception as error:  # nobody else sees what this thread runs into
-                self.error = self.error or error
-            if self.error is not None:
-                self._lane.abandon(Unavailable("not sent, because an earlier message failed"))
+        while self._sending.acquire(blocking=False):
+            self._thread = threading.current_thread()
+            self._send_what_comes()
+            self._thread = None
+            self._sending.release()
+            self._wake()
+            if not self._lane.queue:  # else it came after the last look, and found this thread still there
+                return
 
+    def _send_what_comes(self) -> None:
+        """Send until the producer is closed and nothing waits."""
+        while True:
+            self._wait_for(lambda: self._lane.queue or self._closed)
+            if not self._lane.queue:
+                return
+            self._flying = True
+            while self._lane.queue:
+                self._fly()
+            self._flying = False
+            self._wake()
+
+    def _fly(self) -> None:
+        try:
+            if self.error is None:
+                self._client.drive(self._lane.fly())
+        except Exception as error:  # nobody else sees what this thread runs into
+            self.error = self.error or error
+            if isinstance(error, Unavailable):  # the client is closed: no earlier message is the reason
+                self._lane.abandon(error)
+        if self.error is not None:
+            self._lane.abandon(Unavailable("not sent, because an earlier message failed"))
+
+    # -- ending -------------------------------------------------------------------------------------------------------
     def flush(self) -> None:
         """Wait until everything handed over is stored; raises the first failure."""
-        with self._changed:
-            self._changed.wait_for(lambda: not self._waiting)
+        self._wait_for(lambda: not self._lane.queue and not self._flying)  # in this order: what leaves the queue flies
         if self.error is not None:
             raise self.error
 
     def close(self) -> None:
         """Send what waits and stop the thread; raises the first failure."""
-        with self._changed:
-            self._closed = True
-            self._changed.notify_all()
-        if self._thread is not None:
-            self._thread.join()
+        self._closed = True
+        self._wake()
+        self._wait_for(lambda: not self._lane.queue and not self._sending.locked())
         self.flush()
 
     def __enter__(self) -> Self:

@@ -159,7 +159,7 @@ def test_a_producer_may_be_handed_a_message_while_its_thread_hands_over_another(
         store = Store()
         with Client("http://a", transport=store) as client:
             producer, others = client.topic("x").producer(), set(threading.enumerate())
-            came = entered_at(place, lambda: producer.send("outer"), lambda: producer.send("inner"))
+            came = entered_at(place, lambda: producer.send("outer").offset(), lambda: producer.send("inner"))
             flying = [one for one in set(threading.enumerate()) - others if one.name == "quorl-producer"]
             producer.close()
             assert sorted(store.stored) == (["inner", "outer"] if came else ["outer"])

@@ -47,8 +47,11 @@ class AsyncClient:
     """A client for asyncio. Close it, or use ``async with``. Of several event loops each in turn can use it, or each has its own.
 
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
-    ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included; ``refused_s``, if it is given, those
-    that find no cluster at all: every node refuses the connection, and none has answered this client before.
+    ``configs/`` on this machine. A host alone is the node there, on port 7101.
+    ``timeout_s``: bounds every call, repeats included.
+    ``refused_s``: bounds those that find no cluster at all: every node refuses the connection, and none has answered this
+    client before. None: as ``timeout_s``.
+    ``transport``, ``route``: what carries the calls, and what is known of the nodes; for tests, and for clients that share it.
     """
 
     def __init__(

@@ -66,7 +66,9 @@ class App(Renewed):
     """A set of tasks, and the cluster that they go to.
 
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
-    ``configs/`` on this machine. ``queue`` is that of tasks that name none. ``timeout_s`` bounds every call.
+    ``configs/`` on this machine. A host alone is the node there, on port 7101.
+    ``queue``: that of tasks that name none.
+    ``timeout_s``: bounds every call, repeats included; waiting for a result has a ``timeout`` of its own.
     """
 
     def __init__(

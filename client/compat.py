@@ -34,7 +34,12 @@ class QueueError(Exception):
 
 
 class MyQueue:
-    """Holds the links to the servers: one address, several separated by commas, or a list of them."""
+    """The founding interface of the topics: plain numbers and texts.
+
+    ``servers``: one address, several separated by commas, or a list of them; by default ``QUORL_SERVER``, else the three
+    nodes of ``configs/`` on this machine.
+    ``timeout_s``: bounds every call.
+    """
 
     def __init__(self, servers: str | Iterable[str] | None = None, *, timeout_s: float = 10.0) -> None:
         self._client = Client(servers, timeout_s=timeout_s)
@@ -129,7 +134,12 @@ myQueue = MyQueue  # noqa: N816 - the founding spelling
 
 
 class TaskClient:
-    """Submits tasks and asks for their results, in the words of the founding task queue: status words in lower case."""
+    """Submits tasks and asks for their results, in the words of the founding task queue: status words in lower case.
+
+    ``servers``: as those of ``MyQueue``.
+    ``queue``: where the tasks go.
+    ``timeout_s``: bounds every call.
+    """
 
     def __init__(
         self, servers: str | Iterable[str] | None = None, *, queue: str = QUEUE_DEFAULT, timeout_s: float = 10.0
@@ -186,7 +196,12 @@ class TaskWorker:
     """A worker from a dict of handlers: ``TaskWorker("w1", {"add": add}).start()`` works until it is stopped.
 
     A task that names another handler goes to another worker that has it; where nobody alive has, it ends FAILED, with a
-    message that names it. The options are those of ``Worker``.
+    message that names it.
+
+    ``worker_id``: its name.
+    ``handlers``: functions by task name.
+    ``servers``: as those of ``MyQueue``.
+    ``options``: those of ``Worker``; it serves the queue ``default`` unless ``queues`` says otherwise.
     """
 
     def __init__(

@@ -25,7 +25,9 @@ class Retry(Exception):
     def __init__(self, in_: float | None = None, reason: str = "the handler asked for another attempt") -> None:
         super().__init__(in_, reason)
         self.in_ = in_
+        """Seconds; None: as the back-off says."""
         self.reason = reason
+        """What the history of the task says."""
 
     @override
     def __str__(self) -> str:
@@ -68,16 +70,21 @@ class Context:
         tracestate: str | None = None,
     ) -> None:
         self.task_id = task_id
+        """Of the task; the same in each attempt, so a key for what must happen once."""
         self.name = name
+        """What the task is called."""
         self.queue = queue
+        """Where it was submitted."""
         self.attempt = attempt
         """1 for the first run."""
         self.max_attempts = max_attempts
+        """How many there may be."""
         self.token = token
         """The fencing token: greater than that of every lease before it, in the whole cluster."""
         self.checkpoint = checkpoint
         """What an attempt before this one saved last; None if none did."""
-        self.meta = dict(meta or {})
+        self.meta: dict[str, str] = dict(meta or {})
+        """What its submit has to say to the handler."""
         self.traceparent = traceparent
         """The span that submitted the task (W3C Trace Context); None if there was none."""
         self.tracestate = tracestate

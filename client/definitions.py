@@ -41,8 +41,11 @@ class Prepared(Generic[P, R]):
         self, app: App, name: str, queue: str, options: Mapping[str, Any], signature: Signature, shape: Any
     ) -> None:
         self.app = app
+        """Whose it is."""
         self.name = name
+        """That of the function's module and its own, unless another was given."""
         self.queue = queue
+        """Where its submits go."""
         self._options = dict(options)
         self._signature = signature
         self._shape = shape
@@ -119,7 +122,7 @@ class TaskBase(Prepared[P, R]):
 
 
 class Task(TaskBase[P, R]):
-    """A plain function that is a task."""
+    """A plain function that is a task; an async one is an ``AsyncTask``, which differs in that calling it makes a coroutine."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function here and now."""

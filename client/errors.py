@@ -74,7 +74,9 @@ class Try(NamedTuple):
     """One node that was asked, and why that led nowhere."""
 
     node: str
+    """Its address."""
     why: str
+    """In words."""
 
 
 class QuorlError(Exception):
@@ -124,13 +126,16 @@ class Rejected(QuorlError):
     def __init__(self, problem: ProblemDocument) -> None:
         super().__init__(problem)
         self.problem = problem
+        """All that the node answered."""
         self.code = problem.code
-        self.status = problem.status
-        self.title = problem.title
+        self.status: int = problem.status
+        """That of HTTP."""
+        self.title: str = problem.title
+        """What every refusal with this code says."""
         self.detail = problem.detail or problem.title
         self.hint = IN_PYTHON.get(problem.code, problem.hint)
         self.request_id = problem.request_id
-        self.node = problem.node
+        self.node: str = problem.node
         """The node that answered."""
         self.errors: Sequence[FieldError] = problem.errors or ()
         """The fields that are wrong, if it is about fields."""
@@ -269,10 +274,12 @@ class Unavailable(QuorlError):
         super().__init__(detail, tries, code, request_id, retry_after_s)
         self.detail = detail
         self.tries = tries
+        """The nodes that were asked, and why that led nowhere."""
         self.code = code
         """The code of the last problem that a node answered with, or ``unavailable``."""
         self.request_id = request_id
         self.retry_after_s = retry_after_s
+        """How long the node that answered last said to wait; None if none said so."""
         self.hint = (
             "Nothing was applied. Does the cluster run?  quorl cluster status · quorl up (a cluster on this machine)"
         )
@@ -298,7 +305,9 @@ class OutcomeUnknown(QuorlError):
         self.key = key
         """The idempotency key: the cluster answers a repeat under it with the first outcome."""
         self.request = request
+        """What was asked."""
         self.tries = tries
+        """The nodes that were asked, and what is known of it."""
         self.request_id = request_id
         self.hint = f"It may have been applied. Repeat it under the same idempotency key, {key}: client.repeat(error)"
 
@@ -308,7 +317,7 @@ class OutcomeUnknown(QuorlError):
 
 
 class NoResult(QuorlError):
-    """A task has ended without a result. ``attempts`` counts its runs that came to an end of their own."""
+    """A task has ended without a result."""
 
     code = "no_result"
     _hint = "quorl task show {id} tells its whole history"
@@ -316,8 +325,10 @@ class NoResult(QuorlError):
     def __init__(self, task_id: str, detail: str, attempts: int = 0, reason: str | None = None) -> None:
         super().__init__(task_id, detail, attempts, reason)
         self.task_id = task_id
+        """Of the task."""
         self.detail = detail
         self.attempts = attempts
+        """Its runs that came to an end of their own."""
         self.reason = reason
         """ERROR, TIMEOUT, POISON, NO_RETRY, CANCELLED, PURGED or EXPIRED."""
         self.hint = self._hint.format(id=task_id)
@@ -325,7 +336,7 @@ class NoResult(QuorlError):
 
 
 class TaskFailed(NoResult):
-    """The task is FAILED. ``remote_type``, ``message`` and ``traceback`` are those of its last error, as its worker saw it."""
+    """The task is FAILED. What it says of the error is that of the last attempt, as its worker saw it."""
 
     code = "task_failed"
     _hint = "quorl task show {id} tells its whole history; quorl task retry {id} queues it again"
@@ -337,8 +348,11 @@ class TaskFailed(NoResult):
         super().__init__(task_id, f"{what} (attempt {attempts}, {reason or 'ERROR'})", attempts, reason)
         self.args = (task_id, remote_type, message, traceback, attempts, reason)
         self.remote_type = remote_type
+        """The name of the exception's class."""
         self.message = message
+        """What the exception said."""
         self.traceback = traceback
+        """The whole of it, as text; empty if the worker had none."""
 
     @override
     def __str__(self) -> str:
@@ -366,6 +380,7 @@ class NotFinished(QuorlError, TimeoutError):
     def __init__(self, task_id: str, status: str, waited_s: float) -> None:
         super().__init__(task_id, status, waited_s)
         self.task_id = task_id
+        """Of the task."""
         self.status = status
         """What it was in when the time was over."""
         self.detail = f"task {task_id} is {status} after {waited_s:g} s of waiting"

@@ -48,8 +48,11 @@ class Client(Renewed):
     """A client for threads. Close it, or use ``with``.
 
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
-    ``configs/`` on this machine. ``timeout_s`` bounds every call, repeats included; ``refused_s``, if it is given, those
-    that find no cluster at all: every node refuses the connection, and none has answered this client before.
+    ``configs/`` on this machine. A host alone is the node there, on port 7101.
+    ``timeout_s``: bounds every call, repeats included.
+    ``refused_s``: bounds those that find no cluster at all: every node refuses the connection, and none has answered this
+    client before. None: as ``timeout_s``.
+    ``transport``, ``route``: what carries the calls, and what is known of the nodes; for tests, and for clients that share it.
 
     A signal handler may use the client whose call it interrupts, and may raise: what it appends, submits or reports goes
     out in a call of its own, before or after that of the thread below it. It keeps that thread for as long as its call

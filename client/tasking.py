@@ -60,8 +60,11 @@ class TaskOptions(TypedDict, total=False):
     max_lost: int
     """So many workers may die over it before it is FAILED."""
     backoff: BackoffLike
+    """How long it waits after a failed attempt; the queue's default is exponential: 1 s, 2 s, 4 s and so on, 5 min at most."""
     tags: list[str]
+    """For people; shown with the task."""
     meta: dict[str, str]
+    """For the handler, in ``Context.meta``."""
     traceparent: str
     """The span that submits it, as W3C Trace Context has it; with OpenTelemetry the current one, by itself."""
     tracestate: str

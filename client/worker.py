@@ -39,7 +39,7 @@ _dice = random.SystemRandom()
 
 
 class Worker:
-    """One worker.
+    """One worker. ``quorl worker run`` makes one, and is what most programs use.
 
     ``source``: an ``App``, or a dict of functions by task name.
     ``queues``: by default those that the app's tasks name, or ``default``.
@@ -53,9 +53,11 @@ class Worker:
     ``crash_between``: end without a word at a random point of the first to the second of these tasks, to see what happens
     then; a stand-by never does.
     ``grace_s``: how long tasks may go on after the worker was told to end.
-    ``heartbeat_s``, ``dead_after_s``: in place of the cluster's configuration.
+    ``heartbeat_s``: how often it gives a sign of life; None: as ``[tasks]`` of the nodes' config says, 5 s.
+    ``dead_after_s``: after how much silence it is DEAD and its tasks go back; None: likewise, 15 s.
     ``write``: takes each line that the worker says; None: silent. ``lines``: says it otherwise, in place of ``write``;
     ``worker_log.LoggedLines`` makes JSON of it.
+    ``client``, ``heart_client``: make the connections of the loop and of the heartbeat; for tests.
     """
 
     def __init__(

@@ -9,12 +9,12 @@ from __future__ import annotations
 import ast
 import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, get_args
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT / "src"))
+sys.path[:0] = [str(ROOT), str(ROOT / "src")]
 
 import click  # noqa: E402 - the path comes before the import
 import msgspec  # noqa: E402
@@ -26,19 +26,10 @@ from quorl.cluster.protocol.grammar import Errand, Operation  # noqa: E402
 from quorl.cluster.protocol.operations import OPERATIONS  # noqa: E402
 from quorl.cluster.protocol.plans import PLANS  # noqa: E402
 from quorl.cluster.protocol.problems import catalogue_markdown  # noqa: E402
+from scripts import derive_library  # noqa: E402
+from scripts.markdown import plain, table  # noqa: E402
 
 PASSAGE = re.compile(r"(<!-- derived: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    """Return a Markdown table."""
-    lines = [columns, tuple("---" for _ in columns), *rows]
-    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
-
-
-def plain(docstring: str | None) -> str:
-    """A docstring as one line of Markdown."""
-    return re.sub(r"``([^`]+)``", r"`\1`", " ".join((docstring or "").split()))
 
 
 # -- the protocol --------------------------------------------------------------------------------------------------
@@ -274,6 +265,7 @@ PASSAGES = {
     "commands": commands,
     "common_options": common_options,
     "command_options": command_options,
+    **derive_library.PASSAGES,
 }
 
 

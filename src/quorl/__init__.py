@@ -55,3 +55,7 @@ def __getattr__(name: str) -> Any:
     from quorl import client
 
     return getattr(client, name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

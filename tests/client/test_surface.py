@@ -13,6 +13,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
+import quorl
 import quorl.client
 from quorl.client import aio_transport, sync_transport
 from quorl.client import errors as e
@@ -27,6 +28,17 @@ def test_exported_names_are_exactly_these() -> None:
     for name in quorl.client.__all__:
         assert getattr(quorl.client, name).__doc__, f"{name} has no docstring"
     assert set(quorl.client.__all__) <= set(dir(quorl.client))
+
+
+def test_the_names_of_the_package_are_listed_before_they_are_loaded() -> None:
+    """An interactive prompt completes by ``dir``."""
+    code = "import sys, quorl; print(*dir(quorl)); print('quorl.client' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True, text=True, env=_env())
+    names, loaded = done.stdout.splitlines()
+    assert {"App", "Client", "AsyncClient", *quorl.__all__} <= set(names.split())
+    assert loaded == "False"
+    assert set(quorl.__all__) - {"__version__"} <= set(quorl.client.__all__)
+    assert all(getattr(quorl, name) is getattr(quorl.client, name) for name in quorl.__all__ if name != "__version__")
 
 
 def test_an_unknown_name_is_an_attribute_error() -> None:

@@ -51,8 +51,9 @@ class Holding:
     def stop(self) -> None:
         """Tell the handler to end."""
         self.context.stop()
-        if self.on_stop is not None:
-            self.on_stop()
+        on_stop = self.on_stop
+        if on_stop is not None:  # looked at once: the run may end meanwhile
+            on_stop()
 
 
 @dataclass(slots=True)

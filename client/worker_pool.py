@@ -2,7 +2,8 @@
 
 Threads are daemons: a handler that never ends must not keep the program from ending. Each process belongs to one thread,
 which hands it a task and waits for its verdict; what passes between them is JSON. A process that dies has failed the
-attempt, and a new one takes its place; one that does not stop when it is told to is killed after a while.
+attempt, and a new one takes its place; one that does not stop when it is told to is killed after a while. A stop and a kill
+are meant for one run: they reach the process while that run lasts, or not at all.
 """
 
 from __future__ import annotations
@@ -144,6 +145,9 @@ class Child:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
         self._sending = threading.Lock()
+        self._ending = threading.Lock()
+        """While it is held no run ends. Not the other one: who sends may wait for a process that does not read."""
+        self._killed = False
         self._process = spawn.Process(target=child_main, args=(theirs, dict(references), first), daemon=True)
         self._process.start()
         theirs.close()
@@ -154,19 +158,24 @@ class Child:
 
         def kill() -> None:
             if not over.wait(KILL_AFTER_S):
-                self.kill()
+                with self._ending:
+                    if not over.is_set():  # the run may have ended as its time was up, and the next one begun
+                        self.kill()
 
-        def stop() -> None:
+        def tell() -> None:
             with self._sending, contextlib.suppress(OSError):
                 if not over.is_set():
                     self._pipe.send_bytes(_encode(Stop()))
-            threading.Thread(target=kill, daemon=True).start()
+
+        def stop() -> None:
+            for one in (kill, tell):
+                threading.Thread(target=one, daemon=True).start()
 
         holding.on_stop = stop
         try:
-            if holding.context.cancelled:
-                return Verdict()
             with self._sending:
+                if holding.context.cancelled:  # not before: a stop must not get to the process ahead of its task
+                    return Verdict()
                 self._pipe.send_bytes(_encode(Order(holding.task)))
             return self._listen(holding)
         except (EOFError, OSError):
@@ -177,7 +186,7 @@ class Child:
             return Verdict(error=made_error("ProcessDied", f"the process that ran the task ended with code {code}"))
         finally:
             holding.on_stop = None
-            with self._sending:
+            with self._sending, self._ending:
                 over.set()
 
     def _listen(self, holding: Holding) -> Verdict:
@@ -194,10 +203,11 @@ class Child:
     @property
     def alive(self) -> bool:
         """Whether the process can take another task."""
-        return self._process.is_alive()
+        return not self._killed and self._process.is_alive()
 
     def kill(self) -> None:
         """End the process at once."""
+        self._killed = True  # it dies a little later
         self._process.kill()
 
 

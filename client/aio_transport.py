@@ -6,9 +6,12 @@ have arrived only if that is certain.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import errno
 import os
 import socket
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -28,6 +31,10 @@ Leave: TypeAlias = Callable[[], None]
 """Waits for an answer no more."""
 
 
+_of_parents: list[object] = []
+"""What is never to be used, nor ended, in this process."""
+
+
 class AsyncTransport(Protocol):
     """Carries one call to one node. It never raises, except when it is cancelled."""
 
@@ -39,7 +46,10 @@ class AsyncTransport(Protocol):
         """Return the answer, or why there is none."""
 
     def leave_behind(self) -> None:
-        """Use nothing any more of what is open: it belongs to an event loop that has ended."""
+        """Use nothing any more of what is open, and let nodes see that: it belongs to an event loop that runs no more.
+
+        In a forked process it belongs to the one that forked, too, and stays open there.
+        """
 
     async def close(self) -> None:
         """Close what is open."""
@@ -50,17 +60,28 @@ class HttpTransport(AsyncTransport):
 
     def __init__(self) -> None:
         self._session: aiohttp.ClientSession | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process = 0
+        """Where the session was made, as is its loop."""
+        self._sockets: weakref.WeakSet[socket.socket] = weakref.WeakSet()
 
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
 
         if self._session is None:
             self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=0),
+                connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, socket_factory=self._socket),
                 cookie_jar=aiohttp.DummyCookieJar(),
                 auto_decompress=True,
             )
+            self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         return self._session
+
+    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, *_ = address
+        made = socket.socket(family, kind, protocol)
+        self._sockets.add(made)
+        return made
 
     @override
     async def send(self, send: Send) -> Answer | Failure:
@@ -92,7 +113,24 @@ class HttpTransport(AsyncTransport):
 
     @override
     def leave_behind(self) -> None:
-        self._session = None
+        session, self._session = self._session, None
+        left, self._sockets = list(self._sockets), weakref.WeakSet()
+        if session is None:
+            return
+        connector, ours = session.connector, self._process == os.getpid()
+        session.detach()
+        closed = self._loop is None or self._loop.is_closed()
+        for one in left:
+            if ours:  # else the process that this one was forked from goes on with it, and it would end there, too
+                with contextlib.suppress(OSError):  # it is closed
+                    one.shutdown(socket.SHUT_RDWR)
+            if closed or not ours:
+                one.close()
+        if not ours:
+            _of_parents.append(connector)  # at its end it would take its connections out of the loop there
+        elif connector is not None:
+            with contextlib.suppress(RuntimeError):  # somebody in its loop, which is closed, can be told nothing more
+                connector._close()  # noqa: SLF001 - what can be awaited cannot be here
 
     @override
     async def close(self) -> None:

@@ -10,8 +10,10 @@ came that is no frame, or nothing at all while a call waited in vain, takes no m
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import math
 import os
+import socket
 import ssl
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -96,7 +98,7 @@ class Channel(asyncio.Protocol):
     """One channel. Made by ``dial``."""
 
     def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
+        self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         self._transport: asyncio.Transport | None = None
         self._switched: asyncio.Future[None] | None = self._loop.create_future()
         self._head = b""
@@ -239,9 +241,19 @@ class Channel(asyncio.Protocol):
         self._end(None)
 
     def leave_behind(self) -> None:
-        """Let go of the connection: its event loop has ended, and nobody can close it in order any more."""
+        """Let go of the connection: its event loop runs no more, and nobody can close it in order."""
         self.closed = True
-        self._transport, self._waiting, self._unsent = None, {}, {}
+        transport, self._transport, self._waiting, self._unsent = self._transport, None, {}, {}
+        if transport is None:
+            return
+        known, ours = transport.get_extra_info("socket"), self._process == os.getpid()
+        if ours:  # else the process that this one was forked from goes on with it, and it would end there, too
+            with contextlib.suppress(OSError, AttributeError, TypeError):  # it is closed; or other loops keep theirs
+                known.shutdown(socket.SHUT_RDWR)  # the node hears of it now, and not when the garbage is collected
+        if ours and not self._loop.is_closed():
+            transport.abort()
+        elif (real := getattr(known, "_sock", None)) is not None:  # other loops than asyncio's keep theirs
+            real.close()
 
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -40,7 +40,7 @@ class TaskOptions(TypedDict, total=False):
     """What may be said about a task beside its name and arguments. Durations are in seconds."""
 
     id: str
-    """Of your own choice; submitting the very same task under it again changes nothing."""
+    """Of your own choice; submitting the very same task under it again changes nothing, another is refused (``TaskExists``)."""
     priority: int
     """0 to 9, 5 by default; among tasks that wait, higher ones go first."""
     key: str

@@ -32,6 +32,7 @@ from quorl.cluster.machine import (
     queues,
     reading,
     receipts,
+    sameness,
     samples,
     schema,
     settling,
@@ -267,6 +268,8 @@ class Machine:
 
     def query(self, request: Query[Any]) -> Reply | Rejection:
         """Answer a read from the rows as they are now."""
+        if isinstance(request, sameness.Compare):
+            return sameness.compare(self._readable_from, self._state, request)
         return queries.query(self._readable_from, request, self._shelf.decode)
 
     def render(self, value: Reply | Rejection) -> Reply | Rejection:

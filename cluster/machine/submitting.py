@@ -44,14 +44,14 @@ def submit(state: State, command: s.SubmitBatch) -> s.Submitted | TaskExists | Q
             found.append(None)
             prints.append(None)
             continue
-        fingerprint = _fingerprint(command.queue, task, body)
-        known = _known(state, coming, task.id, fingerprint)
+        print_ = fingerprint(command.queue, task, body)
+        known = _known(state, coming, task.id, print_)
         if isinstance(known, TaskExists):
             return known
         if known is None:
-            coming[task.id] = fingerprint, STATES[_when(state, task)[0]]
+            coming[task.id] = print_, STATES[_when(state, task)[0]]
         found.append(known)
-        prints.append(fingerprint)
+        prints.append(print_)
     new = found.count(None)
     if new:
         refusal = None if queue is None else _refusal(queue, new)
@@ -60,14 +60,11 @@ def submit(state: State, command: s.SubmitBatch) -> s.Submitted | TaskExists | Q
         if queue is None:
             queue = queues.create(state, SetQueue(queue=command.queue, defaults=command.defaults))
         _store(state, queue, tasks, prints, found)
-    items = [item for item in found if item is not None]
-    if len(items) > 1:
-        return s.Submitted(items=items)
-    return s.Submitted(items=items, id=items[0].id, status=items[0].status, existing=items[0].existing)
+    return s.submitted([item for item in found if item is not None])
 
 
 def _known(
-    state: State, coming: dict[str, tuple[bytes, str]], task_id: str, fingerprint: bytes
+    state: State, coming: dict[str, tuple[bytes, str]], task_id: str, print_: bytes
 ) -> s.SubmittedTask | TaskExists | None:
     """The task with that id, if there is one already, also in the same submit."""
     waiting.write(state)
@@ -78,7 +75,7 @@ def _known(
         other, status = coming[task_id]
     else:
         return None
-    if other != fingerprint:
+    if other != print_:
         return TaskExists(detail=f'There is another task "{task_id}".')
     return s.SubmittedTask(id=task_id, status=status, existing=True)
 
@@ -172,7 +169,7 @@ def _partition(queue: Queue, key: str | None) -> int:
     return partition
 
 
-def _fingerprint(queue: str, task: s.QueuedTask, body: s.TaskBody) -> bytes:
+def fingerprint(queue: str, task: s.QueuedTask, body: s.TaskBody) -> bytes:
     """What tells a task from another with the same id: everything that was said of it but its trace, and its queue."""
     if body.traceparent is not None:
         untraced = _encode_body(msgspec.structs.replace(body, traceparent=None, tracestate=None))

@@ -6,13 +6,12 @@ wants to wait, are no part of it: a repeat may come to a node that was configure
 
 from __future__ import annotations
 
-import hashlib
 from typing import Any
 
 import msgspec
 
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol.entry import Sealed, encode_command, encode_form
+from quorl.cluster.protocol.entry import Sealed, digest_of, encode_command, encode_form
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.leases import Claim
 from quorl.cluster.protocol.queues import Defaults, SetQueue
@@ -39,11 +38,9 @@ class Sealer:
         command = plain = encode_form(form)
         if isinstance(request, Submit) and (untraced := request.untraced()) is not request:
             plain = encode_command(untraced.sealed())
-        fingerprint = hashlib.blake2b(name.encode() + b"\0", digest_size=16)
-        fingerprint.update(plain)
         if type(form) in _WITH_DEFAULTS:
             command = encode_form(msgspec.structs.replace(form, defaults=self._defaults))
-        return Sealed(key, fingerprint.digest(), command)
+        return Sealed(key, digest_of(name, plain), command)
 
 
 def patient(sealed: Sealed, request: t.Consume) -> Sealed:

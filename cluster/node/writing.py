@@ -6,7 +6,10 @@ this node only after this node has applied what it tells of, so that the caller'
 
 from __future__ import annotations
 
+import msgspec
+
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
+from quorl.cluster.machine.sameness import Compare, Likeness
 from quorl.cluster.node.claiming import Claiming, stamped
 from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
 from quorl.cluster.node.forwarding import Leading, forwarded, relayed, sequence_of
@@ -16,9 +19,11 @@ from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.syncing import Syncing, is_beat
 from quorl.cluster.node.visit import Visit, refuse_if_final
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol.grammar import Rejection
+from quorl.cluster.protocol.grammar import Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, CompleteTask, FailTask, ReleaseTask, Sync
-from quorl.cluster.protocol.problems import problem_of
+from quorl.cluster.protocol.problems import IdempotencyKeyReused, problem_of
+from quorl.cluster.protocol.submitting import Submit
+from quorl.cluster.protocol.tasks import TaskExists
 from quorl.cluster.protocol.together import ClaimMany, Report
 from quorl.cluster.protocol.wire import Answer
 
@@ -80,11 +85,28 @@ class Writing:
             # An append may stand behind this very command in its entry: what came with it counts as news, too.
             topic = Subject("topic", visit.request.topic)
             last = not await self._polls.wait_news(topic, sequence - 1, visit.poll_until)
+        replayed = outcome.replayed
+        if isinstance(value, (TaskExists, IdempotencyKeyReused)) and isinstance(visit.request, Submit):
+            under_its_key = isinstance(value, IdempotencyKeyReused)
+            value = await self._as_meant(visit.request, visit.key, value)
+            replayed = replayed or (under_its_key and isinstance(value, Reply))
         if isinstance(value, Rejection):
             answer = visit.voice.problem(problem_of(value), visit.scene)
         else:
             answer = visit.voice.reply(visit.row, value)
-        return stamped(answer, sequence, replayed=outcome.replayed)
+        return stamped(answer, sequence, replayed=replayed)
+
+    async def _as_meant(
+        self, request: Submit, key: str, refusal: TaskExists | IdempotencyKeyReused
+    ) -> Reply | Rejection:
+        """What a refused submit is answered with: all the same what it asked for, if it differs in nothing but how its JSON is written."""
+        again = isinstance(refusal, IdempotencyKeyReused)
+        found = await self._core.read(Compare(submit=request.untraced().sealed(), key=key if again else None))
+        if isinstance(found, Likeness) and found.same is not None:
+            return found.same
+        differs = found.differs if isinstance(found, Likeness) else ""
+        detail = f"{refusal.detail} It differs in {differs}." if differs else refusal.detail
+        return msgspec.structs.replace(refusal, detail=detail)
 
     async def _forward(self, visit: Visit, leader: str) -> Answer | None:
         core = self._core

@@ -6,6 +6,7 @@ later, so these structs are encoded as arrays whose fields may only be added at 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -106,6 +107,13 @@ _entry_decoder = msgspec.msgpack.Decoder(Entry)
 _encoder = msgspec.msgpack.Encoder()
 encode_form: Callable[[Command[Any]], bytes] = _encoder.encode
 """The bytes of a command that is in its log form already."""
+
+
+def digest_of(operation: str, form: bytes) -> bytes:
+    """The fingerprint of a request, by the name of its operation and the bytes of its log form."""
+    fingerprint = hashlib.blake2b(operation.encode() + b"\0", digest_size=16)
+    fingerprint.update(form)
+    return fingerprint.digest()
 
 
 def encode_command(command: Command[Any]) -> bytes:

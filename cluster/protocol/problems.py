@@ -24,7 +24,9 @@ class IdempotencyKeyReused(Rejection, frozen=True, tag="idempotency_key_reused")
 
     status: ClassVar[int] = 422
     title: ClassVar[str] = "Idempotency key reused"
-    hint: ClassVar[str] = "Make a new key for every new request; keep a key only to repeat the very same request."
+    hint: ClassVar[str] = (
+        "Make a new key for every new request; keep a key only to repeat the very same request, message values byte for byte."
+    )
 
 
 class CommandFailed(Rejection, frozen=True, tag="command_failed"):

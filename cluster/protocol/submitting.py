@@ -129,6 +129,13 @@ class Submitted(Reply, frozen=True, omit_defaults=True):
         return 200 if all(item.existing for item in self.items) else accepted
 
 
+def submitted(items: list[SubmittedTask]) -> Submitted:
+    """Return the answer about these tasks."""
+    if len(items) > 1:
+        return Submitted(items=items)
+    return Submitted(items=items, id=items[0].id, status=items[0].status, existing=items[0].existing)
+
+
 class SubmitBatch(Command[Submitted], frozen=True, tag="submit_batch"):
     """The form of a submit in the log."""
 

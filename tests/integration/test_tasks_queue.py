@@ -35,6 +35,33 @@ def test_b3_the_founding_task_line_is_accepted_unchanged(cluster: LocalCluster) 
     assert (claimed["name"], claimed["args"], claimed["attempt"]) == ("add", ["1", "2"], 1)
 
 
+def test_c5_the_same_task_in_other_json_is_the_same_at_any_node_and_another_is_told_by_what_differs(
+    cluster: LocalCluster,
+) -> None:
+    """Under its id, and under an idempotency key: what is said counts, and not how."""
+    queue = kit.fresh("c5")
+    path = f"{kit.queue_path(queue)}/tasks"
+    first = b'{"id": "%s", "name": "add", "args": [{"a":1,"b":2}]}' % queue.encode()
+    again = b'{"name": "add", "args": [ {"b": 2, "a": 1} ], "kwargs": {}, "id": "%s"}' % queue.encode()
+    assert call(cluster.urls[0], "POST", path, first).status == 201
+    for url in cluster.urls:
+        for _ in range(2):  # a repeat of the repeat, which is answered by its receipt
+            reply = call(url, "POST", path, again, headers={"idempotency-key": "c5-other-json"})
+            assert (reply.status, reply.json["id"], reply.json["existing"]) == (200, queue, True)
+        other = call(url, "POST", path, again.replace(b"2", b"3"))
+        assert (other.status, other.json["code"]) == (409, "task_exists")
+        assert 'It differs in args ([{"a":1,"b":2}] there, [ {"b": 3, "a": 1} ] here).' in other.json["detail"]
+    key = {"idempotency-key": "c5-first-json"}
+    made = call(cluster.urls[0], "POST", path, {"name": "add", "kwargs": {"x": 1, "y": 2}}, headers=key)
+    for url in cluster.urls:
+        reply = call(url, "POST", path, b'{"name": "add", "kwargs": {"y":2, "x":1}}', headers=key)
+        assert (reply.status, reply.json["id"], reply.headers["idempotent-replay"]) == (201, made.json["id"], "true")
+        other = call(url, "POST", path, {"name": "add", "kwargs": {"x": 1}}, headers=key)
+        assert (other.status, other.json["code"]) == (422, "idempotency_key_reused")
+        assert 'It differs in kwargs ({"x": 1, "y": 2} there, {"x": 1} here).' in other.json["detail"]
+    assert len(kit.all_tasks(cluster.urls[0], queue)) == 2
+
+
 @pytest.mark.parametrize("key", ["task-id", "task_id", "id"])
 @pytest.mark.parametrize("name", ["task", "task_type", "name"])
 def test_c5_every_spelling_is_accepted_as_it_is(cluster: LocalCluster, key: str, name: str) -> None:

@@ -59,6 +59,7 @@ class MeteredDisk:
         self.read_at = disk.read_at
         self.write_atomically = disk.write_atomically
         self.remove = disk.remove
+        self.set_aside = disk.set_aside
         self.free_bytes = disk.free_bytes
         self.close = disk.close
 

@@ -1,7 +1,8 @@
 """The real disk: one directory, one process, and no call that lies about what is durable.
 
 An fdatasync behind a write that makes a file longer waits for the file system's journal, and with several nodes on one
-machine they wait for each other's. Into room that is there already it waits for the data alone: half the time.
+machine they wait for each other's. Into room that is there already it waits for the data alone: half the time. So a
+file that is no longer needed is set aside and written over, instead of given back to the file system and asked for anew.
 
 An error of fsync is final for its file: the kernel forgets the dirty pages when it reports one, so a second try
 would succeed without having written anything. The node stops instead, and reads back what really arrived.
@@ -25,6 +26,8 @@ from quorl.cluster.protocol import limits
 LOCK_NAME = "lock"
 UNFINISHED = ".unfinished"
 """The ending of files that are not yet what they are to become; remains of a crash, removed by ``lock``."""
+SET_ASIDE_MAX = 4
+"""So many files are kept to be written over: as many segments as a trim of the log mostly leaves."""
 
 
 def _flush(descriptor: int) -> None:
@@ -38,15 +41,20 @@ def _flush(descriptor: int) -> None:
 class RealFile:
     """One file that only grows at its end or is cut: ``port.LogFile``."""
 
-    def __init__(self, path: Path, flusher: Callable[[], Flusher | None] = lambda: None) -> None:
-        """Open an existing file. ``flusher`` gives what flushes it beside the loop, if anything does."""
+    def __init__(
+        self, path: Path, flusher: Callable[[], Flusher | None] = lambda: None, *, size: int | None = None
+    ) -> None:
+        """Open an existing file, of which all but ``size`` bytes may be room.
+
+        ``flusher`` gives what flushes it beside the loop, if anything does.
+        """
         self._path = path
         self._flusher = flusher
         self._flushes: Flusher | None = None
         """What may have a flush of this file under way."""
         self._descriptor = os.open(path, os.O_RDWR)
-        self._size = os.fstat(self._descriptor).st_size
-        self._end_of_room = self._size
+        self._end_of_room = os.fstat(self._descriptor).st_size
+        self._size = self._end_of_room if size is None else size
         self._failed = False
 
     @property
@@ -139,6 +147,7 @@ class RealDisk:
         self._path.mkdir(parents=True, exist_ok=True)
         self._lock = -1
         self._failed: set[str] = set()
+        self._set_aside: list[Path] = []
         self._flusher: Flusher | None = None
         self._flushes_beside = True
         """Whether the system is not known to have no flushes beside the loop."""
@@ -205,10 +214,13 @@ class RealDisk:
 
     def write_atomically(self, name: str, data: bytes) -> None:
         """Replace a file; durable on return."""
+        self._write_and_name(self._path / (name + UNFINISHED), os.O_TRUNC, name, data)
+
+    def _write_and_name(self, path: Path, flag: int, name: str, data: bytes) -> None:
+        """Write the beginning of a file that has no name yet, and give it one."""
         self._check(name)
-        path = self._path / (name + UNFINISHED)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o644)
             try:
                 self._write_all(descriptor, data)
                 self._sync(descriptor, name)
@@ -223,8 +235,11 @@ class RealDisk:
     def create(self, name: str, head: bytes) -> RealFile:
         """Create a file that starts with ``head``: it appears with all of it or not at all."""
         assert not (self._path / name).exists(), f"{name} exists"
-        self.write_atomically(name, head)
-        return RealFile(self._path / name, self._beside)
+        if self._set_aside:
+            self._write_and_name(self._set_aside.pop(), 0, name, head)
+        else:
+            self.write_atomically(name, head)
+        return RealFile(self._path / name, self._beside, size=len(head))
 
     def open(self, name: str) -> RealFile:
         """Open an existing file for appending at its end."""
@@ -236,6 +251,17 @@ class RealDisk:
         self._check(name)
         (self._path / name).unlink(missing_ok=True)
         self._sync_names()
+
+    def set_aside(self, name: str) -> None:
+        """See ``Disk``. Of more than ``SET_ASIDE_MAX`` files, and where room is scarce, nothing is kept."""
+        self._check(name)
+        path = self._path / name
+        if len(self._set_aside) >= SET_ASIDE_MAX or self.free_bytes() < 2 * limits.DISK_SPARE_BYTES:
+            path.unlink(missing_ok=True)
+        elif path.exists():
+            aside = self._path / (name + UNFINISHED)  # which the next process removes
+            path.rename(aside)
+            self._set_aside.append(aside)
 
     def free_bytes(self) -> int:
         """Space left for a process without privileges."""

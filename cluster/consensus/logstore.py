@@ -104,12 +104,13 @@ class LogStore:
         disk.lock()
         self.ballot = self._load_ballot()
         self._floor = self.ballot.floor
+        self._file: LogFile
         if self.ballot.reset is not None:
             self._replace(*self.ballot.reset)
         else:
             self._load()
-        self._file: LogFile = disk.open(self._segments[-1].name)
-        self._cut_torn_tail()
+            self._file = disk.open(self._segments[-1].name)
+            self._cut_torn_tail()
         # A killed process leaves records in the kernel's memory only: what we are about to rely upon must be durable.
         self._file.sync()
         self._durable = self.last_index
@@ -303,7 +304,7 @@ class LogStore:
         self.ballot.set_first(first, self._floor)
         self._begin_with(sentinel)
         while self._segments[0].base < first:
-            self._disk.remove(self._segments[0].name)
+            self._disk.set_aside(self._segments[0].name)  # should its name come back: the ballot says where the log begins
             del self._segments[0]
 
     def reset_to(self, index: int, term: int) -> None:
@@ -322,7 +323,6 @@ class LogStore:
         self._floor = index
         self._file.close()
         self._replace(index, term)
-        self._file = self._disk.open(self._segments[-1].name)
         self._durable = index
 
     # -- the rest of the library's journal interface --------------------------------------------------------------
@@ -400,7 +400,7 @@ class LogStore:
         segment = _Segment(index)
         head = encode_header(index, self._group)
         head += encode_record(NO_OP, index, term, index - 1, len(head))
-        self._disk.create(segment.name, head).close()
+        self._file = self._disk.create(segment.name, head)
         self.ballot.end_reset()
         segment.offsets.append(HEADER_BYTES)
         segment.size = len(head)

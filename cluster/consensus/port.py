@@ -120,9 +120,9 @@ class Clock(Protocol):
 class LogFile(Protocol):
     """One append-only file. Every error of ``sync`` is final: a second try would lie about the first.
 
-    Behind its end there may be *room*: zeros that are there already, so that what is written over them changes neither
-    the file's length nor where it lies, and a sync has only the data to wait for. Whoever opens the file, or reads it
-    whole, finds those zeros as a part of it.
+    Behind its end there may be *room*: zeros, or what an older file held, that are there already, so that what is
+    written over them changes neither the file's length nor where it lies, and a sync has only the data to wait for.
+    Whoever opens the file, or reads it whole, finds the room as a part of it.
     """
 
     @property
@@ -176,7 +176,7 @@ class Disk(Protocol):
     def create(self, name: str, head: bytes) -> LogFile:
         """Create a file that starts with ``head``, durable with its name on return, open for appending.
 
-        It appears with the whole of ``head`` or not at all.
+        It appears with the whole of ``head`` or not at all. What was set aside may serve it, as room behind the head.
         """
 
     def open(self, name: str) -> LogFile:
@@ -184,6 +184,12 @@ class Disk(Protocol):
 
     def remove(self, name: str) -> None:
         """Remove a file if it exists; durable on return."""
+
+    def set_aside(self, name: str) -> None:
+        """Remove a file, and keep what it takes on the medium for later calls of ``create``.
+
+        Nothing waits for the medium: a power cut may bring the name back, even for what was made of the file since.
+        """
 
     def free_bytes(self) -> int:
         """Space left for this process."""

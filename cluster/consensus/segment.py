@@ -8,6 +8,9 @@ A segment is named by the index of its first record. All integers are little-end
 A record's crc covers its length, index, term, durable, its own byte offset and the command, so that a record that was
 moved, or one that is merely quoted inside a command, is none. ``durable`` is the highest index that was known to be
 durable when the record was written: an intact record bears witness for all those before it.
+
+A segment may be written over one that the log no longer needed. What is left of that lies behind its end until it is
+written over, too, and is told by its indexes: all of them are below the base.
 """
 
 from __future__ import annotations
@@ -120,21 +123,26 @@ def scan(name: str, raw: bytes, base: int, term: int) -> Scan:
     """
     records: list[Record] = []
     offset, index = HEADER_BYTES, base
-    while (record := decode_record(raw, offset)) is not None:
+    while (record := decode_record(raw, offset)) is not None and not _is_left_over(record, base):
         if record.index != index:
             raise damaged(name, offset, f"found the intact record {record.index} where {index} belongs")
         if record.term < term:
             raise damaged(name, offset, f"the term falls from {term} to {record.term} at index {index}")
         records.append(record)
         offset, index, term = record.end, index + 1, record.term
-    return Scan(records, offset, _witness(raw, offset))
+    return Scan(records, offset, _witness(raw, offset, base))
 
 
-def _witness(raw: bytes, damage: int) -> int:
+def _is_left_over(record: Record, base: int) -> bool:
+    """Whether a record belongs to what this file was before: an older segment, which means nothing any more."""
+    return record.index < base
+
+
+def _witness(raw: bytes, damage: int, base: int) -> int:
     """What the intact records behind a damaged one say was durable. Its length cannot be trusted: look everywhere."""
     witness, offset = 0, damage
     while (offset := raw.find(_MARKER, offset + 1)) >= 0:
         record = decode_record(raw, offset)
-        if record is not None:
+        if record is not None and not _is_left_over(record, base):
             witness, offset = max(witness, record.durable), record.end - 1
     return witness

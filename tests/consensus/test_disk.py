@@ -12,7 +12,7 @@ from random import Random
 
 import pytest
 
-from quorl.cluster.consensus.disk import LOCK_NAME, UNFINISHED, RealDisk
+from quorl.cluster.consensus.disk import LOCK_NAME, SET_ASIDE_MAX, UNFINISHED, RealDisk
 from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.port import Damaged, Disk
 from quorl.cluster.protocol import limits
@@ -90,6 +90,38 @@ def test_names_are_sorted_and_can_go(disk: Disk) -> None:
     assert disk.free_bytes() > 0
 
 
+def test_what_is_set_aside_serves_the_next_file_as_room(disk: Disk) -> None:
+    disk.create("a", b"head").close()
+    old = disk.open("a")
+    old.append(b"0123456789")
+    old.sync()
+    old.close()
+    disk.set_aside("a")
+    assert disk.names() == []
+    with pytest.raises(FileNotFoundError):
+        disk.read("a")
+    file = disk.create("b", b"HEAD")
+    assert (file.size, disk.read("b")) == (4, b"HEAD0123456789")
+    file.append(b"+++", 100)
+    assert disk.read("b") == b"HEAD+++3456789", "it fitted"
+    file.truncate(file.size)
+    file.sync()
+    assert disk.read("b") == b"HEAD+++"
+    assert disk.create("c", b"new").size == 3
+    assert disk.read("c") == b"new", "there was one, and it is taken"
+
+
+def test_only_so_much_is_set_aside(disk: Disk) -> None:
+    for number in range(SET_ASIDE_MAX + 1):
+        disk.create(f"old{number}", b"head and more").close()
+    for number in range(SET_ASIDE_MAX + 1):
+        disk.set_aside(f"old{number}")
+    assert disk.names() == []
+    for number in range(SET_ASIDE_MAX + 1):
+        disk.create(f"new{number}", b"HEAD").close()
+    assert [disk.read(name) for name in disk.names()] == [b"HEAD and more"] * SET_ASIDE_MAX + [b"HEAD"]
+
+
 def test_a_log_lives_on_either(disk: Disk) -> None:
     log = LogStore(disk, segment_bytes=200)
     log.setCurrentTerm(1, "n1")
@@ -140,6 +172,39 @@ def test_what_a_crash_left_unfinished_is_no_file(tmp_path: Path) -> None:
     disk.lock()
     assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
     disk.close()
+
+
+def test_what_was_set_aside_goes_with_its_process(tmp_path: Path) -> None:
+    disk = RealDisk(tmp_path)
+    disk.lock()
+    disk.create("a", b"head").close()
+    disk.set_aside("a")
+    disk.set_aside("a")  # an operator may have removed it
+    assert [path.name for path in tmp_path.iterdir() if path.name != LOCK_NAME] == ["a" + UNFINISHED]
+    disk.close()
+    disk.lock()
+    assert [path.name for path in tmp_path.iterdir()] == [LOCK_NAME]
+    disk.close()
+
+
+def test_nothing_is_set_aside_where_room_is_scarce(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = RealDisk(tmp_path)
+    disk.create("a", b"head").close()
+    monkeypatch.setattr(limits, "DISK_SPARE_BYTES", disk.free_bytes())
+    disk.set_aside("a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_was_set_aside_is_no_file_before_its_new_head_is_durable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = RealDisk(tmp_path)
+    disk.create("a", b"head").close()
+    disk.set_aside("a")
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="Input/output"):
+        disk.create("b", b"HEAD")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -363,6 +428,18 @@ def test_a_removal_is_durable_on_return_and_not_before() -> None:
 
     assert outcomes(prepare) == {b"old", b"missing"}
     assert outcomes(lambda disk: (disk.boot().write_atomically("a", b"old"), disk.boot().remove("a"))) == {b"missing"}
+
+
+def test_a_name_that_was_set_aside_may_come_back_for_what_its_file_became() -> None:
+    def prepare(disk: FakeDisk) -> None:
+        view = disk.boot()
+        view.create("a", b"old content").close()
+        view.set_aside("a")
+        if disk.chance():
+            view.create("b", b"NEW").close()
+
+    assert outcomes(prepare) == {b"old content", b"missing"}
+    assert outcomes(prepare, "b") == {b"NEW content", b"missing"}
 
 
 def test_the_dead_are_fenced() -> None:

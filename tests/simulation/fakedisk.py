@@ -1,8 +1,8 @@
 """A disk in memory that is as treacherous as a real one, and no more.
 
 It keeps apart what the running process sees (``cache``) and what a power cut leaves: the durable content plus any
-subset of the operations since the last sync, the last of them torn, holes filled with zeros. Names work alike. All
-chance comes from the given ``Random``, so a failing seed replays.
+subset of the operations since the last sync, the last of them torn, holes filled with zeros, or with what lay there.
+Names work alike. All chance comes from the given ``Random``, so a failing seed replays.
 
 * ``kill()``: the process dies; everything written stays visible. Handles and views of it are fenced: they raise.
 * ``power_cut()``: the machine dies; unsynced operations survive as chance wills.
@@ -25,6 +25,8 @@ import os
 from collections.abc import Callable
 from random import Random
 from typing import NamedTuple
+
+from quorl.cluster.consensus.disk import SET_ASIDE_MAX
 
 SECTOR_BYTES = 512
 UNLIMITED_BYTES = 1 << 50
@@ -95,7 +97,7 @@ class _Content:
                 del self.cache[operation.size :]
             else:
                 torn = number == len(survivors) - 1 and not reorders
-                data = _torn(random, operation.data) if torn else operation.data
+                data = _torn(random, operation.data, operation.before) if torn else operation.data
                 self.cache += bytes(max(0, operation.offset - len(self.cache)))
                 self.cache[operation.offset : operation.offset + len(data)] = data
         self.covered += len(self.pending)
@@ -114,8 +116,11 @@ class _Content:
         return [operation for operation in self.pending if random.random() < share]
 
 
-def _torn(random: Random, data: bytes) -> bytes:
-    """What may be left of a write that was on its way: a part of it, zeros where a sector did not make it."""
+def _torn(random: Random, data: bytes, before: bytes) -> bytes:
+    """What may be left of a write that was on its way: a part of it; what did not make it are zeros, or what lay there."""
+    nothing = bytes(len(data))
+    if before.strip(b"\0") and random.random() < 0.5:
+        nothing = before.ljust(len(data), b"\0")
     way = random.randrange(4)
     if way == 0:
         return data
@@ -123,11 +128,11 @@ def _torn(random: Random, data: bytes) -> bytes:
     if way == 1:
         return data[:size]
     if way == 2:
-        return data[:size] + bytes(len(data) - size)
+        return data[:size] + nothing[size:]
     whole = bytearray(data)
     for start in range(0, len(whole), SECTOR_BYTES):
         if random.random() < 0.5:
-            whole[start : start + SECTOR_BYTES] = bytes(len(whole[start : start + SECTOR_BYTES]))
+            whole[start : start + SECTOR_BYTES] = nothing[start : start + SECTOR_BYTES]
     return bytes(whole)
 
 
@@ -265,9 +270,9 @@ class FakeDisk:
         if not self.lying:
             content.sync(operations)
 
-    def link(self, name: str, content: _Content | None, *, dying: bool) -> None:
+    def link(self, name: str, content: _Content | None, *, dying: bool, durably: bool = True) -> None:
         """Let a name stand for a file, or for none: visible at once, durable after the sync of the directory."""
-        stage = self._random.randrange(3) if dying else 2
+        stage = self._random.randrange(3) if dying else 2 if durably else 1
         if stage > 0:
             if content is None:
                 self._names.pop(name, None)
@@ -300,6 +305,7 @@ class FakeView:
         self._disk = disk
         self._epoch = epoch
         self._failed = False
+        self._set_aside: list[_Content] = []
 
     def lock(self) -> None:
         """Alone here by construction; what names the last process left are made durable, as on the real disk."""
@@ -322,17 +328,19 @@ class FakeView:
 
     def write_atomically(self, name: str, data: bytes) -> None:
         """Replace a file."""
+        self._write_and_name(name, data, _Content())
+
+    def _write_and_name(self, name: str, data: bytes, content: _Content) -> None:
         dying = self._step()
-        content = _Content()
         self._disk.write(content, 0, data, dying=False)
         self._guarded_sync(content)
         self._link(name, content, dying=dying)
 
     def create(self, name: str, head: bytes) -> FakeFile:
-        """Create a file that starts with ``head``."""
+        """Create a file that starts with ``head``, of a new one or of what was set aside."""
         assert name not in self._disk.names(), f"{name} exists"
-        self.write_atomically(name, head)
-        return FakeFile(self._disk, self._epoch, self._disk.content(name))
+        self._write_and_name(name, head, self._set_aside.pop() if self._set_aside else _Content())
+        return FakeFile(self._disk, self._epoch, self._disk.content(name), len(head))
 
     def open(self, name: str) -> FakeFile:
         """Open a file for appending."""
@@ -342,6 +350,14 @@ class FakeView:
     def remove(self, name: str) -> None:
         """Remove a file if it exists."""
         self._link(name, None, dying=self._step())
+
+    def set_aside(self, name: str) -> None:
+        """Remove a file, of which a later ``create`` may make another."""
+        dying = self._step()
+        content = self._disk.content(name)
+        if len(self._set_aside) < SET_ASIDE_MAX:
+            self._set_aside.append(content)
+        self._disk.link(name, None, dying=dying, durably=False)
 
     def free_bytes(self) -> int:
         """Space left."""
@@ -372,11 +388,11 @@ class FakeView:
 class FakeFile:
     """An open file of one process: ``port.LogFile``."""
 
-    def __init__(self, disk: FakeDisk, epoch: int, content: _Content) -> None:
+    def __init__(self, disk: FakeDisk, epoch: int, content: _Content, size: int | None = None) -> None:
         self._disk = disk
         self._epoch = epoch
         self._content = content
-        self._size = len(content.cache)
+        self._size = len(content.cache) if size is None else size
         self._failed = False
         self._closed = False
         self._flush: Callable[[], None] | None = None

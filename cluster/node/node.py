@@ -47,7 +47,7 @@ from quorl.cluster.node.preparing import Preparing
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Timekeeper
 from quorl.cluster.node.transferring import transferred
-from quorl.cluster.node.upkeep import CatchUp, Trimming
+from quorl.cluster.node.upkeep import Bounds, CatchUp, Trimming
 from quorl.cluster.node.visit import Declined
 from quorl.cluster.node.watch import Watch
 from quorl.cluster.protocol import limits
@@ -175,9 +175,9 @@ class Node:
             store.term_at,
         )
         self._lead = Leadership(outside, self._time, self.meters)
-        self._trimming = Trimming(
-            ports.states, ports.offload, self.replica.trim, settings.snapshot_every, ports.log, self.meters
-        )
+        turn = sorted([self.name, *others]).index(self.name) / len(settings.members)
+        bounds = Bounds(settings.snapshot_every, settings.log_bytes_max, turn)
+        self._trimming = Trimming(ports.states, ports.offload, self.replica.trim, bounds, ports.log, self.meters)
         self._catch_up = CatchUp(
             ports.states, ports.offload, self._peers, ports.disk, ports.clock, self._install, ports.log, self.meters
         )
@@ -254,7 +254,7 @@ class Node:
                 self._ports.log.warning("entry_spoiled", index=index, reason=event.reason)
         if self.machine.cluster_id is not None:
             self.replica.set_cluster_id(self.machine.cluster_id)
-        self._trimming.applied(len(payload), self._store.size_bytes > self._settings.log_bytes_max)
+        self._trimming.applied(len(payload), self._store.size_bytes)
         return applied
 
     def _on_changed(self) -> None:

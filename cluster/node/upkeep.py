@@ -13,6 +13,7 @@ import errno
 import sqlite3
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -31,12 +32,31 @@ WRITTEN_BYTES_MAX = 192 * 1024 * 1024
 """Of what entries have written to the state since the last checkpoint: a few seconds of busy single appends."""
 _ENTRY_BYTES = 24 * 1024
 """What even the smallest entry writes: the pages of the header, of its rows and of their indexes."""
+FRESH_BYTES_MAX = 16 * 1024 * 1024
+"""Of what entries have brought since the last checkpoint. Other pages are written over and over before one takes them over,
+these are new: waiting spares nothing, and whoever flushes meanwhile waits for all of them."""
+_LONG_SHARE = 3 / 4
+"""Of ``log_bytes_max``: from here on a checkpoint that is due anyway trims the log, too."""
+
+
+class Bounds(NamedTuple):
+    """When a node makes a checkpoint and trims its log."""
+
+    entries: int
+    log_bytes_max: int
+    turn: float = 0.0
+    """The share of the way to its first checkpoint that this node has behind it when it starts.
+
+    All members apply the same: without turns of their own all would write their checkpoints at the same moment, and the
+    fastest majority would be as slow as the slowest member.
+    """
 
 
 class Trimming:
     """Checkpoints every so many entries or bytes, and trims the log below them.
 
-    Checkpoints come more often than trims: what is written to the state beside its file has to be kept until the next one.
+    Checkpoints come more often than trims: what is written to the state beside its file has to be kept until the next one,
+    and flushed by it at once.
     """
 
     def __init__(
@@ -44,7 +64,7 @@ class Trimming:
         states: StateFiles,
         offload: Offload,
         trim: Callable[[int], None],
-        entries: int,
+        bounds: Bounds,
         log: Logger,
         meters: Meters | None = None,
     ) -> None:
@@ -52,10 +72,12 @@ class Trimming:
         self._states = states
         self._offload = offload
         self._trim = trim
-        self._entries = entries
+        self._bounds = bounds
         self._log = log
-        self._since = 0
-        self._written_bytes = 0
+        self._entries = int(bounds.turn * bounds.entries)
+        """How many were applied since the last trim."""
+        self._written_bytes = int(bounds.turn * WRITTEN_BYTES_MAX)
+        self._fresh_bytes = int(bounds.turn * FRESH_BYTES_MAX)
         self._task: asyncio.Task[None] | None = None
         self.paused = False
 
@@ -64,16 +86,20 @@ class Trimming:
         """Whether a checkpoint is being made."""
         return self._task is not None and not self._task.done()
 
-    def applied(self, size_bytes: int, log_is_long: bool) -> None:
-        """One more entry was applied, of that size."""
-        self._since += 1
+    def applied(self, size_bytes: int, log_bytes: int) -> None:
+        """One more entry was applied, of that size; the log takes so much."""
+        bounds = self._bounds
+        self._entries += 1
         self._written_bytes += size_bytes + _ENTRY_BYTES
-        trim = self._since >= self._entries or (log_is_long and self._since >= min(100, self._entries))
-        due = trim or self._written_bytes >= WRITTEN_BYTES_MAX
-        if due and not self.paused and not self.running:
-            self._written_bytes = 0
+        self._fresh_bytes += size_bytes
+        many = self._entries >= bounds.entries
+        too_long = log_bytes > bounds.log_bytes_max and self._entries >= min(100, bounds.entries)
+        full = self._written_bytes >= WRITTEN_BYTES_MAX or self._fresh_bytes >= FRESH_BYTES_MAX
+        if (many or too_long or full) and not self.paused and not self.running:
+            self._written_bytes = self._fresh_bytes = 0
+            trim = many or log_bytes > _LONG_SHARE * bounds.log_bytes_max
             if trim:
-                self._since = 0
+                self._entries = 0
             self._task = asyncio.get_running_loop().create_task(self._checkpoint(trim=trim))
 
     async def _checkpoint(self, *, trim: bool) -> None:

@@ -291,7 +291,9 @@ MUTANTS: dict[str, Callable[[pytest.MonkeyPatch], None]] = {
     "no checksums": lambda patch: patch.setattr(segment, "zlib", SimpleNamespace(crc32=lambda *_: 0)),
     "a cut begins in the middle": cut_first,
     "a reset without a note": lambda patch: patch.setattr(Ballot, "begin_reset", lambda ballot, index, term: None),
-    "what a segment was before counts": lambda patch: patch.setattr(segment, "_is_left_over", lambda record, base: False),
+    "what a segment was before counts": lambda patch: patch.setattr(
+        segment, "_is_left_over", lambda record, base: False
+    ),
     "a trim without a note": lambda patch: patch.setattr(Ballot, "set_first", lambda ballot, first, floor: None),
 }
 

@@ -14,7 +14,7 @@ from quorl.cluster.consensus.port import Damaged, Snapshot
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.node import upkeep
 from quorl.cluster.node.internal import Internal
-from quorl.cluster.node.upkeep import CatchUp, Trimming
+from quorl.cluster.node.upkeep import Bounds, CatchUp, Trimming
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Entry, SignOfLife, encode_entry
 from quorl.cluster.protocol.wire import Answer, Call
@@ -207,14 +207,53 @@ async def test_what_entries_have_written_is_taken_over_more_often_than_the_log_i
 
     monkeypatch.setattr(upkeep, "WRITTEN_BYTES_MAX", 1_000_000)
     monkeypatch.setattr(leader.states, "checkpoint", checkpoint)
-    trimming = Trimming(leader.states, AtOnce(), trims.append, 30, follower)
-    for index in range(4, 34):
-        leader.write(index)
-        trimming.applied(100_000, log_is_long=False)
-        for _ in range(3):
-            await asyncio.sleep(0)
+    trimming = Trimming(leader.states, AtOnce(), trims.append, Bounds(30, 1_000_000), follower)
+    await applied(leader, trimming, range(4, 34), 100_000)
     assert made == [12, 21, 30, 33]
     assert trims == [33]
+    await trimming.close()
+
+
+async def applied(leader: Leader, trimming: Trimming, indexes: range, size_bytes: int, log_bytes: int = 0) -> None:
+    """Apply an entry of each index, and let what that begins end."""
+    for index in indexes:
+        leader.write(index)
+        trimming.applied(size_bytes, log_bytes)
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+async def test_what_is_new_is_taken_over_often_by_each_member_in_its_turn(
+    leader: Leader, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: dict[float, list[int]] = {}
+    trims: list[int] = []
+    monkeypatch.setattr(upkeep, "FRESH_BYTES_MAX", 600_000)
+    for turn in (0, 1 / 3, 2 / 3):
+        now = made[turn] = []
+        monkeypatch.setattr(leader.states, "checkpoint", lambda now=now: now.append(leader.machine.position.index))
+        trimming = Trimming(leader.states, AtOnce(), trims.append, Bounds(1000, 1_000_000, turn), follower)
+        first = leader.machine.position.index + 1
+        await applied(leader, trimming, range(first, first + 18), 100_000)
+        now[:] = [index - first + 1 for index in now]
+        await trimming.close()
+    assert made == {0: [6, 12, 18], 1 / 3: [4, 10, 16], 2 / 3: [2, 8, 14]}
+    assert trims == []
+
+
+async def test_g29_a_log_that_is_nearly_too_long_is_trimmed_with_a_checkpoint_that_is_due_anyway(
+    leader: Leader, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trims: list[int] = []
+    monkeypatch.setattr(upkeep, "FRESH_BYTES_MAX", 500_000)
+    monkeypatch.setattr(leader.states, "checkpoint", lambda: leader.machine.position.index)
+    trimming = Trimming(leader.states, AtOnce(), trims.append, Bounds(1000, 1_000_000), follower)
+    await applied(leader, trimming, range(4, 9), 100_000, 750_000)
+    assert trims == []
+    await applied(leader, trimming, range(9, 14), 100_000, 750_001)
+    assert trims == [13]
+    await applied(leader, trimming, range(14, 120), 1, 1_000_001)
+    assert trims == [13, 113], "it may not become shorter by this: only every so often that is tried"
     await trimming.close()
 
 

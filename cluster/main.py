@@ -12,18 +12,23 @@ import asyncio
 import contextlib
 import difflib
 import errno
+import json
 import os
 import socket
 import sys
 from enum import IntEnum
 from pathlib import Path
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 from typing_extensions import override
 
 import quorl
 from quorl import logs
 from quorl.cluster.node import config as configs
+from quorl.cluster.protocol import limits
+
+ASK_S = 2.0
+"""So long a check waits for what listens at the node's address to say who it is."""
 
 
 class Exit(IntEnum):
@@ -47,8 +52,7 @@ def main(argv: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return Exit.CONFIG
     if arguments.check:
-        print(_summary(arguments.config, config))
-        return Exit.STOPPED
+        return _check(arguments.config, config)
     logs.configure(config.log.format, config.log.level, {"node": config.node.name})
     return _run(config)
 
@@ -89,6 +93,58 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--check", action="store_true", help="only check the config and say what is wrong with it")
     parser.add_argument("--version", action="version", version=f"quorl {quorl.__version__}")
     return parser
+
+
+def _check(path: Path, config: configs.Config) -> int:
+    """Say whether a node could start from this config, here and now."""
+    elsewhere = []
+    refusals = _refusals(config)
+    runs = _who_runs_at(config.node.http) if any(error.errno == errno.EADDRINUSE for *_, error in refusals) else None
+    mine = runs is not None and (runs.name, runs.cluster) == (config.node.name, config.cluster.name)
+    for key, address, error in refusals:
+        if error.errno == errno.EADDRINUSE:
+            if mine and runs is not None and (key == "http" or runs.raft == config.me.raft):
+                continue  # this very node runs, and is asked before it is started anew
+            name = f"node {config.node.name} of {config.cluster.name}"
+            why = f"address already in use, and not by {name}"
+            if key == "http" and runs is not None:
+                why = f"node {runs.name} of {runs.cluster} has it"
+        elif error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
+            elsewhere.append(f"{address} is no address of this machine, so node {config.node.name} starts on another")
+            continue
+        else:
+            why = (error.strerror or str(error)).lower()
+        print(
+            f"{path}: the config makes sense, but the node could not start here now\n"
+            f"[node] {key} = {address} cannot be listened on: {why}\n{_stop_or_move(key, address)}",
+            file=sys.stderr,
+        )
+        return Exit.MACHINE
+    print("\n".join([_summary(path, config), *(f"  warning: {caution}" for caution in elsewhere)]))
+    return Exit.STOPPED
+
+
+class _Runs(NamedTuple):
+    """A node that answers, and where it says that the others look for its Raft side."""
+
+    name: str
+    cluster: str
+    raft: str
+
+
+def _who_runs_at(address: configs.Address) -> _Runs | None:
+    """Which node answers at the address; None: nothing that is known to be one."""
+    from http.client import HTTPConnection, HTTPException
+
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address.host, address.host)
+    with contextlib.closing(HTTPConnection(host, address.port, timeout=ASK_S)) as connection:
+        try:
+            connection.request("GET", "/v1/cluster")
+            told = json.loads(connection.getresponse().read(limits.REQUEST_BYTES_MAX))
+            rafts = {member["name"]: member["raft"] for member in told["members"]}
+            return _Runs(told["node"], told["name"], rafts.get(told["node"], ""))
+        except (OSError, HTTPException, ValueError, LookupError, TypeError):
+            return None
 
 
 def _summary(path: Path, config: configs.Config) -> str:
@@ -159,15 +215,25 @@ def explain(error: OSError, config: configs.Config) -> str:
 
 def _busy_ports(config: configs.Config) -> str | None:
     """Which address of this node cannot be listened on, and what to do about it; None if both can."""
-    for key, address in (("http", config.node.http), ("raft", config.node.raft)):
-        if (refusal := _refusal(address)) is not None:
-            return (
-                f"[node] {key} = {address} cannot be listened on: {(refusal.strerror or str(refusal)).lower()}\n"
-                f"Is this node running already? Else stop what uses port {address.port} "
-                f"(ss -ltnp 'sport = :{address.port}'), or set QUORL_NODE__{key.upper()} and the member's {key} to an "
-                "address that is free."
-            )
+    for key, address, refusal in _refusals(config):
+        return (
+            f"[node] {key} = {address} cannot be listened on: {(refusal.strerror or str(refusal)).lower()}\n"
+            f"Is this node running already? Else {_stop_or_move(key, address, 'stop')}"
+        )
     return None
+
+
+def _stop_or_move(key: str, address: configs.Address, stop: str = "Stop") -> str:
+    return (
+        f"{stop} what uses port {address.port} (ss -ltnp 'sport = :{address.port}'), or set QUORL_NODE__{key.upper()} "
+        f"and the member's {key} to an address that is free."
+    )
+
+
+def _refusals(config: configs.Config) -> list[tuple[str, configs.Address, OSError]]:
+    """The addresses of this node that cannot be listened on, and what the machine says to that."""
+    both = (("http", config.node.http), ("raft", config.node.raft))
+    return [(key, address, error) for key, address in both if (error := _refusal(address)) is not None]
 
 
 def _refusal(address: configs.Address) -> OSError | None:

@@ -254,13 +254,14 @@ def test_python_in_the_pages_compiles_and_imports_what_exists(page: Path) -> Non
 
 
 def is_good_config(block: str, tmp_path: Path) -> None:
-    """It is the config of every node that it names."""
+    """It is the config of every node that it names, each with a ``[node]`` of its own."""
     values: dict[str, Any] = tomllib.loads(block)
     (tmp_path / values["cluster"]["secret_file"]).write_text("a secret", encoding="utf-8")
     path = tmp_path / "node.toml"
     path.write_text(block, encoding="utf-8")
     for member in values["cluster"]["members"]:
-        assert config.load(path, {"QUORL_NODE__NAME": member["name"]}).me.name == member["name"]
+        environ = {f"QUORL_NODE__{key.upper()}": member[key] for key in ("name", "http", "raft")}
+        assert config.load(path, environ).me.name == member["name"]
 
 
 def is_good_http(block: str) -> None:

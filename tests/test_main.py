@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import http.server
+import json
 import os
 import socket
 import subprocess
 import sys
+import threading
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typing_extensions import override
 
 import quorl
 from quorl import logs
@@ -28,12 +34,110 @@ def config() -> Config:
     return load(CONFIG, {})
 
 
-def test_d1_check_starts_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--config", str(CONFIG), "--check"]) == Exit.STOPPED
+@pytest.fixture
+def free(tmp_path: Path) -> Path:
+    """The config of n1 on ports that nothing on this machine listens on."""
+    path, text = tmp_path / "node1.toml", CONFIG.read_text(encoding="utf-8")
+    for port, other in zip((7101, 7201), free_ports(2), strict=True):
+        text = text.replace(f":{port}", f":{other}")
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_d1_check_starts_nothing(free: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--config", str(free), "--check"]) == Exit.STOPPED
     said = capsys.readouterr().out
+    node = load(free, {}).node
     assert "node1.toml: good" in said
     assert "node n1 of cluster quorl (n1, n2, n3)" in said
-    assert "http 127.0.0.1:7101  raft 127.0.0.1:7201" in said
+    assert f"http {node.http}  raft {node.raft}" in said
+    assert "warning" not in said
+
+
+@pytest.mark.parametrize("key", ["http", "raft"])
+def test_a_check_names_a_port_at_which_another_process_listens(
+    free: Path, key: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    address = getattr(load(free, {}).node, key)
+    with socket.create_server((address.host, address.port)):
+        assert main(["-c", str(free), "--check"]) == Exit.MACHINE
+    captured = capsys.readouterr()
+    assert "good" not in captured.out
+    first, why, todo = captured.err.splitlines()
+    assert first == f"{free}: the config makes sense, but the node could not start here now"
+    assert why == f"[node] {key} = {address} cannot be listened on: address already in use, and not by node n1 of quorl"
+    assert todo.startswith(f"Stop what uses port {address.port} (ss -ltnp 'sport = :{address.port}'), or set ")
+
+
+def test_a_check_of_a_node_that_runs_is_good(free: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As before a rolling restart: the node itself has its ports."""
+    node = load(free, {}).node
+    with standing_in(node.http, "n1", "quorl", node.raft), socket.create_server((node.raft.host, node.raft.port)):
+        assert main(["-c", str(free), "--check"]) == Exit.STOPPED
+    assert "good\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("name", "cluster"), [("n2", "quorl"), ("n1", "dev")])
+def test_a_check_names_another_node_at_the_address(
+    free: Path, name: str, cluster: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = load(free, {}).node
+    with standing_in(node.http, name, cluster, node.raft):
+        assert main(["-c", str(free), "--check"]) == Exit.MACHINE
+    assert (
+        f"[node] http = {node.http} cannot be listened on: node {name} of {cluster} has it" in capsys.readouterr().err
+    )
+
+
+def test_a_check_names_the_new_raft_port_of_a_node_that_runs_with_the_old_one(
+    free: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    node = load(free, {}).node
+    former = f"127.0.0.1:{free_ports(1)[0]}"
+    with standing_in(node.http, "n1", "quorl", former), socket.create_server((node.raft.host, node.raft.port)):
+        assert main(["-c", str(free), "--check"]) == Exit.MACHINE
+    assert f"[node] raft = {node.raft} cannot be listened on" in capsys.readouterr().err
+
+
+def test_a_check_of_the_config_of_another_machine_says_so(free: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = free.read_text(encoding="utf-8")
+    node = load(free, {}).node
+    for address in (node.http, node.raft):
+        text = text.replace(address, f"192.0.2.1:{address.port}")
+    free.write_text(text.replace("[auth]", '[auth]\nmode = "insecure"'), encoding="utf-8")
+    assert main(["-c", str(free), "--check"]) == Exit.STOPPED
+    said = capsys.readouterr().out
+    assert "good" in said
+    assert f"warning: 192.0.2.1:{node.raft.port} is no address of this machine, so node n1 starts on another" in said
+
+
+@contextlib.contextmanager
+def standing_in(address: str, name: str, cluster: str, raft: str) -> Iterator[None]:
+    """What answers as a node does that is asked who it is."""
+    members = [{"name": name, "raft": raft}]
+
+    class Answers(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            assert self.path == "/v1/cluster"
+            body = json.dumps({"node": name, "name": cluster, "members": members}).encode()
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        @override
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    host, _, port = address.rpartition(":")
+    with http.server.HTTPServer((host, int(port)), Answers) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            yield
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_d1_a_typo_is_explained_and_nothing_is_started(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,11 +150,14 @@ def test_d1_a_typo_is_explained_and_nothing_is_started(tmp_path: Path, capsys: p
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_the_warnings_of_a_check_are_shown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_warnings_of_a_check_are_shown(
+    free: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("QUORL_AUTH__MODE", "insecure")
-    monkeypatch.setenv("QUORL_NODE__HTTP", "0.0.0.0:7101")
-    assert main(["-c", str(CONFIG), "--check"]) == Exit.STOPPED
-    assert "warning: anyone who reaches 0.0.0.0:7101" in capsys.readouterr().out
+    everywhere = f"0.0.0.0:{load(free, {}).node.http.port}"
+    monkeypatch.setenv("QUORL_NODE__HTTP", everywhere)
+    assert main(["-c", str(free), "--check"]) == Exit.STOPPED
+    assert f"warning: anyone who reaches {everywhere}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -156,10 +263,10 @@ def test_a_port_in_use_is_said_before_anything_is_created(
     assert not (tmp_path / "data").exists()
 
 
-def test_d1_a_bare_checkout_runs(tmp_path: Path) -> None:
+def test_d1_a_bare_checkout_runs(tmp_path: Path, free: Path) -> None:
     """``node.py`` finds the package without being installed, from any directory."""
     environ = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "QUORL_"))}
-    command = [sys.executable, str(ROOT / "node.py"), "--config", str(CONFIG), "--check"]
+    command = [sys.executable, str(ROOT / "node.py"), "--config", str(free), "--check"]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
     assert "good" in done.stdout
 

@@ -14,9 +14,9 @@ from __future__ import annotations
 import ipaddress
 import os
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
@@ -223,6 +223,10 @@ def cautions(config: Config) -> list[str]:
         said.append(f"anyone who reaches {config.node.http} can read and write everything: [auth] mode is insecure")
     if config.cluster.secret_file is None and not _loopback(config.node.raft.host):
         said.append(f"anyone who reaches {config.node.raft} can speak as a member: [cluster] secret_file is not set")
+    for key, address, known in (("http", config.node.http, config.me.http), ("raft", config.node.raft, config.me.raft)):
+        if address.port != known.port:
+            dialled = f"others look for {config.node.name} at {known}, and node.{key} listens at {address}"
+            said.append(f"{dialled}: they reach it only if something forwards from the one port to the other")
     if len(config.cluster.members) % 2 == 0:
         size = len(config.cluster.members)
         said.append(f"{size} members survive the loss of no more nodes than {size - 1} do")
@@ -259,12 +263,19 @@ Complaint = tuple[str, str]
 
 def _contradictions(source: Source, base: Path) -> list[Complaint]:
     """Judge what could be read; what could not is None here and was complained about."""
-    return [*_membership(source), *_timing(source), *_silence(source), *_exposure(source), *_files(source, base)]
+    return [
+        *_membership(source),
+        *_listening(source),
+        *_timing(source),
+        *_silence(source),
+        *_exposure(source),
+        *_files(source, base),
+    ]
 
 
 def _membership(source: Source) -> Iterator[Complaint]:
     members = source.get("cluster.members") or ()
-    seen: dict[str, str] = {}
+    seen: dict[object, str] = {}
     for number, member in enumerate(members):
         for key in Member.__struct_fields__:
             value = member.get(key)
@@ -272,9 +283,10 @@ def _membership(source: Source) -> Iterator[Complaint]:
                 continue
             place = f"cluster.members.{number}.{key}"
             # A name never looks like an address, so one dictionary tells all three apart.
-            if value in seen:
-                yield place, f'cluster.members: "{value}" is already the {seen[value]}; each needs its own'
-            seen.setdefault(value, f"{key} of {member.get('name', 'another')}")
+            known = value if key == "name" else (_host(value), value.port)
+            if known in seen:
+                yield place, f'cluster.members: "{value}" is already the {seen[known]}; each needs its own'
+            seen.setdefault(known, f"{key} of {member.get('name', 'another')}")
             if key != "name" and value.host in ANY_HOST:
                 yield place, f'cluster.members: "{value}" is no address that other nodes can dial'
     name, names = source.get("node.name"), [member["name"] for member in members if "name" in member]
@@ -283,9 +295,48 @@ def _membership(source: Source) -> Iterator[Complaint]:
             "node.name",
             f'node.name: "{name}" is not one of [[cluster.members]]: {", ".join(names)}{guess(name, names)}',
         )
-    http, raft = source.get("node.http"), source.get("node.raft")
-    if http and http == raft:
-        yield "node.raft", f'node.raft: "{raft}" is also node.http; each needs its own'
+
+
+def _listening(source: Source) -> Iterator[Complaint]:
+    """This node listens where the others look for it, and where nobody else of the cluster does."""
+    own = {key: address for key in ("http", "raft") if (address := source.get(f"node.{key}"))}
+    if len(own) > 1 and _meet(own["http"], own["raft"]):
+        also = "" if own["http"] == own["raft"] else f' ("{own["http"]}")'
+        yield "node.raft", f'node.raft: "{own["raft"]}" is also node.http{also}; each needs its own'
+        return
+    name, members = source.get("node.name"), source.get("cluster.members") or ()
+    me: Mapping[str, Any] = next((member for member in members if name and member.get("name") == name), {})
+    here = {_host(address) for address in (*own.values(), me.get("http"), me.get("raft")) if address}
+    for key, address in own.items():
+        mine = me.get(key)
+        if not me or (mine is not None and _meet(address, mine, here)):
+            continue  # whoever else is there is a mistake of the members
+        for member, other in ((member, other) for member in members for other in ("http", "raft")):
+            theirs = member.get(other)
+            if theirs is not None and _meet(address, theirs, here):
+                place = f"the {other} of {member.get('name', 'another')} in [[cluster.members]]"
+                yield (
+                    f"node.{key}",
+                    f'node.{key}: "{address}" is {place}' + (f'; {name} is at "{mine}"' if mine else "") + "\n"
+                    f"Each member listens at its own: set node.{key} to where the others look for this one.",
+                )
+
+
+def _host(address: Address) -> str:
+    """The host, under one name."""
+    return "127.0.0.1" if address.host.lower() == "localhost" else address.host.lower()
+
+
+def _meet(one: Address, other: Address, here: Collection[str] | None = None) -> bool:
+    """Whether listening at both would collide on this machine, of which these hosts are known; None: both are its own."""
+    if one.port != other.port:
+        return False
+    hosts = {_host(one), _host(other)}
+    if len(hosts) == 1:
+        return True
+    return any(host in ANY_HOST for host in hosts) and (
+        here is None or all(host in ANY_HOST or host in here or _loopback(host) for host in hosts)
+    )
 
 
 def _timing(source: Source) -> Iterator[Complaint]:

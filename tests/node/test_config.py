@@ -115,6 +115,8 @@ def test_every_key_is_documented() -> None:
 def test_the_environment_lies_over_the_file(tmp_path: Path) -> None:
     environ = {
         "QUORL_NODE__NAME": "n2",
+        "QUORL_NODE__HTTP": "127.0.0.1:7102",
+        "QUORL_NODE__RAFT": "127.0.0.1:7202",
         "QUORL_RAFT__SNAPSHOT_EVERY": "1000",
         "QUORL_RAFT__ELECTION_TIMEOUT_MS": "[300, 900]",
         "QUORL_HTTP__MAX_WAIT_S": "2.5",
@@ -146,8 +148,10 @@ def test_a_section_can_come_from_the_environment_alone(tmp_path: Path) -> None:
 
 
 def test_one_config_serves_every_name(tmp_path: Path) -> None:
+    hosts = [(name, f"{name}:7101", f"{name}:7201") for name in ("n1", "n2")]
+    environ = {"QUORL_CLUSTER__MEMBERS": members(*hosts), **OPEN_HTTP, **OPEN_RAFT, "QUORL_AUTH__MODE": "insecure"}
     path = write(tmp_path)
-    assert [load(path, {"QUORL_NODE__NAME": name}).me.name for name in ("n1", "n2")] == ["n1", "n2"]
+    assert [load(path, {"QUORL_NODE__NAME": name, **environ}).me.name for name in ("n1", "n2")] == ["n1", "n2"]
 
 
 @pytest.mark.parametrize(
@@ -255,6 +259,64 @@ def test_members_are_told_apart_and_can_be_reached(
     (said,) = mistakes(tmp_path, QUORL_CLUSTER__MEMBERS=members(*rows))
     assert said.startswith("environment QUORL_CLUSTER__MEMBERS: cluster.members")
     assert complaint in said
+
+
+@pytest.mark.parametrize(
+    ("environ", "complaint"),
+    [
+        (
+            {"RAFT": "0.0.0.0:7101"},
+            'node.raft: "0.0.0.0:7101" is also node.http ("127.0.0.1:7101"); each needs its own',
+        ),
+        ({"RAFT": "localhost:7101"}, 'node.raft: "localhost:7101" is also node.http'),
+        ({"RAFT": "127.0.0.1:7202"}, 'node.raft: "127.0.0.1:7202" is the raft of n2 in [[cluster.members]]; n1 is at'),
+        ({"RAFT": "localhost:7102"}, 'node.raft: "localhost:7102" is the http of n2 in [[cluster.members]]; n1 is at'),
+        ({"RAFT": "[::]:7202"}, 'node.raft: "[::]:7202" is the raft of n2 in [[cluster.members]]; n1 is at'),
+        ({"HTTP": "127.0.0.1:7102"}, 'node.http: "127.0.0.1:7102" is the http of n2 in [[cluster.members]]; n1 is at'),
+        (
+            {"NAME": "n2", "RAFT": "127.0.0.1:7202"},
+            '"127.0.0.1:7101" is the http of n1 in [[cluster.members]]; n2 is at',
+        ),
+        (
+            {"HTTP": "127.0.0.1:7109", "RAFT": "127.0.0.1:7101"},
+            'node.raft: "127.0.0.1:7101" is the http of n1 in [[cluster.members]]; n1 is at "127.0.0.1:7201"',
+        ),
+    ],
+)
+def test_a_node_listens_where_nobody_else_of_its_cluster_does(
+    tmp_path: Path, environ: dict[str, str], complaint: str
+) -> None:
+    given = {f"QUORL_NODE__{key}": value for key, value in environ.items()}
+    first, *rest = mistakes(tmp_path, **given, QUORL_AUTH__MODE="insecure")
+    assert complaint in first
+    assert len(rest) <= 1, rest  # what to do
+
+
+def test_http_and_raft_that_were_exchanged_are_both_named(tmp_path: Path) -> None:
+    said = mistakes(tmp_path, QUORL_NODE__HTTP="127.0.0.1:7201", QUORL_NODE__RAFT="127.0.0.1:7101")
+    assert [line.partition(" in [[")[0].partition(": ")[2] for line in said[::2]] == [
+        'node.http: "127.0.0.1:7201" is the raft of n1',
+        'node.raft: "127.0.0.1:7101" is the http of n1',
+    ]
+
+
+def test_members_under_two_names_of_one_host_are_the_same(tmp_path: Path) -> None:
+    rows = [("n1", "127.0.0.1:7101", "127.0.0.1:7201"), ("n2", "127.0.0.1:7102", "localhost:7201")]
+    (said,) = mistakes(tmp_path, QUORL_CLUSTER__MEMBERS=members(*rows))
+    assert '"localhost:7201" is already the raft of n1' in said
+
+
+def test_the_same_port_on_other_machines_is_their_own(tmp_path: Path) -> None:
+    rows = [(name, f"{name}.example:7101", f"{name}.example:7201") for name in ("n1", "n2", "n3")]
+    environ = {"QUORL_CLUSTER__MEMBERS": members(*rows), **OPEN_HTTP, **OPEN_RAFT, "QUORL_AUTH__MODE": "insecure"}
+    assert not [said for said in cautions(load(write(tmp_path), environ)) if "forwards" in said]
+
+
+def test_a_port_at_which_nobody_looks_for_the_node_is_warned_about(tmp_path: Path) -> None:
+    (said, _) = cautions(load(write(tmp_path), {"QUORL_NODE__RAFT": "127.0.0.1:7299"}))
+    assert said.startswith(
+        "others look for n1 at 127.0.0.1:7201, and node.raft listens at 127.0.0.1:7299: they reach it only"
+    )
 
 
 def test_what_is_missing_is_named(tmp_path: Path) -> None:

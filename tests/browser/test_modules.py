@@ -154,3 +154,60 @@ def test_text_that_turns_the_direction_of_its_neighbours_is_shown_as_an_escape(m
 def test_names_that_only_abbreviate_others_are_not_offered(modules: Modules) -> None:
     names = ["add", "charge", "jobs.shop.add", "shop", "shop.charge", "wait"]
     assert modules.ask("lib/signature", "m.picks(v[0])", names) == ["jobs.shop.add", "shop", "shop.charge", "wait"]
+
+
+def at(seconds: float) -> str:
+    return f"2026-01-02T03:04:{seconds:06.3f}Z"
+
+
+def run(number: int, start: float, outcome: str = "failed") -> dict[str, Any]:
+    return {"number": number, "worker": "w1", "started_at": at(start), "ended_at": at(start + 0.5), "outcome": outcome}
+
+
+def timeline(modules: Modules, history: list[dict[str, Any]], retried: dict[float, str], **task: Any) -> list[Any]:
+    """The pieces of a task that was submitted at second 0, each as (what, seconds)."""
+    events = []
+    for second, status in retried.items():
+        events += [
+            {"kind": "failed", "status": status, "at": at(0)},
+            {"kind": "retried", "status": "QUEUED", "at": at(second)},
+        ]
+    given = {"created_at": at(0), "finished_at": None, "status": "SUCCESS", "history": history, **task}
+    return [
+        tuple(one)
+        for one in modules.ask("ui/timeline", "m.pieces(v[0], v[1]).map((p) => [p.what, p.ms / 1000])", given, events)
+    ]
+
+
+def test_b1_a_timeline_has_every_run_also_those_before_a_retry_by_hand(modules: Modules) -> None:
+    history = [run(1, 1), run(2, 3), run(3, 9), run(4, 11), run(5, 13, "success")]
+    assert timeline(modules, history, {8.0: "FAILED"}, finished_at=at(13.5)) == [
+        ("waited", 1),
+        ("run 1 failed", 0.5),
+        ("waited again", 1.5),
+        ("run 2 failed", 0.5),
+        ("FAILED until it was retried", 4.5),
+        ("waited again", 1),
+        ("run 3 failed", 0.5),
+        ("waited again", 1.5),
+        ("run 4 failed", 0.5),
+        ("waited again", 1.5),
+        ("run 5 success", 0.5),
+    ]
+
+
+def test_b1_a_timeline_says_what_it_does_not_show_and_what_never_ran(modules: Modules) -> None:
+    assert timeline(modules, [run(4, 9)], {2.0: "FAILED"}, finished_at=at(9.5)) == [
+        ("3 runs before, not shown", 9),
+        ("run 4 failed", 0.5),
+    ]
+    never = timeline(modules, [], {2.0: "EXPIRED", 5.0: "CANCELLED"}, status="CANCELLED", finished_at=at(6))
+    assert never == [("EXPIRED until it was retried", 2), ("CANCELLED until it was retried", 3), ("until it ended", 1)]
+
+
+def test_b1_of_very_many_runs_the_first_and_the_last_are_told(modules: Modules) -> None:
+    given = [{"what": f"run {n}", "ms": 1, "from": n, "run": {}} for n in range(100)]
+    told = modules.ask("ui/timeline", "m.folded(v[0], 7).map((p) => [p.what, p.ms])", given)
+    assert [what for what, _ in told] == ["run 0", "run 1", "run 2", "94 runs more", "run 97", "run 98", "run 99"]
+    assert sum(ms for _, ms in told) == 100
+    assert len(modules.ask("ui/timeline", "m.folded(v[0], 7)", given[:7])) == 7

@@ -53,6 +53,10 @@ def test_b1_submit_watch_fail_retry_kill_the_leader_recover(opened: Open, own_sc
         # Retry by hand: it gets three attempts more, and fails again.
         page.locator(".drawer").get_by_role("button", name="Retry").click()
         expect(page.locator(".attempts details")).to_have_count(6)
+        # All six stand in the timeline, and that it lay there between the third and the fourth was no waiting.
+        runs = page.locator(".pieces li", has_text="run ")
+        expect(runs).to_contain_text([f"run {number} failed" for number in range(1, 7)])
+        expect(page.locator(".pieces li", has_text="FAILED until it was retried")).to_have_count(1)
         assert finished(follower.url, task_id)["attempts"] == 6
         # Both other nodes die, the leader first: the page says that nothing can be written.
         page.goto(f"{follower.url}/#/overview")

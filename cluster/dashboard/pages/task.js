@@ -43,7 +43,7 @@ function Body({ task, events, why, reload, onClose }) {
   return html`<${Actions} task=${task} reload=${reload} onClose=${onClose} />
     ${why.length > 0 && html`<section aria-label="Why"><h3>Why is it not finished?</h3><ul class="stack">${why.map((one) => html`<li key=${one.code} class="why"><span class="tag">${one.code.replaceAll("_", " ")}</span> ${one.detail}${one.hint && html` <span class="dim">${one.hint}</span>`}</li>`)}</ul></section>`}
     ${task.reason && html`<p class="bad-text">${reasonText(task)}</p>`}
-    <section aria-label="Timeline"><h3>Timeline</h3><${Timeline} task=${task} /></section>
+    <section aria-label="Timeline"><h3>Timeline</h3><${Timeline} task=${task} events=${events} /></section>
     ${task.progress !== null && !FINAL.has(task.status) && html`<p class="small">Progress ${Math.round(task.progress * 100)} %${task.note ? `: ${task.note}` : ""}</p>`}
     ${task.status === "SUCCESS" && html`<section aria-label="Result"><h3>Result</h3><${Json} raw=${task.result} /></section>`}
     <${Attempts} task=${task} open=${failed} />

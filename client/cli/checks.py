@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
@@ -84,12 +85,13 @@ def commit_finding(client: Client, timeout_s: float = COMMIT_S) -> Finding:
     return Finding(Level.WARN if slow else Level.OK, "commit", "", f"an entry was committed in {ms:.1f} ms", hint)
 
 
-def quorum_finding(info: ClusterInfo) -> Finding:
-    """Look how many members there are, and how many more may fail."""
+def quorum_finding(info: ClusterInfo, strangers: Collection[str] = ()) -> Finding:
+    """Look how many members there are, and how many more may fail. ``strangers`` run, and have another secret."""
     there = [member.name for member in info.members if member.state == "ok"]
     about = f"{len(there)} of {len(info.members)} members are ok, {info.quorum} are needed"
     gone = [f"{one.name} {one.state.replace('_', ' ')}" for one in info.members if one.state != "ok"]
-    start = f"See to {', '.join(one.name for one in info.members if one.state != 'ok')}: quorl node run -c FILE"
+    missing = [one.name for one in info.members if one.state != "ok" and one.name not in strangers]
+    start = f"See to {', '.join(missing)}: quorl node run -c FILE" if missing else ""
     if info.health == "no_quorum":
         return Finding(Level.CRIT, "quorum", "", f"{about}: {', '.join(gone)}; writes are not taken", start)
     if info.leader is None:
@@ -113,19 +115,39 @@ def who_says_what(said: Sequence[tuple[str, object]]) -> str | None:
     return "; ".join(f"{', '.join(who)} {'say' if len(who) > 1 else 'says'} {text}" for text, who in by_text.items())
 
 
+def prints_of(infos: Iterable[ClusterInfo]) -> dict[str, str]:
+    """Return by node the fingerprint of its secret; a node of an earlier version says none."""
+    return {one.node: one.settings.secret_fingerprint or "none" for one in infos if one.settings is not None}
+
+
+def strangers(prints: Mapping[str, str], node: str) -> frozenset[str]:
+    """Return who has another secret than this node: they and it refuse each other, so it takes them for unreachable."""
+    mine = prints.get(node)
+    return frozenset(other for other, its in prints.items() if mine is not None and its != mine)
+
+
+def secret_finding(prints: Mapping[str, str]) -> Finding:
+    """Compare the fingerprints of the nodes' secrets."""
+    told = who_says_what(list(prints.items()))
+    if told is None:
+        (its,) = set(prints.values())
+        said = "no node has a cluster secret" if its == "none" else f"all have the same, with the fingerprint {its}"
+        return Finding(Level.OK, "secret", "", said)
+    text = f"the cluster secrets differ, by their fingerprints: {told}; members refuse one that has another"
+    (most, count), *others = Counter(prints.values()).most_common()
+    if most == "none" or any(count == other for _, other in others):
+        hint = "Give all the same secret_file, and restart those that had another."
+    else:
+        right = [node for node, its in prints.items() if its == most]
+        wrong = ", ".join(node for node in prints if node not in right)
+        hint = f"Copy the secret_file of {right[0]} to {wrong}, and restart {wrong}."
+    return Finding(Level.CRIT, "secret", "", text, hint)
+
+
 def settings_findings(said: Sequence[tuple[str, NodeSettings]]) -> Iterator[Finding]:
     """Compare what nodes say of their configs; a node of an earlier version says nothing."""
     if not said:
         return
-    prints = [(node, one.secret_fingerprint or "none") for node, one in said]
-    if told := who_says_what(prints):
-        text = f"the cluster secrets differ, by their fingerprints: {told}; members refuse one that has another"
-        hint = "Copy the secret_file of the majority to the others, and restart those."
-        yield Finding(Level.CRIT, "secret", "", text, hint)
-    elif prints[0][1] == "none":
-        yield Finding(Level.OK, "secret", "", "no node has a cluster secret")
-    else:
-        yield Finding(Level.OK, "secret", "", f"all have the same, with the fingerprint {prints[0][1]}")
     differ = False
     for key, (place, why) in _AGREED.items():
         if told := who_says_what([(node, getattr(one, key)) for node, one in said]):

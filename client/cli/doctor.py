@@ -1,5 +1,8 @@
 """``quorl doctor``: every node is asked by itself, and what they say is compared; a report to copy.
 
+A secret that differs is said first, and what follows from it, members that refuse each other, is found without an advice of
+its own: it would lead away from the one that helps.
+
 Nothing is changed. Nodes are asked at the addresses that were given, and the other members at those that the cluster
 knows of them, which may not be reachable from here: that alone is a warning.
 """
@@ -25,8 +28,11 @@ from quorl.client.cli.checks import (
     Finding,
     Level,
     commit_finding,
+    prints_of,
     quorum_finding,
+    secret_finding,
     settings_findings,
+    strangers,
     who_says_what,
     worst,
 )
@@ -45,6 +51,8 @@ FREE_MIB = 1_024
 _OVERVIEW_AGE_MS = 1_000
 """A node makes an overview once a second at most, so the clock in it may be so old."""
 _CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
+_UNPROVEN = "cannot prove the cluster secret"
+_REFUSED = re.compile(rf"([\w.-]+): refused: {_UNPROVEN}")
 _OF_THE_CLUSTER = ("no_leader", "no_quorum", "one_failure_left", "member_")
 """Alerts that are checked here anyway begin with one of these."""
 
@@ -84,15 +92,37 @@ def doctor(settings: Settings, only: str | None) -> None:
         visits = [one for one in visits if one.name == only]
         if not visits:
             raise click.UsageError(f"no node is called {only!r}, or none that is known answers: quorl cluster members")
-    findings = [found for one in visits for found in of_node(one)]
-    findings += compared([one for one in visits if one.info is not None])
+    findings = examined(visits)
     if any(one.info is not None for one in visits):
         with settings.client() as client:
-            findings.append(commit_finding(client, min(settings.timeout_s, COMMIT_S)))
+            found = commit_finding(client, min(settings.timeout_s, COMMIT_S))
+        alone = any(one.check == "quorum" and one.level == Level.CRIT and not one.hint for one in findings)
+        findings.append(found._replace(hint="") if alone and found.level == Level.CRIT else found)
     else:
         findings.append(Finding(Level.UNKNOWN, "cluster", "", "no node answers", f"Start them: {START}"))
     _report(settings, visits, findings)
     click.get_current_context().exit(worst(findings))
+
+
+def examined(visits: Sequence[Visit]) -> list[Finding]:
+    """Return what is to be said about the nodes and the cluster; secrets that differ come first."""
+    findings = [found for one in visits for found in of_node(one)]
+    findings += compared([one for one in visits if one.info is not None])
+    if not any(one.check == "secret" and one.level != Level.OK for one in findings):
+        findings += _refusals(visits)
+    if any(one.check == "secret" and one.level != Level.OK for one in findings):
+        findings = [one._replace(hint="") if _UNPROVEN in one.text else one for one in findings]
+    return sorted(findings, key=lambda one: one.check != "secret" or one.level == Level.OK)
+
+
+def _refusals(visits: Sequence[Visit]) -> Iterator[Finding]:
+    """Say whose secrets differ where not all of them could be asked for it: some were refused by others for that."""
+    for one in visits:
+        others = _REFUSED.findall(one.ready)
+        if others:
+            text = f"{one.name} and {', '.join(others)} have different cluster secrets: they refuse each other"
+            hint = "Give all the same secret_file, that of the majority, and restart those that had another."
+            yield Finding(Level.CRIT, "secret", one.name, text, hint)
 
 
 # -- asking --------------------------------------------------------------------------------------------------------
@@ -246,10 +276,14 @@ def compared(visits: Sequence[Visit]) -> Iterator[Finding]:
     if not infos:
         return
     best = max(infos, key=lambda info: (info.leader is not None, info.term, info.sequence))
-    yield quorum_finding(best)
+    prints = prints_of(infos)
+    apart = strangers(prints, best.node)
+    yield quorum_finding(best, apart)
     if any(info.leader for info in infos):  # else each of them has said that it knows none
-        leaders = [(i.node, f"{i.leader or 'nobody'} in term {i.term}") for i in infos]
-        yield _same("leader", leaders, "the leader", Level.WARN)
+        leaders = {i.node: f"{i.leader or 'nobody'} in term {i.term}" for i in infos}
+        found = _same("leader", list(leaders.items()), "the leader", Level.WARN)
+        without = {leader for node, leader in leaders.items() if node not in apart}
+        yield found._replace(hint="") if apart and len(without) == 1 else found
     clusters = [(i.node, f"{i.name} {i.cluster_id or '(not founded yet)'}") for i in infos]
     yield _same("cluster", clusters, "the cluster", Level.CRIT)
     members = [(i.node, ", ".join(f"{m.name} {m.http} {m.raft}" for m in i.members)) for i in infos]
@@ -258,6 +292,8 @@ def compared(visits: Sequence[Visit]) -> Iterator[Finding]:
     if versions:
         yield _same("version", [*versions, ("this program", quorl.__version__)], "the version", Level.WARN)
     yield _same("machine", [(i.node, str(i.machine_version)) for i in infos], "the version of the machine", Level.WARN)
+    if prints:
+        yield secret_finding(prints)
     yield from settings_findings([(i.node, i.settings) for i in infos if i.settings is not None])
     yield _states(infos)
     for member in best.members:

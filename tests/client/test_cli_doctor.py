@@ -10,9 +10,10 @@ import pytest
 
 import quorl as package
 from quorl.client.cli.checks import Finding, Level, worst
-from quorl.client.cli.doctor import Visit, compared, of_node
+from quorl.client.cli.doctor import Visit, compared, examined, of_node
 from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol.system import ClusterInfo
+from quorl.cluster.protocol.wire import Answer
 from tests.client import sights
 from tests.client.commands import Quorl
 from tests.client.stand_in import StandIn, closed_port
@@ -75,7 +76,7 @@ def test_d15_configurations_that_drifted_are_found(cluster: StandIn) -> None:
             "CRIT",
             "secret",
             "the cluster secrets differ, by their fingerprints: n1, n2 say 3f9a; n3 says 0000; members refuse one that has another",
-            "Copy the secret_file of the majority to the others, and restart those.",
+            "Copy the secret_file of n1 to n3, and restart n3.",
         ),
         (
             {"heartbeat_ms": 250},
@@ -102,6 +103,78 @@ def test_d15_secrets_and_settings_that_differ_are_found(
     visits = [visit(info, "n1"), visit(info, "n2"), visit(info, "n3", settings=other)]
     (found,) = [one for one in compared(visits) if one.level != Level.OK]
     assert (found.level.name, found.check, found.text, found.hint) == (level, check, text, hint)
+
+
+def cut_off(cluster: StandIn, prints: dict[str, str | None]) -> list[Visit]:
+    """Three nodes with these secrets: each takes those that have another for unreachable."""
+    info = cluster.info()
+    assert info.settings is not None
+    visits = []
+    for name, own in prints.items():
+        away = [other for other, its in prints.items() if its != own]
+        members = [
+            msgspec.structs.replace(one, state="unreachable") if one.name in away else one for one in info.members
+        ]
+        led = len(members) - len(away) >= info.quorum
+        settings = msgspec.structs.replace(info.settings, secret_fingerprint=own)
+        health, leader = ("degraded", "n1") if led else ("no_quorum", None)
+        one = visit(info, name, settings=settings, members=members, leader=leader, health=health)
+        if not led:
+            told = "; ".join(f"{other}: refused: cannot prove the cluster secret" for other in away)
+            one.ready = f"[-]leader failed: none; other members: {told}\nnot ready\n"
+        visits.append(one)
+    return visits
+
+
+@pytest.mark.parametrize(
+    ("prints", "advice"),
+    [
+        ({"n1": "aa", "n2": "aa", "n3": "bb"}, "Copy the secret_file of n1 to n3, and restart n3."),
+        ({"n1": "aa", "n2": "bb", "n3": "bb"}, "Copy the secret_file of n2 to n1, and restart n1."),
+        ({"n1": "aa", "n2": None, "n3": "bb"}, "Give all the same secret_file, and restart those that had another."),
+        ({"n1": None, "n2": None, "n3": "bb"}, "Give all the same secret_file, and restart those that had another."),
+    ],
+)
+def test_secrets_that_differ_come_first_and_nothing_else_is_advised_for_what_follows_from_them(
+    cluster: StandIn, prints: dict[str, str | None], advice: str
+) -> None:
+    first, *rest = examined(cut_off(cluster, prints))
+    assert (first.level, first.check, first.hint) == (Level.CRIT, "secret", advice)
+    assert [(one.check, one.hint) for one in rest if one.level != Level.OK and one.hint] == []
+    assert "quorum" in [one.check for one in rest if one.level != Level.OK]
+
+
+def test_a_member_that_is_away_for_another_reason_is_still_seen_to(cluster: StandIn) -> None:
+    visits = cut_off(cluster, {"n1": "aa", "n2": "aa", "n3": "bb"})[::2]
+    info = visits[0].info
+    assert info is not None
+    members = [msgspec.structs.replace(one, state="unreachable") for one in info.members[1:]]
+    visits[0].info = msgspec.structs.replace(info, health="no_quorum", members=[info.members[0], *members])
+    (hint,) = [one.hint for one in examined(visits) if one.check == "quorum"]
+    assert hint == "See to n2: quorl node run -c FILE"
+
+
+def test_who_is_refused_for_the_secret_by_one_that_cannot_be_asked_is_told_so(cluster: StandIn) -> None:
+    (only,) = cut_off(cluster, {"n3": "bb", "n2": "aa", "n1": "aa"})[:1]
+    first, *rest = examined([only])
+    assert first.text == "n3 and n2, n1 have different cluster secrets: they refuse each other"
+    assert first.hint.startswith("Give all the same secret_file")
+    assert not [one.hint for one in rest if one.check == "leader" and one.hint]
+
+
+def test_nothing_is_committed_for_the_secrets_alone(
+    quorl: Quorl, cluster: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    visits = cut_off(cluster, {"n1": "aa", "n2": "bb", "n3": "cc"})
+    monkeypatch.setattr("quorl.client.cli.doctor.visit_all", lambda _: visits)
+    for mishaps in cluster.mishaps:
+        mishaps.extend([Answer(503, {"content-type": "application/problem+json"}, b'{"code": "no_quorum"}')] * 90)
+    told = quorl("doctor", "--timeout", "0.5")
+    assert told.exit_code == Level.CRIT
+    assert [line for line in told.stdout.splitlines() if line.startswith("try")] == [
+        "try  secret: Give all the same secret_file, and restart those that had another."
+    ]
+    assert "nothing is committed" in told.stdout
 
 
 def test_a_node_of_an_earlier_version_says_nothing_of_its_settings(cluster: StandIn) -> None:

@@ -32,7 +32,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
 import msgspec
 
 from quorl.client.errors import OutcomeUnknown, Try, Unavailable, rejected
-from quorl.client.route import Route
+from quorl.client.route import Route, unported
 from quorl.cluster.protocol import problems, wire
 from quorl.cluster.protocol.grammar import Consistency, Operation, Query, Reply, Request
 from quorl.cluster.protocol.leases import Sync
@@ -227,7 +227,7 @@ class _Campaign:
         self.route.failed(node)
         self.all_refused &= failure.kind == "refused"
         self.doubt |= self.row.writes and failure.kind == "lost"
-        self._note(node, _LOST if failure.kind == "lost" else _UNREACHABLE, failure.why)
+        self._note(node, _LOST if failure.kind == "lost" else _UNREACHABLE, failure.why + unported(node))
         self._later(node)
 
     def answered(self, node: str, answer: Answer) -> Reply | None:
@@ -243,6 +243,7 @@ class _Campaign:
         self.request_id = problem.request_id
         meaning = self._meaning(answer.status, problem)
         why = f"{answer.status} {problem.code}" + (f" ({problem.detail})" if problem.detail else "")
+        why += unported(node) if problem.code == _UNREADABLE else ""
         self._note(node, _IN_DOUBT if meaning == "doubt" else _ANSWERED, why)
         if meaning == "refused":
             self.route.answered(node, answer)

@@ -61,6 +61,14 @@ def _read_server(server: str) -> str:
     return parts.geturl().rstrip("/")
 
 
+def unported(node: str) -> str:
+    """What to add where no node answers at an address, if it is a URL without a port: few would know which one was tried."""
+    parts = urlsplit(node)
+    if parts.port is not None:
+        return ""
+    return f"; port {443 if parts.scheme == 'https' else 80} was tried, as for any URL without one, and nodes listen on {PORT_DEFAULT}"
+
+
 class KeyMaker:
     """Idempotency keys: one random prefix per process, and a counter.
 

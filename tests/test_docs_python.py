@@ -102,6 +102,18 @@ def test_twins_differ_in_nothing_but_asyncio(name: str) -> None:
             assert texts[0] == tuple(text.replace("Async", "") for text in texts[1])
 
 
+def test_where_seconds_are_called_timeout_is_told() -> None:
+    """Everywhere else their name ends in ``_s``."""
+    found = set()
+    for name in CLASSES:
+        for key, value in derive.public(getattr(quorl.client, name), name).items():
+            if inspect.isfunction(value) and "timeout" in inspect.signature(value).parameters:
+                found.add(f"{name}.{key}")
+    assert found == {"Handle.result", "Handle.aresult", "App.as_completed", "TaskClient.wait_for_result"}
+    (told,) = re.findall(r"^- \*\*Seconds\.\*\*.*\n.*$", PAGE, re.MULTILINE)
+    assert [one for one in found - {"Handle.aresult"} if f"`{one}`" not in told] == []
+
+
 def test_links_of_types_lead_somewhere() -> None:
     """Those that stand around code, which ``tests/test_docs.py`` does not see."""
     headings = {re.sub(r"\W", "", name).lower() for name in re.findall(r"^### (.+)$", PAGE, re.MULTILINE)}

@@ -55,6 +55,8 @@ _UNPROVEN = "cannot prove the cluster secret"
 _REFUSED = re.compile(rf"([\w.-]+): refused: {_UNPROVEN}")
 _OF_THE_CLUSTER = ("no_leader", "no_quorum", "one_failure_left", "member_")
 """Alerts that are checked here anyway begin with one of these."""
+_OF_THE_WORK = frozenset({"no_workers"})
+"""Critical to whoever waits for it, while the cluster is well: a queue's name that was misspelt is enough."""
 
 
 @dataclass
@@ -85,7 +87,8 @@ class Visit:
 def doctor(settings: Settings, only: str | None) -> None:
     """Ask every node by itself and say what is wrong: ports, clocks, disks, quorum, versions, secrets and settings that differ.
 
-    Ends with 0 if all is well, 1 if something should be looked at, 2 if something is broken, 3 if no node answers.
+    Ends with 0 if all is well, 1 if something should be looked at (tasks that nobody serves count so), 2 if something of the
+    cluster is broken, 3 if no node answers.
     """
     visits = visit_all(settings)
     if only is not None:
@@ -155,6 +158,7 @@ def _ask(transport: Transport, visit: Visit, timeout_s: float) -> Visit:
     import msgspec
 
     from quorl.client.flow import Failure, Send
+    from quorl.client.route import unported
     from quorl.cluster.protocol.overview import Overview
     from quorl.cluster.protocol.system import ClusterInfo
     from quorl.cluster.protocol.wire import Answer, Call
@@ -164,7 +168,7 @@ def _ask(transport: Transport, visit: Visit, timeout_s: float) -> Visit:
 
     answer = get("/v1/cluster")  # opens the connection, so that the next one is measured without
     if isinstance(answer, Failure):
-        visit.why = answer.why
+        visit.why = answer.why + unported(visit.url)
         return visit
     began = time.perf_counter()
     answer = get("/v1/cluster")
@@ -181,7 +185,7 @@ def _ask(transport: Transport, visit: Visit, timeout_s: float) -> Visit:
     except (AssertionError, msgspec.DecodeError):
         visit.why = (
             visit.why or "its answer is not that of a quorl node, or of a version that this program does not know"
-        )
+        ) + unported(visit.url)
     visit.ready = ready.body.decode(errors="replace") if isinstance(ready, Answer) else ""
     return visit
 
@@ -335,15 +339,23 @@ def _states(infos: Sequence[ClusterInfo]) -> Finding:
 
 
 def _alerts(seen: Overview | None) -> Iterator[Finding]:
-    for alert in () if seen is None else seen.alerts:
+    if seen is None:
+        return
+    served = {queue for worker in seen.workers if worker.status == "ALIVE" for queue in worker.queues}
+    for alert in seen.alerts:
         if not alert.code.startswith(_OF_THE_CLUSTER):
-            level = Level.CRIT if alert.severity == "critical" else Level.WARN
-            yield Finding(level, alert.code.replace("_", " "), alert.node or "", alert.text, _advice(alert))
+            broken = alert.severity == "critical" and alert.code not in _OF_THE_WORK
+            level = Level.CRIT if broken else Level.WARN
+            yield Finding(level, alert.code.replace("_", " "), alert.node or "", alert.text, _advice(alert, served))
 
 
-def _advice(alert: Alert) -> str:
+def _advice(alert: Alert, served: set[str]) -> str:
+    """Say what to do; ``served`` are the queues that workers serve."""
     if alert.code == "no_workers":
-        return f"Start one: quorl worker run MODULE:APP -q {alert.queue}"
+        from quorl.cluster.protocol.routes import nearest
+
+        misspelt = nearest(alert.queue or "", sorted(served))
+        return f"Start one: quorl worker run MODULE:APP -q {alert.queue}{misspelt}"
     if alert.code == "worker_dead":
         return "Start it again, or another one for its queues; what it ran has gone back to them: quorl worker ls"
     return "" if alert.node is not None else "quorl queue ls · quorl worker ls"

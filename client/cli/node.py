@@ -58,6 +58,8 @@ def status(settings: Settings, ready: bool) -> None:
     import urllib.error
     import urllib.request
 
+    from quorl.client.route import unported
+
     url = settings.nodes()[0]
     target = f"{url}/readyz?verbose"
     try:
@@ -69,7 +71,7 @@ def status(settings: Settings, ready: bool) -> None:
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         why = (getattr(reason, "strerror", None) or str(reason)).lower()
-        fail(Exit.UNAVAILABLE, f"no answer from {url}", why, f"Does it run?  {START}")
+        fail(Exit.UNAVAILABLE, f"no answer from {url}", why + unported(url), f"Does it run?  {START}")
     if kind == "text/html":  # which no node says here
         why = f"what answers there is not quorl ({kind}, HTTP {code})"
         fail(Exit.UNAVAILABLE, f"no node answers at {url}", why, f"Is that its address?  {START}")

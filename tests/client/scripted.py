@@ -17,7 +17,7 @@ from quorl.cluster.protocol.wire import Answer
 R = TypeVar("R")
 Event = Answer | Failure
 
-NODES = ("http://a", "http://b", "http://c")
+NODES = ("http://a:7101", "http://b:7101", "http://c:7101")
 REFUSED = Failure("refused", "connection refused")
 LOST = Failure("lost", "connection lost: connection reset by peer")
 CREATED = t.TopicCreated(name="x", partitions=1, created_at="2026-01-01T00:00:00.000Z")

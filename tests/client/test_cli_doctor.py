@@ -218,11 +218,18 @@ def test_health_and_lag_and_alerts(cluster: StandIn) -> None:
         ("CRIT", "disk", "n1"),
         ("WARN", "replay", "n1"),
         ("WARN", "lag", "n2"),
-        ("CRIT", "no workers", ""),
+        ("WARN", "no workers", ""),  # the cluster is well: perhaps somebody has misspelt a queue
         ("WARN", "worker dead", ""),
     ]
     hints = {found.check: found.hint for found in compared([one])}
     assert hints["no workers"] == "Start one: quorl worker run MODULE:APP -q reports"
+    workers = [
+        sights.worker(1, "w1", queues=["report", "mails"]),
+        sights.worker(2, "w2", status="DEAD", queues=["reports."]),
+    ]
+    one = visit(info, "n1", members=members, seen={"alerts": alerts, "workers": workers})
+    near = {found.check: found.hint for found in compared([one])}["no workers"]
+    assert near == "Start one: quorl worker run MODULE:APP -q reports - did you mean `report`?"
     assert hints["worker dead"].startswith("Start it again, or another one for its queues")
     one.ready = "[+]disk ok: 500 MiB free\n"
     assert [found.level for found in of_node(one) if found.check == "disk"] == [Level.WARN]

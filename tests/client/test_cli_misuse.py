@@ -171,6 +171,14 @@ def test_what_is_no_address_is_told_so(given: str) -> None:
         read_servers(given)
 
 
+@pytest.mark.parametrize(
+    "words", [["topic", "ls", "--timeout", "0.2"], ["node", "status"], ["doctor"], ["api", "GET", "/v1/cluster"]]
+)
+def test_of_a_url_without_a_port_every_command_says_which_was_tried(quorl: Quorl, words: list[str]) -> None:
+    done = quorl(*words, "-s", "http://127.1.2.3", "--timeout", "0.5")  # where nobody listens on port 80
+    assert "port 80 was tried, as for any URL without one, and nodes listen on 7101" in done.stdout + done.stderr
+
+
 def test_where_nobody_answers_quorl_up_is_named_first(quorl: Quorl, cluster: StandIn) -> None:
     for words in (["topic", "ls", "--timeout", "0.2"], ["node", "status"], ["doctor"]):
         done = quorl(*words, "-s", closed_port())

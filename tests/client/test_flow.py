@@ -136,8 +136,24 @@ def test_nobody_reachable_is_unavailable_and_names_each_node_and_why(world: Worl
     lines = str(caught.value).splitlines()
     assert lines[0].startswith("no node answered in ")
     assert lines[0].endswith(" s while calling create_topic 'x'")
-    assert lines[1] == "  http://a  connection refused"
+    assert lines[1] == "  http://a:7101  connection refused"
     assert "Nothing was applied" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    ("node", "port"), [("http://a", 80), ("https://a/base", 443), ("http://a:80", None), ("http://[::1]:7101", None)]
+)
+def test_of_a_url_without_a_port_it_is_said_which_was_tried(node: str, port: int | None) -> None:
+    html = Answer(404, {"content-type": "text/html"}, b"<html>It works!</html>")
+    served: list[Callable[[Send], Answer | Failure]] = [lambda _: REFUSED, lambda _: LOST, lambda _: html]
+    for serve in served:
+        world = World((node,))
+        with pytest.raises(e.QuorlError) as caught:
+            world.drive(flow(world.route, CREATE, timeout_s=2), serve, takes_s=0.01)
+        assert isinstance(caught.value, (e.Unavailable, e.OutcomeUnknown))
+        why = caught.value.tries[0].why
+        said = f"; port {port} was tried, as for any URL without one, and nodes listen on 7101"
+        assert why.endswith(said) if port else "was tried" not in why
 
 
 TIMED_OUT = Failure("unreachable", "time-out while connecting")

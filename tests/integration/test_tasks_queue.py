@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from quorl import Client
 from tests import taskkit as kit
 from tests.harness import LocalCluster, call, converge, until
 from tests.taskkit import Hand
@@ -59,7 +60,17 @@ def test_c5_the_same_task_in_other_json_is_the_same_at_any_node_and_another_is_t
         other = call(url, "POST", path, {"name": "add", "kwargs": {"x": 1}}, headers=key)
         assert (other.status, other.json["code"]) == (422, "idempotency_key_reused")
         assert 'It differs in kwargs ({"x": 1, "y": 2} there, {"x": 1} here).' in other.json["detail"]
-    assert len(kit.all_tasks(cluster.urls[0], queue)) == 2
+    with Client(cluster.urls[1:]) as client:
+        made_ids = {
+            client.tasks.submit("add", kwargs=kwargs, queue=queue, idempotency_key="c5-python").id
+            for kwargs in ({"x": 1, "y": 2}, {"y": 2, "x": 1})
+        }
+        existing = [
+            client.tasks.submit("add", kwargs=kwargs, queue=queue, id=f"{queue}-python").existing
+            for kwargs in ({"x": 1, "y": 2}, {"y": 2, "x": 1})
+        ]
+    assert (len(made_ids), existing) == (1, [False, True])
+    assert len(kit.all_tasks(cluster.urls[0], queue)) == 4
 
 
 @pytest.mark.parametrize("key", ["task-id", "task_id", "id"])

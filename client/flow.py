@@ -12,10 +12,15 @@ answer                                          meaning
 4xx, ``command_failed``                         refused: the request is the reason
 4xx that no node of ours wrote                  not applied: again elsewhere
 408, 429, 503, 507, 508 with a code of ours      not applied: again elsewhere, or later
-504, any other 5xx, an unreadable 2xx or 5xx     a write may have been applied
+504, any other 5xx, an unreadable 2xx or 5xx    a write may have been applied
+501, 505 that no node of ours wrote             not applied: whoever says so has not tried
 connection refused, no route, no such host      not applied: again elsewhere; of every node: soon the end, if ``refused_s`` says so
 connection lost, no answer in time              a write may have been applied
 =============================================== ======================================================================
+
+What no node of ours wrote, which has no ``served-by`` and no form of ours, comes from another server, or from a proxy before
+nodes. A proxy may have passed a write on whatever it says, so that is in doubt. It is asked again if it was once heard to
+have a node behind it, or says that it has something behind it that is away (502, 503, 504, 52x); else this will not change.
 
 Invariants: a write has one idempotency key and one body for all its repeats, so repeating one that may have been applied
 is safe; nothing is repeated after a refusal; nothing is sent after the deadline; once a write may have been applied, the
@@ -67,6 +72,9 @@ _NOT_APPLIED = frozenset(
     }
 )
 _UNREADABLE = "unreadable_answer"
+_OF_PROXIES = frozenset({502, 503, 504, *range(520, 531)})
+"""What they say when those behind them are away; the last are a large one's own."""
+_NOT_TRIED = frozenset({501, 505})
 _UNREACHABLE, _LOST, _ANSWERED, _IN_DOUBT = range(4)
 """How much a try tells of why a call led nowhere."""
 _OF_THE_MACHINE = frozenset({"idempotency_key_reused", "command_failed"})
@@ -160,8 +168,12 @@ class _Campaign:
         self.wait_s = held_back_s(request)
         self.started = route.clock()
         self.deadline = self.started + timeout_s + self.wait_s
-        self.all_refused = True
-        """Whether all that was tried so far was refused."""
+        self.nobody = True
+        """Whether all that was tried so far was refused, or answered by something else than a node."""
+        self.foreign: set[str] = set()
+        """Where something else than a node answered last."""
+        self.doubt_of_ours = self.doubt
+        """Whether a node of ours may have applied it, as far as others than foreign answers tell."""
         self.not_before: dict[str, float] = {}
         self.tries: dict[str, tuple[int, str]] = {}
         """By node what tells most of its tries, and how much that is."""
@@ -199,11 +211,11 @@ class _Campaign:
         return node, delay_s
 
     def _nobody_is_there(self, then: float) -> bool:
-        """Whether to give up before the deadline, because every node has refused for as long as the route allows."""
+        """Whether to give up before the deadline, because no node was there for as long as the route allows."""
         limit_s = self.route.refused_s
         if limit_s is None or self.route.met or then < self.started + limit_s:
             return False
-        return self.all_refused and len(self.tries) == len(self.route.nodes)
+        return self.nobody and len(self.tries) == len(self.route.nodes)
 
     def _needed_s(self) -> float:
         """The time without which an attempt is not worth its risk; there is none once a write is in doubt anyway."""
@@ -225,8 +237,10 @@ class _Campaign:
     def failed(self, node: str, failure: Failure) -> None:
         """Take note of a call without an answer."""
         self.route.failed(node)
-        self.all_refused &= failure.kind == "refused"
-        self.doubt |= self.row.writes and failure.kind == "lost"
+        self.foreign.discard(node)
+        self.nobody &= failure.kind == "refused"
+        if self.row.writes and failure.kind == "lost":
+            self.doubt = self.doubt_of_ours = True
         self._note(node, _LOST if failure.kind == "lost" else _UNREACHABLE, failure.why + unported(node))
         self._later(node)
 
@@ -239,7 +253,9 @@ class _Campaign:
         else:
             self.route.answered(node, answer)
             return reply
-        self.all_refused = False
+        foreign = problem.code == _UNREADABLE and "served-by" not in answer.headers
+        (self.foreign.add if foreign else self.foreign.discard)(node)
+        self.nobody &= foreign
         self.request_id = problem.request_id
         meaning = self._meaning(answer.status, problem)
         why = f"{answer.status} {problem.code}" + (f" ({problem.detail})" if problem.detail else "")
@@ -251,7 +267,9 @@ class _Campaign:
                 self.give_up()
             raise rejected(problem)
         self.code = problem.code
-        self.doubt |= self.row.writes and meaning == "doubt"
+        if self.row.writes and meaning == "doubt":
+            self.doubt = True
+            self.doubt_of_ours |= not foreign
         self._again(node, answer, problem)
         return None
 
@@ -268,7 +286,7 @@ class _Campaign:
         if problem.code in _NOT_APPLIED:
             return "not applied"
         if problem.code == _UNREADABLE:
-            return "not applied" if 400 <= status < 500 else "doubt"
+            return "not applied" if 400 <= status < 500 or status in _NOT_TRIED else "doubt"
         if self._of_the_machine(problem.code) or (status < 500 and not problem.retryable):
             return "refused"
         return "not applied" if status == _TOO_MANY else "doubt"  # 429 never comes after the deed, whatever its code
@@ -282,6 +300,8 @@ class _Campaign:
             return
         self.route.failed(node)
         hopeless = not problem.retryable or (problem.code == _UNREADABLE and answer.status < 500)
+        if node in self.foreign and answer.status not in _OF_PROXIES and not self.route.knows(node):
+            hopeless = True
         self._later(node, at_least_s=math.inf if hopeless else self.retry_after_s or 0.0)
 
     def _of_the_machine(self, code: str) -> bool:
@@ -301,7 +321,12 @@ class _Campaign:
         tries = tuple(Try(node, self.tries.get(node, (0, "not tried"))[1]) for node in self.route.nodes)
         answered = any(telling >= _ANSWERED for telling, _ in self.tries.values())
         did = "could take the call" if answered else "answered"
-        detail = f"no node {did} in {took_s:.1f} s while calling {_describe(self.row, self.request)}"
+        called = _describe(self.row, self.request)
+        detail = f"no node {did} in {took_s:.1f} s while calling {called}"
+        if self.foreign and self.foreign.issuperset(self.tries):
+            detail = f"what answers there is not quorl, while calling {called}"
+            if self.doubt and not self.doubt_of_ours:
+                detail = f"what answers there is not quorl: {called} was not applied, unless something there passed it on to a node"
         if self.doubt:
             assert self.key is not None
             raise OutcomeUnknown(detail, self.key, self.request, tries, self.request_id)

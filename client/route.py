@@ -104,8 +104,8 @@ class Route(Renewed):
         self.uniform = uniform
         self.make_key = make_key or KeyMaker().make
         self.refused_s = refused_s
-        """While every node refuses the connection, and none has ever answered, a call is tried no longer than this; None:
-        to its end. A cluster that has answered is starting anew, and worth the wait."""
+        """While every node refuses the connection, or something else answers there, and none has ever answered, a call is
+        tried no longer than this; None: to its end. A cluster that has answered is starting anew, and worth the wait."""
         self.met = False
         """Whether a node has answered."""
         self.sequence = 0
@@ -145,6 +145,10 @@ class Route(Renewed):
         """Return which node answered last, by its name if it has said one, and the highest sequence seen."""
         node = self.nodes[self._current]
         return self._names.get(node, node), self.sequence
+
+    def knows(self, node: str) -> bool:
+        """Whether a node has been heard at this address."""
+        return node in self._names
 
     def answered(self, node: str, answer: Answer) -> None:
         """Learn from an answer: who served it, who leads, how far the cluster is."""

@@ -50,7 +50,7 @@ class Client(Renewed):
     ``servers``: addresses of nodes, a list or separated by commas; by default ``QUORL_SERVER``, else the three nodes of
     ``configs/`` on this machine. A host alone is the node there, on port 7101.
     ``timeout_s``: bounds every call, repeats included.
-    ``refused_s``: bounds those that find no cluster at all: every node refuses the connection, and none has answered this
+    ``refused_s``: bounds those that find no cluster: all refuse the connection or are no nodes, and none has answered this
     client before. None: as ``timeout_s``.
     ``transport``, ``route``: what carries the calls, and what is known of the nodes; for tests, and for clients that share it.
 

@@ -162,7 +162,8 @@ def read_answer(row: Operation, answer: Answer) -> Reply:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         text = "".join(char if char.isprintable() else " " for char in answer.body[:120].decode(errors="replace"))
         kind = answer.headers.get("content-type", "").partition(";")[0]
-        what = f"what answers there is not quorl ({kind})" if kind and "json" not in kind else str(error)
+        foreign = kind and ("json" not in kind or "served-by" not in answer.headers)
+        what = f"what answers there is not quorl ({kind})" if foreign else str(error)
         problem = Problem("unreadable_answer", f"HTTP {answer.status}, {what}: {' '.join(text.split())}")
         document = document_of(problem, instance="", request_id="", node="", leader=None)
         document = msgspec.structs.replace(document, status=answer.status)

@@ -385,7 +385,7 @@ EVENTS = st.one_of(
     st.just(LOST),
     st.just(SILENT),
     st.builds(problem, st.sampled_from(CODES), retry_after_ms=st.sampled_from([None, 1, 500, 20_000])),
-    st.builds(Answer, st.sampled_from([200, 302, 404, 500, 502, 503, 504]), st.just({}), st.just(b"?")),
+    st.builds(Answer, st.sampled_from([200, 302, 404, 500, 501, 502, 503, 504]), st.just({}), st.just(b"?")),
     st.builds(created, node=st.sampled_from(["n1", "n2"]), leader=st.sampled_from([None, "n1", "n2", "n7"])),
 )
 REFUSALS = {code for code, kind in problems.CATALOGUE.items() if kind.status < 500 and not kind.retryable} | {
@@ -448,7 +448,7 @@ def _in_doubt(event: Answer | Failure) -> bool:
     if isinstance(event, Failure):
         return event.kind == "lost"
     if event.body == b"?":
-        return not 400 <= event.status < 500
+        return not (400 <= event.status < 500 or event.status in {501, 505})
     return _code(event) in {"commit_unknown", "internal", "unreadable_answer"}
 
 

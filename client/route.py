@@ -121,6 +121,12 @@ class Route(Renewed):
     def _renew(self) -> None:
         self._lock = threading.RLock()  # a signal handler may come while its thread has it
 
+    def learn_from(self, other: Route) -> None:
+        """Take over what another one of the same nodes knows of them: who leads, who has failed lately; not how far they are."""
+        assert self.nodes == other.nodes
+        self.leader, self._current = other.leader, other._current
+        self._names, self._cooling, self._failures = dict(other._names), dict(other._cooling), dict(other._failures)
+
     def order(self) -> list[str]:
         """Return the nodes, the one to ask first in front."""
         now = self.clock()

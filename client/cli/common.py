@@ -22,6 +22,7 @@ from quorl.client.cli.hints import HINTS, START
 if TYPE_CHECKING:
     from quorl.client.errors import QuorlError
     from quorl.client.sync import Client
+    from quorl.client.route import Route
     from quorl.client.sync_transport import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -60,6 +61,8 @@ class Settings:
     refused_s: float | None = REFUSED_S
     patience_ms: int | None = None
     """What --timeout says, for those who wait for something to happen; None: as long as it takes."""
+    _route: Route | None = None
+    """Of the client that was opened last."""
 
     def wait_ms(self, max_wait: int | None) -> int | None:
         """Return how long to wait at most: what --max-wait says, else --timeout; None for as long as it takes."""
@@ -89,7 +92,7 @@ class Settings:
         """Open a client; connects when it is first used."""
         from quorl.client.sync import Client
 
-        return Client(self.nodes(), timeout_s=self.timeout_s, refused_s=self.refused_s, transport=self.transport())
+        return Client(self.nodes(), **self._how())
 
     def looking(self) -> Client:
         """Open one that shows people something: without a quorum it is what one node has, and that is said."""
@@ -97,8 +100,18 @@ class Settings:
             return self.client()
         from quorl.client.cli.looking import Looking
 
-        how = {"timeout_s": self.timeout_s, "refused_s": self.refused_s, "transport": self.transport()}
-        return Looking(self.nodes(), self.say, **how)
+        return Looking(self.nodes(), self.say, **self._how())
+
+    def _how(self) -> dict[str, Any]:
+        """Return what clients are made with. Each knows what the one before has learnt, as in the rounds of ``--watch``."""
+        from quorl.client.route import Route
+
+        route = Route(self.nodes(), refused_s=self.refused_s)
+        if self._route is not None and self._route.nodes == route.nodes:
+            route.learn_from(self._route)
+        self._route = route
+        how = {"timeout_s": self.timeout_s, "refused_s": self.refused_s}
+        return {**how, "transport": self.transport(), "route": route}
 
     def nodes(self) -> tuple[str, ...]:
         """Return the addresses of the nodes to ask, those of this machine if nobody said."""

@@ -1,0 +1,57 @@
+"""``--watch``: what a round has learnt about the nodes the next one knows."""
+
+from __future__ import annotations
+
+import itertools
+import time
+
+import pytest
+
+from quorl.client.cli.common import Settings
+from quorl.client.cli.watching import again_and_again
+from tests.client.stand_in import StandIn
+
+ROUNDS = 6
+
+
+@pytest.mark.parametrize("looks", [False, True])
+def test_a_node_that_is_silent_is_not_asked_first_in_every_round(
+    cluster: StandIn, monkeypatch: pytest.MonkeyPatch, looks: bool
+) -> None:
+    cluster.leader = "n2"
+    cluster.mishaps[0].extend(["hang"] * ROUNDS)
+    monkeypatch.setattr("quorl.client.route.COOLING_S_MIN", 60.0)
+    settings = Settings(server=cluster.servers, timeout_s=1.0, refused_s=None)
+    rounds = itertools.count()
+
+    def once() -> None:
+        if next(rounds) == ROUNDS:
+            raise KeyboardInterrupt
+        with settings.looking() if looks else settings.client() as client:
+            assert client.topics.list() == []
+
+    began = time.monotonic()
+    again_and_again(settings, once, 0.001)
+    assert [name for name, _ in cluster.calls].count("n1") == 1
+    assert time.monotonic() - began < ROUNDS * 0.4, "each round would wait for it"
+
+
+def test_a_round_that_found_no_cluster_gives_up_as_soon_as_the_first(cluster: StandIn) -> None:
+    """That a node was heard once is not known for ever: nobody listens any more, and that is to be said."""
+    settings = Settings(server=cluster.servers)
+    with settings.client() as client:
+        client.topics.list()
+        assert client._route.met
+    with settings.client() as client:
+        assert not client._route.met
+        assert client._route.sequence == 0, "a cluster that began anew has fewer entries"
+        assert client._route.leader == "n1"
+
+
+def test_another_cluster_is_met_without_prejudice(cluster: StandIn) -> None:
+    settings = Settings(server=cluster.servers)
+    with settings.client() as client:
+        client.topics.list()
+    settings.server = cluster.urls[1]
+    with settings.client() as client:
+        assert client._route.leader is None

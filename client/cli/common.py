@@ -21,8 +21,8 @@ from quorl.client.cli.hints import HINTS, START
 
 if TYPE_CHECKING:
     from quorl.client.errors import QuorlError
-    from quorl.client.sync import Client
     from quorl.client.route import Route
+    from quorl.client.sync import Client
     from quorl.client.sync_transport import Transport
 
 F = TypeVar("F", bound=Callable[..., Any])

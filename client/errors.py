@@ -66,6 +66,7 @@ IN_PYTHON = {
     "wrong_state": "client.tasks.get(ID) says what state the task is in.",
     "worker_not_found": "client.workers.list() returns those that are alive, and those that died or left lately.",
     "worker_not_alive": "Its leases have been given back: client.workers.list()",
+    "no_quorum": 'Start the members that the detail names. Reads still work with consistency="local".',
 }
 """What to do, by code, where the cluster's own hint speaks HTTP."""
 
@@ -270,8 +271,9 @@ class Unavailable(QuorlError):
         code: str = "unavailable",
         request_id: str = "",
         retry_after_s: float | None = None,
+        advice: str = "",
     ) -> None:
-        super().__init__(detail, tries, code, request_id, retry_after_s)
+        super().__init__(detail, tries, code, request_id, retry_after_s, advice)
         self.detail = detail
         self.tries = tries
         """The nodes that were asked, and why that led nowhere."""
@@ -280,9 +282,11 @@ class Unavailable(QuorlError):
         self.request_id = request_id
         self.retry_after_s = retry_after_s
         """How long the node that answered last said to wait; None if none said so."""
-        self.hint = (
-            "Nothing was applied. Does the cluster run?  quorl cluster status · quorl up (a cluster on this machine)"
-        )
+        self.advice: str = IN_PYTHON.get(code, advice)
+        """What to do about it, as the node says that answered with that problem; empty if none did."""
+        if not self.advice and tries:
+            self.advice = "Does the cluster run?  quorl cluster status · quorl up (a cluster on this machine)"
+        self.hint = f"Nothing was applied. {self.advice}".rstrip()
 
     @override
     def __str__(self) -> str:

@@ -177,7 +177,7 @@ class _Campaign:
         self.not_before: dict[str, float] = {}
         self.tries: dict[str, tuple[int, str]] = {}
         """By node what tells most of its tries, and how much that is."""
-        self.code = "unavailable"
+        self.code, self.advice = "unavailable", ""
         self.request_id = ""
         self.retry_after_s: float | None = None
         self._backoff_s = BACKOFF_S_MIN
@@ -266,7 +266,7 @@ class _Campaign:
             if self.doubt and not self._of_the_machine(problem.code):
                 self.give_up()
             raise rejected(problem)
-        self.code = problem.code
+        self.code, self.advice = problem.code, problem.hint
         if self.row.writes and meaning == "doubt":
             self.doubt = True
             self.doubt_of_ours |= not foreign
@@ -330,7 +330,7 @@ class _Campaign:
         if self.doubt:
             assert self.key is not None
             raise OutcomeUnknown(detail, self.key, self.request, tries, self.request_id)
-        raise Unavailable(detail, tries, self.code, self.request_id, self.retry_after_s)
+        raise Unavailable(detail, tries, self.code, self.request_id, self.retry_after_s, self.advice)
 
 
 def _retry_after_s(answer: Answer, problem: problems.ProblemDocument) -> float | None:

@@ -18,6 +18,7 @@ from quorl.client.cli.checks import (
     worst,
 )
 from quorl.client.cli.common import Exit, Settings, common_options, fail, list_options
+from quorl.client.cli.hints import START
 from quorl.client.cli.times import Duration, span
 
 if TYPE_CHECKING:
@@ -144,7 +145,7 @@ def check(settings: Settings) -> None:
             info = client.cluster()
         except QuorlError as error:
             why = "; ".join(f"{node} {why}" for node, why in getattr(error, "tries", ())) or error.detail
-            findings = [Finding(Level.UNKNOWN, "answer", "", f"no node answers: {why}")]
+            findings = [Finding(Level.UNKNOWN, "answer", "", f"no node answers: {why}", f"Start them: {START}")]
         else:
             findings = [quorum_finding(info)]
             if findings[0].level != Level.CRIT:
@@ -152,7 +153,9 @@ def check(settings: Settings) -> None:
     level = worst(findings)
     told = "; ".join(one.text for one in sorted(findings, key=lambda one: one.level != level))
     if settings.as_json:
-        checks = [{"level": one.level.name, "check": one.check, "detail": one.text} for one in findings]
+        checks = [
+            {"level": one.level.name, "check": one.check, "detail": one.text, "hint": one.hint} for one in findings
+        ]
         output.emit({"level": level.name, "detail": told, "checks": checks})
     else:
         click.echo(f"{level.name}: {output.clean(told)}")

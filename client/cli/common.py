@@ -343,13 +343,15 @@ def _hint(error: QuorlError) -> str:
         return "It may have been applied: look before you repeat it."
     if error.code == "unavailable":  # nobody answered at all
         return f"Nothing was applied. Does the cluster run?  {START} · quorl doctor"
-    return f"Nothing was applied. What is wrong with it?  quorl doctor · quorl errors {error.code}"
+    advice = HINTS.get(error.code) or getattr(error, "advice", "") or "What is wrong with it?"
+    return f"Nothing was applied. {advice}  quorl doctor · quorl errors {error.code}"
 
 
 def fail(code: Exit, error: str, why: str, hint: str) -> NoReturn:
-    """End a command with an error of its own."""
+    """End a command with an error of its own. Programs know it by a code, which is the name of the exit code."""
     if current().as_json:
-        click.echo(json.dumps({"error": {"title": error, "detail": why, "hint": hint}}, ensure_ascii=False), err=True)
+        about = {"code": code.name.lower(), "title": error, "detail": why, "hint": hint, "request_id": ""}
+        click.echo(json.dumps({"error": about}, ensure_ascii=False), err=True)
     else:
         three_lines("error", error, why, hint)
     click.get_current_context().exit(code)

@@ -156,12 +156,15 @@ class Books:
         self.unsampled_queues: set[int] | None = None
         """Those that may have another tally than when they were sampled last; None: any."""
         self._unwritten_workers: set[int] = set()
-        self.coming: list[tuple[Any, ...]] = []
-        """Rows of tasks that came and wait to be written (see ``waiting``), and those of their payloads."""
-        self.payloads: list[tuple[Any, ...]] = []
+        self.coming: list[tuple[tuple[Any, ...], list[int]]] = []
+        """Rows of tasks that came and wait to be written (see ``waiting``): what some share, then ordinal and size of each."""
+        self.bodies: list[int | bytes] = []
+        """Ordinals and bodies of those that have nothing else in their payload."""
+        self.payloads: list[tuple[int, bytes | str, str, bytes]] = []
+        """The payloads of the others."""
         self.done: dict[int, list[int]] = {}
         """The tasks of each queue that are done, and wait to be written, with their results."""
-        self.results: list[tuple[int, bytes]] = []
+        self.results: list[int | bytes] = []
         self.calm_tasks_ms = self.calm_calendar_ms = self.calm_workers_ms = 0
         """Until then no row says that something is due: an alarm of a task, its date, an alarm of a worker. 0: not known."""
 
@@ -271,7 +274,7 @@ class Books:
         self.unsampled_queues = None
         self._unwritten_queues.clear()
         self._unwritten_workers.clear()
-        self.coming, self.payloads, self.done, self.results = [], [], {}, []
+        self.coming, self.bodies, self.payloads, self.done, self.results = [], [], [], {}, []
         self.calm_tasks_ms = self.calm_calendar_ms = self.calm_workers_ms = 0
 
     def bound_books(self) -> None:

@@ -135,7 +135,7 @@ def complete(state: State, reports: Sequence[tuple[Lease, bytes]]) -> None:
             worker = _holder(state, worker_id)
         ordinals.append(ordinal)
         if result != b"null":
-            state.results.append((ordinal, result))
+            state.results += (ordinal, result)
         worker.leases -= 1
         worker.succeeded += 1
         queue.counts[PROCESSING] -= 1

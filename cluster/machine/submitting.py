@@ -105,6 +105,7 @@ def _store(
     queue_id, default_attempts, max_lost = queue.queue_id, queue.default_attempts, queue.max_lost
     state.change_queue(queue)
     queued = 0
+    shared, together = state.coming[-1] if state.coming else ((), [])
     for place, task in enumerate(tasks):
         if found[place] is not None:
             continue
@@ -112,30 +113,33 @@ def _store(
         number, due_ms, calendar_ms = _when(state, task)
         expiry_ms = None if task.expires_ms is None else now_ms + task.expires_ms
         alarm_ms = expiry_ms if due_ms is None else due_ms if expiry_ms is None else min(due_ms, expiry_ms)
-        state.coming.append(
-            (
-                ordinal,
-                task.id or "",
-                0 if task.id else die,
-                queue_id,
-                _partition(queue, task.key) if queue.partitions else -1,
-                number,
-                limits.PRIORITY_MAX - task.priority,
-                alarm_ms or 0,
-                calendar_ms or 0,
-                due_ms or 0,
-                expiry_ms or 0,
-                now_ms,
-                task.name,
-                len(task.body),
-                task.max_attempts or default_attempts,
-                task.max_lost or max_lost,
-                task.timeout_ms or queue.timeout_ms or 0,
-                *entry,
-            )
+        said = (
+            task.id or "",
+            0 if task.id else die,
+            queue_id,
+            _partition(queue, task.key) if queue.partitions else -1,
+            number,
+            limits.PRIORITY_MAX - task.priority,
+            alarm_ms or 0,
+            calendar_ms or 0,
+            due_ms or 0,
+            expiry_ms or 0,
+            now_ms,
+            task.name,
+            task.max_attempts or default_attempts,
+            task.max_lost or max_lost,
+            task.timeout_ms or queue.timeout_ms or 0,
+            *entry,
         )
-        backoff = "" if task.backoff is None else _encode_backoff(task.backoff).decode()
-        state.payloads.append((ordinal, prints[place] or "", backoff, task.body))
+        if said != shared:
+            shared, together = said, []
+            state.coming.append((shared, together))
+        together += (ordinal, len(task.body))
+        if task.backoff is None and prints[place] is None:
+            state.bodies += (ordinal, task.body)
+        else:
+            backoff = "" if task.backoff is None else _encode_backoff(task.backoff).decode()
+            state.payloads.append((ordinal, prints[place] or "", backoff, task.body))
         found[place] = s.SubmittedTask(id=task_id, status=STATES[number])
         changed[task_id] = None
         queue.counts[number] += 1

@@ -10,6 +10,8 @@ something may wait, in a command of ``LEAVING``, writes it first. What waits is 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import cache
+from typing import Any, NamedTuple
 
 from quorl.cluster.machine.books import Queue
 from quorl.cluster.machine.state import State
@@ -24,19 +26,34 @@ LEAVING = frozenset(
 )
 """Commands before which rows may go on waiting: those that read none of tasks, or see to it themselves."""
 
+_ROWS_MAX = 32
+"""How many rows one statement writes at most; a power of two."""
+
+
+class _Insert(NamedTuple):
+    """A statement for many rows, of two values each, beside those that are bound once."""
+
+    head: str
+    row: str
+    shared: int = 0
+
+
 # What is not there comes as 0 or as an empty text: Python's module takes far longer to bind None.
-_COME = (
-    "INSERT INTO tasks (ordinal, given_id, die, queue_id, partition, state, rank, alarm_ms, calendar_ms, due_ms, expiry_ms,"
-    " since_ms, name, size_bytes, attempts, max_attempts, lost, max_lost, timeout_ms, cancel, leases, created_index,"
-    " created_term, created_ms) VALUES (?, nullif(?, ''), ?, ?, ?, ?, ?, nullif(?, 0), nullif(?, 0),"
-    " nullif(?, 0), nullif(?, 0), ?, ?, ?, 0, ?, 0, ?, nullif(?, 0), 0, 0, ?, ?, ?)"
+_COME = _Insert(
+    "INSERT INTO tasks (given_id, die, queue_id, partition, state, rank, alarm_ms, calendar_ms, due_ms, expiry_ms, since_ms,"
+    " name, max_attempts, max_lost, timeout_ms, created_index, created_term, created_ms, attempts, lost, cancel, leases,"
+    " ordinal, size_bytes)",
+    "nullif(?1, ''), ?2, ?3, ?4, ?5, ?6, nullif(?7, 0), nullif(?8, 0), nullif(?9, 0), nullif(?10, 0), ?11, ?12, ?13, ?14,"
+    " nullif(?15, 0), ?16, ?17, ?18, 0, 0, 0, 0, ?, ?",
+    shared=18,
 )
+_BODY = _Insert("INSERT INTO payloads (ordinal, body)", "?, ?")
 _PAYLOAD = "INSERT INTO payloads VALUES (?, nullif(?, ''), nullif(?, ''), ?)"
+_RESULT = _Insert("INSERT INTO results", "?, ?")
 _COMPLETE = (
     "UPDATE tasks SET state = 4, alarm_ms = ?, since_ms = ?, attempts = attempts + 1, cancel = 0, finished_index = ?,"
     " finished_term = ?, finished_ms = ? WHERE ordinal BETWEEN ? AND ?"
 )
-_RESULT = "INSERT INTO results VALUES (?, ?)"
 
 
 def write(state: State) -> None:
@@ -49,9 +66,33 @@ def write(state: State) -> None:
 
 def write_coming(state: State) -> None:
     """Write the tasks that came, before some of them are handed out."""
-    state.execute_many(_COME, state.coming)
-    state.execute_many(_PAYLOAD, state.payloads)
-    state.coming, state.payloads = [], []
+    for said, tasks in state.coming:
+        _insert(state, _COME, said, tasks)
+    _insert(state, _BODY, (), state.bodies)
+    if state.payloads:
+        state.execute_many(_PAYLOAD, state.payloads)
+    state.coming, state.bodies, state.payloads = [], [], []
+
+
+def _insert(state: State, what: _Insert, shared: tuple[object, ...], values: list[Any]) -> None:
+    """Write rows, of which each has two of the values.
+
+    As many as a power of two by one statement, so that there are few of them, and each is prepared once.
+    """
+    start, rows = 0, _ROWS_MAX
+    while start < len(values):
+        while 2 * rows > len(values) - start:
+            rows //= 2
+        end = start + 2 * rows
+        state.execute(_statement(what, rows), (*shared, *values[start:end]))
+        start = end
+
+
+@cache
+def _statement(what: _Insert, rows: int) -> str:
+    row = what.row.removesuffix("?, ?")
+    places = range(what.shared + 1, what.shared + 1 + 2 * rows, 2)
+    return f"{what.head} VALUES " + ", ".join([f"({row}?{place}, ?{place + 1})" for place in places])
 
 
 def _write_done(state: State) -> None:
@@ -61,8 +102,7 @@ def _write_done(state: State) -> None:
         how = (alarm_ms, header.now_ms, state.index, state.term, header.wall_ms)
         for start, end in runs(sorted(ordinals)):
             state.execute(_COMPLETE, (*how, start, end))
-    if state.results:
-        state.execute_many(_RESULT, state.results)
+    _insert(state, _RESULT, (), state.results)
     state.done, state.results = {}, []
 
 

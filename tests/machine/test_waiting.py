@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from quorl.cluster.machine import waiting
@@ -32,13 +33,13 @@ def desk(request: pytest.FixtureRequest) -> Desk:
     return desk
 
 
-def statements(desk: Desk, *commands: Command[Any]) -> list[str]:
-    """What the machine executes for an entry, by its first two words."""
+def statements(desk: Desk, *commands: Command[Any], words: int = 2) -> list[str]:
+    """What the machine executes for an entry, by its first words."""
     asked: list[str] = []
     desk.connection.set_trace_callback(asked.append)
     desk.entry(*commands)
     desk.connection.set_trace_callback(None)
-    return [" ".join(statement.split()[:2]) for statement in asked]
+    return [" ".join(statement.split()[:words]) for statement in asked]
 
 
 def test_those_that_are_done_in_an_entry_are_one_statement_for_each_run_of_them() -> None:
@@ -49,6 +50,36 @@ def test_those_that_are_done_in_an_entry_are_one_statement_for_each_run_of_them(
     assert statements(desk, *commands).count("UPDATE tasks") == 2
     assert desk.counts() == {"queued": 5, "processing": 1, "success": 5}
     assert desk.sql("SELECT ordinal FROM results ORDER BY ordinal") == [(1,), (2,), (3,), (5,), (6,)]
+    desk.sound()
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 31, 32, 33, 63, 100])
+def test_those_that_come_alike_are_few_statements_whatever_their_number(count: int) -> None:
+    desk = Desk(first_way=None)
+    desk.enrol()
+    args = [msgspec.Raw(b"[%d]" % 10**number) for number in range(count)]
+    several = s.Submit(queue="q", tasks=[new(args=arg) for arg in args]).sealed()
+    pieces = count // 32 + (count % 32).bit_count()
+    assert statements(desk, several, words=3).count("INSERT INTO tasks") == pieces
+    rows = desk.sql("SELECT t.ordinal, t.size_bytes, p.body FROM tasks t JOIN payloads p USING (ordinal) ORDER BY 1")
+    assert [row[0] for row in rows] == list(range(1, count + 1))
+    assert all(size == len(body) for _, size, body in rows)
+    assert [bytes(arg) in row[2] for arg, row in zip(args, rows, strict=True)] == [True] * count
+    desk.sound()
+
+
+def test_those_that_come_between_others_keep_what_is_their_own(desk: Desk) -> None:
+    options: list[dict[str, Any]] = [{}, {"priority": 9}, {"priority": 9}, {}, {"id": "x"}, {"max_attempts": 7}, {}]
+    desk.entry(
+        *[coming(**some) for some in options[:3]], s.Submit(queue="q", tasks=[new(**o) for o in options[3:]]).sealed()
+    )
+    rows = desk.sql("SELECT ordinal, given_id, 9 - rank, max_attempts FROM tasks ORDER BY ordinal")
+    usual = desk.sql("SELECT default_attempts FROM queues")[0][0]
+    assert rows == [
+        (place, some.get("id"), some.get("priority", 5), some.get("max_attempts", usual))
+        for place, some in enumerate(options, 1)
+    ]
+    assert desk.sql("SELECT ordinal FROM payloads WHERE fingerprint IS NOT NULL") == [(5,)]
     desk.sound()
 
 
@@ -104,13 +135,15 @@ def test_what_waits_is_undone_with_the_entry_and_done_again_without_the_command_
     desk.sound()
 
 
-def test_rows_that_cannot_be_written_fail_those_they_are_of_alone(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_that_cannot_be_written_fail_those_they_are_of_alone(desk: Desk) -> None:
     lease, other = desk.run(1), desk.run(1)
-    monkeypatch.setattr(waiting, "_RESULT", "INSERT INTO results VALUES (?1, nullif(?2, x'32'))")
+    desk.sql(
+        "CREATE TEMP TRIGGER spoil BEFORE INSERT ON results WHEN NEW.body = x'32' BEGIN SELECT RAISE(ABORT, 'no'); END"
+    )
     values = desk.entry(coming(), done(lease, b"2"), done(other, b"3"))
     assert [type(value) for value in values] == [s.Submitted, CommandFailed, k.TaskStatus]
     assert desk.counts() == {"queued": 1, "processing": 1, "success": 1}
+    desk.sql("DROP TRIGGER spoil")
     desk.sound()
-    monkeypatch.undo()
     assert desk.complete(lease).status == "SUCCESS"
     desk.sound()

@@ -7,7 +7,6 @@ from typing import Any
 import msgspec
 import pytest
 
-from quorl.cluster.machine import waiting
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as s

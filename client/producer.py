@@ -2,7 +2,8 @@
 
 Invariants: one batch is in flight at a time, so the topic's order (per partition) is the order of ``send``; what waits is
 bounded, and ``send`` waits for room; after the first failure nothing more is sent, so that no message is stored behind
-a gap. A thread of the producer's own does the sending, from the first message until the producer is closed. A forked process
+a gap. A thread of the producer's own does the sending, from the first message until the producer is closed; what waits when
+the program ends without closing it is sent then, and what failed and nobody was told is said. A forked process
 sends by a thread of its own what it is handed itself, and leaves what its parent was handed to that.
 
 A signal handler may use the producer, and close it, while the thread below it is anywhere in here. So nobody waits with a
@@ -13,7 +14,9 @@ for the one who was about to start it may be below him.
 
 from __future__ import annotations
 
+import atexit
 import contextlib
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from types import TracebackType
@@ -39,11 +42,11 @@ assert BUFFER_BYTES_MAX > limits.REQUEST_BYTES_MAX
 class Pending:
     """Messages on their way."""
 
-    __slots__ = ("_part", "_wait_for")
+    __slots__ = ("_part", "_wait")
 
-    def __init__(self, part: AppendPart, wait_for: Callable[[Callable[[], bool]], None]) -> None:
+    def __init__(self, part: AppendPart, wait: Callable[[AppendPart], None]) -> None:
         self._part = part
-        self._wait_for = wait_for
+        self._wait = wait
 
     @property
     def done(self) -> bool:
@@ -52,8 +55,7 @@ class Pending:
 
     def ranges(self) -> list[t.Range]:
         """Wait until the messages are stored and return where; raises what went wrong."""
-        if not self._part.done:
-            self._wait_for(lambda: self._part.done)
+        self._wait(self._part)
         return self._part.places()
 
     def place(self) -> Placed:
@@ -75,6 +77,8 @@ class Producer(Renewed):
         self._register_as = register_as
         self._lane = client.lane(topic)
         self._closed = False
+        self._told = False
+        """Whether somebody was told of a failure."""
         self.error: Exception | None = None
         """The first failure; nothing is sent after it."""
         super().__init__()
@@ -116,13 +120,12 @@ class Producer(Renewed):
         self._see_to_it()
         if self._closed:  # by a signal handler, after it was found open: what closing promises is done for this one too
             self.close()
-        return Pending(part, self._wait_for)
+        return Pending(part, self._wait)
 
     def _hand_over(self, part: AppendPart) -> bool:
         """Let a part wait for its flight, if there is room."""
         with self._handing:  # or several threads would take the same room
-            if self.error is not None:
-                raise self.error
+            self._raise_if_failed()
             if self._closed:
                 raise RuntimeError("the producer is closed")
             if not self._has_room(part.size_bytes):
@@ -141,6 +144,11 @@ class Producer(Renewed):
             self.error = part.outcome
         self._wake()
 
+    def _raise_if_failed(self) -> None:
+        if self.error is not None:
+            self._told = True
+            raise self.error
+
     # -- waiting ------------------------------------------------------------------------------------------------------
     def _wait_for(self, condition: Callable[[], object]) -> None:
         gate = threading.Lock()
@@ -153,6 +161,12 @@ class Producer(Renewed):
         finally:
             self._gates.discard(gate)
 
+    def _wait(self, part: AppendPart) -> None:
+        """Wait until it is known what came of a part."""
+        if not part.done:
+            self._wait_for(lambda: part.done)
+        self._told |= isinstance(part.outcome, Exception)
+
     def _wake(self) -> None:
         """Let all that wait look again."""
         for gate in list(self._gates):
@@ -163,13 +177,16 @@ class Producer(Renewed):
     def _see_to_it(self) -> None:
         """See that there is a thread for what waits. It may come to two, of which one goes again."""
         if self._lane.queue and (self._thread is None or self._thread.ident is None):
+            _open.add(self)
             made = self._thread = threading.Thread(target=self._run, name="quorl-producer", daemon=True)
             made.start()
 
     def _run(self) -> None:
         while self._sending.acquire(blocking=False):
             self._thread = threading.current_thread()
+            _open.add(self)
             self._send_what_comes()
+            _open.discard(self)
             self._thread = None
             self._sending.release()
             self._wake()
@@ -202,9 +219,19 @@ class Producer(Renewed):
     # -- ending -------------------------------------------------------------------------------------------------------
     def flush(self) -> None:
         """Wait until everything handed over is stored; raises the first failure."""
+        self._landing()
+        self._raise_if_failed()
+
+    def _landing(self) -> None:
+        """Wait until it is known what came of all that was handed over."""
         self._wait_for(lambda: not self._lane.queue and not self._flying)  # in this order: what leaves the queue flies
-        if self.error is not None:
-            raise self.error
+
+    def _finish(self) -> None:
+        """At the end of the program: send what waits, and say what nobody was told."""
+        self._landing()
+        if self.error is not None and not self._told:
+            why = getattr(self.error, "detail", str(self.error))
+            sys.stderr.write(f"quorl: not all that was handed to the producer of {self._topic!r} is stored: {why}\n")
 
     def close(self) -> None:
         """Send what waits and stop the thread; raises the first failure."""
@@ -223,3 +250,16 @@ class Producer(Renewed):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+_open: set[Producer] = set()
+"""Whose thread runs."""
+
+
+def _finish_all() -> None:
+    for producer in list(_open):
+        with contextlib.suppress(RuntimeError):  # no thread can be made any more
+            producer._finish()  # noqa: SLF001 - of this module
+
+
+atexit.register(_finish_all)

@@ -20,6 +20,7 @@ from typing_extensions import override
 from quorl.client.cli.hints import HINTS, START
 
 if TYPE_CHECKING:
+    from quorl.client.cli.looking import Looking
     from quorl.client.errors import QuorlError
     from quorl.client.route import Route
     from quorl.client.sync import Client
@@ -63,6 +64,8 @@ class Settings:
     """What --timeout says, for those who wait for something to happen; None: as long as it takes."""
     _route: Route | None = None
     """Of the client that was opened last."""
+    _looked: Looking | None = None
+    """The one that looked last."""
 
     def wait_ms(self, max_wait: int | None) -> int | None:
         """Return how long to wait at most: what --max-wait says, else --timeout; None for as long as it takes."""
@@ -100,7 +103,8 @@ class Settings:
             return self.client()
         from quorl.client.cli.looking import Looking
 
-        return Looking(self.nodes(), self.say, **self._how())
+        self._looked = Looking(self.nodes(), self.say, former=self._looked, **self._how())
+        return self._looked
 
     def _how(self) -> dict[str, Any]:
         """Return what clients are made with. Each knows what the one before has learnt, as in the rounds of ``--watch``."""

@@ -21,16 +21,22 @@ R = TypeVar("R")
 
 PATIENCE_S = 4.0
 """For so long it may be an election, which ends by itself."""
+PATIENCE_AGAIN_S = 1.0
+"""The same where there was no quorum already when it was looked last, as in the rounds of ``--watch``."""
 _NO_QUORUM = frozenset({"no_quorum", "no_leader"})
 
 
 class Looking(Client):
     """A client that reads what one node has, once there has been no quorum for as long as an election may take."""
 
-    def __init__(self, nodes: tuple[str, ...], say: Callable[[str], None], **options: Any) -> None:
+    def __init__(
+        self, nodes: tuple[str, ...], say: Callable[[str], None], *, former: Looking | None = None, **options: Any
+    ) -> None:
+        """``former``: the one that looked last."""
         super().__init__(nodes, **options)
         self._say = say
-        self._alone = False
+        self._patience_s = PATIENCE_AGAIN_S if former is not None and former.alone else PATIENCE_S
+        self.alone: bool = False
         """Whether it reads so from now on: what is shown together is then of the same kind, and waits but once."""
 
     @override
@@ -45,21 +51,21 @@ class Looking(Client):
         looks = consistency is None and isinstance(request, Query)
         if not looks:
             return super().call(request, idempotency_key=idempotency_key, timeout_s=timeout_s, consistency=consistency)
-        if self._alone:
+        if self.alone:
             return super().call(request, timeout_s=timeout_s, consistency="local")
         began, whole_s = self.clock(), self.timeout_s if timeout_s is None else timeout_s
         try:
-            return super().call(request, timeout_s=min(PATIENCE_S, whole_s))
+            return super().call(request, timeout_s=min(self._patience_s, whole_s))
         except Unavailable as error:
             if error.code not in _NO_QUORUM:
                 took_s = self.clock() - began
                 # Without an answer it ends at most one back-off before its time; earlier only where every node refuses.
-                nobody = error.code == "unavailable" and took_s < PATIENCE_S - BACKOFF_S_MAX
-                if whole_s <= PATIENCE_S or nobody:
+                nobody = error.code == "unavailable" and took_s < self._patience_s - BACKOFF_S_MAX
+                if whole_s <= self._patience_s or nobody:
                     raise
                 return super().call(request, timeout_s=whole_s - took_s)
         found = super().call(request, timeout_s=whole_s, consistency="local")
-        self._alone = True
+        self.alone = True
         node, sequence = self._route.heard()
         self._say(
             f"there is no quorum: as of entry {output.grouped(sequence)}, from {output.clean(node)}, "

@@ -7,8 +7,11 @@ import time
 
 import pytest
 
+from quorl.client.cli import looking
 from quorl.client.cli.common import Settings
 from quorl.client.cli.watching import again_and_again
+from quorl.cluster.protocol.wire import Answer, Call, decode
+from tests.client.scripted import problem
 from tests.client.stand_in import StandIn
 
 ROUNDS = 6
@@ -34,6 +37,32 @@ def test_a_node_that_is_silent_is_not_asked_first_in_every_round(
     again_and_again(settings, once, 0.001)
     assert [name for name, _ in cluster.calls].count("n1") == 1
     assert time.monotonic() - began < ROUNDS * 0.4, "each round would wait for it"
+
+
+def test_a_quorum_that_was_lost_in_the_round_before_is_not_waited_for_as_long_as_an_election(
+    cluster: StandIn, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(looking, "PATIENCE_S", 0.2)
+    monkeypatch.setattr(looking, "PATIENCE_AGAIN_S", 0.1)
+    settings = Settings(server=cluster.servers, quiet=False)
+    said: list[str] = []
+    monkeypatch.setattr(settings, "say", said.append)
+    with settings.client() as client:
+        client.topics.create("x")
+    before = cluster._answer
+
+    async def without_quorum(call: Call) -> Answer:
+        return problem("no_quorum") if decode(call)[2].consistency == "linearizable" else await before(call)
+
+    patience_s = []
+    for lost in (True, True, False, True):
+        monkeypatch.setattr(cluster, "_answer", without_quorum if lost else before)
+        with settings.looking() as client:
+            assert isinstance(client, looking.Looking)
+            patience_s.append(client._patience_s)
+            assert client.topics.get("x").name == "x"
+    assert len(said) == 3, "each round says that it is one node's"
+    assert patience_s == [0.2, 0.1, 0.1, 0.2]
 
 
 def test_a_round_that_found_no_cluster_gives_up_as_soon_as_the_first(cluster: StandIn) -> None:

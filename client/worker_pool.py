@@ -31,6 +31,8 @@ from quorl.cluster.protocol import leases as e
 
 KILL_AFTER_S = 5.0
 """How long a process may go on after it was told to stop."""
+TRIES = 3
+"""So many processes are handed a task, should they have died before."""
 
 Job: TypeAlias = Callable[[], None]
 
@@ -138,6 +140,10 @@ def resolve(where: Reference) -> Any:
     return getattr(found, "function", found)
 
 
+class Gone(Exception):
+    """A process had died before it was handed a task."""
+
+
 class Child:
     """One process, driven by one thread."""
 
@@ -153,7 +159,7 @@ class Child:
         theirs.close()
 
     def run(self, holding: Holding) -> Verdict:
-        """Have the process run a task, and return what came of it."""
+        """Have the process run a task, and return what came of it; raises ``Gone`` if it was certainly not begun."""
         over = threading.Event()
 
         def kill() -> None:
@@ -176,7 +182,11 @@ class Child:
             with self._sending:
                 if holding.context.cancelled:  # not before: a stop must not get to the process ahead of its task
                     return Verdict()
-                self._pipe.send_bytes(_encode(Order(holding.task)))
+                try:
+                    self._pipe.send_bytes(_encode(Order(holding.task)))
+                except OSError:
+                    self.kill()  # whatever is left of it
+                    raise Gone from None
             return self._listen(holding)
         except (EOFError, OSError):
             self._process.join(KILL_AFTER_S)
@@ -223,9 +233,19 @@ class Processes:
         self._mine = threading.local()
         self._lock = threading.Lock()
         self._children: set[Child] = set()
+        self._closed = False
 
     def run(self, holding: Holding) -> Verdict:
         """Run a task in the process of the calling thread."""
+        for _ in range(TRIES):
+            with contextlib.suppress(Gone):
+                return self._child().run(holding)
+            if self._closed:
+                break
+        return Verdict(error=made_error("ProcessDied", "no process lived until it was handed the task"))
+
+    def _child(self) -> Child:
+        """Return the process of the calling thread, a new one if it has died."""
         child: Child | None = getattr(self._mine, "child", None)
         if child is None or not child.alive:
             with self._lock:
@@ -233,11 +253,12 @@ class Processes:
                 child = Child(self._references, self._first())
                 self._children.add(child)
             self._mine.child = child
-        return child.run(holding)
+        return child
 
     def close(self) -> None:
         """End all processes."""
         with self._lock:
+            self._closed = True
             for child in self._children:
                 child.kill()
             self._children.clear()

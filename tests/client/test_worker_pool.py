@@ -14,7 +14,7 @@ from quorl.client import worker_pool
 from quorl.client.context import Context
 from quorl.client.worker_job import Verdict
 from quorl.client.worker_ledger import Holding
-from quorl.client.worker_pool import Child, Processes, Reference
+from quorl.client.worker_pool import Child, Gone, Processes, Reference
 from quorl.cluster.protocol import leases as e
 from tests.client.test_worker_parts import holding
 
@@ -127,3 +127,30 @@ def test_each_thread_gets_another_process_for_one_that_was_killed() -> None:
             child.kill()
     processes.close()
     assert pids[0] != pids[1]
+
+
+def test_a_task_whose_process_has_died_before_it_came_runs_in_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not begun, so it has not failed; that the process is dead may be seen only when it is handed over."""
+    processes = Processes({"where": Reference("tests.client.pool_tasks", "where")})
+    task = msgspec.structs.replace(holding(1).task, name="where")
+    assert processes.run(Holding(task, Context())).error is None
+    (child,) = processes._children
+    child._process.kill()
+    child._process.join(PATIENCE_S)
+    monkeypatch.setattr(child._process, "is_alive", lambda: True)
+    verdict = processes.run(Holding(task, Context()))
+    processes.close()
+    assert verdict.error is None
+    assert not verdict.stopped
+
+
+def test_a_process_that_cannot_be_handed_anything_fails_its_task_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    def gone(_child: Child, _holding: Holding) -> Verdict:
+        raise Gone
+
+    monkeypatch.setattr(Child, "run", gone)
+    processes = Processes({"where": Reference("tests.client.pool_tasks", "where")})
+    verdict = processes.run(Holding(msgspec.structs.replace(holding(1).task, name="where"), Context()))
+    processes.close()
+    assert verdict.error is not None
+    assert verdict.error.type == "ProcessDied"

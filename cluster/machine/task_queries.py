@@ -25,7 +25,7 @@ from quorl.cluster.protocol import together as g
 _RESULT = "SELECT body FROM results WHERE ordinal = ?"
 _PROGRESS = "SELECT percent, note FROM progress WHERE ordinal = ?"
 _CLAIMED = (
-    f"SELECT t.ordinal, t.token, {ids.of('t')}, t.name, q.name, t.partition, t.rank, t.max_attempts, t.timeout_ms, p.body, g.checkpoint FROM tasks t"
+    "SELECT t.ordinal, t.token, t.given_id, t.created_ms, t.die, t.name, q.name, t.partition, t.rank, t.max_attempts, t.timeout_ms, p.body, g.checkpoint FROM tasks t"
     " CROSS JOIN queues q ON q.queue_id = t.queue_id CROSS JOIN payloads p ON p.ordinal = t.ordinal"
     " LEFT JOIN progress g ON g.ordinal = t.ordinal WHERE t.ordinal BETWEEN ? AND ? AND t.state = 2"
 )
@@ -284,11 +284,11 @@ def _claimed(connection: sqlite3.Connection, grants: Sequence[e.Grant], expires_
         found = held.get((grant.ordinal, grant.token))
         if found is None:
             continue
-        task_id, name, queue, partition, rank, max_attempts, timeout_ms, stored, checkpoint = found
+        given_id, created_ms, die, name, queue, partition, rank, max_attempts, timeout_ms, stored, checkpoint = found
         body = task_rows.decode_body(stored)
         tasks.append(
             e.ClaimedTask(
-                id=task_id,
+                id=given_id or f"{ids.head(created_ms, die)}{grant.ordinal:012x}",  # what SQL takes longer to write
                 name=name,
                 args=body.args,
                 kwargs=body.kwargs,

@@ -178,26 +178,37 @@ class Submit(Command[Submitted], frozen=True, tag="submit"):
 _encode_body = msgspec.json.Encoder().encode
 _SPELLINGS = (("id", "task_id", "task-id"), ("name", "task", "task_type"), ("args", "task_args"))
 _FIELDS = {"task-id": "hyphened_id"}
+_NO_OTHERS = (None, None, None, None, UNSET)
+"""What the other spellings are where there is at most one of each field."""
 
 
 def fault_of(task: NewTask) -> tuple[str, str] | None:
     """Return the field that breaks a rule which types cannot say, and how; None if the task is valid."""
-    for spellings in _SPELLINGS:
-        given = [name for name in spellings if getattr(task, _FIELDS.get(name, name)) not in (None, UNSET)]
-        if len(given) > 1:
-            return given[1], f"`{given[0]}` and `{given[1]}` are two spellings of one field: give one of them"
+    others = (task.task_id, task.hyphened_id, task.task, task.task_type, task.task_args)
+    if others != _NO_OTHERS and (doubled := _fault_of_spellings(task)):
+        return doubled
     if not (task.name or task.task or task.task_type):
         return "name", 'a task needs a name, for example "name": "demo.add"'
     if (task.id or task.task_id or task.hyphened_id) in {".", ".."}:
         return "id", "a task id cannot be `.` or `..`: URLs drop those"
-    for name, opening, kind in (("args", b"[", "a list"), ("task_args", b"[", "a list"), ("kwargs", b"{", "an object")):
-        value = getattr(task, name)
-        if value is not UNSET and bytes(memoryview(value)[:1]) != opening:
-            return name, f"`{name}` must be {kind}"
+    if task.args is not UNSET and memoryview(task.args)[:1].tobytes() != b"[":
+        return "args", "`args` must be a list"
+    if task.task_args is not UNSET and memoryview(task.task_args)[:1].tobytes() != b"[":
+        return "task_args", "`task_args` must be a list"
+    if task.kwargs is not UNSET and memoryview(task.kwargs)[:1].tobytes() != b"{":
+        return "kwargs", "`kwargs` must be an object"
     if task.run_at is not None and (fault := _fault_of_moment(task)):
         return "run_at", fault
     if task.backoff is not None and (fault := fault_of_backoff(task.backoff)):
         return "backoff", fault
+    return None
+
+
+def _fault_of_spellings(task: NewTask) -> tuple[str, str] | None:
+    for spellings in _SPELLINGS:
+        given = [name for name in spellings if getattr(task, _FIELDS.get(name, name)) not in (None, UNSET)]
+        if len(given) > 1:
+            return given[1], f"`{given[0]}` and `{given[1]}` are two spellings of one field: give one of them"
     return None
 
 

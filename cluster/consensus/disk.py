@@ -42,19 +42,27 @@ class RealFile:
     """One file that only grows at its end or is cut: ``port.LogFile``."""
 
     def __init__(
-        self, path: Path, flusher: Callable[[], Flusher | None] = lambda: None, *, size: int | None = None
+        self,
+        path: Path,
+        flusher: Callable[[], Flusher | None],
+        free_bytes: Callable[[int], int],
+        *,
+        size: int | None = None,
     ) -> None:
         """Open an existing file, of which all but ``size`` bytes may be room.
 
-        ``flusher`` gives what flushes it beside the loop, if anything does.
+        ``flusher`` gives what flushes it beside the loop, if anything does; ``free_bytes`` is that of the disk.
         """
         self._path = path
         self._flusher = flusher
+        self._free_bytes = free_bytes
         self._flushes: Flusher | None = None
         """What may have a flush of this file under way."""
         self._descriptor = os.open(path, os.O_RDWR)
         self._end_of_room = os.fstat(self._descriptor).st_size
         self._size = self._end_of_room if size is None else size
+        self._end_of_look = self._size
+        """Up to here the file may be written without another look at what the disk has left; never behind the room's end."""
         self._failed = False
 
     @property
@@ -63,20 +71,26 @@ class RealFile:
         return self._size
 
     def append(self, data: bytes, room_bytes: int = 0) -> None:
-        """See ``LogFile``. The last of the disk is left to the state, so that all that is committed can be applied."""
+        """See ``LogFile``. The last of the disk is left to the state, so that all that is committed can be applied.
+
+        Also of a file that was set aside no more than ``room_bytes`` is written over without a look: the state grows, too.
+        """
         self._check()
         end = self._size + len(data)
-        if end > self._end_of_room:
-            left = os.fstatvfs(self._descriptor)
-            if left.f_bavail * left.f_frsize < limits.DISK_SPARE_BYTES + room_bytes:
+        longer = end > self._end_of_room
+        if longer or end > self._end_of_look:
+            wanted = limits.DISK_SPARE_BYTES + (room_bytes if longer else 0)
+            if self._free_bytes(wanted) < wanted:
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self._path))
-            if room_bytes:
-                # By itself and first: were it written with the data, the data could be whole when the room fails.
-                self._write(bytes(len(data) + room_bytes))
-                self._end_of_room = end + room_bytes
+        if longer and room_bytes:
+            # By itself and first: were it written with the data, the data could be whole when the room fails.
+            self._write(bytes(len(data) + room_bytes))
+            self._end_of_room = end + room_bytes
         self._write(data)
         self._size = end
         self._end_of_room = max(self._end_of_room, end)
+        if end > self._end_of_look:
+            self._end_of_look = min(end + room_bytes, self._end_of_room)
 
     def _write(self, data: bytes) -> None:
         """Write all of it at the end, or nothing."""
@@ -132,6 +146,7 @@ class RealFile:
             self._failed = True
             raise
         self._end_of_room = size
+        self._end_of_look = min(self._end_of_look, size)
 
     def _check(self) -> None:
         if self._failed:
@@ -239,12 +254,12 @@ class RealDisk:
             self._write_and_name(self._set_aside.pop(), 0, name, head)
         else:
             self.write_atomically(name, head)
-        return RealFile(self._path / name, self._beside, size=len(head))
+        return RealFile(self._path / name, self._beside, self.free_bytes, size=len(head))
 
     def open(self, name: str) -> RealFile:
         """Open an existing file for appending at its end."""
         self._check(name)
-        return RealFile(self._path / name, self._beside)
+        return RealFile(self._path / name, self._beside, self.free_bytes)
 
     def remove(self, name: str) -> None:
         """Remove a file if it exists; durable on return."""
@@ -263,8 +278,13 @@ class RealDisk:
             path.rename(aside)
             self._set_aside.append(aside)
 
-    def free_bytes(self) -> int:
-        """Space left for a process without privileges."""
+    def free_bytes(self, wanted_bytes: int = 0) -> int:
+        """See ``Disk``: space left for a process without privileges."""
+        while (free := self._free()) < wanted_bytes and self._set_aside:
+            self._set_aside.pop().unlink(missing_ok=True)
+        return free
+
+    def _free(self) -> int:
         room = os.statvfs(self._path)
         return room.f_bavail * room.f_frsize
 

@@ -191,8 +191,8 @@ class Disk(Protocol):
         Nothing waits for the medium: a power cut may bring the name back, even for what was made of the file since.
         """
 
-    def free_bytes(self) -> int:
-        """Space left for this process."""
+    def free_bytes(self, wanted_bytes: int = 0) -> int:
+        """Space left for this process. Where that is less than it wants, what was set aside is given back first."""
 
 
 class Hello(msgspec.Struct, frozen=True, kw_only=True):

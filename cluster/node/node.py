@@ -162,7 +162,7 @@ class Node:
             settings.timing,
             ports.network(self._gossip, self._on_gossip),
             Callbacks(self._apply, ahead, self._snapshot_needed, self._on_changed, self._on_died),
-            has_room=lambda: ports.disk.free_bytes() > limits.DISK_SPARE_BYTES,
+            has_room=lambda: ports.disk.free_bytes(limits.DISK_SPARE_BYTES + 1) > limits.DISK_SPARE_BYTES,
         )
         outside = Outside(
             self.name,

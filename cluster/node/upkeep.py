@@ -177,7 +177,8 @@ class CatchUp:
 
     async def _pull(self, leader: str) -> Snapshot:
         snapshot = msgspec.json.decode(await self._get(leader, "/internal/snapshot", ""), type=Snapshot)
-        missing_bytes = snapshot.size_bytes + limits.DISK_SPARE_BYTES - self._disk.free_bytes()
+        wanted_bytes = snapshot.size_bytes + limits.DISK_SPARE_BYTES
+        missing_bytes = wanted_bytes - self._disk.free_bytes(wanted_bytes)
         if missing_bytes > 0:
             raise OSError(errno.ENOSPC, f"{missing_bytes} bytes more must be free for {snapshot.size_bytes} of state")
         offset = 0

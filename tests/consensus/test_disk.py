@@ -287,6 +287,47 @@ def test_the_last_of_the_disk_is_kept_from_the_log_and_its_room(
     assert disk.read("a") == b"headxy" + bytes(9)
 
 
+def test_the_last_of_the_disk_is_kept_from_what_was_set_aside_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = RealDisk(tmp_path)
+    old = disk.create("a", b"head")
+    old.append(bytes(10_000))
+    old.close()
+    disk.set_aside("a")
+    file = disk.create("b", b"HEAD")
+    with monkeypatch.context() as patch:
+        patch.setattr(limits, "DISK_SPARE_BYTES", 1 << 60)
+        with pytest.raises(OSError, match="No space"):
+            file.append(b"x", 100)
+        assert file.size == 4
+    file.append(b"x", 100)
+    monkeypatch.setattr(limits, "DISK_SPARE_BYTES", 1 << 60)
+    file.append(b"y" * 100, 100)  # the state has its room for that much
+    with pytest.raises(OSError, match="No space"):
+        file.append(b"z", 100)
+    assert disk.read("b")[:106] == b"HEADx" + b"y" * 100 + b"\0"
+
+
+def test_what_was_set_aside_is_given_back_to_whoever_wants_the_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    disk = RealDisk(tmp_path)
+    for name in ("a", "b", "c"):
+        disk.create(name, b"head").close()
+    file = disk.open("c")
+    monkeypatch.setattr(limits, "DISK_SPARE_BYTES", 0)
+    disk.set_aside("a")
+    disk.set_aside("b")
+    monkeypatch.setattr(disk, "_free", lambda: 100 - len([path for path in tmp_path.iterdir() if path.name != "c"]))
+    assert disk.free_bytes() == disk.free_bytes(98) == 98
+    file.append(b"more", 99)
+    assert [path.name for path in tmp_path.iterdir() if path.name != "c"] == ["a" + UNFINISHED]
+    assert disk.free_bytes(1000) == 100
+    assert disk.create("d", b"HEAD").size == 4
+    assert disk.read("d") == b"HEAD"
+
+
 def fail(*_: object) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 

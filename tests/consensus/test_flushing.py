@@ -171,7 +171,8 @@ async def test_d1_where_there_are_no_such_flushes_sync_is_left(
     elif why == "kernel":
         monkeypatch.setattr(ctypes, "CDLL", Refusing)
     (tmp_path / "a").write_bytes(b"head")
-    file = RealFile(tmp_path / "a") if why == "no disk" else RealDisk(tmp_path).open("a")
+    disk = RealDisk(tmp_path)
+    file = RealFile(tmp_path / "a", lambda: None, disk.free_bytes) if why == "no disk" else disk.open("a")
     for _ in range(2):
         assert not file.sync_soon(lambda _: None)
     monkeypatch.undo()

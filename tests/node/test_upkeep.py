@@ -92,13 +92,15 @@ class Follower:
     def __init__(self, leader: Leader) -> None:
         self.leader = leader
         self.free = 10**12
+        self.wanted = 0
         self.states = SimStates(random.Random(2))
         self.forgotten = 0
         self.warnings: list[dict[str, object]] = []
         self.catch_up = CatchUp(self.states, AtOnce(), leader, self, self, self.install, self)  # type: ignore[arg-type]
         self.states.forget_incoming = self.forget  # type: ignore[method-assign]
 
-    def free_bytes(self) -> int:
+    def free_bytes(self, wanted_bytes: int = 0) -> int:
+        self.wanted = wanted_bytes
         return self.free
 
     def monotonic(self) -> float:
@@ -157,6 +159,7 @@ async def test_without_room_nothing_is_pulled_and_the_leader_copies_once(leader:
     assert leader.calls == ["/internal/snapshot"] * 7  # after 0, 1, 3, 7, 15, 30 and 45 seconds
     assert (leader.copies, follower.forgotten) == (1, 7)
     assert "must be free" in str(follower.warnings[0]["why"])
+    assert follower.wanted > follower.free, "so that the disk gives back what it has set aside"
     follower.free = 10**12
     leader.now += 15.0
     await follower.told()

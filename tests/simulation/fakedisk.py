@@ -359,7 +359,7 @@ class FakeView:
             self._set_aside.append(content)
         self._disk.link(name, None, dying=dying, durably=False)
 
-    def free_bytes(self) -> int:
+    def free_bytes(self, wanted_bytes: int = 0) -> int:
         """Space left."""
         self._disk.check(self._epoch)
         return self._disk.free

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
+from decimal import Decimal
 from typing import Any, NamedTuple
 
 import msgspec
@@ -35,11 +36,19 @@ _NAME = str(s.Submit.__struct_config__.tag)
 _SHOWN_CHARS_MAX = 60
 """A value that is longer is not quoted: the name of its field has to do."""
 _UNSEEN = "an option that is not kept as it was said (delay, run_at, expires, timeout, attempts)"
-_decode = msgspec.json.Decoder().decode
-_canonical = msgspec.json.Encoder(order="sorted").encode
 _encode = msgspec.json.Encoder().encode
 _read_backoff = msgspec.json.Decoder(Backoff).decode
 _read_body = msgspec.json.Decoder(s.TaskBody).decode
+
+
+def _number(text: str) -> float | msgspec.Raw:
+    """What is written with a point or an exponent: by its value, or as it is written where a float does not hold every digit."""
+    number = float(text)
+    return number if Decimal(repr(number)) == Decimal(text) else msgspec.Raw(text.encode())
+
+
+_decode = msgspec.json.Decoder(float_hook=_number).decode
+_canonical = msgspec.json.Encoder(order="sorted").encode
 
 
 class Likeness(Reply, frozen=True):
@@ -133,7 +142,10 @@ def _respelt(task: s.QueuedTask, stored: _Stored) -> s.QueuedTask:
 
 
 def _alike(one: msgspec.Raw, other: msgspec.Raw) -> bool:
-    """Whether two pieces of JSON mean the same: white space, escapes and the order of names aside; 1 is not 1.0."""
+    """Whether two pieces of JSON mean the same: white space, escapes and the order of names aside; 1 is not 1.0.
+
+    Every digit counts, since a worker may read numbers as decimals.
+    """
     return bytes(one) == bytes(other) or _canonical(_decode(one)) == _canonical(_decode(other))
 
 

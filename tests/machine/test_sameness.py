@@ -91,6 +91,27 @@ def test_c5_no_arguments_are_the_same_as_empty_ones() -> None:
     assert like(desk, empty).same
 
 
+@pytest.mark.parametrize(
+    ("first", "again", "same"),
+    [
+        ("[1e3,0.1,-0.0]", "[1000.0, 0.10, -0.00]", True),
+        ("[0.1]", "[0.10000000000000000001]", False),
+        ("[12345678901234567.89]", "[12345678901234567.88]", False),
+        ("[12345678901234567.89]", "[ 12345678901234567.89 ]", True),
+        ("[9007199254740993.0]", "[9007199254740992.0]", False),
+        ("[12345678901234567.89]", '["12345678901234567.89"]', False),
+        ("[123456789012345678901]", "[123456789012345678902]", False),
+        ("[123456789012345678901]", "[123456789012345678901.0]", False),
+        ("[123456789012345678901]", "[123456789012345678901e0]", False),
+        ("[0.0]", "[-0.0]", False),
+    ],
+)
+def test_c5_numbers_are_the_same_by_every_digit(first: str, again: str, same: bool) -> None:
+    desk = Desk()
+    desk.do(s.Submit(queue="q", tasks=[new(id="x", args=raw(first))]), s.Submitted)
+    assert (like(desk, new(id="x", args=raw(again))).same is not None) == same
+
+
 def test_c5_another_queue_and_what_is_not_kept_are_told_too() -> None:
     desk = Desk()
     desk.do(s.Submit(queue="q", tasks=[task(backoff=q.Backoff(kind="linear"))]), s.Submitted)

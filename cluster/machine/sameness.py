@@ -11,6 +11,7 @@ Invariants: nothing is changed; the answer is what the machine answers to a repe
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from decimal import Decimal
@@ -47,7 +48,10 @@ def _number(text: str) -> float | msgspec.Raw:
     return number if Decimal(repr(number)) == Decimal(text) else msgspec.Raw(text.encode())
 
 
-_decode = msgspec.json.Decoder(float_hook=_number).decode
+_decode = msgspec.json.Decoder().decode
+_decode_exactly = msgspec.json.Decoder(float_hook=_number).decode
+_is_exacting = re.compile(rb"[0-9.]{17}|[0-9][eE]").search
+"""Finds a number of more than the 15 digits that every float holds, or a power of ten; seldom anything else."""
 _canonical = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -146,7 +150,10 @@ def _alike(one: msgspec.Raw, other: msgspec.Raw) -> bool:
 
     Every digit counts, since a worker may read numbers as decimals.
     """
-    return bytes(one) == bytes(other) or _canonical(_decode(one)) == _canonical(_decode(other))
+    if bytes(one) == bytes(other):
+        return True
+    decode = _decode_exactly if _is_exacting(one) or _is_exacting(other) else _decode
+    return _canonical(decode(one)) == _canonical(decode(other))
 
 
 def _differing(queue: str, task: s.QueuedTask, stored: _Stored) -> str:

@@ -250,11 +250,16 @@ class RealDisk:
     def create(self, name: str, head: bytes) -> RealFile:
         """Create a file that starts with ``head``: it appears with all of it or not at all."""
         assert not (self._path / name).exists(), f"{name} exists"
-        if self._set_aside:
-            self._write_and_name(self._set_aside.pop(), 0, name, head)
-        else:
-            self.write_atomically(name, head)
-        return RealFile(self._path / name, self._beside, self.free_bytes, size=len(head))
+        try:
+            if self._set_aside:
+                self._write_and_name(self._set_aside.pop(), 0, name, head)
+            else:
+                self.write_atomically(name, head)
+            return RealFile(self._path / name, self._beside, self.free_bytes, size=len(head))
+        except OSError:
+            # Too many open files, for one, is no reason to stop: whoever tries again must not find half of this try.
+            (self._path / name).unlink(missing_ok=True)
+            raise
 
     def open(self, name: str) -> RealFile:
         """Open an existing file for appending at its end."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
@@ -205,6 +206,33 @@ def test_what_was_set_aside_is_no_file_before_its_new_head_is_durable(
     with pytest.raises(OSError, match="Input/output"):
         disk.create("b", b"HEAD")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("aside", [False, True])
+@pytest.mark.parametrize("fails", [1, 2, 3])
+def test_a_file_that_cannot_be_opened_is_not_made_and_can_be_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int, aside: bool
+) -> None:
+    disk = RealDisk(tmp_path)
+    if aside:
+        disk.create("a", b"head and more").close()
+        disk.set_aside("a")
+    real, calls = os.open, 0
+
+    def opening(*arguments: Any, **options: Any) -> int:
+        nonlocal calls
+        calls += 1
+        if calls == fails:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return real(*arguments, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", opening)
+        with pytest.raises(OSError, match="Too many open files"):
+            disk.create("b", b"HEAD")
+        assert list(tmp_path.iterdir()) == []
+    assert disk.create("b", b"HEAD").size == 4
+    assert disk.read("b") == b"HEAD"
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

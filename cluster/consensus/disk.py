@@ -161,6 +161,8 @@ class RealDisk:
         self._path = Path(path)
         self._path.mkdir(parents=True, exist_ok=True)
         self._lock = -1
+        self._directory = -1
+        """Open from the first use on: a name must not go and then want a descriptor for its sync, which may be the last."""
         self._failed: set[str] = set()
         self._set_aside: list[Path] = []
         self._flusher: Flusher | None = None
@@ -196,9 +198,10 @@ class RealDisk:
         if self._flusher is not None:
             self._flusher.close()
             self._flusher = None
-        if self._lock >= 0:
-            os.close(self._lock)
-            self._lock = -1
+        for descriptor in (self._lock, self._directory):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._lock = self._directory = -1
 
     def names(self) -> list[str]:
         """The files that exist, sorted, without those that are still being made."""
@@ -269,6 +272,7 @@ class RealDisk:
     def remove(self, name: str) -> None:
         """Remove a file if it exists; durable on return."""
         self._check(name)
+        self._open_directory()
         (self._path / name).unlink(missing_ok=True)
         self._sync_names()
 
@@ -315,13 +319,14 @@ class RealDisk:
             self._failed.add(name)
             raise
 
+    def _open_directory(self) -> int:
+        if self._directory < 0:
+            self._directory = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
+        return self._directory
+
     def _sync_names(self) -> None:
         self._check(".")
-        descriptor = os.open(self._path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            self._sync(descriptor, ".")
-        finally:
-            os.close(descriptor)
+        self._sync(self._open_directory(), ".")
 
     def _check(self, name: str) -> None:
         for failed in (name, "."):

@@ -388,12 +388,13 @@ class LogStore:
         return segment
 
     def _drop_newest_segment(self) -> None:
-        segment = self._segments[-1]
+        segment, before = self._segments[-1], self._segments[-2]
+        file = self._disk.open(before.name)  # first: what is removed must not be what the log goes on with
         self._disk.remove(segment.name)
         self._file.close()
+        self._file = file
         self._forget_from(segment.base - self.first_index)
         del self._segments[-1]
-        self._file = self._disk.open(self._segments[-1].name)
 
     def _replace(self, index: int, term: int) -> None:
         """Finish what the ballot's ``reset`` began."""

@@ -157,7 +157,8 @@ def written(function: Callable[..., Any], name: str, *, bare: bool = False) -> t
         starred = before and before.kind in {_KINDS.KEYWORD_ONLY, _KINDS.VAR_POSITIONAL}
         if one.kind is _KINDS.KEYWORD_ONLY and not starred:
             parts.append("*")
-        text = {_KINDS.VAR_POSITIONAL: "*", _KINDS.VAR_KEYWORD: "**"}.get(one.kind, "") + one.name
+        stars = "*" if one.kind is _KINDS.VAR_POSITIONAL else "**" if one.kind is _KINDS.VAR_KEYWORD else ""
+        text = stars + one.name
         typeless = bare or one.annotation is _KINDS.empty
         text += "" if typeless else f": {typed(one.annotation, names)}"
         equals = "=" if typeless else " = "
@@ -200,8 +201,8 @@ def methods(name: str, value: Any, kind: type) -> Iterator[Member]:
     also = [f"`{other}`" for other, one in vars(kind).items() if one is value and other != name]
     if isinstance(value, property) and not name.startswith("_"):
         assert value.fget is not None
-        kind = typed(value.fget.__annotations__["return"], value.fget.__globals__)
-        yield Member(name, name, kind, plain(value.__doc__), called=False)
+        returned = typed(value.fget.__annotations__["return"], value.fget.__globals__)
+        yield Member(name, name, returned, plain(value.__doc__), called=False)
     elif inspect.isfunction(value) and name == "__call__":
         yield Member(name, *written(value, kind.__name__.lower()), plain(value.__doc__))
     elif inspect.isfunction(value) and not name.startswith("_"):
@@ -232,6 +233,7 @@ def attributes(kind: type) -> Iterator[Member]:
 
 def attribute_of(statement: ast.stmt, given: Mapping[str, ast.expr | None], *, of_class: bool) -> tuple[str, str]:
     """The attribute that a statement makes and its type, as far as one is written; without a name if it makes none."""
+    target: ast.expr
     if isinstance(statement, ast.AnnAssign):
         target, kind, value = statement.target, ast.unparse(statement.annotation), statement.value
     elif isinstance(statement, ast.Assign) and not of_class:
@@ -422,7 +424,7 @@ def words() -> str:
 def failures() -> str:
     """Every exception of a call, with its code, and then those that have more to say."""
     rows = []
-    codes = {kind: code for code, kind in errors.Rejected._by_code.items()}  # noqa: SLF001 - the registry of refusals
+    codes: dict[type, str] = {kind: code for code, kind in errors.Rejected._by_code.items()}  # noqa: SLF001 - the registry of refusals
     for name in quorl.client.__all__:
         kind = getattr(quorl.client, name)
         if isinstance(kind, type) and issubclass(kind, errors.QuorlError):

@@ -58,7 +58,7 @@ chaos: .venv/.stamp ## Kill, pause and cut off real nodes, longer than the tests
 bench: .venv/.stamp ## Measure this machine
 	$(PY) -m benchmarks
 
-clean: ## Stop the cluster of the demo; remove the environment, caches and the data of all local clusters
+clean: ## Stop the cluster of the demo; remove the environment, caches and the data of the demo; that of quorl up stays
 	-@test ! -x .venv/bin/quorl || $(PY) -m examples.demo --stop
 	rm -rf .venv data build dist src/*.egg-info .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -105,7 +105,7 @@ def value_verdict(value: Any) -> Verdict:
     try:
         result = encode(value)
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        message = f"the result, a {type(value).__name__}, has no JSON form: {error}"
+        message = f"the result, of type {type(value).__name__}, has no JSON form: {error}"
         return Verdict(error=made_error("ResultNotJson", message), retry=False)
     if len(result) > limits.RESULT_BYTES_MAX:
         message = (

@@ -348,7 +348,7 @@ def _hint(error: QuorlError) -> str:
     if error.code == "unavailable":  # nobody answered at all
         return f"Nothing was applied. Does the cluster run?  {START} · quorl doctor"
     advice = HINTS.get(error.code) or getattr(error, "advice", "") or "What is wrong with it?"
-    return f"Nothing was applied. {advice}  quorl doctor · quorl errors {error.code}"
+    return f"Nothing was applied. {advice} · quorl doctor · quorl errors {error.code}"
 
 
 def fail(code: Exit, error: str, why: str, hint: str) -> NoReturn:

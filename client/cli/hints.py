@@ -11,7 +11,7 @@ HINTS = {
     "already_exists": "Use the one that exists, or choose another name; quorl topic show NAME describes it.",
     "topic_not_empty": "Leave out --if-empty to delete the topic with its messages.",
     "queue_not_found": "A queue exists from its first task, or from quorl queue set NAME. Those that exist: quorl queue ls",
-    "queue_differs": "Use the number of partitions that quorl queue show NAME says, or another queue.",
+    "queue_differs": "Partitions are chosen when a queue is made, and stay: leave --partitions out, or use another queue.",
     "queue_not_empty": "Let workers finish, or take out what waits: quorl queue purge NAME",
     "queue_sealed": "Open it: quorl queue unseal NAME. Or use another queue.",
     "queue_full": "Let workers catch up, or allow more: quorl queue set NAME --max-depth N",

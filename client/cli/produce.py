@@ -209,7 +209,8 @@ class _Run:
         else:
             self.settings.say(self._summary(per_s))
         if self.error is not None:
-            self.settings.say(f"certainly stored: the input up to line {output.grouped(self.settled)}")
+            upto = f"the input up to line {output.grouped(self.settled)}" if self.settled else "nothing"
+            self.settings.say(f"certainly stored: {upto}")
             raise self.error
         if self.skipped:
             click.get_current_context().exit(Exit.FAILED)

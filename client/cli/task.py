@@ -146,6 +146,8 @@ def _attempts(info: k.TaskInfo) -> list[tuple[object, ...]]:
     before = ""
     for one in info.history:
         error = "" if one.error is None else f"{one.error.type}: {one.error.message}".removesuffix(": ")
+        if one.outcome == "lost" and not error:
+            error = "no sign of life of its worker: did its process end, or its machine?"
         again = error and error == before
         took = span(ms_between(one.started_at, one.ended_at))
         rows.append((one.number, one.worker, one.started_at, took, one.outcome, "″" if again else error))

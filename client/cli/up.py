@@ -198,7 +198,7 @@ class _Keys:
         for node in self._laptop.cluster.nodes.values():
             if not node.alive and node.name not in self._down:
                 self._down.add(node.name)
-                click.echo(f"  ✗ {node.name} ended with exit code {node.wait()}; r starts it again, l shows its log")
+                click.echo(f"  ✗ {node.name} {_ended(node.wait())}; r starts it again, l shows its log")
 
     def _kill(self) -> None:
         from quorl.client.errors import QuorlError
@@ -208,7 +208,9 @@ class _Keys:
         nodes = self._laptop.cluster.nodes
         alive = sum(node.alive for node in nodes.values())
         if alive - 1 <= len(nodes) // 2:
-            click.echo(f"  {alive} of {len(nodes)} nodes run: without another one nothing could be written. r first.")
+            click.echo(
+                f"  {alive} of {len(nodes)} nodes run: with one less nothing could be written; r starts those that are down"
+            )
             return
         leader = self._laptop.cluster.leader()
         click.echo(f"  ✗ {leader} is to get SIGKILL while messages and tasks are written…")
@@ -265,6 +267,16 @@ def _single_keys() -> Iterator[int | None]:
     finally:
         with contextlib.suppress(termios.error):  # a terminal that is gone needs nothing back
             termios.tcsetattr(descriptor, termios.TCSADRAIN, before)
+
+
+def _ended(code: int) -> str:
+    """How a process ended, by its exit code."""
+    if code >= 0:
+        return f"ended with exit code {code}"
+    try:
+        return f"was killed by {signal.Signals(-code).name}"
+    except ValueError:  # one of those for real time has no name
+        return f"was killed by signal {-code}"
 
 
 def _read(descriptor: int) -> str | None:

@@ -78,7 +78,7 @@ def conclude(settings: Settings, info: k.TaskInfo) -> None:
         return
     if info.status not in FINAL:
         code = Exit.UNKNOWN
-        why, hint = "it is not finished yet", f"quorl task wait {info.id} · quorl task why {info.id}"
+        why, hint = "it was not finished in time", f"quorl task wait {info.id} · quorl task why {info.id}"
     else:
         code = Exit.FAILED
         why = last_error(info) or f"the reason is {info.reason or 'not known'}"

@@ -276,7 +276,8 @@ def read_pairs(query: str, allowed: tuple[str, ...]) -> dict[str, str]:
     for name, _ in pairs:
         if name not in allowed:
             takes = ", ".join(allowed) or "none"
-            detail = f"There is no parameter `{name[:100]}`{nearest(name, allowed)}. Allowed: {takes}."
+            guess = nearest(name, allowed) or "."
+            detail = f"There is no parameter `{name[:100]}`{guess} Allowed: {takes}."
             raise ProtocolError(Problem("invalid_parameter", detail))
     found = dict(pairs)
     if len(found) < len(pairs):
@@ -426,7 +427,8 @@ def _check_tasks(tasks: list[b.NewTask], body_bytes: int, *, bare: bool) -> None
 def _check_states(words: str) -> None:
     for word in words.split(","):
         if word not in k.STATES:
-            detail = f"`{word[:100]}` is no status{nearest(word, k.STATES)}. Allowed: {', '.join(k.STATES)}."
+            guess = nearest(word, k.STATES) or "."
+            detail = f"`{word[:100]}` is no status{guess} Allowed: {', '.join(k.STATES)}."
             raise ProtocolError(Problem("invalid_parameter", detail))
 
 

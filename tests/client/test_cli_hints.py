@@ -41,7 +41,7 @@ def test_the_hint_of_what_the_nodes_say_is_told_to_people_and_programs(
     told = json.loads(quorl(*words, "--json").stderr)["error"]
     assert told["code"] == code
     advice = HINTS.get(code, CATALOGUE[code].hint)
-    assert told["hint"] == f"Nothing was applied. {advice}  quorl doctor · quorl errors {code}"
+    assert told["hint"] == f"Nothing was applied. {advice} · quorl doctor · quorl errors {code}"
     assert f"try    {told['hint']}" in quorl(*words).stderr
 
 

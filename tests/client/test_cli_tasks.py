@@ -362,6 +362,7 @@ def test_task_show_of_other_states(quorl: Quorl, cluster: StandIn) -> None:
     assert "progress 40.5 % scaling" in shown
     assert "its worker is asked to stop" in shown
     assert "tries 0/3 +1 lost" in shown
+    assert "no sign of life of its worker" in shown
     assert quorl("task", "show", "never").stdout.startswith(
         "demo.add(4, 5)  CANCELLED after 14 ms, never started, PURGED"
     )

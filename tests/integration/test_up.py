@@ -119,7 +119,7 @@ def test_e6_a_key_kills_the_leader_and_says_what_that_cost(tmp_path: Path) -> No
         assert int(line[3]) > 10
         assert int(line[5]) > 3
         terminal.press("k")
-        terminal.until("2 of 3 nodes run: without another one nothing could be written")
+        terminal.until("2 of 3 nodes run: with one less nothing could be written")
         terminal.press("r")
         terminal.until(rf"{killed} runs again")
         terminal.press("k")

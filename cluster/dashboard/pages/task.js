@@ -92,7 +92,7 @@ function Attempts({ task, open }) {
   return html`<section aria-label="Attempts"><h3>Attempts</h3><ol class="attempts">${newest.map((one, at) => html`<li key=${one.number}><details open=${open && at === shown}>
     <summary><span class="no">${one.number}</span><${Badge} word=${one.outcome} /><span class="cut grow">${one.error ? html`<span class="bad-text">${one.error.type}: ${one.error.message}</span>` : ""}</span>
       <span class="dim small nowrap">${one.worker} · ${one.ended_at ? duration(new Date(one.ended_at) - new Date(one.started_at)) : age(now.value - new Date(one.started_at))}</span></summary>
-    <div class="attempt-body">${one.error?.traceback ? html`<${Code} text=${one.error.traceback} keep />` : one.error ? html`<${Code} text=${`${one.error.type}: ${one.error.message}`} />` : html`<p class="dim small">No error was reported.</p>`}
+    <div class="attempt-body">${one.error?.traceback ? html`<${Code} text=${one.error.traceback} keep />` : one.error ? html`<${Code} text=${`${one.error.type}: ${one.error.message}`} />` : html`<p class="dim small">${one.outcome === "lost" ? "There was no sign of life of its worker: did its process end, or its machine?" : "No error was reported."}</p>`}
       <p class="dim small">Worker <a href=${to("workers", { open: one.worker_id })}>${one.worker}</a> (${one.worker_id}), lease token ${one.token}, ${clock(one.started_at, true)} to ${one.ended_at ? clock(one.ended_at, true) : "now"}</p></div></details></li>`)}</ol></section>`;
 }
 

@@ -5,10 +5,11 @@ import { rate, clock } from "../lib/format.js";
 const LEFT = 40, RIGHT = 6, TOP = 8, BOTTOM = 20;
 const STEPS_S = [60, 120, 300, 600, 900, 1800, 3600, 7200];
 
-/** Round numbers from 0 to beyond `most`, about `wanted` of them. */
-function ticks(most, wanted = 3) {
+/** Round numbers from 0 to beyond `most`, about `wanted` of them; `whole` ones where nothing lies between them. */
+function ticks(most, whole, wanted = 3) {
   const raw = Math.max(most, 1e-9) / wanted, size = 10 ** Math.floor(Math.log10(raw));
-  const step = [1, 2, 2.5, 5, 10].map((factor) => factor * size).find((one) => one >= raw);
+  const round = [1, 2, 2.5, 5, 10].map((factor) => factor * size).find((one) => one >= raw);
+  const step = whole ? Math.ceil(round) : round;
   return Array.from({ length: Math.floor(most / step) + 1 }, (_, at) => at * step);
 }
 
@@ -44,8 +45,8 @@ function moments({ first, last }, width) {
   return found;
 }
 
-/** `data` is [seconds, values, values …] with null where nothing is known; `series` [{label, colour, fill}]; `marks` [{at, label}]. */
-export function Chart({ data, series, marks = [], height = 150, format = rate, label }) {
+/** `data` is [seconds, values, values …] with null where nothing is known, `whole` if they are counts; `series` [{label, colour, fill}]; `marks` [{at, label}]. */
+export function Chart({ data, series, marks = [], height = 150, format = rate, whole = false, label }) {
   const box = useRef(null);
   const [width, setWidth] = useState(0), [at, setAt] = useState(null);
   useEffect(() => {
@@ -64,16 +65,16 @@ export function Chart({ data, series, marks = [], height = 150, format = rate, l
       <span key=${one.label}><i class="key" style=${{ background: `var(--${one.colour})` }}></i>${one.label} <b>${format(data[n + 1][shown])}</b></span>`)}
       <span class="when">${at === null || shown < 0 ? "" : clock(times[shown] * 1000)}</span></figcaption>
     <div ref=${box} class="plot" style=${{ height: `${height}px` }} onPointerMove=${point} onPointerLeave=${() => setAt(null)}>
-      ${width > 0 && html`<svg width=${width} height=${height} role="img" aria-label=${summary}><${Axes} scale=${scale} width=${width} format=${format} empty=${!times.length} />
+      ${width > 0 && html`<svg width=${width} height=${height} role="img" aria-label=${summary}><${Axes} scale=${scale} width=${width} format=${format} whole=${whole} empty=${!times.length} />
         ${series.map((one, n) => html`<g key=${one.label} style=${{ color: `var(--${one.colour})` }}>${one.fill && html`<path class="area" d=${draw(times, data[n + 1], scale, true)} />`}<path class="line" d=${draw(times, data[n + 1], scale)} /></g>`)}
         <${Marks} marks=${marks} scale=${scale} width=${width} />
         ${at !== null && shown >= 0 && html`<g><line class="cursor" x1=${scale.x(times[shown])} x2=${scale.x(times[shown])} y1=${TOP} y2=${scale.bottom} />
           ${series.map((one, n) => data[n + 1][shown] !== null && html`<circle key=${one.label} r="3" cx=${scale.x(times[shown])} cy=${scale.y(data[n + 1][shown])} fill=${`var(--${one.colour})`} />`)}</g>`}</svg>`}</div></figure>`;
 }
 
-function Axes({ scale, width, format, empty }) {
+function Axes({ scale, width, format, whole, empty }) {
   if (empty) return html`<text class="tick" x=${width / 2} y=${scale.bottom / 2} text-anchor="middle">no data yet</text>`;
-  return html`<g class="axes">${ticks(scale.most / 1.1).map((value) => html`<line key=${value} class="grid" x1=${LEFT} x2=${width - RIGHT} y1=${scale.y(value)} y2=${scale.y(value)} /><text class="tick" x=${LEFT - 7} y=${scale.y(value) + 3.5} text-anchor="end">${format(value)}</text>`)}
+  return html`<g class="axes">${ticks(scale.most / 1.1, whole).map((value) => html`<line key=${value} class="grid" x1=${LEFT} x2=${width - RIGHT} y1=${scale.y(value)} y2=${scale.y(value)} /><text class="tick" x=${LEFT - 7} y=${scale.y(value) + 3.5} text-anchor="end">${format(value)}</text>`)}
     ${moments(scale, width).map((second) => html`<text key=${second} class="tick" x=${Math.min(scale.x(second), width - RIGHT - 14)} y=${scale.bottom + 15} text-anchor="middle">${clock(second * 1000).slice(-8, -3)}</text>`)}</g>`;
 }
 

@@ -69,5 +69,5 @@ export function History({ about = {}, kinds = ["tasks", "topics"] }) {
 
 function One({ title, series, data, window, marks }) {
   const shape = useMemo(() => shaped(data, window, series), [data, window]);
-  return html`<div class="one-chart"><h3>${title}</h3><${Chart} label=${title} data=${shape} series=${series} marks=${marks} format=${series[0].gauge ? count : undefined} /></div>`;
+  return html`<div class="one-chart"><h3>${title}</h3><${Chart} label=${title} data=${shape} series=${series} marks=${marks} format=${series[0].gauge ? count : undefined} whole=${Boolean(series[0].gauge)} /></div>`;
 }

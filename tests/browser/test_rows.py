@@ -37,12 +37,30 @@ _SCROLL = """async () => {
 }"""
 
 
+_APART = """() => {
+  const [head, row] = [".task-row.head", ".task-row[data-id]"].map((which) => document.querySelector(which));
+  return [...row.children].map((cell, n) => Math.abs(cell.getBoundingClientRect().right - head.children[n].getBoundingClientRect().right));
+}"""
+
+
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
     with cluster_in(tmp_path_factory.mktemp("cluster")) as cluster:
         for start in range(0, ROWS, 2500):
             submit(cluster.urls[0], "many", *[{"name": "row", "args": [n]} for n in range(start, start + 2500)])
         yield cluster
+
+
+@pytest.mark.parametrize("queue", ["many", "few"])
+def test_b1_headings_stand_over_their_columns_with_a_scroll_bar_and_without(
+    opened: Open, cluster: LocalCluster, queue: str
+) -> None:
+    submit(cluster.urls[0], "few", {"name": "row"})
+    with opened(cluster, f"{cluster.urls[0]}/#/tasks?queue={queue}") as seen:
+        expect(seen.page.locator(".task-row[data-id]").first).to_be_visible()
+        apart = seen.page.evaluate(_APART)
+        assert len(apart) > 5
+        assert max(apart) < 1, f"headings stand {apart} pixels beside their columns"
 
 
 def test_b1_ten_thousand_rows_scroll(opened: Open, cluster: LocalCluster) -> None:

@@ -177,16 +177,16 @@ class Producer(Renewed):
     def _see_to_it(self) -> None:
         """See that there is a thread for what waits. It may come to two, of which one goes again."""
         if self._lane.queue and (self._thread is None or self._thread.ident is None):
-            _open.add(self)
+            _open.add(self._finish)
             made = self._thread = threading.Thread(target=self._run, name="quorl-producer", daemon=True)
             made.start()
 
     def _run(self) -> None:
         while self._sending.acquire(blocking=False):
             self._thread = threading.current_thread()
-            _open.add(self)
+            _open.add(self._finish)
             self._send_what_comes()
-            _open.discard(self)
+            _open.discard(self._finish)
             self._thread = None
             self._sending.release()
             self._wake()
@@ -252,14 +252,14 @@ class Producer(Renewed):
         self.close()
 
 
-_open: set[Producer] = set()
-"""Whose thread runs."""
+_open: set[Callable[[], None]] = set()
+"""What finishes the producers whose thread runs."""
 
 
 def _finish_all() -> None:
-    for producer in list(_open):
+    for finish in list(_open):
         with contextlib.suppress(RuntimeError):  # no thread can be made any more
-            producer._finish()  # noqa: SLF001 - of this module
+            finish()
 
 
 atexit.register(_finish_all)

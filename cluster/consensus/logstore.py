@@ -304,9 +304,7 @@ class LogStore:
         self.ballot.set_first(first, self._floor)
         self._begin_with(sentinel)
         while self._segments[0].base < first:
-            self._disk.set_aside(
-                self._segments[0].name
-            )  # should its name come back: the ballot says where the log begins
+            self._disk.set_aside(self._segments[0].name)  # should it come back: the ballot says where the log begins
             del self._segments[0]
 
     def reset_to(self, index: int, term: int) -> None:

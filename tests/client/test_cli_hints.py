@@ -14,22 +14,22 @@ from quorl.cluster.protocol.problems import CATALOGUE
 from quorl.cluster.protocol.wire import Answer
 from tests.client.commands import Quorl
 from tests.client.scripted import problem
-from tests.client.stand_in import StandIn, closed_port
+from tests.client.stand_in import Mishap, StandIn, closed_port
 
 
-class Always(deque[Answer]):
+class Always(deque[Mishap]):
     """The same mishap for every call."""
 
     def __init__(self, answer: Answer) -> None:
         super().__init__([answer])
 
     @override
-    def popleft(self) -> Answer:
+    def popleft(self) -> Mishap:
         return self[0]
 
 
 def all_say(cluster: StandIn, code: str) -> None:
-    cluster.mishaps = [Always(problem(code)) for _ in cluster.mishaps]  # type: ignore[misc]
+    cluster.mishaps = [Always(problem(code)) for _ in cluster.mishaps]
 
 
 @pytest.mark.parametrize("code", ["no_quorum", "no_leader", "not_ready", "storage_full", "shutting_down"])

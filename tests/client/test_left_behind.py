@@ -63,65 +63,62 @@ def one_call(node: str, over: str) -> tuple[AsyncTransport, Send]:
     return ChannelTransport(), get(node, 0.2)
 
 
+@contextlib.contextmanager
+def after_one_call(over: str) -> Iterator[tuple[AsyncTransport, asyncio.AbstractEventLoop, socket.socket]]:
+    """A transport with a connection open, its loop, and the node's end of the connection."""
+    with listening() as (node, listener):
+        transport, send = one_call(node, over)
+        loop = asyncio.new_event_loop()
+        calling = threading.Thread(target=lambda: loop.run_until_complete(transport.send(send)))
+        calling.start()
+        connection, _ = listener.accept()
+        with connection:
+            serve_one(connection, over=over)
+            calling.join(PATIENCE_S)
+            yield transport, loop, connection
+
+
 @pytest.mark.parametrize("over", ["http", "channel"])
 @pytest.mark.parametrize("closed", [True, False])
 def test_a_node_sees_at_once_that_a_connection_is_left_behind(over: str, closed: bool) -> None:
     """However long somebody may still refer to it."""
-    with listening() as (node, listener):
-        transport, send = one_call(node, over)
-        loop = asyncio.new_event_loop()
-        calling = threading.Thread(target=lambda: loop.run_until_complete(transport.send(send)))
-        calling.start()
-        connection, _ = listener.accept()
-        with connection:
-            serve_one(connection, over=over)
-            calling.join(PATIENCE_S)
-            kept = vars(transport), loop
-            opened = [one for one in gc.get_objects() if isinstance(one, asyncio.Transport)]
-            assert opened
-            if closed:
-                loop.close()
-            transport.leave_behind()
-            while data := connection.recv(65536):  # the call over the channel
-                assert over == "channel", data
-            assert kept
-        if not closed:
-            loop.run_until_complete(asyncio.sleep(0))
+    with after_one_call(over) as (transport, loop, connection):
+        kept = vars(transport), loop
+        opened = [one for one in gc.get_objects() if isinstance(one, asyncio.Transport)]
+        assert opened
+        if closed:
             loop.close()
+        transport.leave_behind()
+        while data := connection.recv(65536):  # the call over the channel
+            assert over == "channel", data
+        assert kept
+    if not closed:
+        loop.run_until_complete(asyncio.sleep(0))
+        loop.close()
 
 
 @pytest.mark.parametrize("over", ["http", "channel"])
 def test_a_forked_process_leaves_the_connection_open_for_its_parent(over: str) -> None:
-    with listening() as (node, listener):
-        transport, send = one_call(node, over)
-        loop = asyncio.new_event_loop()
-        calling = threading.Thread(target=lambda: loop.run_until_complete(transport.send(send)))
-        calling.start()
-        connection, _ = listener.accept()
-        with connection:
-            serve_one(connection, over=over)
-            calling.join(PATIENCE_S)
-            connection.settimeout(0.2)
-            with contextlib.suppress(TimeoutError):
-                while connection.recv(65536):
-                    pass  # the call over the channel
+    with after_one_call(over) as (transport, loop, connection):
+        connection.settimeout(0.2)
+        with contextlib.suppress(TimeoutError):
+            while connection.recv(65536):
+                pass  # the call over the channel
 
-            before = len(list(Path("/proc/self/fd").iterdir()))
+        before = len(list(Path("/proc/self/fd").iterdir()))
 
-            def leave() -> None:
-                transport.leave_behind()
-                assert len(list(Path("/proc/self/fd").iterdir())) == before - 1, (
-                    "its copy would keep it open for the node"
-                )
-                gc.collect()
-
-            assert in_child(leave) == 0
-            with pytest.raises(TimeoutError):
-                connection.recv(1)  # neither an end nor anything else
+        def leave() -> None:
             transport.leave_behind()
-            assert connection.recv(65536) == b""
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.close()
+            assert len(list(Path("/proc/self/fd").iterdir())) == before - 1, "its copy would keep it open for the node"
+            gc.collect()
+
+        assert in_child(leave) == 0
+        with pytest.raises(TimeoutError):
+            connection.recv(1)  # neither an end nor anything else
+        transport.leave_behind()
+        assert connection.recv(65536) == b""
+    loop.run_until_complete(asyncio.sleep(0))
+    loop.close()
 
 
 @pytest.mark.parametrize("kind", [ChannelTransport, HttpTransport])

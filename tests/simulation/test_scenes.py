@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
 from tests.simulation import scenes, scenes_disk, scenes_real, scenes_words
@@ -107,6 +109,27 @@ def test_an_emptied_member_does_not_vote_before_it_is_caught_up() -> None:
         assert not world.run(5.0, lambda: any(node.leads() for node in world.nodes()))
         stage.process(leader).boot()
         assert world.run(10.0, world.agreed)
+        assert stage.problems() == []
+
+
+def test_members_make_their_checkpoints_each_in_its_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They apply the same entries: else all would write theirs at once, and no majority would be quick meanwhile."""
+    with Stage(snapshot_every=60, log_bytes_max=1_000_000) as stage:
+        first: dict[str, int] = {}
+
+        def watched(name: str, checkpoint: Callable[[], int | None]) -> Callable[[], int | None]:
+            def watch() -> int | None:
+                first.setdefault(name, stage.node(name).replica.engine.applied_index)
+                return checkpoint()
+
+            return watch
+
+        for name, process in stage.world.processes.items():
+            monkeypatch.setattr(process.states, "checkpoint", watched(name, process.states.checkpoint))
+        stage.written(stage.leader(), 80)
+        assert stage.world.run(2.0, lambda: len(first) == len(stage.world.names))
+        early, middle, late = sorted(first.values())
+        assert min(middle - early, late - middle) > 10
         assert stage.problems() == []
 
 

@@ -5,6 +5,7 @@ import { bind } from "./lib/keys.js";
 import { start, togglePause } from "./lib/live.js";
 import { Shell } from "./ui/shell.js";
 import { helpOpen } from "./ui/dialog.js";
+import { focusJump } from "./ui/jump.js";
 import { Empty } from "./ui/parts.js";
 import { Overview } from "./pages/overview.js";
 import { Queues } from "./pages/queues.js";
@@ -26,6 +27,7 @@ for (const [key, page] of [["o", "overview"], ["q", "queues"], ["t", "tasks"], [
   bind(`g ${key}`, () => go(page));
 bind("n", () => go("submit"));
 bind("p", togglePause);
+bind("i", focusJump);
 bind("?", () => { helpOpen.value = true; });
 bind("/", () => {
   const field = document.querySelector("input[data-filter]");

@@ -265,6 +265,53 @@ def test_b1_everything_is_reached_by_keyboard(opened: Open, scene: Scene) -> Non
         assert "status=FAILED" in page.url
 
 
+IN_SIGHT = """() => {
+    const one = document.activeElement, box = one.getBoundingClientRect()
+    return one.matches('[data-jump]') && document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2) === one
+}"""
+
+
+def test_b1_a_task_is_found_by_its_id_from_every_page(opened: Open, scene: Scene) -> None:
+    task = scene.failed()[0]
+    with opened(scene.cluster, scene.url) as seen:
+        page = seen.page
+        live(page)
+        keys(page, "i")
+        page.keyboard.insert_text(f"  {task['id']}\n")  # as it comes out of a log, with what stands around it
+        keys(page, "Enter")
+        drawer = page.get_by_role("region", name=f"Task {task['id']}")
+        expect(drawer.locator(".attempts details")).to_have_count(task["attempts"])
+        assert page.url.endswith(f"#/tasks/{task['id']}")
+        expect(page.get_by_label("Task id").first).to_have_value("")
+        keys(page, "i")
+        assert page.evaluate(IN_SIGHT), "the drawer hides the field"
+        keys(page, "Escape", "Escape")
+        expect(drawer).to_have_count(0)
+        page.get_by_role("button", name="SUCCESS").click()
+        page.get_by_role("search", name="Find a task").get_by_label("Task id").fill(task["id"])
+        keys(page, "Enter")
+        expect(drawer).to_be_visible()  # also where the filters do not show it, and they stay
+        assert page.url.endswith(f"#/tasks/{task['id']}?status=SUCCESS")
+
+
+@pytest.mark.parametrize("look", LOOKS)
+def test_b1_an_id_that_nobody_has_is_said_to_be_unknown(opened: Open, scene: Scene, look: str) -> None:
+    with opened(scene.cluster, f"{scene.url}/#/tasks", **LOOKS[look]) as seen:
+        page = seen.page
+        live(page)
+        page.get_by_role("search", name="Find a task").get_by_label("Task id").fill("no/such?task")
+        keys(page, "Enter")
+        drawer = page.get_by_role("region", name="Task no/such?task")
+        expect(drawer.locator(".call")).to_have_text("No such task")
+        expect(drawer.get_by_role("alert")).to_contain_text('There is no task "no/such?task"')
+        shot(page, f"drawer-no-task-{look}")
+        assert overflow(page) == 0
+        assert serious(page) == []
+        keys(page, "Escape")
+        expect(drawer).to_have_count(0)
+        seen.complaints[:] = [one for one in seen.complaints if "404" not in one]  # the browser tells of the answer
+
+
 def test_b1_filters_stand_in_the_address_and_survive_a_reload(opened: Open, scene: Scene) -> None:
     with opened(scene.cluster, f"{scene.url}/#/tasks") as seen:
         page = seen.page

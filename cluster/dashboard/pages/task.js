@@ -33,7 +33,7 @@ export function useTask(id) {
 export function TaskDrawer({ id, onClose }) {
   const { data, error, reload } = useTask(id);
   const head = html`<div class="stack tight"><div class="row">${data && html`<${Badge} word=${data.task.status} />`}${data?.task.cancel_requested && !FINAL.has(data.task.status) && html`<span class="tag">asked to stop</span>`}<span class="mono small dim id">${id}</span><${Copy} text=${id} title="Copy the id" /></div>
-    <div class="call mono">${data ? callText(data.task.name, data.task.args, data.task.kwargs, 400) : "…"}</div></div>`;
+    <div class="call mono">${data ? callText(data.task.name, data.task.args, data.task.kwargs, 400) : error?.code === "task_not_found" ? "No such task" : "…"}</div></div>`;
   return html`<${Drawer} label=${`Task ${id}`} head=${head} onClose=${onClose}>
     ${error && html`<${Problem} error=${error} />`}${data && html`<${Body} ...${data} reload=${reload} onClose=${onClose} />`}<//>`;
 }

@@ -9,6 +9,7 @@ import { callText } from "../lib/json.js";
 import { Ago, Badge, Empty, Filter, Problem } from "../ui/parts.js";
 import { VirtualList } from "../ui/virtual.js";
 import { BulkBar } from "../ui/bulk.js";
+import { Jump } from "../ui/jump.js";
 import { TaskDrawer } from "./task.js";
 
 export const STATES = ["SCHEDULED", "QUEUED", "PROCESSING", "RETRY", "SUCCESS", "FAILED", "CANCELLED", "EXPIRED"];
@@ -107,7 +108,7 @@ function Bar({ filters }) {
   const names = [...new Set(queues.map((one) => one.queue))];
   return html`<div class="filters"><div class="segments scroll" role="group" aria-label="States"><button type="button" aria-pressed=${String(!chosen.size)} onClick=${() => refine({ status: "" })}>All</button>
       ${STATES.map((word) => html`<button key=${word} type="button" aria-pressed=${String(chosen.has(word))} onClick=${() => toggle(word)}>${word}</button>`)}</div>
-    <${Filter} name="queue" placeholder="Queue" list="queue-names" width=${120} /><${Filter} name="name" placeholder="Task name" width=${140} /><${Filter} name="worker_id" placeholder="Worker id" width=${106} />
+    <${Filter} name="queue" placeholder="Queue" list="queue-names" width=${120} /><${Filter} name="name" placeholder="Task name" width=${140} /><${Filter} name="worker_id" placeholder="Worker id" width=${106} /><${Jump} where="narrow-only" />
     <datalist id="queue-names">${names.map((name) => html`<option key=${name} value=${name} />`)}</datalist>
     ${Object.keys(filters).length > 0 && html`<a class="button plain small" href="#/tasks">Clear</a>`}</div>`;
 }

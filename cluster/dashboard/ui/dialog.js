@@ -58,7 +58,7 @@ export function Drawer({ label, head, onClose, children }) {
 export const helpOpen = signal(false);
 const KEYS = [
   ["g o", "Overview"], ["g q", "Queues"], ["g t", "Tasks"], ["g w", "Workers"], ["g p", "Topics"], ["g d", "Dead"], ["g c", "Cluster"], ["n", "Submit a task"],
-  ["/", "Filter"], ["j k", "Next and previous row"], ["Enter", "Open the row"], ["x", "Select the row"], ["Esc", "Close"], ["p", "Pause and go on"], ["?", "This help"],
+  ["i", "Find a task by its id"], ["/", "Filter"], ["j k", "Next and previous row"], ["Enter", "Open the row"], ["x", "Select the row"], ["Esc", "Close"], ["p", "Pause and go on"], ["?", "This help"],
 ];
 
 export const Help = () => helpOpen.value && html`<${Modal} title="Keyboard" onClose=${() => { helpOpen.value = false; }}>

@@ -5,6 +5,7 @@ import { route, to } from "../lib/route.js";
 import { age, clock, count } from "../lib/format.js";
 import { Icon, Toasts } from "./parts.js";
 import { Confirm, Help, helpOpen } from "./dialog.js";
+import { Jump } from "./jump.js";
 import { Moving } from "./moving.js";
 
 const PAGES = [
@@ -58,7 +59,7 @@ function Top() {
   const { page } = route.value;
   const label = (PAGES.find(([name]) => name === page) || [page, page])[1];
   return html`<header class="top"><h1>${label}</h1>
-    <div class="right"><${Live} />
+    <div class="right"><${Jump} where="wide-only" /><${Live} />
       ${seen && html`<a class="button small node" href="#/cluster" title="The node that serves this page">${seen.node}${seen.leader === seen.node ? html` <span class="star" title="leads">★</span>` : ""}</a>`}
       <${ThemeButton} />
       <button type="button" class="button plain icon wide-only" title="Keyboard (?)" aria-label="Keyboard" onClick=${() => { helpOpen.value = true; }}><${Icon} name="help" /></button>

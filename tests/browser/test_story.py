@@ -67,12 +67,17 @@ def test_b1_submit_watch_fail_retry_kill_the_leader_recover(opened: Open, own_sc
             node.kill()
         expect(page.locator(".banner")).to_contain_text("Read-only")
         expect(page.locator(".member.is-unreachable")).to_have_count(2)
+        lamp = page.locator(".live")  # the stream lives, and still the lamp is not lit
+        expect(lamp).to_have_text("live, no quorum")
+        expect(lamp).to_have_attribute("data-state", "read-only")
+        assert lamp.locator(".dot").evaluate("one => getComputedStyle(one).backgroundColor") == "rgba(0, 0, 0, 0)"
         shot(page, "story-2-read-only")
         assert serious(page) == []
         # They come back: the banner goes, a higher term stands there, and submitting works again.
         for node in others:
             node.start()
         expect(page.locator(".banner")).to_have_count(0, timeout=60_000)
+        live(page)
         expect(page.locator(".member.is-unreachable")).to_have_count(0, timeout=60_000)
         shot(page, "story-3-recovered")
         assert ok(call(follower.url, "GET", "/v1/cluster"))["term"] > term

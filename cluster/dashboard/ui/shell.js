@@ -45,12 +45,15 @@ function Side() {
     <div class="foot"><span>Press <kbd>?</kbd> for keys</span><a href="/docs">The API of this node</a></div></aside>`;
 }
 
-/** ● live, ◐ paused, ○ reconnecting; with the age of what is shown. */
+/** ● live, ◍ live but nothing can be written, ◐ paused, ○ reconnecting; with the age of what is shown. */
 function Live() {
-  const word = { connecting: "connecting", live: "live", paused: "paused", lost: "reconnecting" }[state.value];
+  const seen = overview.value;
+  const frozen = state.value === "live" && Boolean(seen?.read_only);
+  const shown = frozen ? "read-only" : state.value;
+  const word = { connecting: "connecting", live: "live", "read-only": `live, ${seen?.health === "no_quorum" ? "no quorum" : "no leader"}`, paused: "paused", lost: "reconnecting" }[shown];
   const old = state.value !== "live" && age_ms.value !== null ? ` ${age(age_ms.value)} old` : "";
-  const title = state.value === "paused" ? "Go on (p)" : "Pause (p)";
-  return html`<button type="button" class=${cls("live", `is-${state.value}`)} title=${title} onClick=${togglePause} data-state=${state.value}>
+  const title = state.value === "paused" ? "Go on (p)" : frozen ? `This node answers, and nothing can be written: ${seen.read_only} Pause (p)` : "Pause (p)";
+  return html`<button type="button" class=${cls("live", `is-${shown}`)} title=${title} onClick=${togglePause} data-state=${shown}>
     <span class="dot" aria-hidden="true"></span><span class="age">${word}${old}</span></button>`;
 }
 

@@ -11,7 +11,7 @@ from playwright.sync_api import Page, ViewportSize, expect
 from tests.browser.conftest import NARROW, SHOTS, Open, live, overflow, serious, shot
 from tests.browser.scene import BIG, QUEUES, TOPICS, Scene
 from tests.harness import call
-from tests.taskkit import finished, ok, submit_one, task_of
+from tests.taskkit import Hand, finished, ok, submit_one, task_of
 
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
@@ -116,6 +116,28 @@ def test_b14_b17_b18_the_overview_names_every_node_queue_and_worker(opened: Open
         expect(seen.page.locator("tr", has_text="spare").get_by_text("stand-by")).to_be_visible()
         expect(row.locator(".beats rect.d").first).to_be_attached()
         expect(seen.page.locator("tr", has_text="web-1").locator(".beats rect.b").first).to_be_attached()
+
+
+def test_b17_a_worker_that_has_left_stays_in_sight(opened: Open, scene: Scene) -> None:
+    name = "ended-as-it-should"
+    with opened(scene.cluster, f"{scene.url}/#/workers") as seen:
+        page = seen.page
+        live(page)
+        row = page.locator("tr", has_text=name)
+        expect(page.locator("tr", has_text="web-1")).to_be_visible()
+        expect(row).to_have_count(0)
+        assert Hand(scene.url, "emails", name=name).leave().status == 200
+        expect(row.get_by_text("LEFT", exact=True)).to_be_visible()
+        expect(page.get_by_text("1 LEFT in 24 h")).to_be_visible()
+        expect(page.locator("tbody tr").last).to_contain_text(name)  # quietly, below those that matter now
+        shot(page, "workers-left")
+        assert serious(page) == []
+        page.get_by_role("button", name="ALIVE", exact=True).click()
+        expect(row).to_have_count(0)
+        page.get_by_role("button", name="LEFT", exact=True).click()
+        expect(page.locator("tbody tr")).to_have_count(1)
+        row.get_by_role("link").click()
+        expect(page.get_by_role("region", name="Worker").get_by_role("heading", name=name)).to_be_visible()
 
 
 def test_b14_the_cluster_page_says_how_far_each_member_is_and_how_long_it_runs(opened: Open, scene: Scene) -> None:

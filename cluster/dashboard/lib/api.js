@@ -47,11 +47,11 @@ export function newKey() {
 }
 
 /** All pages of a list, as far as `most` items. */
-export async function all(where, query = {}, most = 2000) {
+export async function all(where, query = {}, most = 2000, options = {}) {
   const items = [];
   let cursor;
   do {
-    const page = await get(where, { ...query, limit: Math.min(1000, most - items.length), cursor });
+    const page = await get(where, { ...query, limit: Math.min(1000, most - items.length), cursor }, options);
     items.push(...page.items);
     cursor = page.next;
   } while (cursor && items.length < most);

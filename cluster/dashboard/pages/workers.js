@@ -1,7 +1,7 @@
 // The workers: who lives, who was heard when, and what each one runs.
 import { html, cls } from "../lib/html.js";
 import { overview } from "../lib/live.js";
-import { get, path, post, remove } from "../lib/api.js";
+import { all, get, path, post, remove } from "../lib/api.js";
 import { useResource } from "../lib/resource.js";
 import { clock, count, duration, now, plural, age } from "../lib/format.js";
 import { route, refine, to } from "../lib/route.js";
@@ -14,39 +14,55 @@ import { Waiting } from "./overview.js";
 
 const KINDS = [["", "All"], ["ALIVE", "ALIVE"], ["DEAD", "DEAD"], ["LEFT", "LEFT"]];
 
+/** Of those that LEFT so many are shown, the last ones. */
+const LEFT_SHOWN_MAX = 50;
+const LEFT_KEPT = "24 h";
+
+/** The workers that LEFT, the last one first: the overview has only those that are there or missed. Read again when one of these goes. */
+function useLeft(seen) {
+  const there = (seen?.workers || []).map((one) => `${one.worker_id} ${one.status}`).join();
+  const { data, error } = useResource((signal) => all("/v1/workers", { status: "LEFT" }, 2000, { signal }), [there], 10_000);
+  return { left: data && [...data.items].reverse().map((one) => ({ ...one, running: [] })), error };
+}
+
 export function Workers() {
   const seen = overview.value;
   const { q = "", status = "", open } = route.value.query;
   const wanted = q.toLowerCase();
-  const shown = (seen?.workers || []).filter((one) => (!status || one.status === status) && `${one.name} ${one.host} ${one.queues.join(" ")}`.toLowerCase().includes(wanted));
+  const fits = (one) => (!status || one.status === status) && `${one.name} ${one.host} ${one.queues.join(" ")}`.toLowerCase().includes(wanted);
+  const { left, error } = useLeft(seen);
+  const gone = (left || []).filter(fits), quiet = gone.slice(0, LEFT_SHOWN_MAX);
+  const shown = [...(seen?.workers || []).filter(fits), ...quiet];
   const cursor = useCursor(shown.map((one) => String(one.worker_id)), (id) => refine({ open: id }));
   if (!seen) return html`<${Waiting} />`;
   return html`<div class="row"><${Segments} label="Status" options=${KINDS} value=${status} onChange=${(value) => refine({ status: value })} /><${Filter} name="q" placeholder="Filter by name, host, queue" width=${230} />
-      <span class="dim small">${count(seen.totals.workers_alive)} ALIVE${seen.totals.workers_dead ? html`, <span class="bad-text">${count(seen.totals.workers_dead)} DEAD</span>` : ""}, ${count(seen.totals.busy)} of ${plural(seen.totals.slots, "slot")} busy</span></div>
-    <section class="panel">${shown.length ? html`<div class="table-wrap" tabindex="0"><table class="workers cards"><thead><tr><th>Worker</th><th>Status</th><th>State</th><th>Queues</th><th><span class="beats-head"><span>10 min ago</span><span>Heartbeats</span><span>now</span></span></th><th class="num">Heard</th><th>Runs now</th><th class="num">Done</th><th class="num">Failed</th></tr></thead>
+      <span class="dim small">${count(seen.totals.workers_alive)} ALIVE${seen.totals.workers_dead ? html`, <span class="bad-text">${count(seen.totals.workers_dead)} DEAD</span>` : ""}${left?.length ? `, ${count(left.length)} LEFT in ${LEFT_KEPT}` : ""}, ${count(seen.totals.busy)} of ${plural(seen.totals.slots, "slot")} busy</span></div>
+    <section class="panel">${!seen.workers.length && !status && !q && html`<${Nobody} />`}
+      ${shown.length ? html`<div class="table-wrap" tabindex="0"><table class="workers cards"><thead><tr><th>Worker</th><th>Status</th><th>State</th><th>Queues</th><th><span class="beats-head"><span>10 min ago</span><span>Heartbeats</span><span>now</span></span></th><th class="num">Heard</th><th>Runs now</th><th class="num">Done</th><th class="num">Failed</th></tr></thead>
         <tbody>${shown.map((one) => html`<${Row} key=${one.worker_id} one=${one} current=${cursor === String(one.worker_id)} />`)}</tbody></table></div>`
-      : html`<${Nobody} filtered=${Boolean(q || status)} />`}
-      ${seen.workers_more > 0 && html`<p class="more dim">and ${plural(seen.workers_more, "more worker")}: <code>quorl worker ls</code></p>`}</section>
+      : (status || q) && html`<${Empty} title=${status !== "LEFT" || q ? "No worker fits" : left ? `No worker has left in the last ${LEFT_KEPT}` : "Loading…"} />`}
+      ${seen.workers_more > 0 && html`<p class="more dim">and ${plural(seen.workers_more, "more worker")}: <code>quorl worker ls</code></p>`}
+      ${gone.length > quiet.length && html`<p class="more dim">and ${count(gone.length - quiet.length)} more that LEFT: <code>quorl worker ls --status LEFT</code></p>`}
+      ${error && (!status || status === "LEFT") && html`<div class="body pad"><${Problem} error=${error} /></div>`}</section>
     <p class="dim small legend-line"><span><i class="beat-key b"></i>heard</span><span><i class="beat-key m"></i>late</span><span><i class="beat-key d"></i>DEAD</span><span><i class="beat-key n"></i>not known</span><span>One cell is 10 s.</span></p>
     ${open && html`<${WorkerDrawer} key=${open} id=${open} onClose=${() => refine({ open: "" })} />`}`;
 }
 
-function Nobody({ filtered }) {
-  if (filtered) return html`<${Empty} title="No worker fits" />`;
+function Nobody() {
   return html`<${Empty} title="No workers">Tasks wait until one serves their queue. Start one:<${Code} text=${`export QUORL_SERVER=${servers()}\nquorl worker run shop:app`} keep /><//>`;
 }
 
 function Row({ one, current }) {
-  const alive = one.status === "ALIVE";
+  const alive = one.status === "ALIVE", left = one.status === "LEFT";
   const more = one.leases - one.running.length;
-  return html`<tr class=${cls("click", { "is-cursor": current })} data-row=${one.worker_id} onClick=${() => refine({ open: one.worker_id })}>
+  return html`<tr class=${cls("click", { "is-cursor": current, "is-left": left })} data-row=${one.worker_id} onClick=${() => refine({ open: one.worker_id })}>
     <td class="first"><a class="name-cell cut" href=${to("workers", { ...route.value.query, open: one.worker_id })} onClick=${(event) => event.stopPropagation()}>${one.name}</a>
       <div class="dim small nowrap">${one.host}:${one.pid} · id ${one.worker_id}</div></td>
     <td><span class="row tight"><${Badge} word=${one.status} />${one.standby && html`<span class="tag" title=${one.active ? "It stands in for a worker that died" : "It works only in the place of a worker that died"}>stand-by${one.active ? ", active" : ""}</span>`}${one.quiet && html`<span class="tag" title="It claims nothing more">quiet</span>`}</span></td>
     <td class="nowrap">${alive ? html`<${Badge} word=${one.state} /> <span class="dim small nowrap">${one.leases}/${one.concurrency}</span>` : html`<span class="zero">–</span>`}</td>
     <td class="dim line"><span class="cut queues-cell" title=${one.queues.join(", ")}>${one.queues.join(", ")}</span></td>
-    <td class="line"><${Beats} one=${one} /></td>
-    <td class="num" data-label="Heard">${alive ? html`<${Ago} at=${one.heartbeat_at_ms} />` : html`<span title=${clock(one.heartbeat_at_ms)}>${age(one.silent_ms)}</span>`}</td>
+    <td class="line">${left ? html`<span class="zero" title="It said that it goes, and gave back what it held">–</span>` : html`<${Beats} one=${one} />`}</td>
+    <td class="num" data-label="Heard">${alive ? html`<${Ago} at=${one.heartbeat_at_ms} />` : left ? html`<${Ago} at=${one.last_heartbeat} />` : html`<span title=${clock(one.heartbeat_at_ms)}>${age(one.silent_ms)}</span>`}</td>
     <td class="runs" data-label="Runs">${one.running.length ? html`<span class="row one-line"><a class="cut" href=${to("tasks", one.running[0].id)} onClick=${(event) => event.stopPropagation()}>${one.running[0].name}</a>${one.leases > 1 && html`<span class="dim">+${count(one.leases - 1)}</span>`}</span>` : html`<span class="zero">${more > 0 ? `${more} tasks` : "–"}</span>`}</td>
     <td class="num" data-label="Done">${count(one.succeeded)}</td><td class="num" data-label="Failed">${one.failed || one.lost ? html`<span class=${one.lost ? "bad-text" : ""} title=${`${one.failed} failed, ${one.lost} lost`}>${count(one.failed)}${one.lost ? ` +${one.lost} lost` : ""}</span>` : html`<span class="zero">0</span>`}</td></tr>`;
 }

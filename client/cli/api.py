@@ -44,7 +44,10 @@ def api(settings: Settings, method: str, path: str, data: str | None, given: tup
 
     method = method.upper()
     if method not in METHODS:
-        raise click.BadParameter(f"{method!r} is none of {', '.join(METHODS)}", param_hint="METHOD")
+        from quorl.client.cli.guessing import like
+
+        none_of = f"{method!r} is none of {', '.join(METHODS)}{like(method, METHODS)}"
+        raise click.BadParameter(none_of, param_hint="METHOD")
     before, _, query = path.partition("?")
     body = b"" if data is None else _read(data)
     call = Call(method, "/" + before.lstrip("/"), query, _headers(given, body), body)

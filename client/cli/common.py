@@ -10,7 +10,8 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
@@ -332,6 +333,20 @@ def tell(error: QuorlError, settings: Settings, *, hint: str | None = None) -> N
         click.echo(json.dumps({"error": about}, ensure_ascii=False), err=True)
         return
     three_lines("error", f"{error.code}: {what}", why, hint)
+
+
+@contextmanager
+def advising(settings: Settings, code: str, hint: str) -> Iterator[None]:
+    """Tell of an error with this code what to do here, instead of the usual."""
+    from quorl.client.errors import QuorlError
+
+    try:
+        yield
+    except QuorlError as error:
+        if error.code != code:
+            raise
+        tell(error, settings, hint=hint)
+        click.get_current_context().exit(exit_code(error))
 
 
 def three_lines(word: str, what: str, why: str, hint: str) -> None:

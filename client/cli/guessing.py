@@ -1,18 +1,16 @@
 """What was meant by a name that the cluster does not know, guessed from those that it has.
 
-A guess goes with something that has gone wrong already, so it never fails itself: where nothing can be learned, nothing is said.
+A queue or a topic that is not there is guessed by the node that answers. A guess goes with something that has gone wrong
+already, so it never fails itself: where nothing can be learned, nothing is said.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+import difflib
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-import click
-
 from quorl.client.cli import output
-from quorl.client.cli.common import Settings, exit_code, tell
 
 if TYPE_CHECKING:
     from quorl.client.sync import Client
@@ -21,27 +19,24 @@ PATIENCE_S = 1.0
 """A guess that takes longer is not worth the wait."""
 
 
-@contextmanager
-def meant_topic(settings: Settings, client: Client, name: str, *, hint: str | None = None) -> Iterator[None]:
-    """Tell of a topic that is not there as its readers are told, with what may be meant: who changes one is told of no guess.
+def like(word: str, words: Iterable[str]) -> str:
+    """Return "; did you mean x?" for the one of the words that looks most like it, or nothing."""
+    near = difflib.get_close_matches(word, list(words), n=1)
+    return f"; did you mean {near[0]}?" if near else ""
 
-    ``hint`` says what to do instead of the usual.
-    """
-    from quorl.client.errors import QuorlError, TopicNotFound
-    from quorl.cluster.protocol import topics as t
+
+def unknown_queue(client: Client, queue: str) -> str:
+    """Return what a node says of there being no queue of this name; nothing if there is one."""
+    from quorl.client.errors import QueueNotFound, QuorlError
+    from quorl.cluster.protocol import queues as q
 
     try:
-        yield
-    except TopicNotFound as error:
-        told: QuorlError = error
-        try:
-            client.call(t.GetTopic(topic=name), timeout_s=PATIENCE_S)
-        except TopicNotFound as guessed:
-            told = guessed
-        except QuorlError:
-            pass  # that it is not there was said already
-        tell(told, settings, hint=hint)
-        click.get_current_context().exit(exit_code(told))
+        client.call(q.GetQueue(queue=queue), timeout_s=PATIENCE_S)
+    except QueueNotFound as error:
+        return output.clean(error.detail)
+    except QuorlError:
+        pass  # that nobody serves it is true all the same
+    return ""
 
 
 def elsewhere(client: Client, queue: str, task: str) -> tuple[str, str]:

@@ -85,7 +85,7 @@ def _explained(error: click.ClickException, root: click.Command, said: Sequence[
             named = error.param_hint if isinstance(error.param_hint, str) else None
             if named is None and error.param is not None:
                 named = _named(error.param, context)
-            why = _TYPES.sub(lambda found: _NUMBERS[found[1]], error.message)
+            why = _TYPES.sub(lambda found: _NUMBERS[found[1]], _of_choices(error))
             why = _RANGE.sub(_bounds, why)
             return (
                 f"{command} does not take this {named or 'value'}",
@@ -100,10 +100,24 @@ def _explained(error: click.ClickException, root: click.Command, said: Sequence[
 
 _CLICKS = ("Got unexpected", "Option ", "Missing command", "Argument ")
 """Sentences of click's own, which begin with a capital as ours do not."""
+_CHOICE = re.compile(r"['\"](.*)['\"] is not one of ", re.DOTALL)
 _EXTRA = re.compile(r"Got unexpected extra arguments? \((.*)\)$", re.DOTALL)
 _RANGE = re.compile(r"is not in the range (?:([\d.]+)<=?)?x(<=?|>=?)([\d.]+)")
 _NUMBERS = {"integer": "is no whole number", "float": "is no number"}
 _TYPES = re.compile(r"is not a valid (integer|float)(?: range)?")
+
+
+def _of_choices(error: click.BadParameter) -> str:
+    """Say what a parameter of few values takes, as it is written everywhere else, and which one may be meant."""
+    kind = None if error.param is None else error.param.type
+    refused = _CHOICE.match(error.message)
+    if not isinstance(kind, click.Choice) or refused is None:
+        return error.message
+    from quorl.client.cli.guessing import like
+
+    choices = [str(one) for one in kind.choices]
+    said = refused[1] if kind.case_sensitive else refused[1].upper()  # as such choices are written here
+    return f"'{refused[1]}' is not one of {', '.join(choices)}{like(said, choices)}"
 
 
 def _bounds(found: re.Match[str]) -> str:

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
     from quorl.cluster.protocol.queues import Backoff
 
+KINDS = ("fixed", "linear", "exponential")
+"""The back-offs that have a name."""
+
 
 def read_json(text: str) -> msgspec.Raw:
     """Return text as the JSON that it is, or else as a JSON string."""
@@ -71,7 +74,7 @@ class BackoffSpec(click.ParamType[Any]):
         kind, *parts = str(value).split(":")
         bounds: list[int] = []
         delays: tuple[int, ...] = ()
-        if kind not in {"fixed", "linear", "exponential"}:
+        if kind not in KINDS:
             delays = tuple(self._ms(part, param, ctx) for part in kind.split(","))
             kind = "list"
         else:
@@ -86,9 +89,10 @@ class BackoffSpec(click.ParamType[Any]):
     def _ms(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
         ms = read_duration(text.strip())
         if ms is None:
-            self.fail(
-                f"{text!r}: write fixed, linear or exponential, then :FIRST:MAX, or delays as 1s,5s,1m", param, ctx
-            )
+            from quorl.client.cli.guessing import like
+
+            write = "write fixed, linear or exponential, then :FIRST:MAX, or delays as 1s,5s,1m"
+            self.fail(f"{text!r}: {write}{like(text, KINDS)}", param, ctx)
         return ms
 
 

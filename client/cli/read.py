@@ -12,7 +12,6 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Settings, common_options
-from quorl.client.cli.guessing import meant_topic
 from quorl.client.cli.names import names
 
 if TYPE_CHECKING:
@@ -61,7 +60,7 @@ def consume(
     if count is not None and everything:
         raise click.UsageError("say either --max or --all")
     left = count if count is not None else None if everything or follow else 1
-    with settings.client() as client, meant_topic(settings, client, topic):
+    with settings.client() as client:
         consumer = client.topic(topic).consumer(
             consumer_id, name=name, start="latest" if start == "latest" else "earliest", stop_at_end=not follow
         )

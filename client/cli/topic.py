@@ -6,8 +6,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.asking import confirm
-from quorl.client.cli.common import Settings, common_options, list_options, look_options
-from quorl.client.cli.guessing import meant_topic
+from quorl.client.cli.common import Settings, advising, common_options, list_options, look_options
 from quorl.client.cli.names import names
 from quorl.client.cli.produce import produce
 from quorl.client.cli.read import consume, tail
@@ -111,8 +110,7 @@ def show(settings: Settings, name: str) -> None:
 @common_options
 def rm(settings: Settings, name: str, if_empty: bool, yes: bool) -> None:
     """Delete a topic with its messages, producers and consumers."""
-    hint = "Those that exist: quorl topic ls"
-    with settings.client() as client, meant_topic(settings, client, name, hint=hint):
+    with settings.client() as client, advising(settings, "topic_not_found", "Those that exist: quorl topic ls"):
         if not yes and not if_empty:
             count = output.counted(client.topics.get(name).messages, "message")
             confirm(f"Delete {output.clean(name)} with {count}?", yes=yes)

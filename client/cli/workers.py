@@ -10,6 +10,7 @@ from quorl.client.cli import output
 from quorl.client.cli.asking import each, pages
 from quorl.client.cli.common import Exit, Settings, common_options, fail, list_options_beside_queue, look_options
 from quorl.client.cli.glance import beats_text, glance
+from quorl.client.cli.guessing import unknown_queue
 from quorl.client.cli.names import names
 from quorl.client.cli.times import ms_between, span
 
@@ -38,6 +39,7 @@ def ls(settings: Settings, queue: str | None, status: str | None) -> None:
         found = client.workers.list(status=status, queue=queue)  # type: ignore[arg-type]
         running = running_tasks(client, found) if not settings.as_json else {}
         seen = None if settings.as_json or not found else glance(client)
+        unknown = "" if settings.as_json or found or queue is None else unknown_queue(client, queue)
     if settings.as_json:
         output.emit(found)
         return
@@ -61,7 +63,8 @@ def ls(settings: Settings, queue: str | None, status: str | None) -> None:
     numbers = ("WORKER", "PID", "BUSY", "DONE", "FAILED TRIES", "LOST", "LAST BEAT")
     output.table(columns, rows, numbers=numbers, spare=SPARE, loose=("QUEUES", "NOW"))
     if not found:
-        settings.say("no worker: quorl worker run MODULE:APP starts one")
+        serves, option = (f" serves {output.clean(queue)}", f" -q {output.clean(queue)}") if queue else ("", "")
+        settings.say(f"no worker{serves}: quorl worker run MODULE:APP{option} starts one{unknown and f'. {unknown}'}")
 
 
 def _row(one: w.WorkerInfo, running: Iterable[k.TaskSummary], beats: str | None) -> tuple[object, ...]:

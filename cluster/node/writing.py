@@ -13,6 +13,7 @@ from quorl.cluster.machine.sameness import Compare, Likeness
 from quorl.cluster.node.claiming import Claiming, stamped
 from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
 from quorl.cluster.node.forwarding import Leading, forwarded, relayed, sequence_of
+from quorl.cluster.node.guessing import with_guess
 from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.polls import LongPolls
 from quorl.cluster.node.subjects import Subject
@@ -90,6 +91,7 @@ class Writing:
             under_its_key = isinstance(value, IdempotencyKeyReused)
             value = await self._as_meant(visit.request, visit.key, value)
             replayed = replayed or (under_its_key and isinstance(value, Reply))
+        value = await with_guess(self._core.read, visit.request, value)
         if isinstance(value, Rejection):
             answer = visit.voice.problem(problem_of(value), visit.scene)
         else:

@@ -20,12 +20,13 @@ import msgspec
 from aiohttp import web
 
 from quorl.cluster.machine.machine import Machine
+from quorl.cluster.node.guessing import with_guess
 from quorl.cluster.protocol import problems, system, wire
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.appends import AppendAll
 from quorl.cluster.protocol.channel import PATH as CHANNEL
 from quorl.cluster.protocol.entry import Entry, Sealed, encode_command, encode_entry
-from quorl.cluster.protocol.grammar import Command, Inspection, Operation, Rejection, Reply, Request
+from quorl.cluster.protocol.grammar import Command, Inspection, Operation, Query, Rejection, Reply, Request
 from quorl.cluster.protocol.operations import BY_REQUEST
 from quorl.cluster.protocol.overview import GetOverview
 from quorl.cluster.protocol.wire import Answer, Call
@@ -107,9 +108,14 @@ class StandIn:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
                     await self._changed.wait()
+        if isinstance(request, Command) and row.name not in self.answers:
+            value = await with_guess(self._read, request, value)
         if isinstance(value, Rejection):
             return self._problem(call, problems.problem_of(value))
         return wire.answer_reply(row, value)
+
+    async def _read(self, request: Query[Any]) -> Reply | Rejection:
+        return self.machine.query(request)
 
     def _do(self, request: Request[Any], key: str | None) -> Reply | Rejection:
         if (answer := self.answers.get(BY_REQUEST[type(request)].name)) is not None:

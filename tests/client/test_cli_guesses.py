@@ -42,16 +42,52 @@ def test_d15_a_consumer_of_a_topic_that_is_misspelt(quorl: Quorl, cluster: Stand
     assert (len(far), "Did you mean" in far[1], far[2]) == (3, False, f"try    {HINTS['topic_not_found']}")
 
 
-def test_where_nothing_can_be_learned_nothing_is_guessed(quorl: Quorl, cluster: StandIn) -> None:
-    quorl("topic", "create", "app-log")
-    cluster.answers["get_topic"] = lambda _: q.QueueNotFound(detail="no")
-    done = quorl("topic", "rm", "app-lgo", "--yes")
+@pytest.mark.parametrize("line", ["pause", "resume", "seal", "unseal", "purge --yes", "rm --yes", "rm", "show"])
+def test_d15_a_queue_that_is_misspelt_is_guessed_also_by_who_changes_it(
+    quorl: Quorl, cluster: StandIn, line: str
+) -> None:
+    quorl("queue", "set", "emails")
+    word, *options = line.split()
+    done = quorl("queue", word, "emials", *options)
+    assert (done.exit_code, done.stdout) == (3, "")
     assert done.stderr.splitlines() == [
-        "error  topic_not_found: Topic not found",
-        'why    There is no topic "app-lgo".',
-        "try    Those that exist: quorl topic ls",
+        "error  queue_not_found: Queue not found",
+        'why    There is no queue "emials". Did you mean "emails"?',
+        f"try    {HINTS['queue_not_found']}",
     ]
+    told = json.loads(quorl("queue", word, "emials", *options, "--json").stderr)["error"]
+    assert told["detail"].endswith('Did you mean "emails"?')
+
+
+def test_d15_of_several_queues_the_misspelt_one_is_guessed_and_the_others_are_paused(
+    quorl: Quorl, cluster: StandIn
+) -> None:
+    quorl("queue", "set", "emails")
+    done = quorl("queue", "pause", "emials", "emails")
     assert done.exit_code == 3
+    assert done.stderr.count("Did you mean") == 1
+    assert done.stderr.splitlines()[-1].startswith("paused: emails")
+
+
+def test_d15_the_dead_of_a_queue_and_the_topic_of_a_producer_are_guessed(quorl: Quorl, cluster: StandIn) -> None:
+    quorl("queue", "set", "emails")
+    quorl("topic", "create", "app-log")
+    assert '. Did you mean "emails"?' in quorl("dead", "retry", "-q", "emials", "--all", "-y").stderr
+    assert '. Did you mean "app-log"?' in quorl("topic", "produce", "app-lgo", "--value", "x").stderr
+
+
+def test_d15_whether_a_queue_without_workers_is_there_is_said(quorl: Quorl, cluster: StandIn) -> None:
+    quorl("queue", "set", "emails")
+    there = quorl("worker", "ls", "-q", "emails")
+    assert there.stderr == "no worker serves emails: quorl worker run MODULE:APP -q emails starts one\n"
+    alone = there.stderr.replace("emails", "emials")
+    misspelt = quorl("worker", "ls", "-q", "emials")
+    assert misspelt.stderr == f'{alone[:-1]}. There is no queue "emials". Did you mean "emails"?\n'
+    assert (there.exit_code, misspelt.exit_code) == (0, 0)
+    cluster.answers["get_queue"] = lambda _: w.TooManyWorkers(detail="no")
+    assert quorl("worker", "ls", "-q", "emials").stderr == alone
+    assert quorl("worker", "ls").stderr == "no worker: quorl worker run MODULE:APP starts one\n"
+    assert quorl("worker", "ls", "-q", "emials", "--json").stdout == "[]\n"
 
 
 def no_workers(cluster: StandIn, queue: str) -> None:

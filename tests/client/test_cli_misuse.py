@@ -37,6 +37,31 @@ WRONG = {
         "quorl node logs --help",
     ),
     "topic ls --watch=x": ("quorl topic ls does not take this --watch", "'x' is no number", "quorl topic ls --help"),
+    "topic ls -o jso": (
+        "quorl topic ls does not take this --output",
+        "'jso' is not one of table, wide, json, ndjson, csv, name; did you mean json?",
+        "quorl topic ls --help",
+    ),
+    "queue purge q --status queud": (
+        "quorl queue purge does not take this --status",
+        "'queud' is not one of SCHEDULED, QUEUED, RETRY, SUCCESS, FAILED, CANCELLED, EXPIRED; did you mean QUEUED?",
+        "quorl queue purge --help",
+    ),
+    "completion powershell": (
+        "quorl completion does not take this SHELL",
+        "'powershell' is not one of bash, zsh, fish",
+        "quorl completion --help",
+    ),
+    "queue set q --backoff exponental": (
+        "quorl queue set does not take this --backoff",
+        "'exponental': write fixed, linear or exponential, then :FIRST:MAX, or delays as 1s,5s,1m; did you mean exponential?",
+        "quorl queue set --help",
+    ),
+    "api GTE /v1/queues": (
+        "quorl api does not take this METHOD",
+        "'GTE' is none of GET, POST, PUT, PATCH, DELETE, HEAD; did you mean GET?",
+        "quorl api --help",
+    ),
     "node logs -n": (
         "option '-n' requires an argument",
         "usage: quorl node logs [OPTIONS] [NAME]...",

@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import socket
+import ssl
 import weakref
 from collections.abc import Callable
 from functools import partial
@@ -20,7 +21,8 @@ from typing_extensions import override
 
 from quorl.channel import Line, Lost, NoChannel, NotSent, Outcome
 from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send, unreached
-from quorl.cluster.protocol.channel import fits
+from quorl.client.sync_transport import tls_words
+from quorl.cluster.protocol.channel import fits, foreign_words
 from quorl.cluster.protocol.wire import Answer
 
 if TYPE_CHECKING:
@@ -108,6 +110,10 @@ class HttpTransport(AsyncTransport):
             return Failure("refused", explain(error.os_error))
         except TimeoutError:
             return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
+        except aiohttp.ClientResponseError as error:
+            foreign = error.message.startswith("Bad status line")
+            why = foreign_words() if foreign else error.message
+            return Failure("lost", f"connection lost: {why}", foreign)
         except (aiohttp.ClientError, OSError) as error:
             return Failure("lost", f"connection lost: {explain(error)}")
 
@@ -141,6 +147,8 @@ class HttpTransport(AsyncTransport):
 
 def explain(error: BaseException) -> str:
     """Return a failure to connect in the words that people know."""
+    if isinstance(error, ssl.SSLError):  # its number is none of the system's
+        return tls_words(error)
     number = getattr(error, "errno", None)
     if isinstance(number, int) and number in errno.errorcode:
         return os.strerror(number).lower()
@@ -182,8 +190,6 @@ class ChannelTransport(AsyncTransport):
             return await line.ask(send.call, send.headers(), send.timeout_s)
         except NoChannel:
             return await self._http.send(send)
-        except TimeoutError:
-            return Failure("unreachable", "time-out while connecting")
         except (NotSent, Lost) as error:
             return event_of(error)
         except OSError as error:

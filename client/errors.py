@@ -284,6 +284,8 @@ class Unavailable(QuorlError):
         """How long the node that answered last said to wait; None if none said so."""
         self.advice: str = IN_PYTHON.get(code, advice)
         """What to do about it, as the node says that answered with that problem; empty if none did."""
+        self.nobody = False
+        """Whether it was given up early, as ``refused_s`` says, because no node was met at any of the addresses."""
         if not self.advice and tries:
             self.advice = "Does the cluster run?  quorl cluster status · quorl up (a cluster on this machine)"
         self.hint = f"Nothing was applied. {self.advice}".rstrip()

@@ -15,6 +15,8 @@ answer                                          meaning
 504, any other 5xx, an unreadable 2xx or 5xx    a write may have been applied
 501, 505 that no node of ours wrote             not applied: whoever says so has not tried
 connection refused, no route, no such host      not applied: again elsewhere; of every node: soon the end, if ``refused_s`` says so
+connection taken, and nothing said on it        the same, with twice the patience: a node may be very busy
+what speaks no HTTP, before the call is sent    not applied: again elsewhere
 connection lost, no answer in time              a write may have been applied
 =============================================== ======================================================================
 
@@ -39,6 +41,7 @@ import msgspec
 from quorl.client.errors import OutcomeUnknown, Try, Unavailable, rejected
 from quorl.client.route import Route, unported
 from quorl.cluster.protocol import problems, wire
+from quorl.cluster.protocol.channel import NotHttp, Silent
 from quorl.cluster.protocol.grammar import Consistency, Operation, Query, Reply, Request
 from quorl.cluster.protocol.leases import Sync
 from quorl.cluster.protocol.operations import BY_REQUEST
@@ -55,6 +58,8 @@ ATTEMPT_S_MIN = 0.5
 than they are waited for (``TIMEOUT_HEADER``), but not in no time."""
 TIMEOUT_HEADER = "quorl-timeout-ms"
 """Tells a node how long its answer is waited for, so that it says in time that it could do nothing."""
+SILENT_PATIENCE = 2
+"""So many times as long as for those that refuse is waited for those that take the connection and say nothing."""
 BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
 
@@ -99,19 +104,26 @@ class Sleep(NamedTuple):
 
 
 class Failure(NamedTuple):
-    """No answer. ``refused``, ``unreachable``: the call certainly did not arrive; ``lost``: it may have.
+    """No answer. ``refused``, ``silent``, ``unreachable``: the call certainly did not arrive; ``lost``: it may have.
 
     ``refused`` is said at once, by whoever is there in the node's place: nothing listens, no route, no such host.
+    ``silent``: whoever is there took the connection and said nothing before the call was sent, or broke off.
     """
 
-    kind: Literal["refused", "unreachable", "lost"]
+    kind: Literal["refused", "silent", "unreachable", "lost"]
     why: str
+    foreign: bool = False
+    """Whether something answered that does not speak HTTP."""
 
 
 def unreached(error: OSError, why: str) -> Failure:
-    """Return the failure of a connection that could not be made: refused, unless somebody was there and broke off."""
+    """Return the failure of a connection on which the call was not sent yet. ``why``: the error in words."""
+    if isinstance(error, NotHttp):
+        return Failure("refused", why, foreign=True)
+    if isinstance(error, TimeoutError) and not isinstance(error, Silent):
+        return Failure("unreachable", "time-out while connecting")
     broke_off = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
-    return Failure("unreachable" if broke_off else "refused", why)
+    return Failure("silent" if broke_off or isinstance(error, Silent) else "refused", why)
 
 
 Step: TypeAlias = Send | Sleep
@@ -169,7 +181,9 @@ class _Campaign:
         self.started = route.clock()
         self.deadline = self.started + timeout_s + self.wait_s
         self.nobody = True
-        """Whether all that was tried so far was refused, or answered by something else than a node."""
+        """Whether all that was tried so far was refused or met with silence, or answered by something else than a node."""
+        self.silent = False
+        """Whether some of it was met with silence."""
         self.foreign: set[str] = set()
         """Where something else than a node answered last."""
         self.doubt_of_ours = self.doubt
@@ -213,8 +227,12 @@ class _Campaign:
     def _nobody_is_there(self, then: float) -> bool:
         """Whether to give up before the deadline, because no node was there for as long as the route allows."""
         limit_s = self.route.refused_s
-        if limit_s is None or self.route.met or then < self.started + limit_s:
+        if limit_s is None or self.route.met or then < self.started + limit_s * (SILENT_PATIENCE if self.silent else 1):
             return False
+        return self._nobody_was_met()
+
+    def _nobody_was_met(self) -> bool:
+        """Whether every node was tried, and none was there."""
         return self.nobody and len(self.tries) == len(self.route.nodes)
 
     def _needed_s(self) -> float:
@@ -237,12 +255,16 @@ class _Campaign:
     def failed(self, node: str, failure: Failure) -> None:
         """Take note of a call without an answer."""
         self.route.failed(node)
-        self.foreign.discard(node)
-        self.nobody &= failure.kind == "refused"
+        (self.foreign.add if failure.foreign else self.foreign.discard)(node)
+        self.nobody &= failure.foreign or failure.kind in {"refused", "silent"}
+        self.silent |= failure.kind == "silent"
         if self.row.writes and failure.kind == "lost":
-            self.doubt = self.doubt_of_ours = True
+            self.doubt = True
+            self.doubt_of_ours |= not failure.foreign
+        if failure.foreign:
+            self.code, self.advice = _UNREADABLE, problems.CATALOGUE[_UNREADABLE].hint
         self._note(node, _LOST if failure.kind == "lost" else _UNREACHABLE, failure.why + unported(node))
-        self._later(node)
+        self._later(node, at_least_s=math.inf if failure.foreign and not self.route.knows(node) else 0.0)
 
     def answered(self, node: str, answer: Answer) -> Reply | None:
         """Return the reply; or raise what the answer says; or take note that the call must be made again."""
@@ -330,7 +352,9 @@ class _Campaign:
         if self.doubt:
             assert self.key is not None
             raise OutcomeUnknown(detail, self.key, self.request, tries, self.request_id)
-        raise Unavailable(detail, tries, self.code, self.request_id, self.retry_after_s, self.advice)
+        error = Unavailable(detail, tries, self.code, self.request_id, self.retry_after_s, self.advice)
+        error.nobody = self.route.refused_s is not None and not self.route.met and self._nobody_was_met()
+        raise error
 
 
 def _retry_after_s(answer: Answer, problem: problems.ProblemDocument) -> float | None:

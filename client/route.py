@@ -105,7 +105,8 @@ class Route(Renewed):
         self.make_key = make_key or KeyMaker().make
         self.refused_s = refused_s
         """While every node refuses the connection, or something else answers there, and none has ever answered, a call is
-        tried no longer than this; None: to its end. A cluster that has answered is starting anew, and worth the wait."""
+        tried no longer than this, or twice as long where one takes the connection and says nothing; None: to its end.
+        A cluster that has answered is starting anew, and worth the wait."""
         self.met = False
         """Whether a node has answered."""
         self.sequence = 0

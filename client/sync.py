@@ -51,7 +51,7 @@ class Client(Renewed):
     ``configs/`` on this machine. A host alone is the node there, on port 7101.
     ``timeout_s``: bounds every call, repeats included.
     ``refused_s``: bounds those that find no cluster: all refuse the connection or are no nodes, and none has answered this
-    client before. None: as ``timeout_s``.
+    client before; twice as long where one takes the connection and says nothing. None: as ``timeout_s``.
     ``transport``, ``route``: what carries the calls, and what is known of the nodes; for tests, and for clients that share it.
 
     A signal handler may use the client whose call it interrupts, and may raise: what it appends, submits or reports goes

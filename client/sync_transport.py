@@ -28,13 +28,17 @@ from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send, unreached
 from quorl.client.forking import Renewed, loading
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.channel import (
+    CLOSED_UNMET,
     NAME,
     PATH,
     Answered,
     Asked,
     Broken,
     Frames,
+    Silent,
+    check_head,
     fits,
+    foreign_words,
     frames_of_calls,
     read_answering,
 )
@@ -123,7 +127,7 @@ class HttpTransport(Renewed, Transport):
         except x.ReadTimeoutError:
             return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
         except (x.HTTPError, OSError) as error:
-            return Failure("lost", f"connection lost: {explain(error)}")
+            return Failure("lost", f"connection lost: {explain(error)}", foreign=_is_foreign(error))
 
     @override
     def close(self) -> None:
@@ -135,22 +139,43 @@ class HttpTransport(Renewed, Transport):
 
 def explain(error: BaseException) -> str:
     """Return a failure of a connection in the words that people know."""
-    from http.client import BadStatusLine, RemoteDisconnected  # here, where something has failed: it takes its time
-
     seen: BaseException | None = error
     while seen is not None:
+        if isinstance(seen, ssl.SSLError):  # its number is none of the system's
+            return tls_words(seen)
         number = getattr(seen, "errno", None)
         if isinstance(number, int) and number in errno.errorcode:
             return os.strerror(number).lower()
         if isinstance(seen, socket.gaierror):
             return f"its name cannot be resolved ({(seen.strerror or str(seen)).lower()})"
-        if isinstance(seen, BadStatusLine) and not isinstance(seen, RemoteDisconnected):
-            return (
-                "what answers there does not speak HTTP; is it a node's raft port (7201), and not its http port (7101)?"
-            )
-        inner = next((arg for arg in seen.args if isinstance(arg, BaseException)), None)
-        seen = inner or seen.__cause__ or seen.__context__
+        if _is_foreign(seen):
+            return foreign_words()
+        seen = _within(seen)
     return str(error) or type(error).__name__
+
+
+def tls_words(error: ssl.SSLError) -> str:
+    """Return a failure of TLS in words."""
+    reason = (error.reason or str(error)).lower().replace("_", " ")
+    return f"TLS failed ({reason}); nodes speak plain HTTP: https:// is for what stands before them"
+
+
+def _within(error: BaseException) -> BaseException | None:
+    return (
+        next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+        or error.__cause__
+        or error.__context__
+    )
+
+
+def _is_foreign(error: BaseException) -> bool:
+    """Whether what came over a connection is no answer of HTTP."""
+    from http.client import BadStatusLine, RemoteDisconnected  # here, where something has failed: it takes its time
+
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, BadStatusLine):
+        seen = _within(seen)
+    return seen is not None and not isinstance(seen, RemoteDisconnected)
 
 
 class NoChannel(Exception):
@@ -165,7 +190,7 @@ class Pipe:
     """One channel, for one call after the other."""
 
     def __init__(self, node: str, timeout_s: float) -> None:
-        """Open it; raises ``OSError``, ``TimeoutError`` and ``NoChannel``."""
+        """Open it; raises ``OSError``, ``TimeoutError``, ``Silent`` or ``NotHttp`` where no node is, and ``NoChannel``."""
         until = time.monotonic() + timeout_s
         parts = urlsplit(node)
         assert parts.hostname is not None
@@ -186,7 +211,10 @@ class Pipe:
                 f"Upgrade: {NAME}",
             )
             self._socket.sendall("\r\n".join(lines).encode() + b"\r\n\r\n")
-            self._read_head(until)
+            try:
+                self._read_head(until)
+            except TimeoutError:
+                raise Silent(timeout_s) from None
         except BaseException:
             self.close()
             raise
@@ -196,9 +224,12 @@ class Pipe:
         head = b""
         while b"\r\n\r\n" not in head and len(head) <= _HEAD_BYTES_MAX:
             data = self._receive(until)
+            if not data and not head:
+                raise ConnectionResetError(CLOSED_UNMET)
             if not data:
                 break
             head += data
+            check_head(head)
         head, end, rest = head.partition(b"\r\n\r\n")
         first = head.split(b"\r\n", 1)[0].split(b" ")
         status = int(first[1]) if len(first) > 1 and first[1].isdigit() else 0
@@ -278,8 +309,6 @@ class ChannelTransport(Renewed, Transport):
             again_s = WITHOUT_S if 400 <= error.status < 500 else ASK_AGAIN_S
             self._plain_until_s[send.node] = time.monotonic() + again_s
             return self._http.send(send)
-        except TimeoutError:
-            return Failure("unreachable", "time-out while connecting")
         except OSError as error:
             return unreached(error, explain(error))
         answer: Answer | Failure | None = None

@@ -13,7 +13,6 @@ from typing_extensions import override
 
 from quorl.client.cli import output
 from quorl.client.errors import Unavailable
-from quorl.client.flow import BACKOFF_S_MAX
 from quorl.client.sync import Client
 from quorl.cluster.protocol.grammar import Consistency, Query, Request
 
@@ -59,9 +58,7 @@ class Looking(Client):
         except Unavailable as error:
             if error.code not in _NO_QUORUM:
                 took_s = self.clock() - began
-                # Without an answer it ends at most one back-off before its time; earlier only where every node refuses.
-                nobody = error.code == "unavailable" and took_s < self._patience_s - BACKOFF_S_MAX
-                if whole_s <= self._patience_s or nobody:
+                if whole_s <= self._patience_s or error.nobody:
                     raise
                 return super().call(request, timeout_s=whole_s - took_s)
         found = super().call(request, timeout_s=whole_s, consistency="local")

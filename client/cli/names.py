@@ -50,6 +50,7 @@ def _known(kind: str, ctx: click.Context) -> list[str]:
 
 def _first(nodes: Sequence[str], target: str) -> list[dict[str, Any]]:
     """Return the items of whichever node answers first; raises if none does in time."""
+    import http.client
     import json
     import queue
     import threading
@@ -59,7 +60,7 @@ def _first(nodes: Sequence[str], target: str) -> list[dict[str, Any]]:
 
     def ask(node: str) -> None:
         with (
-            contextlib.suppress(OSError, ValueError, KeyError),
+            contextlib.suppress(OSError, ValueError, KeyError, TypeError, http.client.HTTPException),
             urllib.request.urlopen(node + target, timeout=PATIENCE_S) as answer,  # noqa: S310 - an address of the user's own
         ):
             answers.put(json.load(answer)["items"])

@@ -55,22 +55,31 @@ def status(settings: Settings, ready: bool) -> None:
     \b
     quorl node status --ready -q                     for health checks: prints nothing, ends with 0 or 5
     """  # noqa: D301 - click's mark against rewrapping
+    import http.client
     import urllib.error
     import urllib.request
 
+    from quorl.client.flow import SILENT_PATIENCE
     from quorl.client.route import unported
+    from quorl.client.sync_transport import explain
 
+    timeout_s = settings.timeout_s if settings.refused_s is None else SILENT_PATIENCE * settings.refused_s
     url = settings.nodes()[0]
     target = f"{url}/readyz?verbose"
     try:
-        with urllib.request.urlopen(target, timeout=settings.timeout_s) as answer:  # noqa: S310 - the user's own URL
+        with urllib.request.urlopen(target, timeout=timeout_s) as answer:  # noqa: S310 - the user's own URL
             code, kind, text = answer.status, answer.headers.get_content_type(), answer.read().decode(errors="replace")
     except urllib.error.HTTPError as refusal:
         with refusal:
             code, kind, text = refusal.code, refusal.headers.get_content_type(), refusal.read().decode(errors="replace")
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
-        why = (getattr(reason, "strerror", None) or str(reason)).lower()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        if isinstance(error, TimeoutError):
+            why = f"nothing was said in {timeout_s:g} s"
+        elif isinstance(error, http.client.HTTPException):
+            why = explain(error)
+        else:
+            reason = getattr(error, "reason", error)
+            why = (getattr(reason, "strerror", None) or str(reason)).lower()
         fail(Exit.UNAVAILABLE, f"no answer from {url}", why + unported(url), f"Does it run?  {START}")
     if kind == "text/html":  # which no node says here
         why = f"what answers there is not quorl ({kind}, HTTP {code})"

@@ -6,6 +6,7 @@ Every node is a process in a session of its own, so that signals reach it only f
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import signal
@@ -113,7 +114,7 @@ class LocalNode:
         except urllib.error.HTTPError as refusal:
             with refusal:
                 return refusal.code, refusal.read()
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             return 0, str(error).encode()
 
     def cluster(self) -> dict[str, Any] | None:

@@ -23,6 +23,12 @@ from quorl.cluster.protocol.wire import Call
 PATH = "/v1/channel"
 NAME = "quorl-channel/1"
 """What the ``Upgrade`` header says."""
+_HTTP = b"HTTP/"
+_TLS = b"\x15\x03"
+"""How TLS says that it has understood nothing."""
+_ELSE = "or something else than a node's http port (7101)?"
+CLOSED_UNMET = f"it took the connection and closed it without a word: a node that stops, {_ELSE}"
+"""What is said of whoever does so when he is asked for the upgrade."""
 _LENGTH_BYTES = 4
 _METHOD_CHARS_MAX = 20
 _HEADERS_BYTES_MAX = limits.CHANNEL_HEAD_BYTES_MAX - limits.TARGET_BYTES_MAX - 4 * 1024
@@ -68,6 +74,35 @@ class Answering(msgspec.Struct, frozen=True, array_like=True):
 
 class Broken(Exception):
     """What came is no frame of a channel."""
+
+
+class NotHttp(ConnectionError):
+    """What answers the upgrade does not speak HTTP: no node is there, and nothing else was said to it yet."""
+
+
+class Silent(TimeoutError):
+    """Whoever is there took the connection, and has not answered the upgrade in time."""
+
+    def __init__(self, waited_s: float) -> None:
+        super().__init__(f"it took the connection and said nothing for {waited_s:.1f} s: a node that hangs, {_ELSE}")
+
+
+def check_head(head: bytes) -> None:
+    """Raise ``NotHttp`` if an answer to the upgrade begins as none of HTTP does, however little of it there is yet."""
+    if head.startswith(_HTTP[: len(head)]):
+        return
+    raise NotHttp(foreign_words(head))
+
+
+def foreign_words(head: bytes = b"") -> str:
+    """What to say of an answer that is none of HTTP, with its first line where people can read that."""
+    if head.startswith(_TLS):
+        return "what answers there speaks TLS, and no plain HTTP: is its address to begin with https://?"
+    line = head[:80].partition(b"\n")[0].rstrip(b"\r").decode("ascii", "replace")
+    said = f" ({line!r})" if line.isascii() and line.isprintable() and line else ""
+    return (
+        f"what answers there does not speak HTTP{said}; is it a node's raft port (7201), and not its http port (7101)?"
+    )
 
 
 class Frames:

@@ -24,12 +24,16 @@ from typing_extensions import override
 
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.channel import (
+    CLOSED_UNMET,
     NAME,
     PATH,
     Answered,
     Asked,
     Broken,
     Frames,
+    NotHttp,
+    Silent,
+    check_head,
     frame_of_call,
     frames_of_calls,
     read_answering,
@@ -74,23 +78,31 @@ _Call: TypeAlias = tuple[Callable[[Outcome], None], float, float, int]
 async def dial(url: str, headers: Mapping[str, str], timeout_s: float) -> Channel:
     """Open a channel to the node at ``http(s)://host:port``, with headers for the upgrade.
 
-    Raises ``OSError`` where nobody listens, ``TimeoutError``, and ``NoChannel``.
+    Raises ``OSError`` where nobody listens, ``TimeoutError``, ``Silent`` or ``NotHttp`` where no node is, and ``NoChannel``.
     """
     parts = urlsplit(url)
     assert parts.hostname is not None
     secure = ssl.create_default_context() if parts.scheme == "https" else None
     port = parts.port or (443 if secure else 80)
     loop = asyncio.get_running_loop()
-    async with asyncio.timeout(timeout_s):
-        _, channel = await loop.create_connection(Channel, parts.hostname, port, ssl=secure)
-        host = parts.netloc.rpartition("@")[2]
-        wanted = {"Host": host, "Connection": "Upgrade", "Upgrade": NAME, **headers}
-        lines = [f"GET {parts.path.rstrip('/')}{PATH} HTTP/1.1", *(f"{name}: {text}" for name, text in wanted.items())]
-        try:
-            await channel.upgraded("\r\n".join(lines).encode() + b"\r\n\r\n")
-        except BaseException:
-            channel.abort()
-            raise
+    reached = False
+    try:
+        async with asyncio.timeout(timeout_s):
+            _, channel = await loop.create_connection(Channel, parts.hostname, port, ssl=secure)
+            reached = True
+            host = parts.netloc.rpartition("@")[2]
+            wanted = {"Host": host, "Connection": "Upgrade", "Upgrade": NAME, **headers}
+            path = f"{parts.path.rstrip('/')}{PATH}"
+            lines = [f"GET {path} HTTP/1.1", *(f"{name}: {text}" for name, text in wanted.items())]
+            try:
+                await channel.upgraded("\r\n".join(lines).encode() + b"\r\n\r\n")
+            except BaseException:
+                channel.abort()
+                raise
+    except TimeoutError:
+        if reached:
+            raise Silent(timeout_s) from None
+        raise
     return channel
 
 
@@ -277,6 +289,11 @@ class Channel(asyncio.Protocol):
         """Take the answer to the upgrade; return what came behind it."""
         assert self._switched is not None
         self._head += data
+        try:
+            check_head(self._head)
+        except NotHttp as error:
+            self._end(error)
+            return b""
         head, end, rest = self._head.partition(b"\r\n\r\n")
         if not end and len(self._head) <= _HEAD_BYTES_MAX:
             return b""
@@ -310,7 +327,7 @@ class Channel(asyncio.Protocol):
 
     @override
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end(exc or ConnectionResetError("closed by the node"))
+        self._end(exc or ConnectionResetError(CLOSED_UNMET if self._switched is not None else "closed by the node"))
 
     def _end(self, reason: Exception | None) -> None:
         """Take no more calls, and tell those that wait what is known of theirs."""
@@ -377,7 +394,8 @@ class Line:
             self._dialling = asyncio.ensure_future(self._dial())
             self._dialling.add_done_callback(lambda done: done.cancelled() or done.exception())
         dialling = self._dialling
-        async with asyncio.timeout(timeout_s):
+        # The dial's own end tells more: whether somebody took the connection.
+        async with asyncio.timeout(timeout_s if timeout_s < self._connect_s else None):
             await asyncio.wait([dialling])
         if dialling.cancelled():
             raise NotSent("the client is closed")

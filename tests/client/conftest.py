@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import socketserver
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner, Result
+from typing_extensions import override
 
 from quorl.client import Client
 from quorl.client.cli import cli
@@ -18,6 +22,27 @@ from tests.client.stand_in import StandIn, stand_in
 def cluster() -> Iterator[StandIn]:
     with stand_in() as running:
         yield running
+
+
+@pytest.fixture
+def ssh() -> Iterator[str]:
+    """The address of a server that speaks no HTTP."""
+
+    class Speaking(socketserver.BaseRequestHandler):
+        @override
+        def handle(self) -> None:
+            with contextlib.suppress(OSError):
+                self.request.sendall(b"SSH-2.0-OpenSSH_9.2p1\r\n")
+                while self.request.recv(4096):  # to close with something unread would take back what was said
+                    pass
+
+    class Server(socketserver.ThreadingTCPServer):
+        daemon_threads = True
+
+    with Server(("127.0.0.1", 0), Speaking) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.1:{server.server_address[1]}"
+        server.shutdown()
 
 
 @pytest.fixture

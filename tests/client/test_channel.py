@@ -11,6 +11,7 @@ import pytest
 from aiohttp import web
 
 from quorl import channel
+from quorl.client import aio_transport
 from quorl.client.aio_transport import ChannelTransport
 from quorl.client.flow import Failure, Send
 from quorl.cluster.protocol import limits
@@ -182,6 +183,52 @@ async def test_a_node_that_does_not_answer_the_upgrade_was_not_reached(node: Nod
     node.switch = b""
     failure = await transport.send(send(node.url, timeout_s=0.3))
     assert failure == Failure("unreachable", "time-out while connecting")
+
+
+async def test_whoever_takes_the_connection_and_says_nothing_is_told_from_who_does_not_take_it(
+    node: Node, transport: ChannelTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node.switch = b""
+    monkeypatch.setattr(aio_transport, "CONNECT_TIMEOUT_S", 0.2)
+    failure = await transport.send(send(node.url))
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.foreign) == ("silent", False)
+    assert failure.why.startswith("it took the connection and said nothing for 0.2 s: a node that hangs, or")
+
+
+@pytest.mark.parametrize("said", [b"SSH-2.0-x\r\n", b"-ERR", b"\x15\x03\x01"])
+async def test_what_speaks_no_http_is_known_by_its_first_bytes(
+    node: Node, transport: ChannelTransport, said: bytes
+) -> None:
+    node.switch = said
+    failure = await transport.send(send(node.url))
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.foreign) == ("refused", True)
+
+
+async def test_whoever_closes_without_a_word_was_not_sent_the_call(transport: ChannelTransport) -> None:
+    async def close(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(close, "127.0.0.1", 0) as server:
+        failure = await transport.send(send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    assert isinstance(failure, Failure)
+    assert failure.kind == "silent"
+
+
+async def test_what_speaks_no_http_is_known_without_a_channel_too_and_may_have_passed_the_call_on() -> None:
+    async def speak(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"SSH-2.0-x\r\n\r\n")
+        writer.close()
+
+    http = aio_transport.HttpTransport()
+    async with await asyncio.start_server(speak, "127.0.0.1", 0) as server:
+        failure = await http.send(send(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"))
+    await http.close()
+    assert isinstance(failure, Failure)
+    assert (failure.kind, failure.foreign) == ("lost", True)
+    assert "does not speak HTTP" in failure.why
 
 
 async def test_a_call_that_the_node_was_not_even_read_from_was_not_sent(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import time
+from typing import Any
+
 import pytest
 
-from quorl.client import Client
+from quorl.client import Client, Unavailable, sync_transport
 from quorl.client.cli import looking
 from quorl.cluster.protocol import wire
+from quorl.cluster.protocol.grammar import Request
 from quorl.cluster.protocol.wire import Answer, Call
 from tests.client.commands import Quorl
 from tests.client.desk import Desk, info
@@ -99,3 +104,37 @@ def test_what_passes_is_waited_for_longer_than_an_election(
         mishaps.append(problem("not_ready"))
     shown = quorl("topic", "show", "x")
     assert (shown.stderr, shown.exit_code) == ("", 0)
+
+
+@pytest.mark.parametrize("words", ["topic ls", "task submit shop.add 4", "cluster status"])
+def test_what_speaks_no_http_is_told_at_once(
+    quorl: Quorl, ssh: str, monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    monkeypatch.setattr(time, "sleep", lambda seconds: pytest.fail(f"it tries again in {seconds} s"))
+    told = quorl(*words.split(), "-s", ssh)
+    assert (told.stdout, told.exit_code) == ("", 5)
+    what, why, hint = told.stderr.splitlines()
+    assert what.startswith("error  unreadable_answer: what answers there is not quorl, while calling ")
+    assert why.startswith(
+        f"why    http://{ssh} what answers there does not speak HTTP ('SSH-2.0-OpenSSH_9.2p1'); is it "
+    )
+    assert hint.startswith("try    Nothing was applied. Is that the address of a node")
+
+
+def test_where_nobody_says_anything_a_look_does_not_begin_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sync_transport, "CONNECT_TIMEOUT_S", 0.05)
+    before, calls, said = Client.call, [], list[str]()
+
+    def call(self: Client, request: Request[Any], **how: Any) -> Any:
+        calls.append(request)
+        return before(self, request, **how)
+
+    monkeypatch.setattr(Client, "call", call)
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # the system takes connections for it
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        with (
+            looking.Looking((address,), said.append, refused_s=0.05) as client,
+            pytest.raises(Unavailable, match="it took the connection and said nothing") as caught,
+        ):
+            client.topics.list()
+    assert (caught.value.nobody, len(calls), said) == (True, 1, [])

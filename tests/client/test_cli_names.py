@@ -46,6 +46,14 @@ def test_d15_the_cluster_that_the_line_means_is_asked(
     assert offered(f"-s {cluster.urls[1]} topic show") == {"logs"}
 
 
+def test_a_server_that_speaks_no_http_offers_nothing(
+    quorl: Quorl, ssh: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(completing, "PATIENCE_S", 0.3)
+    assert offered(f"topic show -s {ssh}") == set()
+    assert capfd.readouterr() == ("", "")
+
+
 @pytest.mark.parametrize("server", ["ftp://x", "a b"])
 def test_where_something_is_wrong_nothing_is_said(quorl: Quorl, server: str, capfd: pytest.CaptureFixture[str]) -> None:
     assert offered(f"topic show -s {server.replace(' ', '_:')}") == set()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import socket
 
 import pytest
 
+from quorl.client import flow
 from quorl.cluster.protocol.wire import Answer
 from tests.client.commands import Quorl
 from tests.client.stand_in import StandIn, closed_port
@@ -66,6 +68,22 @@ def test_the_page_of_another_server_is_no_health(quorl: Quorl, cluster: StandIn,
     told = quorl("topic", "ls", "-s", cluster.urls[0]).stderr.splitlines()
     assert len(told) == 3
     assert "what answers there is not quorl (text/html): <html> <h1>Index of" in told[1]
+
+
+def test_what_speaks_no_http_is_no_node(quorl: Quorl, ssh: str) -> None:
+    done = quorl("node", "status", "-s", ssh)
+    assert (done.stdout, done.exit_code) == ("", 5)
+    assert done.stderr.splitlines()[1].startswith("why    what answers there does not speak HTTP; is it a node's raft")
+
+
+def test_whoever_says_nothing_is_not_waited_for_as_long_as_a_call(
+    quorl: Quorl, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(flow, "SILENT_PATIENCE", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        done = quorl("node", "status", "-s", f"127.0.0.1:{mute.getsockname()[1]}")
+    assert (done.stdout, done.exit_code) == ("", 5)
+    assert done.stderr.splitlines()[1] == "why    nothing was said in 0.1 s"
 
 
 def test_an_address_that_is_none_is_refused(quorl: Quorl) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Callable
 
 import pytest
@@ -181,6 +182,24 @@ def test_where_every_node_refuses_a_call_ends_early_if_the_caller_said_so(count:
 @pytest.mark.parametrize("other", [TIMED_OUT, problem("no_leader", retry_after_ms=10)])
 def test_one_node_that_refuses_among_others_is_no_reason_to_end_early(other: Answer | Failure) -> None:
     assert took_s(impatient(), lambda send: REFUSED if send.node == NODES[0] else other) > 5.0
+
+
+MUTE = Failure("silent", "it took the connection and said nothing for 2.0 s")
+
+
+@pytest.mark.parametrize("others", [MUTE, REFUSED])
+def test_where_one_says_nothing_a_call_ends_early_but_later_than_where_all_refuse(others: Failure) -> None:
+    assert 3.0 < took_s(impatient(), lambda send: MUTE if send.node == NODES[0] else others) < 4.0
+    assert took_s(World(), lambda _: MUTE) > 5.0
+
+
+@pytest.mark.parametrize("patient", [True, False])
+def test_of_a_call_that_ended_early_it_is_known_that_no_node_was_met(patient: bool) -> None:
+    world = World() if patient else impatient()
+    with pytest.raises(e.Unavailable) as caught:
+        world.drive(flow(world.route, CREATE), lambda _: MUTE, takes_s=0.01)
+    assert caught.value.nobody is not patient
+    assert pickle.loads(pickle.dumps(caught.value)).nobody is not patient
 
 
 def test_a_node_that_has_not_been_asked_is_not_taken_to_refuse() -> None:

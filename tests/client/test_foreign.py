@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from quorl.client import errors as e
-from quorl.client.flow import flow
+from quorl.client.flow import Failure, flow
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.wire import Answer
 from tests.client.scripted import LOST, World, created
@@ -51,6 +51,34 @@ def test_what_a_server_does_not_even_try_is_not_applied(world: World, status: in
     """``python -m http.server`` says 501 to a POST."""
     with pytest.raises(e.Unavailable, match="^what answers there is not quorl, while calling create_topic 'x'"):
         world.play(flow(world.route, CREATE), *[foreign(status)] * 3)
+
+
+NO_HTTP = Failure("refused", "what answers there does not speak HTTP", foreign=True)
+NO_HTTP_AND_SENT = Failure("lost", "connection lost: what answers there does not speak HTTP", foreign=True)
+
+
+def test_what_does_not_speak_http_is_asked_once_and_nothing_was_sent_to_it(world: World) -> None:
+    with pytest.raises(
+        e.Unavailable, match="^what answers there is not quorl, while calling create_topic 'x'"
+    ) as caught:
+        world.play(flow(world.route, CREATE), *[NO_HTTP] * 3)
+    assert (caught.value.code, world.clock.now < 101) == ("unreadable_answer", True)
+    assert "check the URL" in caught.value.hint
+
+
+def test_what_does_not_speak_http_and_was_sent_a_write_leaves_it_in_doubt(world: World) -> None:
+    with pytest.raises(e.OutcomeUnknown, match="unless something there passed it on to a node"):
+        world.play(flow(world.route, CREATE), *[NO_HTTP_AND_SENT] * 3)
+
+
+def test_one_that_does_not_speak_http_is_no_matter_where_a_node_takes_the_call(world: World) -> None:
+    world.play(flow(world.route, CREATE), NO_HTTP, created())
+
+
+def test_where_a_node_was_heard_one_that_does_not_speak_http_is_asked_again() -> None:
+    world = World(["http://a"])
+    world.play(flow(world.route, CREATE), created())
+    world.play(flow(world.route, CREATE), NO_HTTP, created())
 
 
 def test_a_json_answer_of_another_server_is_told_as_one(world: World) -> None:

@@ -6,6 +6,7 @@ import copy
 import pickle
 import re
 import socket
+import ssl
 import subprocess
 import sys
 from collections.abc import Callable
@@ -151,3 +152,12 @@ def test_what_to_do_is_said_in_python() -> None:
 def test_a_host_that_nobody_knows_is_told_in_words(explain: Callable[[BaseException], str]) -> None:
     unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
     assert explain(unknown) == "its name cannot be resolved (name or service not known)"
+
+
+@pytest.mark.parametrize("explain", [aio_transport.explain, sync_transport.explain])
+def test_a_failure_of_tls_is_not_told_by_a_number_of_the_system(explain: Callable[[BaseException], str]) -> None:
+    theirs, ours = ssl.MemoryBIO(), ssl.MemoryBIO()
+    theirs.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+    with pytest.raises(ssl.SSLError) as caught:
+        ssl.create_default_context().wrap_bio(theirs, ours, server_hostname="localhost").do_handshake()
+    assert explain(caught.value).startswith("TLS failed (wrong version number); nodes speak plain HTTP")

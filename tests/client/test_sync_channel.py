@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import socket
 import threading
@@ -219,9 +220,7 @@ def test_nobody_there_certainly_did_nothing(node: Node, transport: ChannelTransp
     assert found.kind == "refused"
 
 
-@pytest.mark.parametrize(
-    "said", [b"HTTP/1.1 404 Not Found\r\n\r\n", b"HTTP/1.1 503 No\r\n\r\n", b"nothing\r\n\r\n", b""]
-)
+@pytest.mark.parametrize("said", [b"HTTP/1.1 404 Not Found\r\n\r\n", b"HTTP/1.1 503 No\r\n\r\n", b"HTTP/1.1 half"])
 def test_where_there_is_no_channel_calls_go_over_http(
     node: Node, transport: ChannelTransport, monkeypatch: pytest.MonkeyPatch, said: bytes
 ) -> None:
@@ -235,8 +234,40 @@ def test_where_there_is_no_channel_calls_go_over_http(
 
 
 def test_what_speaks_no_http_is_said_to_be_another_port_perhaps(node: Node, transport: ChannelTransport) -> None:
-    node.switched = node.plain = b"\x11\x00\x00\x00\x01\xa7refusal\xa7garbled"  # a raft port's
-    assert "does not speak HTTP; is it a node's raft port (7201)" in lost(transport.send(send(node)))
+    node.switched = b"\x11\x00\x00\x00\x01\xa7refusal\xa7garbled"  # a raft port's
+    found = transport.send(send(node))
+    assert found == Failure("refused", found.why if isinstance(found, Failure) else "", foreign=True)
+    assert "does not speak HTTP; is it a node's raft port (7201)" in found.why
+    assert node.calls == []
+
+
+def test_what_speaks_no_http_is_known_without_a_channel_too_and_may_have_passed_the_call_on(node: Node) -> None:
+    node.plain = b"SSH-2.0-x\r\n"
+    with contextlib.closing(sync_transport.HttpTransport()) as http:
+        found = http.send(send(node))
+    assert isinstance(found, Failure)
+    assert (found.kind, found.foreign) == ("lost", True)
+    assert "does not speak HTTP" in found.why
+
+
+def test_whoever_closes_without_a_word_was_not_sent_the_call(node: Node, transport: ChannelTransport) -> None:
+    node.switched = b""
+    found = transport.send(send(node))
+    assert isinstance(found, Failure)
+    assert (found.kind, found.foreign) == ("silent", False)
+    assert found.why.startswith("it took the connection and closed it without a word")
+    assert node.calls == []
+
+
+def test_whoever_takes_the_connection_and_says_nothing_is_told_from_who_does_not_take_it(
+    transport: ChannelTransport,
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:  # the system takes connections for it
+        call = Call("POST", "/v1/x", "", {}, b"1")
+        found = transport.send(Send(f"http://127.0.0.1:{mute.getsockname()[1]}", call, 0.2))
+    assert isinstance(found, Failure)
+    assert found.kind == "silent"
+    assert found.why.startswith("it took the connection and said nothing for 0.2 s: a node that hangs, or")
 
 
 def test_what_fits_into_no_frame_goes_over_http(node: Node, transport: ChannelTransport) -> None:

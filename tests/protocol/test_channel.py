@@ -37,6 +37,28 @@ def sent(calls: list[Asked], gone: list[int] | None = None) -> bytes:
     return b"".join(frame for _, frame in channel.frames_of_calls(calls, gone or []))
 
 
+@pytest.mark.parametrize("head", [b"H", b"HTTP/", b"HTTP/1.1 101 Switching"])
+def test_what_may_become_an_answer_of_http_is_let_come(head: bytes) -> None:
+    channel.check_head(head)
+
+
+@pytest.mark.parametrize(
+    ("head", "why"),
+    [
+        (b"-", "what answers there does not speak HTTP ('-'); is it"),
+        (b"SSH-2.0-x\r\nmore", "what answers there does not speak HTTP ('SSH-2.0-x'); is it"),
+        (b"\n", "what answers there does not speak HTTP; is it"),
+        (b"\x11\0refusal", "what answers there does not speak HTTP; is it"),
+        (b"\xff", "what answers there does not speak HTTP; is it"),
+        (b"\x15\x03\x01\0\x02", "what answers there speaks TLS, and no plain HTTP: is its"),
+    ],
+)
+def test_what_cannot_is_told_with_what_it_said(head: bytes, why: str) -> None:
+    with pytest.raises(channel.NotHttp) as caught:
+        channel.check_head(head)
+    assert str(caught.value).startswith(why)
+
+
 def asked(body: bytes = b"", number: int = 1, path: str = "/v1/topics") -> Asked:
     return Asked(number, "GET", path, "", {"accept": "application/json"}, body)
 

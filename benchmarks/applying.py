@@ -66,7 +66,8 @@ class Held(NamedTuple):
 class Bench:
     """A machine on a file, with the leader's part of the entries: clock, keys, signs of life."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, share: int = 1) -> None:
+        self._share = share
         self._files = SqliteStateFiles(directory)
         self._wal = directory / f"{STATE_NAME}-wal"
         self.connection = self._files.open()
@@ -99,7 +100,7 @@ class Bench:
         entry = Entry(self._now_ms, START_MS + self._now_ms, tuple(sealed), number * 7919, "n1", tuple(signs.values()))
         payload = encode_entry(entry)
         before_s = time.process_time()
-        applied = self.machine.apply(number, 1, payload)
+        applied = self.machine.apply(number, 1, payload, leave_open=bool(number % self._share))
         between_s = time.process_time()
         self._told.applied(applied)
         self.applying_s += between_s - before_s
@@ -132,6 +133,7 @@ class Bench:
 
     def checkpoint(self) -> None:
         """Begin the write-ahead log anew."""
+        self.machine.close_open()
         self._files.checkpoint()
         self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -221,10 +223,10 @@ WORKLOADS: dict[str, tuple[Callable[[Bench, int], None], int]] = {
 
 
 # -- measuring -----------------------------------------------------------------------------------------------------
-def measure(name: str, directory: Path, rounds: int, *, full: bool) -> dict[str, float]:
+def measure(name: str, directory: Path, rounds: int, *, full: bool, share: int = 1) -> dict[str, float]:
     """The figures of one workload, after as many receipts as may be or a short one after none."""
     run, things = WORKLOADS[name]
-    bench = Bench(directory)
+    bench = Bench(directory, share)
     if full:
         bench.fill()
     else:
@@ -247,11 +249,11 @@ def measure(name: str, directory: Path, rounds: int, *, full: bool) -> dict[str,
     machine, real = bench.machine, bench.machine.apply
     profiler = cProfile.Profile()
 
-    def counted(index: int, term: int, payload: bytes) -> Applied:
+    def counted(index: int, term: int, payload: bytes, *, leave_open: bool = False) -> Applied:
         bench.connection.set_trace_callback(count)
         profiler.enable()
         try:
-            return real(index, term, payload)
+            return real(index, term, payload, leave_open=leave_open)
         finally:
             profiler.disable()
             bench.connection.set_trace_callback(None)
@@ -270,11 +272,13 @@ def measure(name: str, directory: Path, rounds: int, *, full: bool) -> dict[str,
     }
 
 
-def figures(names: Sequence[str], rounds: int, *, full: bool = True) -> Iterator[tuple[str, dict[str, float]]]:
+def figures(
+    names: Sequence[str], rounds: int, *, full: bool = True, share: int = 1
+) -> Iterator[tuple[str, dict[str, float]]]:
     """Measure workloads, each on a fresh file."""
     for name in names:
         with tempfile.TemporaryDirectory() as directory:
-            yield name, measure(name, Path(directory), rounds, full=full)
+            yield name, measure(name, Path(directory), rounds, full=full, share=share)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -283,11 +287,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("workloads", nargs="*", choices=[[], *WORKLOADS], help="all of them without")
     parser.add_argument("--json", action="store_true", help="one line of JSON per workload")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument(
+        "--share", type=int, default=1, help="so many entries share a transaction; a node lets up to 8 small ones"
+    )
     given = parser.parse_args(arguments)
     if not given.json:
         print("| workload | µs | statements | calls | bytes of SQLite's log | µs of telling |")
         print("| --- | --- | --- | --- | --- | --- |")
-    for name, found in figures(given.workloads or list(WORKLOADS), given.rounds):
+    for name, found in figures(given.workloads or list(WORKLOADS), given.rounds, share=given.share):
         if given.json:
             print(json.dumps({"workload": name, **found}), flush=True)
         else:

@@ -43,7 +43,8 @@ from quorl.cluster.consensus.tcp import TcpNetwork
 from quorl.cluster.node.config import Config, read_secret
 from quorl.cluster.node.members import Member
 from quorl.cluster.node.meters import Meters
-from quorl.cluster.node.node import Node, Ports, Settings
+from quorl.cluster.node.node import Node
+from quorl.cluster.node.setting import Ports, Settings
 from quorl.cluster.protocol.queues import Defaults
 from quorl.cluster.protocol.system import NodeSettings
 from quorl.cluster.protocol.wire import Answer, Call

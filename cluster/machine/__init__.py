@@ -19,8 +19,8 @@ Invariants:
 * ``apply`` is total. A refusal is a value. What goes wrong in the same way on every node spoils one command, which leaves
   nothing behind and is answered with ``command_failed``; an entry that cannot be read is counted and skipped. Only what
   may differ between nodes (a broken disk, no memory) escapes, after the whole entry was rolled back.
-* One entry is one transaction, and the sequence, Raft index and term of the entry are written in it. So the state is
-  always that after some whole entry, and says after which.
+* An entry's rows, its sequence, Raft index and term are written in one transaction, which it may share with those before
+  and behind it. So the state is always that after some whole entry, and says after which.
 * What Python remembers of the rows never runs ahead of them: it is dropped or restored whenever anything is rolled back.
 * Nothing but the entry and the rows decides: no clock, no randomness, no order of sets; texts that a Python or library
   version might word differently are kept out of outcomes.

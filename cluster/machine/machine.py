@@ -8,6 +8,10 @@ fails is undone alone and the exception becomes the command's outcome. What may 
 
 An entry that is about to be committed can be *prepared*: all of it is done but the last step, the end of its transaction.
 Until that comes with ``apply``, reads see the state without it, through a connection of their own. ``retract`` undoes it.
+
+An entry that is committed can be left *open*: it is applied, and every read sees it, but its transaction goes on with the
+entries that follow, so that pages which all of them change are written once. ``close_open`` ends that. Whoever loses an open
+transaction finds its entries in the log.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ import hashlib
 import sqlite3
 import zlib
 from collections.abc import Callable
-from typing import Any, ClassVar, NamedTuple, TypeVar, assert_never, get_args
+from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
 
 import msgspec
 
@@ -29,22 +33,16 @@ from quorl.cluster.machine import (
     outcomes,
     outlook,
     queries,
-    queues,
     reading,
     receipts,
     sameness,
     samples,
     schema,
-    settling,
-    submitting,
-    task_batches,
     task_queries,
-    tasks,
-    together,
-    topics,
     waiting,
     workers,
 )
+from quorl.cluster.machine.deciding import decide
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped, Event
 from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.machine.schema import StateError
@@ -52,18 +50,11 @@ from quorl.cluster.machine.shelf import Shelf
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits, moment
-from quorl.cluster.protocol import queues as q
-from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
-from quorl.cluster.protocol import workers as w
-from quorl.cluster.protocol.appends import AppendBatches
-from quorl.cluster.protocol.batches import ChangeTasks
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
 from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
-from quorl.cluster.protocol.submitting import SubmitBatch
-from quorl.cluster.protocol.system import Found, Founded
 
 __all__ = ["Applied", "Machine", "Outcome", "Position", "StateError"]
 
@@ -126,6 +117,8 @@ class Machine:
         self._open_reader = open_reader
         self._reader: sqlite3.Connection | None = None
         self._prepared: _Prepared | None = None
+        self._open: list[tuple[int, int, bytes]] = []
+        """The entries that were left open."""
         self._stuck = False
         self._careful = False
         """Whether each step of the entry has a savepoint."""
@@ -206,6 +199,7 @@ class Machine:
     def reload(self) -> None:
         """Read everything remembered anew, after somebody else has written the rows."""
         self.retract()
+        self.close_open()
         self._state.reload()
         self._shelf = Shelf()
         self._stuck = False
@@ -214,8 +208,9 @@ class Machine:
         """Do what applying an entry takes but for the last step: before ``apply`` no read sees anything of it.
 
         Looks of the leader (``claimable``, ``worker``, ``outlook``, ``serves``, ``coming``, ``remembers``) may see it: they decide
-        nothing. Whatever goes wrong here is undone, and met again by ``apply``.
+        nothing. Whatever goes wrong here is undone, and met again by ``apply``. Nothing may be open.
         """
+        assert not self._open, "what is open would be undone with what is prepared"
         if self._prepared is not None or not self._has_reader():
             return
         try:
@@ -238,27 +233,44 @@ class Machine:
             self._stuck = False
             self._state.abandon()
 
-    def apply(self, index: int, term: int, payload: bytes) -> Applied:
-        """Apply one committed entry, in one transaction. Total, but for what may differ between nodes."""
+    def apply(self, index: int, term: int, payload: bytes, *, leave_open: bool = False) -> Applied:
+        """Apply one committed entry, in one transaction, or leave that open. Total, but for what may differ between nodes."""
         prepared = self._prepared
         if prepared is not None and prepared[:3] != (index, term, payload):
             self.retract()
         try:
             applied = self._enter(index, term, payload) if self._prepared is None else self._prepared.applied
-            self._state.commit()
+            if leave_open:
+                self._state.keep()
+                self._open.append((index, term, payload))
+            else:
+                self._state.commit()
+                self._open.clear()
         except BaseException:
+            self._open.clear()
             self._state.abandon()
             raise
         finally:
             self._prepared = None
         return applied
 
+    def close_open(self) -> None:
+        """End the transaction of what was left open, if anything was. After an error the state is not what was told of it."""
+        if self._open:
+            self._open.clear()
+            try:
+                self._state.commit()
+            except BaseException:
+                self._state.abandon()
+                raise
+
     def close(self) -> None:
-        """Close the connections, which undoes what was prepared."""
+        """Close the connections, which undoes what was prepared or left open."""
         self._prepared = self._open_reader = None
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        self._open.clear()
         self._state.connection.close()
 
     def partitions(self, topic: str) -> int | None:
@@ -305,13 +317,24 @@ class Machine:
             except Exception as error:
                 if not _same_everywhere(error):
                     raise
-                state.begin_again()
+                self._begin_again(index, term)
                 self._careful = True
                 results = self._apply_entry(index, term, payload)
             state.write()
         finally:
             self._careful = False
         return Applied(state.header.sequence, results, state.events)
+
+    def _begin_again(self, index: int, term: int) -> None:
+        """Undo what was done of an entry, and open its transaction anew."""
+        again, self._open = self._open, []
+        if not again:
+            self._state.begin_again()
+            return
+        self._state.abandon()
+        for entry in again:  # what they come to is known already
+            self.apply(*entry)
+        self._state.begin(index, term)
 
     def _apply_entry(self, index: int, term: int, payload: bytes) -> list[Outcome]:
         state, header = self._state, self._state.header
@@ -420,76 +443,10 @@ class Machine:
         """Apply one command, and see to the rows that wait (see ``waiting``)."""
         if type(command) not in waiting.LEAVING:
             waiting.write(self._state)
-        value = self._apply_command(command)
+        value = decide(self._state, command)
         if self._careful:
             waiting.write(self._state)
         return value
-
-    def _apply_command(self, command: AnyCommand) -> Reply | Rejection:  # one table
-        state = self._state
-        match command:
-            case c.Settle():
-                return settling.settle(state, command)
-            case c.Claim():
-                return claiming.claim(state, command)
-            case SubmitBatch():
-                return submitting.submit(state, command)
-            case c.Complete():
-                return settling.complete(state, command)
-            case t.AppendBatch():
-                return topics.append(state, command)
-            case AppendBatches():
-                return topics.append_all(state, command)
-            case t.Consume():
-                return topics.consume(state, command)
-            case g.ReportBatch():
-                return together.report(state, command)
-            case g.ClaimBatch():
-                return together.claim(state, command)
-            case c.FailTask():
-                return settling.fail(state, command)
-            case c.ReleaseTask():
-                return settling.release(state, command)
-            case c.Hold():
-                return settling.hold(state, command)
-            case ChangeTasks():
-                return task_batches.change(state, command)
-            case k.CancelTask():
-                return tasks.cancel(state, command)
-            case k.RetryTask():
-                return tasks.retry(state, command)
-            case k.ForgetTask():
-                return tasks.forget(state, command)
-            case w.EnrolWorker():
-                return workers.enrol(state, command)
-            case w.RemoveWorker():
-                return workers.remove(state, command)
-            case w.QuietWorker():
-                return workers.quiet(state, command)
-            case w.TerminateWorker():
-                return workers.terminate(state, command)
-            case q.SetQueue():
-                return queues.put(state, command)
-            case q.PatchQueue():
-                return queues.patch(state, command)
-            case q.DeleteQueue():
-                return queues.delete(state, command)
-            case q.PurgeQueue():
-                return queues.purge(state, command)
-            case t.CreateTopic():
-                return topics.create_topic(state, command)
-            case t.DeleteTopic():
-                return topics.delete_topic(state, command)
-            case t.RegisterProducer():
-                return topics.register_producer(state, command)
-            case t.RegisterConsumer():
-                return topics.register_consumer(state, command)
-            case Found():
-                if state.header.cluster_id is None:
-                    state.header.cluster_id = command.cluster_id
-                return Founded(cluster_id=state.header.cluster_id)
-            case _ as unknown:
-                assert_never(unknown)
 
 
 def _same_everywhere(error: Exception) -> bool:

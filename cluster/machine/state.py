@@ -2,7 +2,7 @@
 
 Invariants: whoever changes a row changes what is remembered of it in the same function, after the row. ``undo_command``,
 ``begin_again`` and ``abandon`` (of a whole entry) bring both back to the same point. Topics are remembered only to save reading
-them again; the header is written once per entry, in the entry's own transaction, and so is what ``books`` says of queues
+them again; the header is written once per entry, in the entry's transaction, and so is what ``books`` says of queues
 and workers, and what the entry leaves in receipts.
 """
 
@@ -147,17 +147,18 @@ class State(Books):
 
     # -- one entry ----------------------------------------------------------------------------------------------
     def begin(self, index: int, term: int) -> None:
-        """Open the transaction of an entry."""
+        """Open the transaction of an entry, or go on in that of those before."""
         self.events, self.news = [], News()
         self.index, self.term = index, term
         self.bound_books()
         if len(self.leases) > _LEASES_REMEMBERED_MAX:
             self.leases.clear()
         self.committed_header = msgspec.structs.replace(self.header)
-        self.execute("BEGIN IMMEDIATE")
+        if not self.connection.in_transaction:
+            self.execute("BEGIN IMMEDIATE")
 
     def write(self) -> None:
-        """Write the header and the books: all that is left to do is ``commit``."""
+        """Write the header and the books: all that is left to do is ``commit`` or ``keep``."""
         self.write_books()
         self.events += self.news.events()
         self.execute(_UPDATE_HEADER, msgspec.structs.astuple(self.header))
@@ -165,6 +166,10 @@ class State(Books):
     def commit(self) -> None:
         """End the transaction of the entry: from now on it is seen."""
         self.execute("COMMIT")
+        self.keep()
+
+    def keep(self) -> None:
+        """The entry is seen from now on; its transaction goes on."""
         self.committed_header = self.header
         self._settle_receipts()
 

@@ -8,42 +8,36 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import random
 import sqlite3
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any
 
 from quorl.cluster.consensus.align import align
 from quorl.cluster.consensus.ballot import NAME as BALLOT_NAME
 from quorl.cluster.consensus.damage import damaged, is_damage
-from quorl.cluster.consensus.engine import Timing
 from quorl.cluster.consensus.logstore import HELD_BYTES, LogStore
 from quorl.cluster.consensus.port import (
-    Clock,
     Damaged,
-    Disk,
     Hello,
-    Network,
     NotApplied,
-    Offload,
     Snapshot,
-    StateFiles,
     Status,
 )
 from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
-from quorl.cluster.node.core import CLUSTER_HEADER, Logger, Peers, SameCluster
+from quorl.cluster.node.applying import Applying
+from quorl.cluster.node.core import CLUSTER_HEADER, SameCluster
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
 from quorl.cluster.node.leadership import Leadership, Outside
 from quorl.cluster.node.looking import Looking
-from quorl.cluster.node.members import Gossip, Member, Members
+from quorl.cluster.node.members import Gossip, Members
 from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.opening import open_machine, refusing_damage
 from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.patience import Haste
-from quorl.cluster.node.preparing import Preparing
+from quorl.cluster.node.setting import Ports, Settings
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Timekeeper
 from quorl.cluster.node.transferring import transferred
@@ -56,47 +50,12 @@ from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.overview import GetHistory, GetOverview
 from quorl.cluster.protocol.problems import Problem
-from quorl.cluster.protocol.queues import Defaults
-from quorl.cluster.protocol.system import ClusterInfo, NodeSettings
+from quorl.cluster.protocol.system import ClusterInfo
 from quorl.cluster.protocol.together import ClaimBatch
 from quorl.cluster.protocol.wire import Answer, Call
 
 _HAND_OVER_S = 2.0
 _FINISH_S = 2.0
-
-
-class Settings(NamedTuple):
-    """What a node is told: who it is, who the others are, and when it tidies up."""
-
-    cluster: str
-    group: int
-    name: str
-    members: list[Member]
-    version: str
-    timing: Timing = Timing()
-    snapshot_every: int = 50_000
-    log_bytes_max: int = 64 * 1024 * 1024
-    wait_s_max: float = limits.WAIT_S_MAX
-    defaults: Defaults = Defaults()
-    """What queues and workers get that are not told otherwise."""
-    told: NodeSettings | None = None
-    """What others may know of its config, to compare."""
-
-
-class Ports(NamedTuple):
-    """The outside world of one node."""
-
-    clock: Clock
-    dice: random.Random
-    disk: Disk
-    states: StateFiles
-    network: Callable[[Callable[[], bytes], Callable[[str, bytes], None]], Network]
-    """Makes the network, given what to gossip and whom to tell of the others' gossip."""
-    peers: Peers
-    offload: Offload
-    new_token: Callable[[], str]
-    """Random text for keys, ids and incarnations."""
-    log: Logger
 
 
 class Node:
@@ -151,7 +110,7 @@ class Node:
         with refusing_damage():
             self.looking.replaced()
         others = [m.name for m in settings.members if m.name != self.name]
-        ahead = Preparing(lambda: self.machine, lambda: self._trimming.running)
+        self._applying = Applying(lambda: self.machine, lambda: self._trimming.running, self._not_kept)
         self.replica = Replica(
             Identity(settings.cluster, settings.group, self.name, self._incarnation, settings.version),
             others,
@@ -161,7 +120,7 @@ class Node:
             ports.dice,
             settings.timing,
             ports.network(self._gossip, self._on_gossip),
-            Callbacks(self._apply, ahead, self._snapshot_needed, self._on_changed, self._on_died),
+            Callbacks(self._apply, self._applying, self._snapshot_needed, self._on_changed, self._on_died),
             has_room=lambda: ports.disk.free_bytes(limits.DISK_SPARE_BYTES + 1) > limits.DISK_SPARE_BYTES,
         )
         outside = Outside(
@@ -205,6 +164,7 @@ class Node:
             # What was promised is durable already; the last note of how far that reaches is for the next start only.
             self._ports.log.warning("stopped_without_last_sync", why=str(error))
         self._closed = True
+        self._applying.end()
         self.machine.close()
 
     async def _finish_calls(self) -> None:
@@ -244,7 +204,7 @@ class Node:
 
     # -- what consensus tells --------------------------------------------------------------------------------------
     def _apply(self, index: int, term: int, payload: bytes) -> Applied:
-        applied = self.machine.apply(index, term, payload)
+        applied = self._applying.apply(index, term, payload)
         self._watch.applied(applied.sequence, applied.events)
         self.looking.applied(applied.events)
         self._lead.applied(applied.events)
@@ -255,7 +215,13 @@ class Node:
         if self.machine.cluster_id is not None:
             self.replica.set_cluster_id(self.machine.cluster_id)
         self._trimming.applied(len(payload), self._store.size_bytes)
+        if self._trimming.running:
+            self._applying.end()
         return applied
+
+    def _not_kept(self, error: Exception) -> None:
+        reason = f"the state could not keep what was applied: {type(error).__name__}: {error}"
+        self.replica.engine.die(reason, damaged=is_damage(error))
 
     def _on_changed(self) -> None:
         status = self.replica.glance()
@@ -288,6 +254,7 @@ class Node:
         engine.suspended = True
         self._readable.clear()
         await self._trimming.close()
+        self._applying.end()
         self.machine.close()
         try:
             await self._ports.offload.run(lambda: self._ports.states.install(snapshot))

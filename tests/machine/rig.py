@@ -61,18 +61,19 @@ class Rig:
         return self.applied(1, payload)
 
     def applied(self, term: int, payload: bytes) -> Applied:
-        """Apply the next entry, in one of the three ways that lead to the same: unprepared, prepared, or with that taken back.
+        """Apply the next entry, in one of the ways that lead to the same: unprepared, prepared, with that taken back, left open,
+        or with one that was left open.
 
         What is remembered of alarms must not hide one that its rows have, and of receipts it must be what is read.
         """
-        index, way = self.machine.position.index + 1, self._way % 3
+        index, way = self.machine.position.index + 1, self._way % 5
         self._way += 1
-        if way:
+        if way in {1, 2}:
             self.machine.prepare(index, term, payload)
         if way == 2:
             self.machine.retract()
             self.receipts_as_read()
-        applied = self.machine.apply(index, term, payload)
+        applied = self.machine.apply(index, term, payload, leave_open=way == 3)
         state = self.machine._state
         for calm_ms, table, column in (
             (state.calm_tasks_ms, "tasks", "alarm_ms"),

@@ -213,6 +213,7 @@ def test_a_delete_that_is_undone_leaves_no_grave(rig: Rig, monkeypatch: pytest.M
 
 def test_a_disk_that_fails_while_clearing_undoes_the_entry(rig: Rig) -> None:
     fill(rig, "big", 1000)
+    rig.machine.close_open()
     before = content_digest(rig.connection)
     payload = rig.payload(seal(t.DeleteTopic(topic="big")))
     state = rig.machine._state

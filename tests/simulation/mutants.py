@@ -85,6 +85,7 @@ MUTANTS: dict[str, Mutant] = {
         _scene("flush_begun", scenes.power_during_flush),
         _one("kept_prepared", 75),
         _one("prepared_seen"),
+        _scene("open_forgotten", scenes_disk.poison_behind_open),
         _one("receipts_kept"),
         _one("receipt_digest"),
         _one("unknown_is_unknown", 26),

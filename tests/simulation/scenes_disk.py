@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from quorl.cluster.machine import topics
+from quorl.cluster.node import applying
 from tests.simulation.faults import durable_records
 from tests.simulation.scenes_words import NeverStaged, candidates, engine_of
 from tests.simulation.stage import Stage
@@ -119,7 +120,7 @@ def state_fails(seed: int = 1) -> list[str]:
         return stage.problems()
 
 
-def poisoned_command(seed: int = 1) -> list[str]:
+def poisoned_command(seed: int = 1, *, behind_open: bool = False) -> list[str]:
     """There is a bug in a command, which raises at every member when it is applied."""
     careful = topics.create_topic
 
@@ -130,6 +131,17 @@ def poisoned_command(seed: int = 1) -> list[str]:
 
     with pytest.MonkeyPatch.context() as patch, Stage(seed) as stage:
         patch.setattr(topics, "create_topic", bug)
+        if behind_open:
+            patch.setattr(applying, "OPEN_S", 5.0)
+            followers = [stage.node(name) for name in stage.followers()]
+            stage.write(stage.leader())
+            if not stage.world.run(2.0, lambda: any(node.machine._open for node in followers)):
+                raise NeverStaged
         stage.create(stage.leader(), "poison")
         stage.world.run(1.0)
         return stage.problems()
+
+
+def poison_behind_open(seed: int = 1) -> list[str]:
+    """The same, behind entries whose transaction is still open at followers."""
+    return poisoned_command(seed, behind_open=True)

@@ -108,10 +108,10 @@ def applied_twice(setter: Setter) -> None:
     """The machine does not mind an index that it has seen."""
     careful = Machine.apply
 
-    def careless(machine: Machine, index: int, term: int, payload: bytes) -> Applied:
+    def careless(machine: Machine, index: int, term: int, payload: bytes, *, leave_open: bool = False) -> Applied:
         header = machine._state.header
         header.raft_index = min(header.raft_index, index - 1)
-        return careful(machine, index, term, payload)
+        return careful(machine, index, term, payload, leave_open=leave_open)
 
     setter(Machine, "apply", careless)
 
@@ -134,10 +134,10 @@ def kept_prepared(setter: Setter) -> None:
     """What was prepared becomes the state, whatever is committed in its place."""
     careful = Machine.apply
 
-    def careless(machine: Machine, index: int, term: int, payload: bytes) -> Applied:
+    def careless(machine: Machine, index: int, term: int, payload: bytes, *, leave_open: bool = False) -> Applied:
         if machine._prepared is not None:
             machine._prepared = machine._prepared._replace(index=index, term=term, payload=payload)
-        return careful(machine, index, term, payload)
+        return careful(machine, index, term, payload, leave_open=leave_open)
 
     setter(Machine, "retract", lambda _machine: None)
     setter(Machine, "apply", careless)
@@ -146,6 +146,17 @@ def kept_prepared(setter: Setter) -> None:
 def prepared_seen(setter: Setter) -> None:
     """Reads see what is only prepared."""
     setter(Machine, "_readable_from", property(lambda machine: machine._state.connection))
+
+
+def open_forgotten(setter: Setter) -> None:
+    """When a command fails, the entries before it whose transaction was still open are undone with it."""
+    careful = Machine._begin_again
+
+    def careless(machine: Machine, index: int, term: int) -> None:
+        machine._open.clear()
+        careful(machine, index, term)
+
+    setter(Machine, "_begin_again", careless)
 
 
 def receipt_digest(setter: Setter) -> None:
@@ -274,6 +285,7 @@ _TABLE: list[Switch] = [
     flush_begun,
     kept_prepared,
     prepared_seen,
+    open_forgotten,
     receipt_digest,
     producer_ids,
     consume_key,

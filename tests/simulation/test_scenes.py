@@ -38,6 +38,7 @@ SCENES: dict[str, Scene] = {
         scenes_disk.full_at_the_election,
         scenes_disk.state_fails,
         scenes_disk.poisoned_command,
+        scenes_disk.poison_behind_open,
         scenes_real.lack_of_descriptors,
         scenes_real.silent_strangers,
         scenes_real.endless_stranger,

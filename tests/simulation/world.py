@@ -23,7 +23,8 @@ from quorl.cluster.consensus.engine import Timing
 from quorl.cluster.consensus.port import Damaged
 from quorl.cluster.machine.machine import Applied
 from quorl.cluster.node.members import Member
-from quorl.cluster.node.node import Node, Ports, Settings
+from quorl.cluster.node.node import Node
+from quorl.cluster.node.setting import Ports, Settings
 from quorl.cluster.protocol.wire import Answer, Call
 from tests.simulation.checks import Checks
 from tests.simulation.fakedisk import Died, FakeDisk
@@ -104,7 +105,7 @@ class WatchedNode(Node):
     @property
     def committed(self) -> sqlite3.Connection:
         """The rows without those of an entry that is only prepared."""
-        return self._ports.states.open_reader()
+        return self.machine._readable_from
 
     @override
     def _apply(self, index: int, term: int, payload: bytes) -> Applied:

@@ -29,14 +29,16 @@ from quorl.cluster.protocol.queues import Backoff
 from quorl.cluster.protocol.tasks import STATES
 
 _STORED = ids.ById(
-    "SELECT t.state, p.fingerprint, p.body, p.backoff, q.name, t.name, t.rank, t.max_attempts, t.max_lost, t.timeout_ms"
+    "SELECT t.state, p.fingerprint, p.body, p.backoff, q.name, t.name, t.rank, t.max_attempts, t.max_lost, t.timeout_ms,"
+    " EXISTS (SELECT 1 FROM marks m WHERE m.ordinal = t.ordinal"
+    f" AND (m.kind = 'retried' OR m.number > {limits.HISTORY_KEPT}))"
     " FROM tasks t CROSS JOIN payloads p ON p.ordinal = t.ordinal CROSS JOIN queues q ON q.queue_id = t.queue_id"
 )
 _OP = str(s.SubmitBatch.__struct_config__.tag)
 _NAME = str(s.Submit.__struct_config__.tag)
 _SHOWN_CHARS_MAX = 60
 """A value that is longer is not quoted: the name of its field has to do."""
-_UNSEEN = "an option that is not kept as it was said (delay, run_at, expires, timeout, attempts)"
+_UNSEEN = "an option that is not kept as it was said (delay, run_at, expires, timeout, attempts, max_lost)"
 _encode = msgspec.json.Encoder().encode
 _read_backoff = msgspec.json.Decoder(Backoff).decode
 _read_body = msgspec.json.Decoder(s.TaskBody).decode
@@ -82,6 +84,8 @@ class _Stored(NamedTuple):
     max_attempts: int
     max_lost: int
     timeout_ms: int | None
+    raised: int
+    """Whether it was retried by hand, which raises ``max_attempts`` and ``max_lost``, or so much has come since that nobody knows."""
 
 
 def compare(connection: sqlite3.Connection, state: State, request: Compare) -> Likeness:
@@ -165,7 +169,10 @@ def _differing(queue: str, task: s.QueuedTask, stored: _Stored) -> str:
 
 
 def _differences(queue: str, task: s.QueuedTask, stored: _Stored) -> Iterator[tuple[str, str, str]]:
-    """Each field in which they differ, and its JSON there and here. What the queue would say is no difference to nothing."""
+    """Each field in which they differ, and its JSON there and here. What the queue would say is no difference to nothing.
+
+    Nor are limits that were raised since: what was said of them first is in the fingerprint alone.
+    """
     body, there = _read_body(task.body), _read_body(stored.body)
     seen: tuple[tuple[str, Any, Any], ...] = (
         ("queue", stored.queue, queue),
@@ -176,8 +183,8 @@ def _differences(queue: str, task: s.QueuedTask, stored: _Stored) -> Iterator[tu
         ("task_tries", there.tries, body.tries),
         ("priority", limits.PRIORITY_MAX - stored.rank, task.priority),
         ("backoff", _read_backoff(stored.backoff) if stored.backoff else None, task.backoff),
-        ("max_attempts", stored.max_attempts, task.max_attempts or stored.max_attempts),
-        ("max_lost", stored.max_lost, task.max_lost or stored.max_lost),
+        ("max_attempts", stored.max_attempts, (not stored.raised and task.max_attempts) or stored.max_attempts),
+        ("max_lost", stored.max_lost, (not stored.raised and task.max_lost) or stored.max_lost),
         ("timeout_ms", stored.timeout_ms, task.timeout_ms or stored.timeout_ms),
     )
     for name, one, other in (("args", there.args, body.args), ("kwargs", there.kwargs, body.kwargs)):

@@ -121,6 +121,32 @@ def test_c5_another_queue_and_what_is_not_kept_are_told_too() -> None:
     assert like(desk, task()).differs == "backoff"
 
 
+def test_c5_a_retry_by_hand_makes_the_same_submit_no_other_one_and_is_not_what_differs() -> None:
+    """It raises the task's limits above what was said of them."""
+    desk = Desk()
+    said = task(max_attempts=1, max_lost=2)
+    keyed = msgspec.structs.replace(said, id=None)
+    desk.do(s.Submit(queue="q", tasks=[said]), s.Submitted)
+    first = under(desk, "k", keyed)
+    worker = desk.enrol("a")
+    for lease in desk.claim(worker, 2):
+        desk.fail(lease)
+        desk.do(k.RetryTask(id=lease.id), k.TaskStatus)
+    assert (desk.task("x").max_attempts, desk.task("x").max_lost) == (4, 5)
+    there = s.submitted([s.SubmittedTask(id="x", status="QUEUED", existing=True)])
+    spelt = msgspec.structs.replace(said, kwargs=raw('{"d": 2, "c": 1}'))
+    assert desk.do(s.Submit(queue="q", tasks=[said]), s.Submitted) == there
+    assert like(desk, said) == like(desk, spelt) == Likeness(same=there)
+    assert under(desk, "k", keyed) == first
+    assert like(desk, msgspec.structs.replace(spelt, id=None), key="k") == Likeness(same=first)
+    other = msgspec.structs.replace(said, args=raw("[1]"))
+    assert like(desk, other).differs == 'args ([1,{"a":1,"b":[2.5,"é"]}] there, [1] here)'
+    assert like(desk, msgspec.structs.replace(other, id=None), key="k").differs == like(desk, other).differs
+    for hidden in (msgspec.structs.replace(said, delay_ms=5), msgspec.structs.replace(said, max_attempts=4)):
+        assert like(desk, hidden).differs.startswith("an option that is not kept as it was said")
+        assert like(desk, msgspec.structs.replace(hidden, id=None), key="k") == Likeness()
+
+
 def test_c5_of_several_only_all_are_the_same() -> None:
     desk = Desk()
     made = desk.submit(name="made")

@@ -4,6 +4,9 @@ An fdatasync behind a write that makes a file longer waits for the file system's
 machine they wait for each other's. Into room that is there already it waits for the data alone: half the time. So a
 file that is no longer needed is set aside and written over, instead of given back to the file system and asked for anew.
 
+A process that is short of file descriptors, mostly because very many connect, must go on voting and storing: one descriptor
+is kept in reserve, and given up for the moment in which a file of the log or the ballot can be opened in no other way.
+
 An error of fsync is final for its file: the kernel forgets the dirty pages when it reports one, so a second try
 would succeed without having written anything. The node stops instead, and reads back what really arrived.
 """
@@ -11,16 +14,17 @@ would succeed without having written anything. The node stops instead, and reads
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import fcntl
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 from quorl.cluster.consensus.flushing import Flusher
-from quorl.cluster.consensus.port import InUse
+from quorl.cluster.consensus.port import NO_DESCRIPTORS, InUse
 from quorl.cluster.protocol import limits
 
 LOCK_NAME = "lock"
@@ -44,21 +48,25 @@ class RealFile:
     def __init__(
         self,
         path: Path,
+        descriptor: int,
         flusher: Callable[[], Flusher | None],
         free_bytes: Callable[[int], int],
         *,
         size: int | None = None,
+        closed: Callable[[], None] = lambda: None,
     ) -> None:
-        """Open an existing file, of which all but ``size`` bytes may be room.
+        """Take over an existing file that was opened, of which all but ``size`` bytes may be room.
 
-        ``flusher`` gives what flushes it beside the loop, if anything does; ``free_bytes`` is that of the disk.
+        ``flusher`` gives what flushes it beside the loop, if anything does; ``free_bytes`` is that of the disk; ``closed``
+        is told when its descriptor is free.
         """
         self._path = path
         self._flusher = flusher
         self._free_bytes = free_bytes
         self._flushes: Flusher | None = None
         """What may have a flush of this file under way."""
-        self._descriptor = os.open(path, os.O_RDWR)
+        self._descriptor = descriptor
+        self._closed = closed
         self._end_of_room = os.fstat(self._descriptor).st_size
         self._size = self._end_of_room if size is None else size
         self._end_of_look = self._size
@@ -138,6 +146,7 @@ class RealFile:
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1
+            self._closed()
 
     def _cut(self, size: int) -> None:
         try:
@@ -163,6 +172,8 @@ class RealDisk:
         self._lock = -1
         self._directory = -1
         """Open from the first use on: a name must not go and then want a descriptor for its sync, which may be the last."""
+        self._reserve = -1
+        """A descriptor that nobody needs: see above."""
         self._failed: set[str] = set()
         self._set_aside: list[Path] = []
         self._flusher: Flusher | None = None
@@ -192,16 +203,17 @@ class RealDisk:
         for path in sorted(self._path.glob(f"*{UNFINISHED}")):
             path.unlink()
         self._sync_names()
+        self._keep_reserve()
 
     def close(self) -> None:
         """Give the directory back."""
         if self._flusher is not None:
             self._flusher.close()
             self._flusher = None
-        for descriptor in (self._lock, self._directory):
+        for descriptor in (self._lock, self._directory, self._reserve):
             if descriptor >= 0:
                 os.close(descriptor)
-        self._lock = self._directory = -1
+        self._lock = self._directory = self._reserve = -1
 
     def names(self) -> list[str]:
         """The files that exist, sorted, without those that are still being made."""
@@ -212,23 +224,17 @@ class RealDisk:
 
         After an fsync that failed, the page cache still shows what never arrived, even to the next process.
         """
-        descriptor = os.open(self._path / name, os.O_RDONLY)
-        try:
+        with self._opened(self._path / name, os.O_RDONLY) as descriptor:
             _flush(descriptor)
             if sys.platform == "linux":
                 os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
             with open(descriptor, "rb", closefd=False) as file:
                 return file.read()
-        finally:
-            os.close(descriptor)
 
     def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
         """A part of a file as this process has written it; shorter where the file ends."""
-        descriptor = os.open(self._path / name, os.O_RDONLY)
-        try:
+        with self._opened(self._path / name, os.O_RDONLY) as descriptor:
             return os.pread(descriptor, size_bytes, offset)
-        finally:
-            os.close(descriptor)
 
     def write_atomically(self, name: str, data: bytes) -> None:
         """Replace a file; durable on return."""
@@ -238,12 +244,9 @@ class RealDisk:
         """Write the beginning of a file that has no name yet, and give it one."""
         self._check(name)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | flag, 0o644)
-            try:
+            with self._opened(path, os.O_WRONLY | os.O_CREAT | flag) as descriptor:
                 self._write_all(descriptor, data)
                 self._sync(descriptor, name)
-            finally:
-                os.close(descriptor)
             path.rename(self._path / name)
         except OSError:
             path.unlink(missing_ok=True)
@@ -258,7 +261,7 @@ class RealDisk:
                 self._write_and_name(self._set_aside.pop(), 0, name, head)
             else:
                 self.write_atomically(name, head)
-            return RealFile(self._path / name, self._beside, self.free_bytes, size=len(head))
+            return self._file(name, len(head))
         except OSError:
             # Too many open files, for one, is no reason to stop: whoever tries again must not find half of this try.
             (self._path / name).unlink(missing_ok=True)
@@ -267,7 +270,12 @@ class RealDisk:
     def open(self, name: str) -> RealFile:
         """Open an existing file for appending at its end."""
         self._check(name)
-        return RealFile(self._path / name, self._beside, self.free_bytes)
+        return self._file(name)
+
+    def _file(self, name: str, size: int | None = None) -> RealFile:
+        path = self._path / name
+        descriptor = self._open(path, os.O_RDWR)
+        return RealFile(path, descriptor, self._beside, self.free_bytes, size=size, closed=self._keep_reserve)
 
     def remove(self, name: str) -> None:
         """Remove a file if it exists; durable on return."""
@@ -318,6 +326,32 @@ class RealDisk:
         except OSError:
             self._failed.add(name)
             raise
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path, flags: int) -> Iterator[int]:
+        descriptor = self._open(path, flags)
+        try:
+            yield descriptor
+        finally:
+            os.close(descriptor)
+            self._keep_reserve()
+
+    def _open(self, path: Path, flags: int) -> int:
+        """Open a file, if need be with the descriptor that is kept in reserve."""
+        try:
+            return os.open(path, flags, 0o644)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS or self._reserve < 0:
+                raise
+        os.close(self._reserve)
+        self._reserve = -1
+        return os.open(path, flags, 0o644)
+
+    def _keep_reserve(self) -> None:
+        """Have a descriptor in reserve again, if there is one to be had."""
+        if self._reserve < 0 <= self._lock:
+            with contextlib.suppress(OSError):
+                self._reserve = os.open(os.devnull, os.O_RDONLY)
 
     def _open_directory(self) -> int:
         if self._directory < 0:

@@ -35,7 +35,7 @@ from typing import overload
 from quorl.cluster.consensus.ballot import NAME as BALLOT_NAME
 from quorl.cluster.consensus.ballot import Ballot
 from quorl.cluster.consensus.damage import damaged
-from quorl.cluster.consensus.port import Disk, LogFile
+from quorl.cluster.consensus.port import NO_DESCRIPTORS, Disk, LogFile
 from quorl.cluster.consensus.segment import (
     HEADER_BYTES,
     RECORD_BYTES,
@@ -292,7 +292,7 @@ class LogStore:
         """Forget whole segments that lie below ``index``; its caller has their effects durable elsewhere.
 
         The oldest entry that stays is the sentinel. The newest segment always stays, and so does every entry from
-        ``index`` on.
+        ``index`` on. Without a file descriptor to be had nothing goes this time.
         """
         bases = [segment.base for segment in self._segments if segment.base <= min(index, self.last_index)]
         if len(bases) < 2:
@@ -300,8 +300,13 @@ class LogStore:
         first = bases[-1]
         self._floor = max(self._floor, first)
         self.sync()
-        sentinel = self.entry(first)
-        self.ballot.set_first(first, self._floor)
+        try:
+            sentinel = self.entry(first)
+            self.ballot.set_first(first, self._floor)
+        except OSError as error:
+            if error.errno not in NO_DESCRIPTORS:
+                raise
+            return  # no file could be opened, and so nothing has changed: a later trim does it
         self._begin_with(sentinel)
         while self._segments[0].base < first:
             self._disk.set_aside(self._segments[0].name)  # should it come back: the ballot says where the log begins

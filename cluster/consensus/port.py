@@ -7,12 +7,16 @@ clock, rolls a die, opens a file or a socket in any other way, so that a whole c
 from __future__ import annotations
 
 import asyncio
+import errno
 import sqlite3
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+
+NO_DESCRIPTORS = frozenset({errno.EMFILE, errno.ENFILE})
+"""The errors of whoever could open no file, because too many are open in the process or on the machine."""
 
 
 # -- outcomes: three colours and no other (a value is the third) ---------------------------------------------------

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import errno
 import os
 import subprocess
@@ -10,7 +9,6 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from random import Random
-from typing import Any
 
 import pytest
 
@@ -207,58 +205,6 @@ def test_what_was_set_aside_is_no_file_before_its_new_head_is_durable(
     with pytest.raises(OSError, match="Input/output"):
         disk.create("b", b"HEAD")
     assert list(tmp_path.iterdir()) == []
-
-
-def short_of_descriptors(fails: int) -> Callable[..., int]:
-    """An ``os.open`` that fails once, as that is when all are in use."""
-    real, calls = os.open, 0
-
-    def opening(*arguments: Any, **options: Any) -> int:
-        nonlocal calls
-        calls += 1
-        if calls == fails:
-            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return real(*arguments, **options)
-
-    return opening
-
-
-@pytest.mark.parametrize("fails", range(1, 9))
-def test_a_conflict_without_descriptors_leaves_in_memory_what_is_on_the_disk(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int
-) -> None:
-    disk = RealDisk(tmp_path)
-    log = LogStore(disk, segment_bytes=200)
-    log.setCurrentTerm(1, "n1")
-    for index in range(2, 20):
-        log.add(b"command %d" % index, index, 1)
-    log.sync()
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", short_of_descriptors(fails))
-        with contextlib.suppress(OSError):
-            log.deleteEntriesFrom(8)
-    log.add(b"goes on", log.last_index + 1, 1)
-    log.sync()
-    held = log[:]
-    disk.close()
-    assert LogStore(RealDisk(tmp_path), segment_bytes=200)[:] == held
-
-
-@pytest.mark.parametrize(("fails", "aside"), [(1, False), (2, False), (3, False), (1, True), (2, True)])
-def test_a_file_that_cannot_be_opened_is_not_made_and_can_be_later(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fails: int, aside: bool
-) -> None:
-    disk = RealDisk(tmp_path)
-    if aside:
-        disk.create("a", b"head and more").close()
-        disk.set_aside("a")
-    with monkeypatch.context() as patch:
-        patch.setattr(os, "open", short_of_descriptors(fails))
-        with pytest.raises(OSError, match="Too many open files"):
-            disk.create("b", b"HEAD")
-        assert list(tmp_path.iterdir()) == []
-    assert disk.create("b", b"HEAD").size == 4
-    assert disk.read("b") == b"HEAD"
 
 
 def test_short_writes_are_completed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

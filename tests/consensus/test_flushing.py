@@ -160,6 +160,10 @@ async def test_d1_what_the_kernel_tells_twice_or_interrupts_is_told_once(monkeyp
     flusher.close()
 
 
+def unflushed(path: Path, disk: RealDisk) -> RealFile:
+    return RealFile(path, os.open(path, os.O_RDWR), lambda: None, disk.free_bytes)
+
+
 @pytest.mark.parametrize("why", ["system", "machine", "kernel", "no disk"])
 async def test_d1_where_there_are_no_such_flushes_sync_is_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, why: str
@@ -172,7 +176,7 @@ async def test_d1_where_there_are_no_such_flushes_sync_is_left(
         monkeypatch.setattr(ctypes, "CDLL", Refusing)
     (tmp_path / "a").write_bytes(b"head")
     disk = RealDisk(tmp_path)
-    file = RealFile(tmp_path / "a", lambda: None, disk.free_bytes) if why == "no disk" else disk.open("a")
+    file = unflushed(tmp_path / "a", disk) if why == "no disk" else disk.open("a")
     for _ in range(2):
         assert not file.sync_soon(lambda _: None)
     monkeypatch.undo()

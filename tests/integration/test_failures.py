@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import resource
 import shutil
+import socket
 import threading
 import time
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -83,6 +87,35 @@ def test_d3_a_minority_down_and_writes_go_on(own_cluster: LocalCluster) -> None:
         seen = client.cluster()
         assert seen.leader not in {None, killed}
         assert (seen.health, next(m.state for m in seen.members if m.name == killed)) == ("degraded", "unreachable")
+
+
+def said(node: LocalNode, words: str) -> bool:
+    """Whether a node has said something since its start."""
+    assert node.log is not None
+    return words in node.log.read_text(encoding="utf-8")
+
+
+def test_nodes_that_have_run_out_of_descriptors_elect_another_leader(own_cluster: LocalCluster) -> None:
+    """A vote has to be written into a file. What connects takes every descriptor that the log does not keep for itself."""
+    with Client(own_cluster.urls, timeout_s=60) as client:
+        client.topics.create("t")
+    former = own_cluster.leader()
+    others = [node for node in own_cluster.nodes.values() if node.name != former]
+    with contextlib.ExitStack() as stack:
+        for node in others:
+            assert node.process is not None
+            open_now = [int(one.name) for one in Path(f"/proc/{node.process.pid}/fd").iterdir()]
+            _, hard = resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)
+            resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, (max(open_now) + 1, hard))
+            for _ in open_now:
+                stack.enter_context(socket.create_connection(("127.0.0.1", node.ports[0])))
+            until(partial(said, node, "out of system resource"), f"{node.name} to be short")
+        own_cluster[former].pause()  # a dead one's connections would leave descriptors
+        elected = [f'"leader":"{node.name}"' for node in others]
+        until(lambda: any(said(node, words) for node in others for words in elected), "another leader")
+        assert [node.alive for node in others] == [True, True]
+    with Client([node.url for node in others], timeout_s=60) as client:
+        assert client.topic("t").append(1).offset == 0
 
 
 def test_d4_a_majority_down_is_said_and_local_reads_go_on(own_cluster: LocalCluster) -> None:

@@ -11,6 +11,7 @@ Names work alike. All chance comes from the given ``Random``, so a failing seed 
 * ``full``, ``free``, ``fail_sync``: ENOSPC and EIO. On a full disk nothing can be written, not even over what is there, as
   on a file system that copies on write; without ``free`` bytes no file can grow. A sync that failed has lost its data
   for good, whatever later syncs say, although the running process goes on seeing it.
+* ``short``: EMFILE. No file can be opened; those that are open can be used.
 * ``flush_s``: how long the next flush beside the loop takes; without it there are none. It covers what was written
   before it began. The death of the process is the end of it.
 * ``reorders``: of several unsynced operations of a file a power cut leaves the newest alone, and that one whole.
@@ -142,6 +143,7 @@ class FakeDisk:
     def __init__(self, random: Random, *, lying: bool = False) -> None:
         self.full = False
         self.fail_sync = False
+        self.short = False
         self.lying = lying
         self.reorders = False
         self.flush_s: Callable[[], float] | None = None
@@ -257,6 +259,11 @@ class FakeDisk:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         content.write(offset, data)
 
+    def open(self) -> None:
+        """Take a file descriptor."""
+        if self.short:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
     def living(self, epoch: int) -> bool:
         """Whether the process still runs."""
         return epoch == self._epoch
@@ -320,6 +327,7 @@ class FakeView:
     def read(self, name: str) -> bytes:
         """The whole content of a file."""
         self._disk.check(self._epoch)
+        self._disk.open()
         return bytes(self._disk.content(name).cache)
 
     def read_at(self, name: str, offset: int, size_bytes: int) -> bytes:
@@ -332,6 +340,7 @@ class FakeView:
 
     def _write_and_name(self, name: str, data: bytes, content: _Content) -> None:
         dying = self._step()
+        self._disk.open()
         self._disk.write(content, 0, data, dying=False)
         self._guarded_sync(content)
         self._link(name, content, dying=dying)
@@ -345,6 +354,7 @@ class FakeView:
     def open(self, name: str) -> FakeFile:
         """Open a file for appending."""
         self._disk.check(self._epoch)
+        self._disk.open()
         return FakeFile(self._disk, self._epoch, self._disk.content(name))
 
     def remove(self, name: str) -> None:

@@ -135,8 +135,12 @@ class HttpTransport(AsyncTransport):
         if not ours:
             _of_parents.append(connector)  # at its end it would take its connections out of the loop there
         elif connector is not None:
+            # aiohttp has no public way for this. Its ``close`` is a coroutine that waits in the connector's own loop, which
+            # runs no more and may not be run from here: others' callbacks lie in it. To shut the sockets is not enough
+            # either: a connector that ends with connections in its pool complains in the log and to that loop, unless
+            # it is marked as closed.
             with contextlib.suppress(RuntimeError):  # somebody in its loop, which is closed, can be told nothing more
-                connector._close()  # noqa: SLF001 - what can be awaited cannot be here
+                connector._close()  # noqa: SLF001
 
     @override
     async def close(self) -> None:

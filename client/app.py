@@ -102,7 +102,10 @@ class App(Renewed):
         self, *, name: str | None = None, queue: str | None = None, **options: Unpack[TaskOptions]
     ) -> TaskMaker: ...
     def task(self, function: Callable[..., Any] | None = None, /, **options: Any) -> Any:  # type: ignore[misc] # unpacks
-        """Make a task of a function, plain or async; the options are the defaults of its submits.
+        """Make a task of a function, plain or async; queue and options are the defaults of its submits through this app.
+
+        They travel with the task. One that is submitted by its name in another way (``client.tasks.submit``, the command
+        line, HTTP) has only what is said there, and the defaults of its queue.
 
         Its name is that of its module and its own, with a dot between, unless ``name`` says otherwise.
         """
@@ -134,7 +137,8 @@ class App(Renewed):
     ) -> Handle[Any]:
         """Submit a task by its name, without having its code. Raises as ``client.tasks.submit`` does.
 
-        If the app does have it, wrong arguments raise ``TypeError``.
+        If the app does have it, its queue and options are those of ``@app.task`` where nothing is said here, and wrong
+        arguments raise ``TypeError``.
         """
         call = self._by_name(name, args, kwargs, queue, options)
         try:
@@ -168,7 +172,8 @@ class App(Renewed):
         options: TaskOptions,
     ) -> Call[Any]:
         if name in self.tasks:
-            self.tasks[name].check(args, kwargs or {})
+            call = self.tasks[name].options(queue=queue, **options).call(*args, **(kwargs or {}))
+            return Call(call.queue, call.task)
         return Call(self.queue if queue is None else queue, new_task(name, args, kwargs, options))
 
     def send(self, call: Call[R]) -> Handle[R]:

@@ -94,6 +94,9 @@ def submit(settings: Settings, queue: str, *, strict: bool, wait: bool, max_wait
     """Submit a task and print its id. ARGS are JSON where they can be read as JSON, text otherwise.
 
     With --wait its result is printed, and the exit code is 1 unless it is a SUCCESS.
+
+    The options of `@app.task` in the code do not reach it, for they hold where Python submits: say --queue, --attempts,
+    --run-timeout and so on here, or let the queue have them (`quorl queue set`).
     """
     task = _task(**words)
     for text in (*words["arguments"], *(text for _, text in words["named"])):

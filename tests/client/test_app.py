@@ -197,6 +197,29 @@ def test_submits_carry_name_arguments_and_options(cluster: TaskCluster) -> None:
         app.submit("add", 4, 5, kwargs={"z": 6})
 
 
+async def test_by_its_name_a_task_of_the_app_has_the_queue_and_the_options_of_its_decorator(
+    cluster: TaskCluster,
+) -> None:
+    app = app_on(cluster)
+    on_loop(app, cluster)
+
+    @app.task(name="add", queue="sums", timeout=5, max_attempts=7, backoff="linear", priority=9)
+    def add(x: int, y: int) -> int:
+        return x + y
+
+    def about(task_id: str) -> tuple[object, ...]:
+        task = cluster.tasks[task_id]
+        new = task.new
+        return task.queue, new.timeout_ms, new.max_attempts, new.backoff, new.priority, bytes(task.body.args)
+
+    as_decorated = about(add.delay(4, 5).id)
+    assert about(app.submit("add", 4, 5).id) == as_decorated
+    assert about((await app.asubmit("add", 4, 5)).id) == as_decorated
+    otherwise = about(app.submit("add", 4, 5, queue="x", retries=1).id)
+    assert otherwise[:3] == ("x", 5000, 2)
+    assert about(app.client.tasks.submit("add", [4, 5]).id)[:3] == ("default", None, None)  # which knows no app
+
+
 def test_many_go_in_one_request_for_each_queue_and_answers_keep_their_order(cluster: TaskCluster) -> None:
     app = app_on(cluster)
 

@@ -20,6 +20,7 @@ threads and from coroutines alike. An app may be used from any number of threads
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pathlib
 import sys
@@ -49,6 +50,10 @@ R = TypeVar("R")
 
 BATCH_BYTES_MAX = 512 * 1024
 """What ``submit_many`` puts into one request."""
+LATE_SHOWN = 3
+"""So many of the tasks that were waited for in vain are named."""
+LATE_LOOK_S = 1.0
+"""So long it is tried to learn what state these are in: the time of whoever waited is over already."""
 
 
 class TaskMaker(Protocol):
@@ -215,7 +220,10 @@ class App(Renewed):
     async def as_completed(
         self, handles: Iterable[Handle[R]], *, timeout: float | None = None
     ) -> AsyncIterator[Handle[R]]:
-        """Yield handles as their tasks finish, whatever they come to; raises ``TimeoutError`` after so many seconds."""
+        """Yield handles as their tasks finish, whatever they come to; raises ``TimeoutError`` after so many seconds.
+
+        It says which are not finished, and what state they are in.
+        """
         waiting = {asyncio.ensure_future(self.awaiting.result(one.id, None, one.level)): one for one in handles}
         deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
         try:
@@ -223,8 +231,7 @@ class App(Renewed):
                 left_s = None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
                 done, _ = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
                 if not done:
-                    left = "1 task is" if len(waiting) == 1 else f"{len(waiting)} tasks are"
-                    raise TimeoutError(f"{left} not finished after {timeout:g} s")
+                    raise TimeoutError(await self._late(list(waiting.values()), timeout or 0.0))
                 for one in done:
                     await one
                     yield waiting.pop(one)
@@ -232,6 +239,23 @@ class App(Renewed):
             for one in waiting:
                 one.cancel()
             await asyncio.gather(*waiting, return_exceptions=True)
+
+    async def _late(self, late: list[Handle[Any]], waited_s: float) -> str:
+        """Say of tasks that were waited for in vain what state the first of them are in, if that is soon known."""
+        first = late[:LATE_SHOWN]
+        states = [""] * len(first)
+        with contextlib.suppress(QuorlError, TimeoutError):
+            async with asyncio.timeout(LATE_LOOK_S):
+                asked = [self.aclient.tasks.result(one.id, consistency=one.level) for one in first]
+                states = [f" is {found.status}" for found in await asyncio.gather(*asked)]
+        told = ", ".join(f"{one.id}{state}" for one, state in zip(first, states, strict=True))
+        more = f", and {len(late) - len(first)} more" if len(late) > len(first) else ""
+        what = "1 task is" if len(late) == 1 else f"{len(late)} tasks are"
+        goes_on = "It goes on, and" if len(late) == 1 else "They go on, and"
+        return (
+            f"{what} not finished after {waited_s:g} s of waiting: {told}{more}\n"
+            f"  {goes_on} can be waited for again. quorl task why {first[0].id} says what it waits for"
+        )
 
     # -- connections --------------------------------------------------------------------------------------------------
     @property

@@ -389,6 +389,7 @@ class NotFinished(QuorlError, TimeoutError):
         """Of the task."""
         self.status = status
         """What it was in when the time was over."""
-        self.detail = f"task {task_id} is {status} after {waited_s:g} s of waiting"
-        self.hint = f"quorl task why {task_id} says what it waits for"
+        self.detail = f"task {task_id} is {status} after {waited_s:g} s of waiting for its end"
+        look = "show {} says who runs it" if status == "PROCESSING" else "why {} says what it waits for"
+        self.hint = f"It goes on, and can be waited for again. quorl task {look.format(task_id)}"
         self.request_id = ""

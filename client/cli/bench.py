@@ -10,7 +10,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Exit, F, Settings, common_options, fail
-from quorl.client.cli.times import Duration
+from quorl.client.cli.times import Duration, span
 
 if TYPE_CHECKING:
     from quorl.client.aio import AsyncClient
@@ -138,9 +138,8 @@ def failover(settings: Settings, transfer: bool, max_wait: int) -> None:
     try:
         figures = _run(settings, measure)
     except TimeoutError:
-        fail(
-            Exit.UNKNOWN, "the lead did not change", "nobody killed the leader in time", "--max-wait 5m, or --transfer"
-        )
+        what = f"the lead did not change in {span(max_wait)} of waiting"
+        fail(Exit.UNKNOWN, what, "nobody killed the leader meanwhile", "--max-wait 5m, or --transfer")
     _show(settings, {"failover": figures})
     if figures["missing"] or figures["doubled"]:
         why = f"{figures['missing']} acknowledged writes are missing, {figures['doubled']} are there twice"

@@ -128,7 +128,7 @@ def wait(settings: Settings, everybody: bool, max_wait: int | None) -> None:
                     return
                 why = "no leader yet" if info.leader is None else f"not ok yet: {', '.join(missing)}"
             time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
-    fail(Exit.UNKNOWN, f"not ready after {span(most)}", why, "quorl doctor")
+    fail(Exit.UNKNOWN, f"the cluster is not ready after {span(most)} of waiting", why, "quorl doctor")
 
 
 @cluster.command(short_help="Check the cluster, for monitoring: one line and a code.")

@@ -122,8 +122,9 @@ def submit(settings: Settings, queue: str, *, strict: bool, wait: bool, max_wait
         settings.say(f"{output.clean(one.id)} {about}")
         if warns:
             _warn(client, queue, task)
-        info = wait_for(settings, client, one.id, settings.wait_ms(max_wait))
-    conclude(settings, info)
+        most = settings.wait_ms(max_wait)
+        info = wait_for(settings, client, one.id, most)
+    conclude(settings, info, most)
 
 
 def _task(

@@ -166,9 +166,9 @@ def result(settings: Settings, task_id: str, wait: bool, max_wait: int | None) -
     Ends with 1 if it is FAILED, CANCELLED or EXPIRED, and with 6 if it is not finished.
     """
     with settings.client() as client:
-        waits = wait or max_wait is not None
-        info = wait_for(settings, client, task_id, settings.wait_ms(max_wait) if waits else 0)
-    conclude(settings, info)
+        most = settings.wait_ms(max_wait) if wait or max_wait is not None else 0
+        info = wait_for(settings, client, task_id, most)
+    conclude(settings, info, most)
 
 
 @task.command()
@@ -194,9 +194,15 @@ def wait(settings: Settings, ids: tuple[str, ...], max_wait: int | None) -> None
             else:
                 click.echo(f"{output.clean(one)}  {how_it_went(info)}")
             if info.status not in FINAL:
-                code = Exit.UNKNOWN
+                code, again = Exit.UNKNOWN, output.clean(one)
+                look = (
+                    "who runs it: quorl task show"
+                    if info.status == "PROCESSING"
+                    else "what it waits for: quorl task why"
+                )
                 settings.say(
-                    f"! {output.clean(one)} is not finished yet; what it waits for: quorl task why {output.clean(one)}"
+                    f"! {again} is {info.status} after {span(most or 0)} of waiting, and goes on; "
+                    f"again: quorl task wait {again} · {look} {again}"
                 )
             elif info.status != "SUCCESS":
                 code = code or Exit.FAILED

@@ -12,6 +12,7 @@ from quorl.client.cli.common import Exit, Settings, fail, three_lines
 from quorl.client.cli.guessing import elsewhere
 from quorl.client.cli.hints import REASONS
 from quorl.client.cli.telling import how_it_went, last_error, value_line
+from quorl.client.cli.times import span
 
 if TYPE_CHECKING:
     from quorl.client.sync import Client
@@ -64,8 +65,8 @@ def tell_stuck(client: Client, reason: k.Reason, task: tuple[str, str, str], mor
     return True
 
 
-def conclude(settings: Settings, info: k.TaskInfo) -> None:
-    """Print the result of a task that was waited for, or end with the exit code of what became of it."""
+def conclude(settings: Settings, info: k.TaskInfo, waited_ms: int | None) -> None:
+    """Print the result of a task that was waited for so long at most, or end with the exit code of what became of it."""
     from quorl.cluster.protocol.tasks import FINAL
 
     if settings.as_json:
@@ -76,13 +77,20 @@ def conclude(settings: Settings, info: k.TaskInfo) -> None:
             output.write_lines([value_line(info.result)])
     if info.status == "SUCCESS":
         return
+    after, runs = "", info.status == "PROCESSING"
     if info.status not in FINAL:
         code = Exit.UNKNOWN
-        why, hint = "it was not finished in time", f"quorl task wait {info.id} · quorl task why {info.id}"
+        after = f" after {span(waited_ms)} of waiting" if waited_ms else ""
+        why = (
+            "it was not finished in that time, and goes on"
+            if waited_ms
+            else "it is not finished, and has no result yet"
+        )
+        hint = " · ".join(f"quorl task {word} {info.id}" for word in ("wait", "show" if runs else "why"))
     else:
         code = Exit.FAILED
         why = last_error(info) or f"the reason is {info.reason or 'not known'}"
         hint = f"quorl task show {info.id} · quorl task retry {info.id}"
     if settings.as_json:
         click.get_current_context().exit(code)
-    fail(code, f"{output.clean(info.name)} is {info.status}", why, hint)
+    fail(code, f"{output.clean(info.name)} is {info.status}{after}", why, hint)

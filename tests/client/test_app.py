@@ -273,9 +273,51 @@ async def test_as_completed_yields_what_is_done_and_gives_up_in_time(cluster: Ta
         finish(cluster, fast.id, 1)
         done = app.as_completed([slow, fast], timeout=0.05)
         assert (await anext(done)).id == fast.id
-        with pytest.raises(TimeoutError, match="1 task is not finished"):
+        with pytest.raises(TimeoutError) as caught:
             await anext(done)
+        assert str(caught.value).splitlines() == [
+            f"1 task is not finished after 0.05 s of waiting: {slow.id} is QUEUED",
+            f"  It goes on, and can be waited for again. quorl task why {slow.id} says what it waits for",
+        ]
         assert (await slow.acancel()).status == "CANCELLED"
+
+
+async def test_of_many_that_are_not_finished_the_first_are_named_even_if_nobody_says_how_they_are(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app = app_on(cluster)
+    async with app:
+        on_loop(app, cluster)
+        handles = [await app.asubmit("f") for _ in range(5)]
+
+        async def silent(*_: Any, **__: Any) -> k.TaskResult:
+            await asyncio.Event().wait()
+            raise AssertionError
+
+        monkeypatch.setattr("quorl.client.app.LATE_LOOK_S", 0.01)
+        monkeypatch.setattr(app.aclient.tasks, "result", silent)
+        with pytest.raises(
+            TimeoutError, match="^5 tasks are not finished after 0.05 s of waiting: t-1, t-2, t-3, and 2 more"
+        ):
+            await anext(app.as_completed(handles, timeout=0.05))
+
+
+@pytest.mark.parametrize(("status", "look"), [("PROCESSING", "show"), ("QUEUED", "why")])
+async def test_a_result_that_did_not_come_is_told_for_what_how_long_and_what_to_do(
+    cluster: TaskCluster, status: k.Status, look: str
+) -> None:
+    app = app_on(cluster)
+    on_loop(app, cluster)
+    handle = app.submit("f")
+    cluster.tasks[handle.id].status = status
+    with pytest.raises(NotFinished) as from_sync:
+        handle.result(timeout=0.01)
+    with pytest.raises(NotFinished) as from_async:
+        await handle.aresult(timeout=0.01)
+    for caught in (from_sync, from_async):
+        detail, hint = str(caught.value).splitlines()
+        assert detail == f"not_finished: task {handle.id} is {status} after 0.01 s of waiting for its end"
+        assert hint.startswith(f"  It goes on, and can be waited for again. quorl task {look} {handle.id} says ")
 
 
 async def test_a_crowd_of_waiters_shares_a_bounded_number_of_polls(cluster: TaskCluster) -> None:

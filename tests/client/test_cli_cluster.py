@@ -108,7 +108,9 @@ def test_wait_has_an_end(quorl: Quorl, cluster: StandIn) -> None:
     late = quorl("cluster", "wait", "--all", "--max-wait", "500ms")
     assert late.exit_code == 6
     assert late.stderr.splitlines()[1] == "why    not ok yet: n2, n3"
-    assert quorl("cluster", "wait", "--all", "--timeout", "0.5").stderr.startswith("error  not ready after 500 ms")
+    assert quorl("cluster", "wait", "--all", "--timeout", "0.5").stderr.startswith(
+        "error  the cluster is not ready after 500 ms of waiting"
+    )
     cluster.leader = None
     assert "no leader yet" in quorl("cluster", "wait", "--max-wait", "500ms", "-s", cluster.servers).stderr
     assert quorl("cluster", "wait", "--max-wait", "300ms", "-s", closed_port()).exit_code == 6

@@ -270,6 +270,28 @@ def test_waiting_has_an_end(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
         assert "PROCESSING" in result.stderr + result.stdout
 
 
+@pytest.mark.parametrize(("status", "look"), [("PROCESSING", "show"), ("QUEUED", "why")])
+def test_who_waited_in_vain_is_told_for_what_how_long_and_what_to_do(
+    quorl: Quorl, cluster: StandIn, desk: Desk, status: k.Status, look: str
+) -> None:
+    tasks_of(cluster, info(status, id="x"))
+    cluster.answers["get_task_why"] = lambda _: k.TaskWhy(id="x", status=status, reasons=[])
+    hint = f"try    quorl task wait x · quorl task {look} x"
+    waited = [
+        f"error  demo.add is {status} after 20 ms of waiting",
+        "why    it was not finished in that time, and goes on",
+        hint,
+    ]
+    for words in (("submit", "demo.add", "--id", "x"), ("result", "x")):
+        result = quorl("task", *words, "--max-wait", "20ms")
+        assert result.stderr.splitlines()[-3:] == waited
+    at_once = quorl("task", "result", "x").stderr.splitlines()
+    assert at_once == [f"error  demo.add is {status}", "why    it is not finished, and has no result yet", hint]
+    told = quorl("task", "wait", "x", "--max-wait", "20ms")
+    assert told.stderr.startswith(f"! x is {status} after 20 ms of waiting, and goes on; again: quorl task wait x · ")
+    assert told.stderr.endswith(f": quorl task {look} x\n")
+
+
 def test_a_submit_of_which_nothing_is_known_can_be_looked_at(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
     for mishaps in cluster.mishaps:
         mishaps.extend(["reset after", problem("commit_unknown")] * 40)

@@ -12,6 +12,9 @@ Until that comes with ``apply``, reads see the state without it, through a conne
 An entry that is committed can be left *open*: it is applied, and every read sees it, but its transaction goes on with the
 entries that follow, so that pages which all of them change are written once. ``close_open`` ends that. Whoever loses an open
 transaction finds its entries in the log.
+
+SQLite itself undoes a transaction when anything in it meets a broken disk or no memory, also a read that has nothing to do
+with it. Whoever comes next applies again what was open, before anything is read or built upon its absence.
 """
 
 from __future__ import annotations
@@ -118,7 +121,7 @@ class Machine:
         self._reader: sqlite3.Connection | None = None
         self._prepared: _Prepared | None = None
         self._open: list[tuple[int, int, bytes]] = []
-        """The entries that were left open."""
+        """The entries that were left open, in order."""
         self._stuck = False
         self._careful = False
         """Whether each step of the entry has a savepoint."""
@@ -235,6 +238,7 @@ class Machine:
 
     def apply(self, index: int, term: int, payload: bytes, *, leave_open: bool = False) -> Applied:
         """Apply one committed entry, in one transaction, or leave that open. Total, but for what may differ between nodes."""
+        self._hold()
         prepared = self._prepared
         if prepared is not None and prepared[:3] != (index, term, payload):
             self.retract()
@@ -256,6 +260,7 @@ class Machine:
 
     def close_open(self) -> None:
         """End the transaction of what was left open, if anything was. After an error the state is not what was told of it."""
+        self._hold()
         if self._open:
             self._open.clear()
             try:
@@ -300,17 +305,37 @@ class Machine:
     @property
     def _readable_from(self) -> sqlite3.Connection:
         """The connection on which nothing is seen but what was committed."""
+        self._hold()
         if self._prepared is None:
             return self._state.connection
         assert self._reader is not None, "it is opened before anything is prepared"
         return self._reader
+
+    def _hold(self) -> None:
+        """Make good that SQLite has undone what was prepared or left open, if it has."""
+        if (self._open or self._prepared is not None) and not self._state.connection.in_transaction:
+            if self._prepared is not None:
+                self.retract()
+            else:
+                self._apply_again()
+
+    def _apply_again(self) -> None:
+        """Apply what was left open and is undone; what it comes to is known. What fails stays to be done: nobody may pass over it."""
+        again, self._open = self._open, []
+        try:
+            self._state.reload()
+            while again:
+                self.apply(*again[0])
+                del again[0]
+        finally:
+            self._open = again
 
     # -- inside the transaction ---------------------------------------------------------------------------------
     def _enter(self, index: int, term: int, payload: bytes) -> Applied:
         """Open the transaction of an entry, and do everything in it but end it."""
         state = self._state
         assert index > state.header.raft_index, f"entry {index} after entry {state.header.raft_index}"
-        state.begin(index, term)
+        state.begin(index, term, within=bool(self._open))
         try:
             try:
                 results = self._apply_entry(index, term, payload)
@@ -327,14 +352,12 @@ class Machine:
 
     def _begin_again(self, index: int, term: int) -> None:
         """Undo what was done of an entry, and open its transaction anew."""
-        again, self._open = self._open, []
-        if not again:
+        if not self._open:
             self._state.begin_again()
             return
         self._state.abandon()
-        for entry in again:  # what they come to is known already
-            self.apply(*entry)
-        self._state.begin(index, term)
+        self._apply_again()
+        self._state.begin(index, term, within=False)
 
     def _apply_entry(self, index: int, term: int, payload: bytes) -> list[Outcome]:
         state, header = self._state, self._state.header

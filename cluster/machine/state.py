@@ -136,6 +136,8 @@ class State(Books):
         self.led_term: int | None = self.execute(_SELECT_LEADER).fetchone()[0]
         """The last term of which it is known who led."""
         self.committed_header = self._before_command = msgspec.structs.replace(self.header)
+        self._unread = False
+        """Whether something of this could not be read after rows were undone."""
 
     def _forget_all(self) -> None:
         self._topics.clear()
@@ -146,16 +148,19 @@ class State(Books):
         self.clear_books()
 
     # -- one entry ----------------------------------------------------------------------------------------------
-    def begin(self, index: int, term: int) -> None:
-        """Open the transaction of an entry, or go on in that of those before."""
+    def begin(self, index: int, term: int, *, within: bool) -> None:
+        """Open the transaction of an entry, or go on ``within`` that of those before."""
+        if self._unread:
+            self.reload()
         self.events, self.news = [], News()
         self.index, self.term = index, term
         self.bound_books()
         if len(self.leases) > _LEASES_REMEMBERED_MAX:
             self.leases.clear()
         self.committed_header = msgspec.structs.replace(self.header)
-        if not self.connection.in_transaction:
+        if not within:
             self.execute("BEGIN IMMEDIATE")
+        assert self.connection.in_transaction, "else every statement would be one of its own"
 
     def write(self) -> None:
         """Write the header and the books: all that is left to do is ``commit`` or ``keep``."""
@@ -188,7 +193,8 @@ class State(Books):
         self._forget_all()
         before, receipt_rows = self.committed_header, self._take_receipts_back()
         self.header = msgspec.structs.replace(before)
-        with contextlib.suppress(sqlite3.Error):
+        self._unread = True
+        with contextlib.suppress(sqlite3.Error, MemoryError):
             if self.connection.in_transaction:  # a full disk ends the transaction by itself
                 self.connection.rollback()
             self.reload()

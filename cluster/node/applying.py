@@ -49,14 +49,16 @@ class Applying:
             self._timer = asyncio.get_running_loop().call_later(OPEN_S, self._late)
         return applied
 
-    def end(self) -> None:
-        """End the transaction that is open, if there is one."""
+    def end(self) -> bool:
+        """End the transaction that is open, if there is one; whether the state is what was told of it."""
         if self._entries:
             self._entries = self._bytes = 0
             try:
                 self._machine().close_open()
             except Exception as error:
                 self._failed(error)
+                return False
+        return True
 
     def _late(self) -> None:
         self._timer = None
@@ -64,8 +66,7 @@ class Applying:
 
     def prepare(self, index: int, term: int, payload: bytes) -> None:
         """See ``Ahead``."""
-        self.end()
-        if not self._busy():
+        if self.end() and not self._busy():
             self._machine().prepare(index, term, payload)
 
     def retract(self) -> None:

@@ -403,7 +403,9 @@ class Node:
 
     async def render(self, value: Reply | Rejection) -> Reply | Rejection:
         """See ``Core``."""
-        await self._until_readable()
+        await self._readable.wait()
+        if not self.readable:  # what was decided stays decided
+            raise Declined(Problem("commit_unknown", f"{self.name} has stopped and cannot tell what the call came to."))
         try:
             return self.machine.render(value)
         except sqlite3.DatabaseError as error:
@@ -418,12 +420,15 @@ class Node:
     @property
     def readable(self) -> bool:
         """See ``looking.Seen``."""
-        return self._readable.is_set() and not self._closed
+        return self._readable.is_set() and not self._closed and self.replica.engine.fatal is None
 
     async def _until_readable(self) -> None:
-        """Wait while a snapshot is put in place; a node that has stopped has no state to read any more."""
+        """Wait while a snapshot is put in place. A node that has stopped has no state to read any more.
+
+        One that has stopped itself may have undone what it told already.
+        """
         await self._readable.wait()
-        if self._closed:
+        if not self.readable:
             raise Declined(Problem("shutting_down", f"{self.name} is shutting down."))
 
     def inspect(self, request: Inspection[Any]) -> Reply:

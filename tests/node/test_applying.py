@@ -111,4 +111,18 @@ async def test_d5_an_end_that_fails_is_told_once(desk: Desk, monkeypatch: pytest
         desk.applying.end()
         desk.applying.end()
     assert [str(error) for error in desk.failed] == ["disk full"]
+    assert not desk.open()
     assert desk.machine.position.index == 0, "the node stops, and finds the entry in its log"
+
+
+async def test_d5_nothing_is_prepared_on_what_is_left_after_an_end_that_failed(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail() -> None:
+        raise sqlite3.OperationalError("disk full")
+
+    assert desk.apply()
+    monkeypatch.setattr(desk.machine._state, "commit", fail)
+    desk.applying.prepare(*desk.entry())
+    assert [str(error) for error in desk.failed] == ["disk full"]
+    assert not desk.open()

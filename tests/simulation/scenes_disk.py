@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 from typing import Any
 
 import pytest
 
 from quorl.cluster.machine import topics
 from quorl.cluster.node import applying
+from quorl.cluster.node.visit import Declined
+from quorl.cluster.protocol import topics as t
 from tests.simulation.faults import durable_records
 from tests.simulation.scenes_words import NeverStaged, candidates, engine_of
 from tests.simulation.stage import Stage
@@ -145,3 +148,34 @@ def poisoned_command(seed: int = 1, *, behind_open: bool = False) -> list[str]:
 def poison_behind_open(seed: int = 1) -> list[str]:
     """The same, behind entries whose transaction is still open at followers."""
     return poisoned_command(seed, behind_open=True)
+
+
+def end_fails(seed: int = 1) -> list[str]:
+    """A follower cannot end the transaction of what it has told already: nobody is answered from what is left."""
+    problems: list[str] = []
+
+    def fail() -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with pytest.MonkeyPatch.context() as patch, Stage(seed) as stage:
+        patch.setattr(applying, "OPEN_S", 5.0)
+        node = stage.node(stage.followers()[0])
+        stage.write(stage.leader())
+        if not stage.world.run(2.0, lambda: bool(node.machine._open)):
+            raise NeverStaged
+        told = node.sequence()
+
+        def end() -> None:
+            patch.setattr(node.machine._state, "commit", fail)
+            node._applying.end()
+            for asked in (node.read(t.ListTopics()), node.render(t.TopicNotFound())):
+                try:
+                    asked.send(None)
+                except Declined:
+                    continue
+                except StopIteration:
+                    problems.append(f"BACK: {node.name} told of {told}, and answers from {node.sequence()}")
+
+        stage.on(node.name, end)
+        stage.world.run(1.0)
+        return problems + stage.problems()

@@ -39,6 +39,7 @@ SCENES: dict[str, Scene] = {
         scenes_disk.state_fails,
         scenes_disk.poisoned_command,
         scenes_disk.poison_behind_open,
+        scenes_disk.end_fails,
         scenes_real.lack_of_descriptors,
         scenes_real.silent_strangers,
         scenes_real.endless_stranger,

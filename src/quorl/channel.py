@@ -75,34 +75,30 @@ _Call: TypeAlias = tuple[Callable[[Outcome], None], float, float, int]
 """Of one that waits for its answer: who is to be told, when it was asked, for how long it waits, and what had come before."""
 
 
-async def dial(url: str, headers: Mapping[str, str], timeout_s: float) -> Channel:
+async def dial(
+    url: str, headers: Mapping[str, str], timeout_s: float, reached: Callable[[], None] = lambda: None
+) -> Channel:
     """Open a channel to the node at ``http(s)://host:port``, with headers for the upgrade.
 
-    Raises ``OSError`` where nobody listens, ``TimeoutError``, ``Silent`` or ``NotHttp`` where no node is, and ``NoChannel``.
+    ``reached`` is told when somebody has taken the connection.
+    Raises ``OSError`` where nobody listens, ``TimeoutError``, ``NotHttp`` where no node is, and ``NoChannel``.
     """
     parts = urlsplit(url)
     assert parts.hostname is not None
     secure = ssl.create_default_context() if parts.scheme == "https" else None
     port = parts.port or (443 if secure else 80)
     loop = asyncio.get_running_loop()
-    reached = False
-    try:
-        async with asyncio.timeout(timeout_s):
-            _, channel = await loop.create_connection(Channel, parts.hostname, port, ssl=secure)
-            reached = True
-            host = parts.netloc.rpartition("@")[2]
-            wanted = {"Host": host, "Connection": "Upgrade", "Upgrade": NAME, **headers}
-            path = f"{parts.path.rstrip('/')}{PATH}"
-            lines = [f"GET {path} HTTP/1.1", *(f"{name}: {text}" for name, text in wanted.items())]
-            try:
-                await channel.upgraded("\r\n".join(lines).encode() + b"\r\n\r\n")
-            except BaseException:
-                channel.abort()
-                raise
-    except TimeoutError:
-        if reached:
-            raise Silent(timeout_s) from None
-        raise
+    async with asyncio.timeout(timeout_s):
+        _, channel = await loop.create_connection(Channel, parts.hostname, port, ssl=secure)
+        reached()
+        host = parts.netloc.rpartition("@")[2]
+        wanted = {"Host": host, "Connection": "Upgrade", "Upgrade": NAME, **headers}
+        lines = [f"GET {parts.path.rstrip('/')}{PATH} HTTP/1.1", *(f"{name}: {text}" for name, text in wanted.items())]
+        try:
+            await channel.upgraded("\r\n".join(lines).encode() + b"\r\n\r\n")
+        except BaseException:
+            channel.abort()
+            raise
     return channel
 
 
@@ -363,6 +359,8 @@ class Line:
         self._connect_s = connect_s
         self._channels: list[Channel] = []
         self._dialling: asyncio.Task[Channel] | None = None
+        self._reached = False
+        """Whether somebody has taken the connection that is being dialled, or was last."""
         self._plain_until_s = float("inf") if "@" in node else 0.0  # a name and a password are HTTP's business
 
     @property
@@ -378,7 +376,10 @@ class Line:
         return None
 
     async def ask(self, call: Call, headers: dict[str, str], timeout_s: float) -> Answer:
-        """Make a call on a channel that has room, or on a new one. Raises as ``dial`` and ``Channel.ask``."""
+        """Make a call on a channel that has room, or on a new one.
+
+        Raises as ``dial`` and ``Channel.ask``, and ``Silent`` where somebody takes the connection and says nothing in time.
+        """
         ready = self.ready()
         if ready is not None:
             return await ready.ask(call, headers, timeout_s)
@@ -391,19 +392,27 @@ class Line:
         """Return a new one, the same for all who want one at the same time."""
         if self._dialling is None or self._dialling.done():
             self._channels = [channel for channel in self._channels if not channel.closed]
+            self._reached = False
             self._dialling = asyncio.ensure_future(self._dial())
             self._dialling.add_done_callback(lambda done: done.cancelled() or done.exception())
         dialling = self._dialling
-        # The dial's own end tells more: whether somebody took the connection.
-        async with asyncio.timeout(timeout_s if timeout_s < self._connect_s else None):
-            await asyncio.wait([dialling])
-        if dialling.cancelled():
-            raise NotSent("the client is closed")
-        return dialling.result()
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.wait([dialling])
+            if dialling.cancelled():
+                raise NotSent("the client is closed")
+            return dialling.result()
+        except TimeoutError:
+            if self._reached:
+                raise Silent(timeout_s) from None
+            raise
+
+    def _note_reached(self) -> None:
+        self._reached = True
 
     async def _dial(self) -> Channel:
         try:
-            channel = await dial(self._node, self._headers, self._connect_s)
+            channel = await dial(self._node, self._headers, self._connect_s, self._note_reached)
         except NoChannel as error:
             self._plain_until_s = asyncio.get_running_loop().time() + (
                 WITHOUT_S if 400 <= error.status < 500 else ASK_AGAIN_S

@@ -179,21 +179,29 @@ async def test_a_node_that_is_not_there_was_not_reached(transport: ChannelTransp
     assert await transport.send(send("http://127.0.0.1:1")) == Failure("refused", "connection refused")
 
 
-async def test_a_node_that_does_not_answer_the_upgrade_was_not_reached(node: Node, transport: ChannelTransport) -> None:
-    node.switch = b""
-    failure = await transport.send(send(node.url, timeout_s=0.3))
-    assert failure == Failure("unreachable", "time-out while connecting")
-
-
+@pytest.mark.parametrize(("connect_s", "call_s"), [(0.2, 5.0), (5.0, 0.2), (0.2, 0.2)])
 async def test_whoever_takes_the_connection_and_says_nothing_is_told_from_who_does_not_take_it(
-    node: Node, transport: ChannelTransport, monkeypatch: pytest.MonkeyPatch
+    node: Node, transport: ChannelTransport, monkeypatch: pytest.MonkeyPatch, connect_s: float, call_s: float
 ) -> None:
+    """Whether the dial is given up first, or by the one who waits for it."""
     node.switch = b""
-    monkeypatch.setattr(aio_transport, "CONNECT_TIMEOUT_S", 0.2)
-    failure = await transport.send(send(node.url))
+    monkeypatch.setattr(aio_transport, "CONNECT_TIMEOUT_S", connect_s)
+    failure = await transport.send(send(node.url, timeout_s=call_s))
     assert isinstance(failure, Failure)
     assert (failure.kind, failure.foreign) == ("silent", False)
     assert failure.why.startswith("it took the connection and said nothing for 0.2 s: a node that hangs, or")
+
+
+async def test_who_does_not_take_the_connection_in_time_was_not_reached(
+    transport: ChannelTransport, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def nobody(*_: object, **__: object) -> object:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", nobody)
+    failure = await transport.send(send("http://127.0.0.1:1", timeout_s=0.1))
+    assert failure == Failure("unreachable", "time-out while connecting")
 
 
 @pytest.mark.parametrize("said", [b"SSH-2.0-x\r\n", b"-ERR", b"\x15\x03\x01"])

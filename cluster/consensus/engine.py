@@ -46,6 +46,7 @@ class Outside(NamedTuple):
     wants_tick: Callable[[], None]
     snapshot_needed: Callable[[str], None]
     died: Callable[[str], None]
+    waited: Callable[[], bool]
 
 
 class Dead(Exception):
@@ -253,6 +254,11 @@ class Engine(Named):
     def blank(self) -> bool:
         """Whether this member is filling a disk that was empty when it met a formed cluster."""
         return self.log.ballot.blank
+
+    @property
+    def waited(self) -> bool:
+        """Whether somebody here waits for what is about to be committed."""
+        return self._outside.waited()
 
     def say(self, member: Member, message: Message) -> bool:
         """Send a message of ours; False if it certainly does not arrive."""

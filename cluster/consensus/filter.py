@@ -162,7 +162,7 @@ class Filter:
 
     def _answer(self, member: Member, next_index: int, *, reset: bool, success: bool) -> None:
         engine = self._engine
-        engine.say(member, Acknowledge(engine.term, next_index, reset, success, engine.blank))
+        engine.say(member, Acknowledge(engine.term, next_index, reset, success, engine.blank, engine.waited))
 
     # -- as a leader ------------------------------------------------------------------------------------------------
     def _acknowledge(self, member: Member, m: Acknowledge) -> None:
@@ -190,7 +190,8 @@ class Filter:
         )
         # The library goes back to what is acknowledged; later messages are under way already.
         engine.next_index[member] = max(under_way, engine.next_index[member])
-        replication.send_to(member, sign_of_life=False)
+        replication.note_waited(member, waited=m.waited)
+        replication.send_to(member, sign_of_life=m.waited and replication.owes_word(member))
 
     def _is_for_this_term(self, m: Acknowledge) -> bool:
         """Whether it was given to this very leadership: an older one had other entries under the same indexes."""

@@ -35,7 +35,9 @@ class Link(library.Transport):  # type: ignore[misc]
         engine = self._engine
         match m["type"]:
             case "next_node_idx":
-                return Acknowledge(engine.term, m["next_node_idx"], m["reset"], m["success"], engine.blank)
+                return Acknowledge(
+                    engine.term, m["next_node_idx"], m["reset"], m["success"], engine.blank, engine.waited
+                )
             case "request_vote":
                 transfer = engine.election.campaign_is_transfer
                 return RequestVote(m["term"], m["last_log_index"], m["last_log_term"], transfer)

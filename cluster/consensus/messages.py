@@ -32,7 +32,8 @@ class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag="a"):
 class Acknowledge(msgspec.Struct, frozen=True, array_like=True, tag="k"):
     """To the leader: everything below ``next_index`` is durable here (``success``), or go back to it (``reset``).
 
-    ``term`` ties it to one leadership. A ``blank`` member is filling an empty disk, and does not count.
+    ``term`` ties it to one leadership. A ``blank`` member is filling an empty disk, and does not count. At one that is
+    ``waited`` on somebody waits for what is about to be committed: it would know soon.
     """
 
     term: int
@@ -40,6 +41,7 @@ class Acknowledge(msgspec.Struct, frozen=True, array_like=True, tag="k"):
     reset: bool
     success: bool
     blank: bool
+    waited: bool = False
 
 
 class RequestVote(msgspec.Struct, frozen=True, array_like=True, tag="v"):

@@ -42,6 +42,8 @@ class Callbacks(NamedTuple):
     changed: Callable[[], None]
     """Something in ``status`` may have changed."""
     died: Callable[[str], None]
+    waited: Callable[[], bool]
+    """Whether somebody waits here for what is about to be committed."""
 
 
 class Replica:
@@ -81,6 +83,7 @@ class Replica:
             wants_tick=self.poke,
             snapshot_needed=callbacks.snapshot_needed,
             died=callbacks.died,
+            waited=callbacks.waited,
         )
         self.engine = Engine(identity.name, others, log, applied_index, clock, dice, timing, outside)
         self.engine.election.may_stand = self._may_stand
@@ -150,6 +153,11 @@ class Replica:
     def log_bytes(self) -> int:
         """The size of the log on the disk."""
         return self._log.size_bytes
+
+    @property
+    def waited(self) -> bool:
+        """On the leader: whether somebody waits at a follower, as far as is known here."""
+        return not self.engine.replication.waited.isdisjoint(self.engine.reachable)
 
     def announce(self) -> None:
         """Tell the followers how far the log is committed, where no further entry is about to say it."""

@@ -29,11 +29,16 @@ class Replication:
         """Members that acknowledge from a disk that was empty: they get entries, and do not count."""
         self.took_at: dict[Member, float] = {}
         """When each member that counts last took what was sent to it."""
+        self.waited: set[Member] = set()
+        """Members at which somebody waits, by their last word."""
+        self._told: dict[Member, int] = {}
+        """How far each member was told that the log is committed."""
 
     def forget(self, member: Member) -> None:
         """The connection is new: what was under way is lost, and sending goes on from what is known to be there."""
         self._under_way.pop(member, None)
         self._probes.pop(member, None)
+        self._told.pop(member, None)
         matched = self._engine.match_index.get(member, 0)
         if matched:
             self._engine.next_index[member] = matched + 1
@@ -44,6 +49,19 @@ class Replication:
         self._probes.clear()
         self.blank.clear()
         self.took_at.clear()
+        self.waited.clear()
+        self._told.clear()
+
+    def note_waited(self, member: Member, *, waited: bool) -> None:
+        """Note whether somebody waits there."""
+        if waited:
+            self.waited.add(member)
+        else:
+            self.waited.discard(member)
+
+    def owes_word(self, member: Member) -> bool:
+        """Whether more is committed than the member was told."""
+        return self._told.get(member, 0) < self._engine.commit_index
 
     def acknowledged(self, member: Member, index: int) -> None:
         """Everything up to ``index`` has arrived: make room in the window."""
@@ -76,6 +94,9 @@ class Replication:
                 if owed:
                     hint = AppendEntries(engine.term, engine.commit_index, None, 0, [], first_index=log.first_index)
                     engine.say(member, hint)
+                    self._told[member] = (
+                        engine.commit_index
+                    )  # it cannot take it; to say so again would be answered again
                 return
             entries = self._next_entries(member, next_index)
             if not entries and not owed:
@@ -84,7 +105,10 @@ class Replication:
             prev = next_index - 1
             proof = self._proof(member) if member in self.blank else 0
             message = AppendEntries(engine.term, engine.commit_index, prev, log.term_at(prev) or 0, entries, proof)
-            if not engine.say(member, message) or not entries:
+            if not engine.say(member, message):
+                return
+            self._told[member] = engine.commit_index
+            if not entries:
                 return
             engine.next_index[member] = entries[-1][1] + 1
             size = sum(len(entry[0]) for entry in entries)

@@ -32,8 +32,12 @@ from quorl.cluster.node.weighing import Weighing
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, encode_entry
 
-ANNOUNCE_AFTER_S = 0.001
+ANNOUNCE_SOON_S = 0.001
 """How much later than the leader the followers apply an entry that no other follows."""
+ANNOUNCE_LATE_S = 0.005
+"""The same after an entry of a crowd, behind which another one mostly comes, if nobody waits at a follower."""
+CROWD_ROWS = 8
+"""An entry that writes as many is one of a crowd."""
 
 
 class Log(Protocol):
@@ -41,6 +45,10 @@ class Log(Protocol):
 
     def propose(self, payload: bytes) -> asyncio.Future[Applied]:
         """See ``consensus.port.Consensus``."""
+
+    @property
+    def waited(self) -> bool:
+        """Whether somebody waits at a follower for what it will be told."""
 
     def announce(self) -> None:
         """Tell the followers how far the log is committed."""
@@ -126,6 +134,8 @@ class Committer:
         self._kick_wanted = False
         self._asked = 0
         """How many commands of what is under way were asked for."""
+        self._crowd = False
+        """Whether what is under way is of a crowd."""
         self._hurried = 0
         """How many of those that wait are not patient."""
         self._patience = Patience()
@@ -331,6 +341,7 @@ class Committer:
             for waiting in self._company.behind(supply, room):
                 batch.append(waiting)
                 weighing.add(waiting.sealed)
+        self._crowd = weighing.rows >= CROWD_ROWS
         for worker_id in weighing.workers:
             signs.setdefault(worker_id, SignOfLife(worker_id))
         return batch
@@ -351,7 +362,9 @@ class Committer:
         if wanted and (self._urgent or not self._waits()):
             self._kick()
         elif error is None and self._open:
-            self._announcement = asyncio.get_running_loop().call_later(ANNOUNCE_AFTER_S, self.announce)
+            late = self._crowd and not self._log.waited
+            after_s = ANNOUNCE_LATE_S if late else ANNOUNCE_SOON_S
+            self._announcement = asyncio.get_running_loop().call_later(after_s, self.announce)
 
     def _signs_late(self) -> None:
         """Signs of life have waited long enough for an entry that others want."""

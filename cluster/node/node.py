@@ -120,7 +120,14 @@ class Node:
             ports.dice,
             settings.timing,
             ports.network(self._gossip, self._on_gossip),
-            Callbacks(self._apply, self._applying, self._snapshot_needed, self._on_changed, self._on_died),
+            Callbacks(
+                self._apply,
+                self._applying,
+                self._snapshot_needed,
+                self._on_changed,
+                self._on_died,
+                lambda: self._watch.waited,
+            ),
             has_room=lambda: ports.disk.free_bytes(limits.DISK_SPARE_BYTES + 1) > limits.DISK_SPARE_BYTES,
         )
         outside = Outside(

@@ -62,6 +62,11 @@ class Watch:
         self._floor = 0
         """Nothing is known of what happened before this."""
 
+    @property
+    def waited(self) -> bool:
+        """Whether anybody waits for what comes to be applied."""
+        return len(self._sequences) > self._given_up or any(self._subjects.values())
+
     def applied(self, sequence: int, events: list[Event]) -> None:
         """Tell what an entry did."""
         self._sequence = sequence

@@ -110,6 +110,9 @@ class Member:
         entries = [command[1:] for command, _, _ in self.log[:] if command[:1] == library.REGULAR]
         return [payload for payload in entries if payload != FOUND]
 
+    waited = False
+    """Whether somebody waits at this member for what is about to be committed."""
+
     def propose(self, payload: bytes) -> Proposal:
         return Proposal(self.engine.propose(payload))
 
@@ -140,7 +143,7 @@ class Member:
             group.dice,
             group.timing,
             self,
-            Callbacks(self.apply, self, self.snapshots_asked.append, lambda: None, self._on_died),
+            Callbacks(self.apply, self, self.snapshots_asked.append, lambda: None, self._on_died, lambda: self.waited),
             has_room=lambda: not self.disk.full,
         )
 

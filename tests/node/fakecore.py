@@ -78,6 +78,7 @@ class FakeCore:
         self.news: dict[Subject, int] = {}
         self.script: list[Exception] = []
         self.held = False
+        self.waited = False
         """Whether this node keeps back what it should apply."""
         self.submitted: list[Sealed] = []
         self.behind: list[Sealed] = []

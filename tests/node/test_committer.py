@@ -34,6 +34,7 @@ class ScriptedLog:
         self.entries: list[list[bytes]] = []
         self.last: Entry
         self.refusal: NotApplied | None = None
+        self.waited = False
         self.said: list[str] = []
         self.announced = asyncio.Event()
         self.under_way: asyncio.Future[Applied]
@@ -238,10 +239,38 @@ async def test_the_next_entry_makes_the_announcement_needless(log: ScriptedLog, 
     assert log.said == ["entry", "entry", "announcement"]
 
 
+async def test_followers_at_which_somebody_waits_are_told_sooner(
+    log: ScriptedLog, committer: c.Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(c, "ANNOUNCE_LATE_S", 3600.0)
+    log.waited = True
+    await _crowd(log, committer)
+    assert log.said == ["entry"]
+    await log.announced.wait()
+    assert log.said == ["entry", "announcement"]
+
+
+async def test_behind_a_crowd_the_next_entry_is_waited_for_longer(
+    log: ScriptedLog, committer: c.Committer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(c, "ANNOUNCE_SOON_S", 3600.0)
+    await _crowd(log, committer)
+    assert log.said == ["entry"]
+    await log.announced.wait()
+    assert log.said == ["entry", "announcement"]
+
+
+async def _crowd(log: ScriptedLog, committer: c.Committer) -> None:
+    together = asyncio.gather(*[committer.submit(command(bytes([number]))) for number in range(c.CROWD_ROWS)])
+    await asyncio.sleep(0)
+    log.apply()
+    await together
+
+
 async def test_a_follower_that_waits_is_told_at_once_and_once(
     log: ScriptedLog, committer: c.Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(c, "ANNOUNCE_AFTER_S", 3600.0)
+    monkeypatch.setattr(c, "ANNOUNCE_SOON_S", 3600.0)
     committer.announce()
     assert log.said == []
     await committed(log, committer, b"1")
@@ -253,7 +282,7 @@ async def test_a_follower_that_waits_is_told_at_once_and_once(
 async def test_who_does_not_lead_announces_nothing(
     log: ScriptedLog, committer: c.Committer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(c, "ANNOUNCE_AFTER_S", 3600.0)
+    monkeypatch.setattr(c, "ANNOUNCE_SOON_S", 3600.0)
     await committed(log, committer, b"1")
     committer.step_aside(NotApplied("no_leader", "n1 does not lead any more"))
     committer.announce()

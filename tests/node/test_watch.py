@@ -45,6 +45,26 @@ async def test_who_waits_for_a_sequence_is_woken_by_it_and_not_before(watch: w.W
     assert await watch.wait_applied(2, NEVER)
 
 
+def waited(watch: w.Watch) -> bool:
+    return watch.waited
+
+
+async def test_it_is_known_whether_anybody_waits(watch: w.Watch) -> None:
+    assert not waited(watch)
+    task = asyncio.ensure_future(watch.wait_applied(1, NEVER))
+    await begun(task)
+    assert waited(watch)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert not waited(watch)
+    news = asyncio.ensure_future(watch.wait_news(Subject("topic", "t"), 0, NEVER))
+    await begun(news)
+    assert waited(watch)
+    watch.applied(1, [Appended("t", 0, 1, 1)])
+    assert await news
+    assert not waited(watch)
+
+
 async def test_who_has_given_up_leaves_the_heap(watch: w.Watch) -> None:
     patient = [asyncio.ensure_future(watch.wait_applied(number, NEVER)) for number in range(1, 11)]
     await begun(*patient)

@@ -140,6 +140,7 @@ class Leader:
     def __init__(self, toy: Toy, *, held: bool = False) -> None:
         self.toy = toy
         self.held = held
+        self.waited = False
         self.entries: list[Entry] = []
         self.under_way: asyncio.Future[Applied]
         self.now_ms = 1

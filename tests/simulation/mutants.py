@@ -86,6 +86,7 @@ MUTANTS: dict[str, Mutant] = {
         _one("kept_prepared", 75),
         _one("prepared_seen"),
         _scene("open_forgotten", scenes_disk.poison_behind_open),
+        _one("word_once"),
         _one("receipts_kept"),
         _one("receipt_digest"),
         _one("unknown_is_unknown", 26),

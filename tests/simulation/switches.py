@@ -159,6 +159,11 @@ def open_forgotten(setter: Setter) -> None:
     setter(Machine, "_begin_again", careless)
 
 
+def word_once(setter: Setter) -> None:
+    """A member at which somebody waits is told how far the log is committed, whether it knows that or not."""
+    setter(Replication, "owes_word", lambda _replication, _member: True)
+
+
 def receipt_digest(setter: Setter) -> None:
     """A receipt is given to any request with its key."""
 
@@ -286,6 +291,7 @@ _TABLE: list[Switch] = [
     kept_prepared,
     prepared_seen,
     open_forgotten,
+    word_once,
     receipt_digest,
     producer_ids,
     consume_key,

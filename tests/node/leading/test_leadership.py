@@ -33,6 +33,7 @@ class Member:
         self.loop = asyncio.get_running_loop()
         self.began = self.loop.time()
         self.entries: list[Entry] = []
+        self.waited = False
         self.term, self.leads, self.quorum = 1, True, True
         outside = Outside(
             "n1", self, random.Random(1), lambda: "made", self, self.status, lambda: self.machine, lambda _: self.term

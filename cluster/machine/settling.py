@@ -40,14 +40,22 @@ def complete_all(state: State, reports: Iterable[c.Done]) -> list[Lease | TaskNo
     """These tasks are done: of each the lease that has ended so, or the refusal."""
     said: list[Lease | TaskNotFound | LeaseLost] = []
     ended: list[tuple[Lease, bytes]] = []
+    leases, heard = state.leases, 0
     for done in reports:
-        known = state.leases.get(done.lease)
-        if ended and (known is None or known.id != done.task_id):  # the row is asked, so it must say what came before
-            moves.complete(state, ended)
-            ended = []
-        lease = _settled(state, done.task_id, done.lease, done.result)
+        result, known = done.result, leases.get(done.lease)
+        lease: Lease | TaskNotFound | LeaseLost
+        if known is not None and known.id == done.task_id and known.worker_id == heard:
+            if result != b"null":
+                _check_json(result)
+            lease = leases.pop(done.lease)
+        else:
+            if ended and (known is None or known.id != done.task_id):
+                moves.complete(state, ended)  # the row is asked, so it must say what came before
+                ended = []
+            lease = _settled(state, done.task_id, done.lease, result)
+            heard = lease.worker_id if isinstance(lease, Lease) else 0
         if isinstance(lease, Lease):
-            ended.append((lease, done.result))
+            ended.append((lease, result))
         said.append(lease)
     if ended:
         moves.complete(state, ended)

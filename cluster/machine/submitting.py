@@ -23,6 +23,7 @@ from quorl.cluster.protocol.queues import QueueFull, QueueSealed, SetQueue
 from quorl.cluster.protocol.tasks import STATES, TaskExists
 
 _SAME = ids.ById("SELECT t.state, p.fingerprint FROM tasks t CROSS JOIN payloads p ON p.ordinal = t.ordinal")
+_BODY = s.QueuedTask.__struct_fields__.index("body")
 _encode_task = msgspec.msgpack.Encoder().encode
 _encode_backoff = msgspec.json.Encoder().encode
 _encode_body = msgspec.json.Encoder().encode
@@ -37,9 +38,16 @@ def submit(state: State, command: s.SubmitBatch) -> s.Submitted | TaskExists | Q
     queue = state.queue(command.queue)
     found: list[s.SubmittedTask | None] = []
     prints: list[bytes | None] = []
+    alike: list[bool] = []
+    before: tuple[object, ...] | None = None
     coming: dict[str, tuple[bytes, str]] = {}
     for task in tasks:
-        body = _check(task)
+        body = _read_body(task.body)
+        traits = _traits(task)
+        alike.append(traits == before)
+        if traits != before:
+            _check(task)
+            before = traits
         if task.id is None:
             found.append(None)
             prints.append(None)
@@ -59,7 +67,7 @@ def submit(state: State, command: s.SubmitBatch) -> s.Submitted | TaskExists | Q
             return refusal
         if queue is None:
             queue = queues.create(state, SetQueue(queue=command.queue, defaults=command.defaults))
-        _store(state, queue, tasks, prints, found)
+        _store(state, queue, tasks, prints, found, alike)
     return s.submitted([item for item in found if item is not None])
 
 
@@ -95,45 +103,50 @@ def _store(
     tasks: list[s.QueuedTask],
     prints: list[bytes | None],
     found: list[s.SubmittedTask | None],
+    alike: list[bool],
 ) -> None:
-    """Count those that are new, and say so in ``found``; their rows wait."""
+    """Count those that are new, and say so in ``found``; their rows wait. ``alike``: which are as the one before, but for the body."""
     header, changed = state.header, state.news.tasks
     now_ms, wall_ms, ordinal = header.now_ms, header.wall_ms, header.next_ordinal
     die = ids.die(state.seed)
     head = ids.head(wall_ms, die)
-    entry = (state.index, state.term, wall_ms)
+    entry, partitions = (state.index, state.term, wall_ms), queue.partitions
     queue_id, default_attempts, max_lost = queue.queue_id, queue.default_attempts, queue.max_lost
     state.change_queue(queue)
-    queued = 0
+    queued, number = 0, QUEUED
     shared, together = state.coming[-1] if state.coming else ((), [])
     for place, task in enumerate(tasks):
         if found[place] is not None:
             continue
+        if not alike[place] or partitions or task.id is not None:
+            number, due_ms, calendar_ms = _when(state, task)
+            expiry_ms = None if task.expires_ms is None else now_ms + task.expires_ms
+            alarm_ms = expiry_ms if due_ms is None else due_ms if expiry_ms is None else min(due_ms, expiry_ms)
+            said = (
+                task.id or "",
+                0 if task.id else die,
+                queue_id,
+                _partition(queue, task.key) if partitions else -1,
+                number,
+                limits.PRIORITY_MAX - task.priority,
+                alarm_ms or 0,
+                calendar_ms or 0,
+                due_ms or 0,
+                expiry_ms or 0,
+                now_ms,
+                task.name,
+                task.max_attempts or default_attempts,
+                task.max_lost or max_lost,
+                task.timeout_ms or queue.timeout_ms or 0,
+                *entry,
+            )
+            if said != shared:
+                shared, together = said, []
+                state.coming.append((shared, together))
+            state.wake(alarm_ms)
+            if calendar_ms is not None:
+                state.calm_calendar_ms = min(state.calm_calendar_ms, calendar_ms)
         task_id = task.id or f"{head}{ordinal:012x}"
-        number, due_ms, calendar_ms = _when(state, task)
-        expiry_ms = None if task.expires_ms is None else now_ms + task.expires_ms
-        alarm_ms = expiry_ms if due_ms is None else due_ms if expiry_ms is None else min(due_ms, expiry_ms)
-        said = (
-            task.id or "",
-            0 if task.id else die,
-            queue_id,
-            _partition(queue, task.key) if queue.partitions else -1,
-            number,
-            limits.PRIORITY_MAX - task.priority,
-            alarm_ms or 0,
-            calendar_ms or 0,
-            due_ms or 0,
-            expiry_ms or 0,
-            now_ms,
-            task.name,
-            task.max_attempts or default_attempts,
-            task.max_lost or max_lost,
-            task.timeout_ms or queue.timeout_ms or 0,
-            *entry,
-        )
-        if said != shared:
-            shared, together = said, []
-            state.coming.append((shared, together))
         together += (ordinal, len(task.body))
         if task.backoff is None and prints[place] is None:
             state.bodies += (ordinal, task.body)
@@ -145,10 +158,6 @@ def _store(
         queue.counts[number] += 1
         queued += number == QUEUED
         ordinal += 1
-        if alarm_ms is not None:
-            state.wake(alarm_ms)
-        if calendar_ms is not None:
-            state.calm_calendar_ms = min(state.calm_calendar_ms, calendar_ms)
     queue.submitted += ordinal - header.next_ordinal
     header.next_ordinal = ordinal
     if queued:
@@ -181,9 +190,14 @@ def fingerprint(queue: str, task: s.QueuedTask, body: s.TaskBody) -> bytes:
     return hashlib.blake2b(_encode_task((queue, task)), digest_size=16).digest()
 
 
-def _check(task: s.QueuedTask) -> s.TaskBody:
-    """Refuse what the checks before the log never let pass; gives the body, which was read for that."""
-    body = _read_body(task.body)
+def _traits(task: s.QueuedTask) -> tuple[object, ...]:
+    """All that was said of a task but its body."""
+    said = msgspec.structs.astuple(task)
+    return said[:_BODY] + said[_BODY + 1 :]
+
+
+def _check(task: s.QueuedTask) -> None:
+    """Refuse what the checks before the log never let pass, but for the body."""
     within = (
         (task.id is None or (0 < len(task.id) <= limits.TASK_ID_CHARS_MAX and task.id not in {".", ".."}))
         and 0 < len(task.name) <= limits.TASK_NAME_CHARS_MAX
@@ -198,4 +212,3 @@ def _check(task: s.QueuedTask) -> s.TaskBody:
     )
     if not within:
         raise ValueError("a task cannot be so")
-    return body

@@ -8,6 +8,7 @@ import pytest
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import together as g
+from quorl.cluster.protocol.problems import CommandFailed
 from quorl.cluster.protocol.tasks import LeaseLost, TaskError
 from tests.machine.desk import Desk, Lease
 
@@ -48,6 +49,28 @@ def test_c8_reports_of_many_workers_count_one_by_one(desk: Desk) -> None:
     ]
     assert [bool(one.detail) for one in told] == [one.status is None for one in told]
     assert desk.sql("SELECT leases, succeeded, failed FROM workers") == [(0, 1, 1), (0, 0, 0)]
+    desk.sound()
+
+
+def test_c8_several_reports_of_one_worker_count_one_by_one_too(desk: Desk) -> None:
+    leases = [desk.run(1) for _ in range(4)]
+    results = [b"null", b"null", b'{"a":[1]}', b"null"]
+    complete = [completed(lease, result) for lease, result in zip(leases, results, strict=True)]
+    told = desk.do(g.Report(complete=(*complete, complete[1])), g.Reported).items
+    assert [(one.status, one.code) for one in told] == [*[("SUCCESS", None)] * 4, (None, "lease_lost")]
+    assert desk.sql("SELECT ordinal - 1, body FROM results") == [(2, b'{"a":[1]}')]
+    assert desk.sql("SELECT leases, succeeded, failed FROM workers") == [(0, 4, 0), (0, 0, 0)]
+    desk.sound()
+
+
+def test_c8_one_result_that_is_no_json_spoils_the_whole_report(desk: Desk) -> None:
+    leases = [desk.run(1) for _ in range(3)]
+    done = tuple(
+        [c.Done(lease.id, lease.token, result) for lease, result in zip(leases, [b"1", b"2", b"{"], strict=True)]
+    )
+    desk.do(g.ReportBatch(complete=done), CommandFailed)
+    assert [desk.status(lease.id) for lease in leases] == ["PROCESSING"] * 3
+    desk.do(g.ReportBatch(complete=done[:2]), g.Reported)
     desk.sound()
 
 

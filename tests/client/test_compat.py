@@ -93,7 +93,7 @@ def test_a13_many_threads(cluster: StandIn) -> None:
 
 
 def test_d7_a_dequeue_whose_answer_is_lost_skips_nothing(cluster: StandIn) -> None:
-    with MyQueue(cluster.urls[0], timeout_s=0.4) as q:
+    with MyQueue(cluster.urls[0], timeout_s=1.5) as q:
         q.create_topic("a")
         producer, consumer = q.register_producer("a"), q.register_consumer("a")
         for n in range(3):

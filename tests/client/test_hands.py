@@ -223,7 +223,7 @@ async def test_a_consumer_that_waits_is_woken(cluster: StandIn) -> None:
 
 
 def test_d7_a_fetch_whose_answer_is_lost_skips_nothing(cluster: StandIn) -> None:
-    with Client(cluster.urls[0], timeout_s=0.4) as client:
+    with Client(cluster.urls[0], timeout_s=1.5) as client:
         client.topics.create("x")
         client.topic("x").append_many(range(5))
         consumer = client.topic("x").consumer(max=2, stop_at_end=True).register()
@@ -235,7 +235,7 @@ def test_d7_a_fetch_whose_answer_is_lost_skips_nothing(cluster: StandIn) -> None
 
 
 def test_d7_an_unknown_outcome_can_be_repeated(cluster: StandIn) -> None:
-    with Client(cluster.urls[0], timeout_s=0.4) as client:
+    with Client(cluster.urls[0], timeout_s=1.5) as client:
         client.topics.create("x")
         cluster.mishaps[0].extend(["reset after", "hang", "hang", "hang"])
         with pytest.raises(OutcomeUnknown) as caught:

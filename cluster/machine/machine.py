@@ -323,7 +323,7 @@ class Machine:
         """Apply what was left open and is undone; what it comes to is known. What fails stays to be done: nobody may pass over it."""
         again, self._open = self._open, []
         try:
-            self._state.reload()
+            self._state.bring_back()
             while again:
                 self.apply(*again[0])
                 del again[0]
@@ -355,7 +355,6 @@ class Machine:
         if not self._open:
             self._state.begin_again()
             return
-        self._state.abandon()
         self._apply_again()
         self._state.begin(index, term, within=False)
 

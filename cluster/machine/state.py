@@ -1,7 +1,7 @@
 """The connection, and what is remembered of its rows in Python between commands.
 
 Invariants: whoever changes a row changes what is remembered of it in the same function, after the row. ``undo_command``,
-``begin_again`` and ``abandon`` (of a whole entry) bring both back to the same point. Topics are remembered only to save reading
+``begin_again`` and ``abandon`` (of a whole transaction) bring both back to the same point. Topics are remembered only to save reading
 them again; the header is written once per entry, in the entry's transaction, and so is what ``books`` says of queues
 and workers, and what the entry leaves in receipts.
 """
@@ -111,10 +111,8 @@ class State(Books):
         """Those of this entry, by operation and key: the fingerprint and the encoded outcome."""
         self.receipt_rows: dict[str, dict[str, int]] | None = None
         """The rows of all others, by operation and key; None when they must be read."""
-        self._kept_receipts: Iterable[tuple[str, str]] = ()
-        """Operation and key of those that the entry has added to ``receipt_rows``."""
-        self._cleared_receipts: list[tuple[int, list[tuple[str, str]]]] = []
-        """The rows that the entry has cleared away, with what stood in each."""
+        self._receipt_changes: list[tuple[int | None, Iterable[tuple[str, str]]]] = []
+        """What the transaction has done to ``receipt_rows``, in order: operations and keys, added, or cleared away with that row."""
         self.oldest_receipts: tuple[int, int] | None = None
         """How many stand in the first row, and when they were kept; None when that must be looked up."""
         self.grave: int | None = None
@@ -130,12 +128,12 @@ class State(Books):
         """Forget everything remembered, and read the header anew."""
         self._forget_all()
         self.receipt_rows = None
-        self._settle_receipts()
+        self._receipt_changes = []
         self.header = Header(*self.execute(_SELECT_HEADER).fetchone())
         self.look_for_grave()
         self.led_term: int | None = self.execute(_SELECT_LEADER).fetchone()[0]
         """The last term of which it is known who led."""
-        self.committed_header = self._before_command = msgspec.structs.replace(self.header)
+        self.committed_header = self._before_command = self._before_transaction = msgspec.structs.replace(self.header)
         self._unread = False
         """Whether something of this could not be read after rows were undone."""
 
@@ -159,6 +157,7 @@ class State(Books):
             self.leases.clear()
         self.committed_header = msgspec.structs.replace(self.header)
         if not within:
+            self._before_transaction = self.committed_header
             self.execute("BEGIN IMMEDIATE")
         assert self.connection.in_transaction, "else every statement would be one of its own"
 
@@ -172,11 +171,11 @@ class State(Books):
         """End the transaction of the entry: from now on it is seen."""
         self.execute("COMMIT")
         self.keep()
+        self._receipt_changes = []
 
     def keep(self) -> None:
         """The entry is seen from now on; its transaction goes on."""
         self.committed_header = self.header
-        self._settle_receipts()
 
     def begin_again(self) -> None:
         """Bring rows and memory back to what they were before the entry, and open its transaction anew."""
@@ -188,43 +187,46 @@ class State(Books):
         self.execute("BEGIN IMMEDIATE")
 
     def abandon(self) -> None:
-        """Bring rows and memory back to what they were before the entry, as far as a broken disk lets us."""
+        """Bring rows and memory back to what they were before the transaction, as far as a broken disk lets us."""
         self.events = []
         self._forget_all()
-        before, receipt_rows = self.committed_header, self._take_receipts_back()
-        self.header = msgspec.structs.replace(before)
+        before, receipt_rows = self._before_transaction, self._take_receipts_back()
+        self.header = msgspec.structs.replace(self.committed_header)
         self._unread = True
         with contextlib.suppress(sqlite3.Error, MemoryError):
             if self.connection.in_transaction:  # a full disk ends the transaction by itself
                 self.connection.rollback()
             self.reload()
-            if self.header == before:  # else the entry stayed: its end only said that it had failed
+            if self.header == before:  # else what was done stayed: its end only said that it had failed
                 self.receipt_rows = receipt_rows
+
+    def bring_back(self) -> None:
+        """The same, whatever has undone the transaction, or raise what the disk says."""
+        self.abandon()
+        if self._unread:
+            self.reload()
 
     # -- receipts -----------------------------------------------------------------------------------------------
     def note_kept(self, receipts: Iterable[tuple[str, str]]) -> None:
         """The entry is about to add these to ``receipt_rows``: they go if it is undone."""
-        self._kept_receipts = receipts
+        self._receipt_changes.append((None, receipts))
 
     def note_cleared(self, ordinal: int, receipts: list[tuple[str, str]]) -> None:
         """The entry is about to remove that row, in which these stand: they come back if it is undone."""
-        self._cleared_receipts.append((ordinal, receipts))
+        self._receipt_changes.append((ordinal, receipts))
 
     def _take_receipts_back(self) -> dict[str, dict[str, int]] | None:
-        """The ``receipt_rows`` from before the entry, and remember none: there are too many to read them again."""
+        """The ``receipt_rows`` from before the transaction, and remember none: there are too many to read them again."""
         rows, self.receipt_rows = self.receipt_rows, None
         if rows is not None:
-            for op, key in self._kept_receipts:
-                rows[op].pop(key, None)
-            for ordinal, receipts in self._cleared_receipts:
+            for ordinal, receipts in reversed(self._receipt_changes):
                 for op, key in receipts:
-                    rows[op][key] = ordinal
-        self._settle_receipts()
+                    if ordinal is None:
+                        rows[op].pop(key, None)
+                    else:
+                        rows[op][key] = ordinal
+        self._receipt_changes = []
         return rows
-
-    def _settle_receipts(self) -> None:
-        """What the entry has changed in ``receipt_rows`` stays."""
-        self._kept_receipts, self._cleared_receipts = (), []
 
     # -- one command, by itself ---------------------------------------------------------------------------------
     def open_command(self) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from quorl.cluster.machine import receipts
 from quorl.cluster.machine.machine import Machine
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import topics as t
@@ -60,7 +61,11 @@ def test_d5_a_command_that_fails_is_undone_alone_behind_open_entries(
     leave_open(pair, seal(_submit("two")), seal(c.Claim(worker_id=1, max=2)))
     monkeypatch.setattr("quorl.cluster.machine.topics.register_producer", _fails(ValueError("the same on every node")))
     entry = pair.entry(_appends(3), _appends(2), seal(t.RegisterProducer(topic="t")), seal(_submit("three")))
+    statements: list[str] = []
+    pair.connection.set_trace_callback(statements.append)
     found, wanted = pair.machine.apply(*entry, leave_open=left_open), pair.twin.apply(*entry)
+    pair.connection.set_trace_callback(None)
+    assert receipts._ALL not in statements, "there are too many to read them again"
     assert found == wanted
     assert [type(one.value) for one in found.outcomes][2] is CommandFailed
     assert found.outcomes[0].replayed

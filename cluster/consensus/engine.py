@@ -23,7 +23,7 @@ from quorl.cluster.consensus.link import Link
 from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.messages import Message
 from quorl.cluster.consensus.names import Named
-from quorl.cluster.consensus.port import Ahead, Apply, Clock, NotApplied, OutcomeUnknown
+from quorl.cluster.consensus.port import NO_DESCRIPTORS, Ahead, Apply, Clock, NotApplied, OutcomeUnknown
 from quorl.cluster.consensus.replication import Replication
 from quorl.cluster.protocol import limits
 
@@ -298,7 +298,7 @@ class Engine(Named):
             return
         except OSError as error:
             # Too many open files is, like a full disk, a refusal of something new; whatever else fails may have lost.
-            if error.errno not in {errno.ENOSPC, errno.EMFILE, errno.ENFILE}:
+            if error.errno not in {errno.ENOSPC, *NO_DESCRIPTORS}:
                 self.die(f"the disk failed: {error}")
         except Exception as error:
             self.die(f"{type(error).__name__}: {error}")

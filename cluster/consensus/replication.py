@@ -94,9 +94,8 @@ class Replication:
                 if owed:
                     hint = AppendEntries(engine.term, engine.commit_index, None, 0, [], first_index=log.first_index)
                     engine.say(member, hint)
-                    self._told[member] = (
-                        engine.commit_index
-                    )  # it cannot take it; to say so again would be answered again
+                    # It cannot take what is committed: to say that again would only be answered again.
+                    self._told[member] = engine.commit_index
                 return
             entries = self._next_entries(member, next_index)
             if not entries and not owed:

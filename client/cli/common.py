@@ -211,7 +211,7 @@ def _with_options(command: F, *, quiet: str | None = None, lists: bool = False, 
             help="For each call, 10 by default and 2 where no node listens; also for a wait without --max-wait.",
         ),
         click.option(*filter(None, (quiet, "--quiet")), "quiet", is_flag=True, help="Print data only, no talk."),
-        click.option("-v", "--verbose", is_flag=True, help="Show the HTTP calls on stderr."),
+        click.option("-v", "--verbose", is_flag=True, help="Show every call to a node on stderr."),
     ]
     if watched:
         every = {"is_flag": False, "flag_value": WATCH_S, "type": click.FloatRange(min=0.1)}

@@ -1,4 +1,7 @@
-"""``-v``: every HTTP call on stderr, as it was made and what came of it."""
+"""``-v``: every call on stderr, as it was made and what came of it.
+
+It travels as without ``-v``, in the words of HTTP over a channel if the node has one, so that looking changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +11,11 @@ import click
 from typing_extensions import override
 
 from quorl.client.flow import Failure, Send
-from quorl.client.sync_transport import HttpTransport
+from quorl.client.sync_transport import ChannelTransport
 from quorl.cluster.protocol.wire import Answer
 
 
-class Telling(HttpTransport):
+class Telling(ChannelTransport):
     """A transport that says what it carries."""
 
     @override

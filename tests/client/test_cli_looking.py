@@ -10,6 +10,7 @@ import pytest
 
 from quorl.client import Client, Unavailable, sync_transport
 from quorl.client.cli import looking
+from quorl.client.cli.common import Settings
 from quorl.cluster.protocol import wire
 from quorl.cluster.protocol.grammar import Request
 from quorl.cluster.protocol.wire import Answer, Call
@@ -138,3 +139,20 @@ def test_where_nobody_says_anything_a_look_does_not_begin_anew(monkeypatch: pyte
         ):
             client.topics.list()
     assert (caught.value.nobody, len(calls), said) == (True, 1, [])
+
+
+def test_where_nobody_says_anything_showing_the_calls_takes_no_longer(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sync_transport, "CONNECT_TIMEOUT_S", 0.05)
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        address = f"http://127.0.0.1:{mute.getsockname()[1]}"
+        with (
+            Client(address, refused_s=0.05, transport=Settings(verbose=True).transport()) as client,
+            pytest.raises(Unavailable, match="it took the connection and said nothing") as caught,
+        ):
+            client.topics.list()
+    assert caught.value.nobody
+    told = capsys.readouterr().err.splitlines()[0]
+    assert told.startswith(f"http   GET {address}/v1/topics?limit=")
+    assert "→ it took the connection and said nothing for 0.1 s" in told

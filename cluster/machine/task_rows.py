@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from quorl.cluster.machine import ids
+from quorl.cluster.machine import guessing, ids
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol.submitting import TaskBody
@@ -117,7 +117,8 @@ def find(connection: sqlite3.Connection, task_id: str) -> TaskRow | k.TaskNotFou
     """The task with an id."""
     row = TASK_BY_ID.find(connection.execute, task_id)
     if row is None:
-        return k.TaskNotFound(detail=f'There is no task "{task_id}", or it finished so long ago that it was forgotten.')
+        told = f'There is no task "{task_id}", or it finished so long ago that it was forgotten.'
+        return k.TaskNotFound(detail=told + guessing.meant_task(connection, task_id))
     return TaskRow(*row)
 
 

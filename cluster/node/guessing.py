@@ -1,4 +1,4 @@
-"""What is put behind the news that a write did not find its queue or its topic: the name that was perhaps meant.
+"""What is put behind the news that a write did not find its queue, its topic or its task: what was perhaps meant.
 
 The log says no more than that there is none of that name; the node that answers asks its own copy as readers do, who are told
 of a guess since there are readers.
@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.appends import AppendedAll, TopicAppended
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply, Request
@@ -34,6 +35,11 @@ async def with_guess(read: Read, request: Request[Any], value: Reply | Rejection
         case t.TopicNotFound():
             found = await read(t.GetTopic(topic=getattr(request, "topic", "")))
             return found if isinstance(found, t.TopicNotFound) else value
+        case k.TaskNotFound() if isinstance(
+            request, k.CancelTask | k.RetryTask | k.ForgetTask
+        ):  # workers make no slips
+            told = await read(k.GetTask(id=request.id))
+            return told if isinstance(told, k.TaskNotFound) else value
         case AppendedAll(items=items) if any(item.code == _NO_TOPIC for item in items):
             return AppendedAll(items=await _each(read, items))
     return value

@@ -1,4 +1,4 @@
-"""What a write is told that does not find its queue or its topic: the name that was perhaps meant, by the node that answers."""
+"""What a write is told that does not find its queue, its topic or its task: the one that was perhaps meant, by the node that answers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import pytest
 
 from quorl.cluster.node.guessing import GUESSED_MAX, with_guess
 from quorl.cluster.protocol import queues as q
+from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
 from tests.node.fakecore import Cluster
@@ -45,6 +46,18 @@ async def test_d15_a_write_to_a_name_that_is_misspelt_is_told_what_may_be_meant(
     assert cluster.core("n2").machine.position == cluster.core("n1").machine.position
 
 
+@pytest.mark.parametrize(("method", "what"), [("POST", "/cancel"), ("POST", "/retry"), ("DELETE", "")])
+async def test_d15_who_cancels_retries_or_forgets_by_a_shortened_id_is_told_the_whole_one(
+    method: str, what: str
+) -> None:
+    cluster = Cluster()
+    _, task, _ = await cluster.call("n1", "POST", "/v1/queues/q/tasks", {"name": "add"})
+    for node in ("n1", "n2"):
+        path = f"/v1/tasks/{task['id'][:8]}%E2%80%A6{task['id'][-6:]}{what}"
+        status, told, _ = await cluster.call(node, method, path)
+        assert (status, told["detail"].partition(" Did ")[2]) == (404, f'you mean "{task["id"]}"?')
+
+
 async def test_d15_each_of_several_appends_is_told_of_its_own_topic() -> None:
     cluster = await with_names()
     names = ["app-lgo", "app-log", "app-lgo", "nothing like it", *(f"app-log{n}" for n in range(GUESSED_MAX))]
@@ -69,4 +82,7 @@ async def test_nothing_is_guessed_of_a_name_that_exists_meanwhile() -> None:
     no_queue, no_topic = q.QueueNotFound(detail="no queue"), t.TopicNotFound(detail="no topic")
     assert await with_guess(read, q.DeleteQueue(queue="a"), no_queue) is no_queue
     assert await with_guess(read, t.DeleteTopic(topic="b"), no_topic) is no_topic
+    no_task = k.TaskNotFound(detail="no task")
+    assert await with_guess(read, k.CancelTask(id="c"), no_task) is no_task
+    assert asked.pop() == k.GetTask(id="c")
     assert asked == [q.GetQueue(queue="a"), t.GetTopic(topic="b")]

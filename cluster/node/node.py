@@ -227,6 +227,9 @@ class Node:
         return applied
 
     def _not_kept(self, error: Exception) -> None:
+        if self._closed:  # it has stopped: nobody is told anything any more, and the next start finds it all in the log
+            self._ports.log.warning("stopped_without_last_commit", why=f"{type(error).__name__}: {error}")
+            return
         reason = f"the state could not keep what was applied: {type(error).__name__}: {error}"
         self.replica.engine.die(reason, damaged=is_damage(error))
 

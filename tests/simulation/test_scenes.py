@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable
 
 import pytest
 
+from quorl.cluster.node import applying
 from tests.simulation import scenes, scenes_disk, scenes_real, scenes_words
 from tests.simulation.scenes import Scene
 from tests.simulation.stage import Stage
 from tests.simulation.task_scenes import TASK_SCENES
 from tests.simulation.workload import Write
+from tests.simulation.world import Log
 
 SCENES: dict[str, Scene] = {
     scene.__name__: scene
@@ -221,3 +224,24 @@ def test_a_member_that_reaches_both_halves_of_five_leads_or_follows_in_peace() -
         assert (stage.leader(), stage.node(leader).term()) == (leader, term)
         stage.written(leader, 3)
         assert stage.problems() == []
+
+
+def test_a_node_that_stops_says_when_its_state_could_not_keep_the_last_entries(monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[tuple[str, object]] = []
+
+    def fail() -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    with Stage() as stage:
+        monkeypatch.setattr(applying, "OPEN_S", 60.0)
+        monkeypatch.setattr(Log, "warning", lambda _, event, **fields: warnings.append((event, fields["why"])))
+        process = stage.process(stage.followers()[0])
+        node = stage.node(process.name)
+        stage.written(stage.leader())
+        assert stage.world.run(2.0, lambda: bool(node.machine._open))
+        monkeypatch.setattr(node.machine._state, "commit", fail)
+        process.leave()
+        assert stage.world.run(10.0, lambda: process.node is None)
+        assert warnings == [("stopped_without_last_commit", "OperationalError: disk I/O error")]
+        process.boot()
+        assert stage.problems() == [], "and the next start finds them in the log"

@@ -139,19 +139,19 @@ class HttpTransport(Renewed, Transport):
 
 def explain(error: BaseException) -> str:
     """Return a failure of a connection in the words that people know."""
-    seen: BaseException | None = error
-    while seen is not None:
-        if isinstance(seen, ssl.SSLError):  # its number is none of the system's
-            return tls_words(seen)
-        number = getattr(seen, "errno", None)
+    chain = _chain(error)
+    for one in chain:
+        if isinstance(one, ssl.SSLError):  # its number is none of the system's
+            return tls_words(one)
+        number = getattr(one, "errno", None)
         if isinstance(number, int) and number in errno.errorcode:
             return os.strerror(number).lower()
-        if isinstance(seen, socket.gaierror):
-            return f"its name cannot be resolved ({(seen.strerror or str(seen)).lower()})"
-        if _is_foreign(seen):
-            return foreign_words()
-        seen = _within(seen)
-    return str(error) or type(error).__name__
+        if isinstance(one, socket.gaierror):
+            return f"its name cannot be resolved ({(one.strerror or str(one)).lower()})"
+    if _is_foreign(error):
+        return foreign_words()
+    plain = next((one for one in chain if _wrapped(one) is None), error)
+    return str(plain) or type(plain).__name__
 
 
 def tls_words(error: ssl.SSLError) -> str:
@@ -160,22 +160,27 @@ def tls_words(error: ssl.SSLError) -> str:
     return f"TLS failed ({reason}); nodes speak plain HTTP: https:// is for what stands before them"
 
 
-def _within(error: BaseException) -> BaseException | None:
-    return (
-        next((arg for arg in error.args if isinstance(arg, BaseException)), None)
-        or error.__cause__
-        or error.__context__
-    )
+def _wrapped(error: BaseException) -> BaseException | None:
+    """What an error was made around, which is how urllib3 tells of others' errors: its own text is no words then."""
+    return next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    """An error and what it comes from, the outermost first; each once, whatever refers to what."""
+    chain: dict[int, BaseException] = {}
+    seen: BaseException | None = error
+    while seen is not None and id(seen) not in chain:
+        chain[id(seen)] = seen
+        seen = _wrapped(seen) or seen.__cause__ or seen.__context__
+    return list(chain.values())
 
 
 def _is_foreign(error: BaseException) -> bool:
     """Whether what came over a connection is no answer of HTTP."""
     from http.client import BadStatusLine, RemoteDisconnected  # here, where something has failed: it takes its time
 
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, BadStatusLine):
-        seen = _within(seen)
-    return seen is not None and not isinstance(seen, RemoteDisconnected)
+    bad = next((one for one in _chain(error) if isinstance(one, BadStatusLine)), None)
+    return bad is not None and not isinstance(bad, RemoteDisconnected)
 
 
 class NoChannel(Exception):

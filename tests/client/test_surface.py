@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import errno
 import pickle
 import re
 import socket
@@ -10,6 +11,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Callable
+from http.client import BadStatusLine, RemoteDisconnected
 from typing import Any, get_type_hints
 
 import pytest
@@ -161,3 +163,18 @@ def test_a_failure_of_tls_is_not_told_by_a_number_of_the_system(explain: Callabl
     with pytest.raises(ssl.SSLError) as caught:
         ssl.create_default_context().wrap_bio(theirs, ours, server_hostname="localhost").do_handshake()
     assert explain(caught.value).startswith("TLS failed (wrong version number); nodes speak plain HTTP")
+
+
+@pytest.mark.parametrize("wrap", [lambda error: RuntimeError("Connection aborted.", error), RuntimeError])
+def test_an_error_that_others_have_wrapped_is_told_in_its_own_words(wrap: Callable[[Exception], Exception]) -> None:
+    reset = ConnectionResetError(errno.ECONNRESET, "x")
+    assert sync_transport.explain(wrap(wrap(reset))) == "connection reset by peer"
+    closed = RemoteDisconnected("Remote end closed connection without response")
+    assert sync_transport.explain(wrap(closed)) == "Remote end closed connection without response"
+    assert sync_transport.explain(wrap(BadStatusLine("SSH-2.0"))).startswith("what answers there does not speak HTTP")
+
+
+def test_errors_that_come_from_each_other_are_walked_once() -> None:
+    first, second = RuntimeError("first"), RuntimeError()
+    first.__cause__, second.args = second, (first,)
+    assert sync_transport.explain(second) == "first"

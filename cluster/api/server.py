@@ -34,6 +34,7 @@ from quorl.cluster.api.members_only import fingerprint, token
 from quorl.cluster.api.metered import LoopLag, MeteredDisk
 from quorl.cluster.api.offload import Threads
 from quorl.cluster.api.peers import HttpPeers
+from quorl.cluster.api.secondlook import second_look
 from quorl.cluster.api.told import Told
 from quorl.cluster.consensus.damage import REMEDY
 from quorl.cluster.consensus.disk import RealDisk
@@ -214,7 +215,9 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         await _until_one_of(ends)
         systemd.notify("STOPPING=1")
         if node.died.done():
-            return _died(config.node.name, node.died.result(), damaged=node.replica.engine.damaged)
+            damaged = node.replica.engine.damaged
+            advice = await asyncio.to_thread(second_look, config.node.data_dir) if damaged else None
+            return _died(config.node.name, node.died.result(), damaged=damaged, advice=advice)
         log.info("node_stopping", signal=stopped.result().name)
         await site.stop()  # whoever comes now is refused at once and asks another node
         await node.stop()
@@ -225,10 +228,10 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         await runner.cleanup()
 
 
-def _died(name: str, reason: str, *, damaged: bool) -> int:
-    """Say why a node stopped itself; the exit code."""
+def _died(name: str, reason: str, *, damaged: bool, advice: str | None) -> int:
+    """Say why a node stopped itself, and what to do if not the usual; the exit code."""
     structlog.get_logger("quorl.node").critical("node_died", detail=reason)
-    advice = REMEDY if damaged else "Nothing acknowledged is lost."
+    advice = advice or (REMEDY if damaged else "Nothing acknowledged is lost.")
     sys.stderr.write(f"{name} stopped itself: {reason}\n{advice}\n")
     return EXIT_DAMAGED if damaged else EXIT_MACHINE
 

@@ -53,6 +53,7 @@ _OVERVIEW_AGE_MS = 1_000
 _CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
 _UNPROVEN = "cannot prove the cluster secret"
 _REFUSED = re.compile(rf"([\w.-]+): refused: {_UNPROVEN}")
+_TWINS = "another process of this node's name"
 _OF_THE_CLUSTER = ("no_leader", "no_quorum", "one_failure_left", "member_")
 """Alerts that are checked here anyway begin with one of these."""
 _OF_THE_WORK = frozenset({"no_workers"})
@@ -249,8 +250,12 @@ def _health(visit: Visit) -> Iterator[Finding]:
         check, detail = found["name"], found["detail"]
         free = re.match(r"(\d+) MiB free", detail) if check == "disk" else None
         if found["ok"] == "-":
-            level = Level.CRIT if check in {"disk", "raft"} else Level.WARN
-            yield Finding(level, check, visit.name, detail, "The node's log says more.")
+            twins = _TWINS in detail
+            level = Level.CRIT if check in {"disk", "raft"} or twins else Level.WARN
+            hint = "The node's log says more."
+            if twins:
+                hint = f"Two processes run as {visit.name}: stop the one that should not be there."
+            yield Finding(level, check, visit.name, detail, hint)
         elif free is not None and int(free[1]) < FREE_MIB:
             yield Finding(Level.WARN, check, visit.name, f"only {detail}", "Make room where its data_dir is.")
         elif free is not None:

@@ -19,7 +19,7 @@ from typing import Protocol, cast
 from typing_extensions import override
 
 from quorl.cluster.consensus.framing import FrameError, FrameReader, pack
-from quorl.cluster.consensus.handshake import Handshake, Refusal, Refused, Welcome, duplicate, encode, garbled
+from quorl.cluster.consensus.handshake import Handshake, Refusal, Refused, Welcome, encode, garbled
 from quorl.cluster.consensus.port import Hello
 from quorl.cluster.protocol import limits
 
@@ -45,8 +45,8 @@ class Owner(Protocol):
     def begin(self, connection: Connection) -> Handshake | None:
         """A connection was made; None if it is one too many."""
 
-    def settle(self, connection: Connection) -> bool:
-        """The peer is who it says; whether this connection becomes the one to use."""
+    def settle(self, connection: Connection) -> Refused | None:
+        """The peer is who it says; None if this connection becomes the one to use, else why it does not."""
 
     def up(self, connection: Connection) -> None:
         """The connection carries data from now on."""
@@ -179,8 +179,8 @@ class Connection(asyncio.Protocol):
         self._finish_handshake()
         self.hello = hello
         self.peer = hello.node
-        if not self._owner.settle(self):
-            self._refuse(duplicate())
+        if (refused := self._owner.settle(self)) is not None:
+            self._refuse(refused)
             return
         if self.dialled is None:
             self._write_handshake(encode(Welcome()))

@@ -109,6 +109,7 @@ _TOLD = {
     "self": "has the same name as this node",
     "secret": "holds another cluster secret",
     "cluster_id": "belongs to another cluster",
+    "twin": "is connected with another process of this node's name, which came later",
     "garbled": "could not read this node's messages",
 }
 """What a code means when it is told to us."""
@@ -169,6 +170,12 @@ def listen(me: Me, members: Container[str], prefers_own: Callable[[str], bool]) 
 def duplicate() -> Refused:
     """The refusal of a connection that is not needed."""
     return Refused(DUPLICATE, "has a better connection with this node", "nothing is wrong")
+
+
+def twin(node: str) -> Refused:
+    """The refusal of a process whose name a later one has taken over: were it let in, each would throw the other out."""
+    reason = "runs still, and a later process of its name is connected"
+    return Refused("twin", reason, f"see that only one process runs as {node}", member=node)
 
 
 def garbled(detail: str) -> Refused:

@@ -8,7 +8,8 @@ Invariants:
 * the user of a network sees for each peer: connected, frames, disconnected, and again from the start; never two
   connections at once, never a frame of a connection that was replaced, nothing at all once ``close`` was called;
 * of two connections between the same two processes both sides keep the same one: the one that the smaller name
-  dialled, else the younger. A new incarnation of a peer replaces its former self;
+  dialled, else the younger. A new incarnation of a peer replaces its former self, which is refused from then on for as
+  long as the new one is connected: two that run under one name do not throw each other out in turns;
 * whoever is not connected with a peer is dialling it or about to, until ``close``;
 * strangers hold at most ``PENDING_HANDSHAKES_MAX`` connections, each for at most ``Timing.handshake_s``.
 """
@@ -66,6 +67,8 @@ class _Peer:
         self.host = host
         self.port = port
         self.connection: Connection | None = None
+        self.supplanted: set[str] = set()
+        """The incarnations that others took the place of since there was no connection last."""
         self.up_since = 0.0
         self.dial: asyncio.Task[None] | None = None
         """A connection is being made …"""
@@ -233,14 +236,17 @@ class TcpNetwork(Network):
         self._pending.add(connection)
         return handshake.listen(me, self._peers, self._prefers_own)
 
-    def settle(self, connection: Connection) -> bool:
-        """Choose between a connection just proven and the one in use, if there is one."""
+    def settle(self, connection: Connection) -> Refused | None:
+        """Choose between a connection just proven and the one in use, if there is one; returns why it is not the new one."""
+        assert connection.hello is not None
         self._pending.discard(connection)
         peer = self._peers[connection.peer]
         old = peer.connection
         if old is not None:
+            if old.open and connection.hello.incarnation in peer.supplanted:
+                return handshake.twin(peer.name)
             if not self._is_better(connection, old):
-                return False
+                return handshake.duplicate()
             self._replace(peer, old, connection)
         if peer.attempt is connection:
             peer.attempt = None
@@ -250,7 +256,7 @@ class TcpNetwork(Network):
         peer.up_since = self._clock.monotonic()
         peer.failures = 0
         peer.lost = False
-        return True
+        return None
 
     def up(self, connection: Connection) -> None:
         """Tell the user."""
@@ -279,6 +285,7 @@ class TcpNetwork(Network):
                 self._retry(peer)
             if peer.connection is connection:
                 peer.connection = None
+                peer.supplanted.clear()
                 peer.trouble = connection.trouble
                 if not self._closing:
                     self._lost(peer)
@@ -306,6 +313,7 @@ class TcpNetwork(Network):
         if old.open and old.hello is not None and old.hello.incarnation != new.hello.incarnation:
             why = "a new process has this name, but the former one is still connected"
             self._log.warning("peer_doubled", peer=peer.name, why=why, advice="see that only one is running")
+            peer.supplanted.add(old.hello.incarnation)
         peer.connection = None
         old.abort("replaced by another connection")
         self._events.on_disconnected(peer.name)

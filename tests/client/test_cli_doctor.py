@@ -144,6 +144,17 @@ def test_secrets_that_differ_come_first_and_nothing_else_is_advised_for_what_fol
     assert "quorum" in [one.check for one in rest if one.level != Level.OK]
 
 
+def test_two_processes_of_one_name_are_found_at_the_one_that_the_others_refuse(cluster: StandIn) -> None:
+    three = visit(cluster.info(), "n3")
+    three.ready = (
+        "[-]leader failed: none; other members: "
+        "n1: refused: refuses this node: it is connected with another process of this node's name, which came later\n"
+    )
+    (found,) = [one for one in examined([three]) if one.check == "leader" and one.node == "n3"]
+    assert found.level == Level.CRIT
+    assert found.hint == "Two processes run as n3: stop the one that should not be there."
+
+
 def test_a_member_that_is_away_for_another_reason_is_still_seen_to(cluster: StandIn) -> None:
     visits = cut_off(cluster, {"n1": "aa", "n2": "aa", "n3": "bb"})[::2]
     info = visits[0].info

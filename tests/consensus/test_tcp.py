@@ -193,6 +193,30 @@ async def test_a_new_incarnation_replaces_the_former_one() -> None:
         await after.leave()
 
 
+async def test_of_two_processes_of_one_name_the_later_one_stays_until_it_ends() -> None:
+    at = addresses("n1", "n2")
+    two = Node("n2", at)
+    async with running(two):
+        before, after, again = [await Stranger.visit(two) for _ in range(3)]
+        await before.get_in(hello("n1", incarnation="before"), SECRET, "n2")
+        await after.get_in(hello("n1", incarnation="after"), SECRET, "n2")
+        with pytest.raises(handshake.Refused, match="is connected with another process of this node's name") as refused:
+            await again.get_in(hello("n1", incarnation="before"), SECRET, "n2")
+        assert refused.value.code == "twin"
+        assert two.network.refusals == {"n1": "runs still, and a later process of its name is connected"}
+        assert two.log.warnings[-1].endswith("advice: see that only one process runs as n1")
+        assert two.recorder.hellos["n1"].incarnation == "after"
+        assert two.network.connected == {"n1"}
+        await after.leave()
+        await two.recorder.until(lambda: two.recorder.count("disconnected", "n1") == 2)
+        back = await Stranger.visit(two)
+        await back.get_in(hello("n1", incarnation="before"), SECRET, "n2")
+        await two.recorder.until(lambda: two.recorder.count("connected", "n1") == 3)
+        assert two.network.refusals == {}
+        for stranger in (before, again, back):
+            await stranger.leave()
+
+
 async def test_a_stopped_peer_is_refused_at_once_and_found_again_when_it_is_back() -> None:
     at = addresses("n1", "n2")
     one, two, again = Node("n1", at), Node("n2", at), Node("n2", at, claims={"incarnation": "2"})

@@ -92,6 +92,10 @@ def quorum_finding(info: ClusterInfo, strangers: Collection[str] = ()) -> Findin
     gone = [f"{one.name} {one.state.replace('_', ' ')}" for one in info.members if one.state != "ok"]
     missing = [one.name for one in info.members if one.state != "ok" and one.name not in strangers]
     start = f"See to {', '.join(missing)}: quorl node run -c FILE" if missing else ""
+    if info.health == "no_quorum" and not info.cluster_id:
+        all_of_them = f"not founded yet: the very first start needs all {len(info.members)} members once"
+        text = f"{all_of_them}, {len(there)} are ok: {', '.join(gone)}; writes are not taken"
+        return Finding(Level.CRIT, "quorum", "", text, start)
     if info.health == "no_quorum":
         return Finding(Level.CRIT, "quorum", "", f"{about}: {', '.join(gone)}; writes are not taken", start)
     if info.leader is None:

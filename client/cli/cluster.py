@@ -202,6 +202,8 @@ def _health(info: ClusterInfo) -> str:
         if member.state != "ok":
             by_state.setdefault(member.state.replace("_", " "), []).append(member.name)
     why = "; ".join(f"{', '.join(names)} {state}" for state, names in by_state.items())
+    if why and info.health == "no_quorum" and not info.cluster_id:
+        why += f" (the very first start needs all {len(info.members)} once)"
     return f"{words}: {why}" if why else words
 
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import time
 
+import msgspec
 import pytest
 
+from quorl.client.cli.checks import Level, quorum_finding
+from quorl.client.cli.cluster import _headline
 from quorl.cluster.protocol import overview as o
 from tests.client.commands import Quorl
 from tests.client.scripted import problem
@@ -53,6 +56,19 @@ def test_members(quorl: Quorl, cluster: StandIn) -> None:
     address = cluster.urls[0].removeprefix("http://")
     assert first.split() == ["n1", "LEADER", address, cluster.info().members[0].raft, "0.1.0"]
     assert [one["name"] for one in json.loads(quorl("cluster", "members", "--json").stdout)] == ["n1", "n2", "n3"]
+
+
+def test_of_a_cluster_that_is_not_founded_yet_it_is_said_that_a_majority_is_not_enough(cluster: StandIn) -> None:
+    info = cluster.info()
+    there = [*info.members[:2], msgspec.structs.replace(info.members[2], state="unreachable")]
+    info = msgspec.structs.replace(info, cluster_id=None, leader=None, health="no_quorum", members=there)
+    found = quorum_finding(info)
+    assert found.level == Level.CRIT
+    assert found.text == (
+        "not founded yet: the very first start needs all 3 members once, 2 are ok: n3 unreachable; writes are not taken"
+    )
+    assert found.hint == "See to n3: quorl node run -c FILE"
+    assert _headline(info).endswith("NO QUORUM: n3 unreachable (the very first start needs all 3 once)")
 
 
 def test_d15_check_is_one_line_and_four_exit_codes(quorl: Quorl, cluster: StandIn) -> None:

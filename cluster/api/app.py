@@ -19,6 +19,7 @@ from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.intake import Intake
 from quorl.cluster.api.members_only import HEADER, knows
+from quorl.cluster.api.requests import call_of, give_leave, waits_for_leave
 from quorl.cluster.node.internal import PREFIX
 from quorl.cluster.protocol.channel import NAME, PATH
 from quorl.cluster.protocol.limits import REQUEST_BYTES_MAX
@@ -97,9 +98,8 @@ class Skin:
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; routing by path is the gateway's business."""
-        path, _, query = request.raw_path.partition("?")
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        call = Call(request.method, path, query, headers, b"")
+        call = call_of(request)
+        path, headers = call.path, call.headers
         if not self._hosts.take(headers.get("host")):
             detail = f"The request is for {headers['host'][:100]}, which is no name of this node."
             return _respond(self._node.refuse(call, Problem("forbidden_host", detail)))
@@ -107,21 +107,25 @@ class Skin:
             return _respond(answer)
         if (stream := self._streams.get(path)) is not None:
             return await stream(request, call)
+        body: bytes | Problem
         try:
             async with asyncio.timeout(self._body_s_max):
                 body = await self._read_body(request, self._body_bytes_of(path))
         except TimeoutError:
             detail = f"The body did not arrive within {self._body_s_max:g} s."
-            return _respond(self._node.refuse(call, Problem("request_timeout", detail)))
+            body = Problem("request_timeout", detail)
         if isinstance(body, Problem):
-            return _respond(self._node.refuse(call, body))
+            response = _respond(self._node.refuse(call, body))
+            response.force_close()  # where the next request would begin, there may be more of this body
+            return response
         return _respond(await self._node.handle(call._replace(body=body)))
 
     async def _channel(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         if wants_channel(call.headers) and call.method == "GET" and not request.body_exists:
             return await self.channels.serve(request, call.headers)
         detail = f"This path takes a GET with the headers Connection: Upgrade and Upgrade: {NAME}, and no body."
-        return _respond(self._node.refuse(call, Problem("upgrade_required", detail)))
+        answer = self._node.refuse(call, Problem("upgrade_required", detail))
+        return _respond(answer._replace(headers={**answer.headers, "connection": "upgrade", "upgrade": NAME}))
 
     async def take(self, call: Call) -> Answer:
         """Answer one call that came on a channel, as if it had come by itself. The channel's host was looked at before."""
@@ -185,10 +189,14 @@ class Skin:
         """The body; or what is wrong with it, as one that is too large, of which no more than the limit was read."""
         if not request.body_exists:
             return b""
+        waits = waits_for_leave(request)
         if (request.content_length or 0) > most:
-            # A little of it is read, so that the client sees the answer instead of a reset while it still sends.
-            await request.content.read(_CHUNK_BYTES)
+            if not waits:
+                # A little of it is read, so that the client sees the answer instead of a reset while it still sends.
+                await request.content.read(_CHUNK_BYTES)
             return self._too_large()
+        if waits:
+            await give_leave(request)
         parts, size = [], 0
         try:
             while part := await request.content.readany():

@@ -46,7 +46,7 @@ def _watch(settings: Settings, client: Client, queue: str | None, every: float |
     """Look, print, sleep; what cannot be reached is said, and looked at again."""
     from quorl.client.errors import Unavailable
 
-    with output.screen(live=every is not None and not settings.as_json) as show:
+    with output.screen(live=every is not None and not settings.as_json) as screen:
         while True:
             began = time.monotonic()
             try:
@@ -54,10 +54,12 @@ def _watch(settings: Settings, client: Client, queue: str | None, every: float |
             except Unavailable as error:
                 if every is None:
                     raise
-                settings.say(f"{error.detail}; going on")
+                screen.say(f"{error.detail}; going on")
             else:
                 if rows is not None:
-                    show(COLUMNS, rows)
+                    screen.show(COLUMNS, rows)
+                if rows == []:
+                    screen.say("no worker")
             if every is None:
                 return
             time.sleep(max(0.0, began + every - time.monotonic()))
@@ -71,8 +73,6 @@ def _look(settings: Settings, client: Client, queue: str | None, *, everybody: b
         at = dt.datetime.now(dt.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         output.emit({"at": at, "workers": found})
         return None
-    if not found:
-        settings.say("no worker")
     return [
         (
             one.name,

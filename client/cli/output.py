@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Self
 
 import click
+from typing_extensions import override
 
 from quorl.client.cli.common import current
 
 if TYPE_CHECKING:
+    from rich.live import Live
     from rich.table import Table as RichTable
-
-Show: TypeAlias = Callable[[Sequence[str], Sequence[Sequence[object]]], None]
 
 GAP = "  "
 COLUMN_CHARS = 8
@@ -187,26 +187,54 @@ def drawn(
 
 
 @contextmanager
-def screen(*, live: bool) -> Iterator[Show]:
+def screen(*, live: bool) -> Iterator[Screen]:
     """Give a way to show a table again and again: in its place on a terminal, line after line elsewhere."""
     if not live or not is_terminal():
-        shown = False
-
-        def append(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-            nonlocal shown
-            table(columns, rows, headed=not shown)
-            shown = True
-
-        yield append
+        yield Screen()
         return
     from rich.live import Live
 
     with Live(auto_refresh=False) as drawing:
+        yield _Drawn(drawing)
 
-        def show(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-            drawing.update(drawn(columns, [[clean(cell) for cell in row] for row in rows], ()), refresh=True)
 
-        yield show
+class Screen:
+    """Tables one after the other, their head once; talk goes to stderr."""
+
+    def __init__(self) -> None:
+        self._shown = False
+
+    def show(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        """Show the table of now."""
+        table(columns, rows, headed=not self._shown)
+        self._shown = True
+
+    def say(self, text: str) -> None:
+        """Say something of now; not with --quiet."""
+        current().say(text)
+
+
+class _Drawn(Screen):
+    """One table in its place, and below it what was said since: a line on stderr would land in the middle of the drawing."""
+
+    def __init__(self, drawing: Live) -> None:
+        super().__init__()
+        self._drawing = drawing
+        self._table: RichTable | None = None
+
+    @override
+    def show(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
+        self._table = drawn(columns, [[clean(cell) for cell in row] for row in rows], ())
+        self._drawing.update(self._table, refresh=True)
+
+    @override
+    def say(self, text: str) -> None:
+        from rich.console import Group
+        from rich.text import Text
+
+        if not current().quiet:
+            above = [] if self._table is None else [self._table]
+            self._drawing.update(Group(*above, Text(clean(text))), refresh=True)
 
 
 def emit(value: Any) -> None:

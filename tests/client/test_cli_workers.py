@@ -182,13 +182,16 @@ def test_the_monitor_draws_in_its_place_on_a_terminal(
     monkeypatch.setattr(output, "is_terminal", lambda: True)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("FORCE_COLOR", "1")
-    with output.screen(live=True) as show:
-        show(("NAME", "STATUS"), [("w1", "ALIVE")])
-        show(("NAME", "STATUS"), [("w1", "DEAD")])
-    shown = capsys.readouterr().out
-    assert "ALIVE" in shown
-    assert "DEAD" in shown
-    assert "\x1b[" in shown
+    with output.screen(live=True) as screen:
+        screen.show(("NAME", "STATUS"), [("w1", "ALIVE")])
+        screen.say("no node answers; going on")
+        screen.show(("NAME", "STATUS"), [("w1", "DEAD")])
+    shown = capsys.readouterr()
+    assert "ALIVE" in shown.out
+    assert "DEAD" in shown.out
+    assert "\x1b[" in shown.out
+    assert "no node answers; going on" in shown.out, "below the table, where it is drawn over"
+    assert shown.err == ""
 
 
 # -- words ----------------------------------------------------------------------------------------------------------

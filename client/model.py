@@ -19,6 +19,9 @@ from quorl.cluster.protocol import topics as t
 MESSAGE_OVERHEAD_BYTES = 64
 """What the names of a message's fields and its producer id add to a request, at most."""
 
+JSON_HINT = "Send numbers, text, lists, objects, dataclasses, dates, UUIDs or bytes."
+"""What to do about a value that has no JSON form."""
+
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder().decode
 
@@ -72,6 +75,8 @@ def _raw(value: Any) -> msgspec.Raw:
         return msgspec.Raw(_encode(value))
     except UnicodeEncodeError as error:
         raise invalid(f"the value holds text that is not Unicode: {error.reason}", pointer="/value") from None
+    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        raise invalid(f"the value has no JSON form: {error}", JSON_HINT, "/value") from None
 
 
 def messages(values: Iterable[MessageLike], producer: int | None = None) -> list[t.Message]:

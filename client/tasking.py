@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 
 from quorl.client.errors import NoResult, TaskCancelled, TaskExpired, TaskFailed, invalid
+from quorl.client.model import JSON_HINT
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
@@ -83,9 +84,13 @@ def new_task(
     """Make a task to submit; raises ``Invalid`` for what no node would take, ``TypeError`` for what is no option."""
     given = dict(options or {})
     if unknown := given.keys() - _OPTIONS:
+        from quorl.cluster.protocol.routes import nearest
+
+        guess = nearest(min(unknown), _OPTIONS)
         raise TypeError(
-            f"no such option of a task: {', '.join(sorted(unknown))}; there are {', '.join(sorted(_OPTIONS))}"
+            f"no such option of a task: {', '.join(sorted(unknown))}{guess}; there are {', '.join(sorted(_OPTIONS))}"
         )
+    _check_shape(name, args, kwargs)
     if "retries" in given:
         if "max_attempts" in given:
             raise TypeError("retries and max_attempts say the same: give one of them")
@@ -109,6 +114,16 @@ def new_task(
     return b.NewTask(name=name, **given)
 
 
+def _check_shape(name: str, args: object, kwargs: object) -> None:
+    """Refuse arguments that are in no list: of a text or a dict its letters or keys would become the arguments."""
+    if isinstance(args, Mapping):
+        raise TypeError(f"named arguments of a task go to kwargs: submit({name!r}, kwargs={args!r})")
+    if isinstance(args, (str, bytes)) or not isinstance(args, Iterable):
+        raise TypeError(f"the arguments of a task come as one list: submit({name!r}, [{args!r}, …])")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"kwargs are a dict of named arguments, and not {kwargs!r}")
+
+
 def read_backoff(backoff: BackoffLike) -> q.Backoff:
     """Return a back-off in any of its spellings."""
     if isinstance(backoff, q.Backoff):
@@ -125,8 +140,7 @@ def raw(value: Any, pointer: str) -> msgspec.Raw:
     try:
         return msgspec.Raw(encode(value))
     except (TypeError, ValueError, OverflowError, RecursionError) as error:
-        hint = "Send numbers, text, lists, objects, dataclasses, dates, UUIDs or bytes."
-        raise invalid(f"the value has no JSON form: {error}", hint, pointer) from None
+        raise invalid(f"the value has no JSON form: {error}", JSON_HINT, pointer) from None
 
 
 def tasks_bytes(tasks: Iterable[b.NewTask]) -> int:

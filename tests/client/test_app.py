@@ -116,6 +116,8 @@ def test_wrong_options_are_told_where_they_stand() -> None:
     app = App()
     with pytest.raises(TypeError, match="no such option of a task: retrys"):
         app.task(retrys=3)  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="no such option of a task: max_attempt - did you mean `max_attempts`"):
+        app.task(max_attempt=3)  # type: ignore[call-overload]
     with pytest.raises(TypeError, match="say the same"):
         app.task(retries=3, max_attempts=3)
     with pytest.raises(ValueError, match="is no back-off"):
@@ -140,6 +142,21 @@ def test_options_in_seconds_become_milliseconds() -> None:
         g.new_task("x", options={"run_at": when.replace(tzinfo=None)})
     with pytest.raises(Invalid, match="no JSON form"):
         g.new_task("x", [object()])
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "told"),
+    [
+        (5, None, r"come as one list: submit\('x', \[5, …\]\)"),
+        ("two", None, r"come as one list: submit\('x', \['two', …\]\)"),
+        (b"two", None, "come as one list"),
+        ({"a": 1}, None, r"go to kwargs: submit\('x', kwargs=\{'a': 1\}\)"),
+        ([1], 2, "kwargs are a dict of named arguments, and not 2"),
+    ],
+)
+def test_arguments_that_are_in_no_list_are_refused_and_not_taken_apart(args: Any, kwargs: Any, told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        g.new_task("x", args, kwargs)
 
 
 def test_back_offs_in_all_spellings() -> None:

@@ -26,14 +26,14 @@ def misfit(signature: str, args: Sequence[Any], kwargs: Mapping[str, Any]) -> st
     return None
 
 
-def meant_by_name(signature: str, args: Sequence[Any]) -> str | None:
-    """Return the first argument that is a text like ``x=4`` where the signature has an ``x``, and is no named one."""
+def meant_by_name(signature: str, args: Sequence[Any]) -> list[str]:
+    """Return the arguments that are texts like ``x=4`` where the signature has an ``x``, and are no named ones."""
     try:
         known = _read(signature)
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+        return []
     names = known.parameters if known is not None else {}
-    return next((one for one in args if isinstance(one, str) and one.partition("=")[0] in names and "=" in one), None)
+    return [one for one in args if isinstance(one, str) and one.partition("=")[0] in names and "=" in one]
 
 
 def _read(signature: str) -> inspect.Signature | None:

@@ -211,15 +211,15 @@ class _Known(NamedTuple):
         """Whether one of them can run it."""
         return self.anything or task.name in self.tasks
 
-    def meant_by_name(self, task: b.NewTask) -> str | None:
-        """Return an argument that is handed over as the text ``x=4`` to a task that has an ``x``."""
+    def meant_by_name(self, task: b.NewTask) -> list[str]:
+        """Return the arguments that are handed over as texts like ``x=4`` to a task that has an ``x``."""
         from msgspec.json import decode
 
         from quorl.client.cli.fitting import meant_by_name
 
         args = decode(task.args)  # type: ignore[arg-type] # they are set
         found = (meant_by_name(signature, args) for signature in sorted(self.tasks.get(str(task.name), ())))
-        return next(filter(None, found), None)
+        return next(filter(None, found), [])
 
     def misfit(self, task: b.NewTask) -> tuple[str, str] | None:
         """Return a signature that does not take the arguments, and why, if none of those there are takes them."""
@@ -281,9 +281,9 @@ def _warn(client: Client, queue: str, task: b.NewTask) -> bool:
     if known.workers and not known.have(task):
         otherwise = f"Look what became of it: quorl task show {output.clean(task.id)}"
         three_lines("warn", *_no_worker_for_task(client, queue, task, known, otherwise))
-    elif (meant := known.meant_by_name(task)) is not None:
-        what = f'"{output.clean(meant)}" is handed over as this text, by its position'
-        hint = f"quorl task submit {output.clean(task.name)} --kwarg {output.clean(meant)}"
+    elif meant := [output.clean(one) for one in known.meant_by_name(task)]:
+        what = f'"{meant[0]}" is handed over as this text, by its position'
+        hint = f"quorl task submit {output.clean(task.name)} {' '.join(f'--kwarg {one}' for one in meant)}"
         three_lines("warn", what, "arguments that are named take --kwarg", hint)
     elif (misfit := known.misfit(task)) is not None:
         three_lines("warn", *_do_not_fit(task, *misfit), "It ends FAILED; submit it again with other arguments")

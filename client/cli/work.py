@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from quorl.client.cli.common import Exit, Settings, current, fail, options_beside_queue
+from quorl.client.cli import output
+from quorl.client.cli.common import Exit, Settings, current, fail, options_beside_queue, three_lines
 
 if TYPE_CHECKING:
     from quorl.client.app import App
@@ -125,6 +126,8 @@ def run(
     lines = _logged(settings, options["name"]) if layout == "json" else None  # before the app is imported: it may log
     source = _loaded(target)
     queues = options.pop("queues") or None
+    if layout != "json" and not settings.quiet:
+        _warn_of_commas(target, queues or ())
     try:
         worker = Worker(
             source,
@@ -141,6 +144,19 @@ def run(
     except Superseded as error:
         hint = "quorl worker ls shows who is alive; give each worker a --name of its own, or none"
         fail(Exit.CONFLICT, "the worker was replaced", str(error), hint)
+
+
+def _warn_of_commas(target: str, queues: Sequence[str]) -> None:
+    """Say how several queues are written, where one name looks like a list of them: it is allowed, and hardly meant."""
+    if any("," in queue for queue in queues):
+        named = [output.clean(name.strip()) for queue in queues for name in queue.split(",") if name.strip()]
+        what = f'"{output.clean(next(queue for queue in queues if "," in queue))}" is served as one queue of this name'
+        three_lines(
+            "warn",
+            what,
+            "several queues take an option each",
+            f"quorl worker run {target} {' '.join(f'-q {name}' for name in named)}",
+        )
 
 
 def _logged(settings: Settings, name: str) -> Lines:
@@ -212,11 +228,17 @@ def load(target: str) -> App | Mapping[str, Callable[..., Any]]:
             what = f"{module_name!r} has no {part!r}{there}"
             for meant in apps if len(apps) == 1 else difflib.get_close_matches(part, apps, n=1):
                 raise Advised(what, "MODULE:APP", f"quorl worker run {module_name}:{meant}")
-            raise click.BadParameter(what, param_hint="MODULE:APP")
+            if apps or path:
+                raise click.BadParameter(what, param_hint="MODULE:APP")
+            advice = (
+                f"Write app = quorl.App() in it, or say what its App is called: quorl worker run {module_name}:NAME"
+            )
+            raise Advised(what, "MODULE:APP", advice)
         found = getattr(found, part)
     if not isinstance(found, (App, Mapping)):
         raise click.BadParameter(
-            f"{target} is a {type(found).__name__}, and no App or dict of functions", param_hint="MODULE:APP"
+            f"{target} is no App and no dict of functions, but of the type {type(found).__name__}",
+            param_hint="MODULE:APP",
         )
     if not (found.tasks if isinstance(found, App) else found):
         advice = f"Write @app.task before a function of {module_name}, or import there the modules that do."

@@ -63,7 +63,7 @@ def test_nothing_is_said_of_a_text_that_is_no_signature(text: str) -> None:
 
 
 def test_an_argument_that_is_meant_by_name_is_seen() -> None:
-    assert meant_by_name("(x, *, y=1)", [1, "z=3", "y=2", "x=1"]) == "y=2"
-    assert meant_by_name("(x, y)", ["x", "=x", 5, "z=x=1"]) is None
-    assert meant_by_name("no signature", ["x=1"]) is None
-    assert meant_by_name("()\n", []) is None
+    assert meant_by_name("(x, *, y=1)", [1, "z=3", "y=2", "x=1"]) == ["y=2", "x=1"]
+    assert meant_by_name("(x, y)", ["x", "=x", 5, "z=x=1"]) == []
+    assert meant_by_name("no signature", ["x=1"]) == []
+    assert meant_by_name("()\n", []) == []

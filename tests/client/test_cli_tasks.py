@@ -222,7 +222,7 @@ def test_c8_arguments_that_no_worker_takes_are_a_warning_or_with_strict_an_error
     assert named.stderr.splitlines()[1:] == [
         'warn   "x=4" is handed over as this text, by its position',
         "why    arguments that are named take --kwarg",
-        "try    quorl task submit demo.add --kwarg x=4",
+        "try    quorl task submit demo.add --kwarg x=4 --kwarg y=5",
     ]
     assert "warn" not in quorl("task", "submit", "demo.add", "a=4", "x").stderr, "any other text is as good as another"
     other = [w.Handler(name="demo.add", signature="(x)")]

@@ -104,7 +104,21 @@ def test_d15_for_programs_everything_is_json(monkeypatch: pytest.MonkeyPatch) ->
     assert (replaced.exit_code, json.loads(replaced.stderr)["error"]["title"]) == (4, "the worker was replaced")
 
 
+def test_queues_that_are_written_with_a_comma_are_one_queue_and_that_is_said() -> None:
+    warned = run("quorl.demo:app", "-q", "a,b", "-q", "c")
+    assert Recorded.made[-1][1] == ("a,b", "c"), "a comma may be in a name"
+    assert warned.stderr.splitlines() == [
+        'warn   "a,b" is served as one queue of this name',
+        "why    several queues take an option each",
+        "try    quorl worker run quorl.demo:app -q a -q b -q c",
+    ]
+    assert run("quorl.demo:app", "-q", "a,b", "--quiet").stderr == ""
+    assert run("quorl.demo:app", "-q", "a").stderr == ""
+
+
 def test_mistakes_are_explained() -> None:
+    assert "Write app = quorl.App() in it" in run("json").stderr
+    assert "no App and no dict of functions, but of the type function" in run("json:dumps").stderr
     assert run("nowhere:app").exit_code == 2
     Recorded.error = ValueError("a worker serves at least one queue")
     refused = run("quorl.demo:app")

@@ -96,7 +96,7 @@ def match(method: str, path: str) -> tuple[Operation, dict[str, str]]:
         if all([parts[place] == want for place, want in route.literals]):  # noqa: C419 - a generator costs more
             row = route.rows.get(method)
             if row is None:
-                raise not_allowed(method, path, sorted(route.rows))
+                raise not_allowed(method, path, sorted({*route.rows, *(["HEAD"] if "GET" in route.rows else [])}))
             found = zip(route.names, route.places, strict=True)
             return row, {name: _decoded(name, parts[place]) for name, place in found}
     guess = nearest(path, (_filled(template, parts) for template in _TEMPLATES))

@@ -13,6 +13,7 @@ from aiohttp import web
 from quorl.cluster.api.app import Skin
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
+from quorl.cluster.protocol.operations import OPERATIONS
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer, Call, answer_problem
 
@@ -132,3 +133,23 @@ async def test_a_host_in_the_first_line_is_looked_at_like_any_other(connect: Ope
 async def test_who_asks_for_the_channel_without_an_upgrade_is_told_which(connect: Open) -> None:
     status, headers, _ = await answered(connect, "GET /v1/channel HTTP/1.1", "Host: localhost")
     assert (status, headers["connection"], headers["upgrade"]) == (426, "upgrade", "quorl-channel/1")
+
+
+# -- HEAD ----------------------------------------------------------------------------------------------------------
+async def test_a_head_is_a_get_whose_body_does_not_travel(connect: Open) -> None:
+    _, _, body = await answered(connect, "GET /v1/topics HTTP/1.1", "Host: localhost")
+    reader, writer = await connect()
+    for _ in range(2):  # what came after the head would be taken for the next answer
+        writer.write(lines("HEAD /v1/topics HTTP/1.1", "Host: localhost"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        assert f"Content-Length: {len(body)}\r\n".encode() in head
+
+
+async def test_a_head_changes_nothing() -> None:
+    """By the founding routes a GET may move a consumer's place; below /v1 none does."""
+    assert not [row.name for row in OPERATIONS if row.method == "GET" and row.writes]
+    skin = Skin(Mirror(), cast("Health", None), Hosts("127.0.0.1"), "a token", BODY_BYTES_MAX, "1.2.3")
+    seen = [await skin._told(Call("HEAD", path, "", {}, b"")) for path in ("/consumer/consume", "/v1/topics")]
+    assert [msgspec.json.decode(answer.body)["method"] for answer in seen] == ["HEAD", "GET"]
+    assert (await skin.take(Call("HEAD", "/v1/topics", "", {}, b""))).body == b"", "nor over a channel"

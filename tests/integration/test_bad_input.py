@@ -120,7 +120,7 @@ def test_another_media_type_is_refused(cluster: LocalCluster) -> None:
 
 
 def test_a_method_that_is_not_allowed_names_those_that_are(cluster: LocalCluster) -> None:
-    assert call(cluster.urls[0], "PUT", "/v1/topics").headers["allow"] == "GET, POST"
+    assert call(cluster.urls[0], "PUT", "/v1/topics").headers["allow"] == "GET, HEAD, POST"
 
 
 def test_members_own_routes_are_closed_to_clients(cluster: LocalCluster) -> None:

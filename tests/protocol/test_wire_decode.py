@@ -125,7 +125,7 @@ BAD: list[tuple[str, str, bytes, str, str, str]] = [
     ("GET", "/v1/topics/t/mesages", b"", "route_not_found", "", "did you mean `/v1/topics/t/messages`"),
     ("GET", "/" + "x" * 300, b"", "route_not_found", "", "Nothing is served"),
     ("GET", "v1", b"", "route_not_found", "", "Nothing"),
-    ("PATCH", "/v1/topics/t", b"", "method_not_allowed", "", "DELETE, GET"),
+    ("PATCH", "/v1/topics/t", b"", "method_not_allowed", "", "DELETE, GET, HEAD"),
     ("GET", "/v1/topics/" + "x" * limits.TARGET_BYTES_MAX, b"", "target_too_long", "", str(limits.TARGET_BYTES_MAX)),
     ("GET", "/v1/topics/" + "é" * limits.TARGET_BYTES_MAX, b"", "target_too_long", "", str(limits.TARGET_BYTES_MAX)),
     ("GET", "/v1/topics/%FF", b"", "invalid_parameter", "", "`topic` in the path"),

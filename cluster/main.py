@@ -218,9 +218,20 @@ def _busy_ports(config: configs.Config) -> str | None:
     for key, address, refusal in _refusals(config):
         return (
             f"[node] {key} = {address} cannot be listened on: {(refusal.strerror or str(refusal)).lower()}\n"
-            f"Is this node running already? Else {_stop_or_move(key, address, 'stop')}"
+            f"{_what_to_do(config.node.name, key, address, refusal)}"
         )
     return None
+
+
+def _what_to_do(name: str, key: str, address: configs.Address, refusal: OSError) -> str:
+    if refusal.errno == errno.EADDRNOTAVAIL or isinstance(refusal, socket.gaierror):
+        return (
+            f"That is no address of this machine (`ip -brief address` lists those that are). Is this the config of node {name}, and its machine? "
+            f'Where addresses are translated, listen on all: QUORL_NODE__{key.upper()}="0.0.0.0:{address.port}".'
+        )
+    if refusal.errno == errno.EACCES:
+        return f"Ports below 1024 are for root: set QUORL_NODE__{key.upper()} and the member's {key} to another."
+    return f"Is this node running already? Else {_stop_or_move(key, address, 'stop')}"
 
 
 def _stop_or_move(key: str, address: configs.Address, stop: str = "Stop") -> str:

@@ -21,8 +21,8 @@ from typing_extensions import override
 import quorl
 from quorl import logs
 from quorl.cluster.consensus.port import Damaged, InUse
-from quorl.cluster.main import Exit, explain, main
-from quorl.cluster.node.config import Config, load
+from quorl.cluster.main import Exit, _what_to_do, explain, main
+from quorl.cluster.node.config import Address, Config, load
 from tests.harness import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -202,6 +202,18 @@ def test_an_address_of_another_machine_is_named() -> None:
     config = load(CONFIG, {"QUORL_NODE__HTTP": "192.0.2.1:7101", "QUORL_AUTH__MODE": "insecure"})
     said = explain(OSError(errno.EADDRNOTAVAIL, "cannot assign requested address"), config)
     assert said.startswith("[node] http = 192.0.2.1:7101 cannot be listened on: cannot assign requested address")
+    assert "no address of this machine" in said
+    assert "running already" not in said
+
+
+def test_what_to_do_about_an_address_depends_on_what_the_machine_says() -> None:
+    low = Address("127.0.0.1:80")
+    for refusal, told in (
+        (OSError(errno.EACCES, "Permission denied"), "Ports below 1024 are for root: set QUORL_NODE__HTTP"),
+        (socket.gaierror(socket.EAI_NONAME, "Name or service not known"), "Is this the config of node n1"),
+        (OSError(errno.EADDRINUSE, "Address already in use"), "Is this node running already? Else stop"),
+    ):
+        assert told in _what_to_do("n1", "http", low, refusal)
 
 
 def test_a_full_disk_and_a_forbidden_folder_are_named(config: Config) -> None:

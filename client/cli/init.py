@@ -143,6 +143,13 @@ def _next_steps(settings: Settings, out: pathlib.Path, members: list[Member], *,
     settings.say(
         '! the configs say mode = "insecure": whoever reaches the HTTP port may do everything, so keep it private'
     )
+    for host in dict.fromkeys(one.host for one in members):
+        here = [one.name for one in members if one.host == host]
+        if len(here) > 1:
+            settings.say(
+                f"! {' and '.join(here)} are on one machine, {host}: its loss takes them all. Give them folders of their own there"
+                " (config, data_dir and unit are made for one), or name another machine."
+            )
     settings.say("copy to each machine, check there, and start:")
     for one in members:
         settings.say(f"  scp -r {out / one.name}/. {one.host}:/etc/quorl/")

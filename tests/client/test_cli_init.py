@@ -61,6 +61,18 @@ def test_the_unit_is_the_one_that_is_tried() -> None:
     assert UNIT.format(node="/opt/quorl/bin/quorl-node") == tried[tried.index("[Unit]") :]
 
 
+def test_members_that_share_a_machine_are_told_of(quorl: Quorl, tmp_path: Path) -> None:
+    done = quorl(
+        "node", "init", "--cluster", "c", "--members", "10.0.0.1,10.0.0.1,10.0.0.2", "--out", str(tmp_path / "c")
+    )
+    assert done.exit_code == 0
+    assert "! n1 and n2 are on one machine, 10.0.0.1: its loss takes them all." in done.stderr
+    done = quorl(
+        "node", "init", "--cluster", "c", "--members", "10.0.0.1,10.0.0.2,10.0.0.3", "--out", str(tmp_path / "d")
+    )
+    assert "on one machine" not in done.stderr
+
+
 def test_one_machine_to_try_things_on(quorl: Quorl, tmp_path: Path) -> None:
     out = tmp_path / "c"
     words = ("node", "init", "--cluster", "dev", "--members", "a=127.0.0.1,b=127.0.0.1", "--out", str(out))

@@ -244,6 +244,9 @@ def test_a3_names_are_counted_in_characters() -> None:
         ({"content-type": "application/json", "origin": "http://evil.example", "host": "n1:7101"}, "forbidden_origin"),
         ({"origin": "null", "host": "n1:7101"}, "forbidden_origin"),
         ({"content-type": "application/json; charset=latin-1"}, "unsupported_media_type"),
+        ({"content-type": "application/json; indent=4; charset=utf-16"}, "unsupported_media_type"),
+        ({"content-type": "application/json, text/plain"}, "unsupported_media_type"),
+        ({"content-type": "application/x-www-form-urlencoded; charset=utf-8"}, "unsupported_media_type"),
         ({"accept": "text/html"}, "not_acceptable"),
         ({"accept": "application/json;q=0, */*"}, "not_acceptable"),
         ({"accept": "*/*;q=0.0"}, "not_acceptable"),
@@ -368,6 +371,13 @@ def test_a_body_that_curl_calls_a_form_is_taken_for_what_it_is() -> None:
     curl = {"content-type": "application/x-www-form-urlencoded", "host": "n1:7101"}
     _, request, _ = decode(call("POST", "/v1/topics", b'{"name":"t"}', curl))
     assert request == t.CreateTopic(name="t")
+
+
+@pytest.mark.parametrize(
+    "said", ["", "application/json;", "Application/JSON; indent=4", 'application/json;\tcharset="UTF-8"; a=b']
+)
+def test_what_is_said_of_json_that_json_does_not_have_says_nothing(said: str) -> None:
+    assert decode(call("POST", "/v1/topics", b'{"name":"t"}', {"content-type": said}))[1] == t.CreateTopic(name="t")
 
 
 def test_a_page_of_the_node_itself_may_call_it() -> None:

@@ -219,7 +219,7 @@ class Gateway:
         except TimeoutError:
             if not scope.expired:
                 raise
-            detail = f"{self._core.name} could not answer within {within_s:.3g} s."
+            detail = f"{self._core.name} could not answer within {max(0.0, within_s):.3g} s."
             raise gave_up(self._core, visit, Problem("not_ready", detail)) from None
 
     async def _routed(self, visit: Visit) -> Answer:

@@ -119,6 +119,14 @@ async def test_a_read_that_takes_too_long_is_cut_off() -> None:
     assert (status, body["code"], body["detail"]) == (503, "not_ready", "n2 could not answer within 0.05 s.")
 
 
+async def test_who_does_not_wait_at_all_is_told_so_without_a_negative_time() -> None:
+    cluster = await with_topic()
+    status, body, _ = await cluster.call(
+        "n2", "GET", "/v1/topics?consistency=linearizable", **{"quorl-timeout-ms": "0"}
+    )
+    assert (status, body["code"], body["detail"]) == (503, "not_ready", "n2 could not answer within 0 s.")
+
+
 async def test_what_does_not_exist_is_a_problem() -> None:
     cluster = await with_topic()
     status, body, _ = await cluster.call("n2", "GET", MESSAGES + "/0/5")

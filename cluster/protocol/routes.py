@@ -13,6 +13,7 @@ from urllib.parse import unquote
 
 from quorl.cluster.protocol.grammar import Operation
 from quorl.cluster.protocol.operations import OPERATIONS
+from quorl.cluster.protocol.pages import PAGES, STREAMS
 from quorl.cluster.protocol.problems import DETAIL_CHARS_MAX, Problem, ProtocolError
 
 GUESS_CHARS_MAX = 200
@@ -63,7 +64,8 @@ def _routes() -> dict[tuple[int, str, str], list[Route]]:
 
 _ROUTES = _routes()
 """By the number of segments and the first two of them."""
-_TEMPLATES = (*dict.fromkeys(row.path for row in OPERATIONS), *FOUNDING_PATHS)
+_PAGES = tuple(page.path for page in (*PAGES, *STREAMS) if page.path != "/")
+_TEMPLATES = (*dict.fromkeys(row.path for row in OPERATIONS), *FOUNDING_PATHS, *_PAGES)
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str:

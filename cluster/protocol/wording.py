@@ -117,5 +117,5 @@ def _phrase(what: str, name: str, value: Any) -> str:
         instead = f", not {'a fraction' if got == 'float' else _TYPES.get(got, got)}" if got else ""
         return "must be " + " or ".join(_TYPES.get(kind, kind) for kind in wanted.split(" | ")) + instead
     if _CHOICE.match(what) and name in _chosen_from():
-        return f"must be one of {', '.join(_chosen_from()[name])}; it is {str(value)[:_SHOWN_CHARS_MAX]}"
+        return f"must be one of {', '.join(map(str, _chosen_from()[name]))}; it is {str(value)[:_SHOWN_CHARS_MAX]}"
     return ""

@@ -25,6 +25,7 @@ from quorl.cluster.protocol.wording import Fault, worded
         ("Expected `str` of length <= 2 - at `$.m[...].k`", {"m": {"a": {"k": "abc"}}}, "/m/k", "`m.k` must have at most 2 characters"),
         ("Expected `object`, got `array`", [], "", "the request must be an object, not a list"),
         ("Invalid enum value 'x' - at `$.start`", {"start": "x"}, "/start", "`start` must be one of earliest, latest; it is x"),
+        ("Invalid enum value 3 - at `$.step`", {"step": "3"}, "/step", "`step` must be one of 1, 10; it is 3"),
         ("Invalid enum value 'x' - at `$.colour`", {"colour": "x"}, "/colour", "`colour`: Invalid enum value 'x'"),
         ("Something new - at `$.a`", {"a": 1}, "/a", "`a`: Something new"),
         ("Object missing required field `name`", {}, "/name", "`name` is missing"),

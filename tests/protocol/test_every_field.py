@@ -14,7 +14,7 @@ from quorl.cluster.protocol.plans import PLANS
 from quorl.cluster.protocol.wire import Call, ProtocolError, decode
 
 TEXTS = ("", "x", "3", "-1", "1.5", "nan", "true", "null", "[]", "{}", "\x00", "é", "9" * 30)
-VALUES = (None, True, 3, -1, 1.5, 2**53, "", "x", "\x00", [], [None], [[]], {}, {"x": None})
+VALUES: tuple[Any, ...] = (None, True, 3, -1, 1.5, 2**53, "", "x", "\x00", [], [None], [[]], {}, {"x": None})
 
 
 def reason(row: Operation, query: str = "", body: bytes = b"", named: str = "1") -> str:

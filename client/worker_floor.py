@@ -12,9 +12,8 @@ import contextlib
 import functools
 import os
 import random
-import sys
 import threading
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
@@ -83,7 +82,9 @@ class Floor:
         self._ready: collections.deque[tuple[Ledger, Holding]] = collections.deque()
         self._running: dict[Holding, _Run] = {}
         self._ended: collections.deque[tuple[Ledger, Holding, Verdict, float]] = collections.deque()
-        """The runs in threads that are over, until the loop takes them up."""
+        """The runs that are over, until the loop takes them up."""
+        self._due: list[Callable[[], object]] = []
+        """What lets the tasks run that have begun in this turn."""
         self._told = False
         self._begun = 0
         self.open = True
@@ -115,13 +116,14 @@ class Floor:
         with contextlib.suppress(RuntimeError):  # the loop is closed: there is nobody to tell
             self._loop.call_soon_threadsafe(call, *arguments)
 
-    def take_up(self, life: Ledger, holding: Holding) -> None:
-        """Run a task as soon as there is room."""
-        if not self.open:
-            self.give_back(life, holding)
-            return
-        self._ready.append((life, holding))
-        self._fill()
+    def take_up(self, life: Ledger, holdings: Iterable[Holding]) -> None:
+        """Run tasks as soon as there is room."""
+        if self.open:
+            self._ready.extend((life, holding) for holding in holdings)
+            self._turn()
+        else:
+            for holding in holdings:
+                self.give_back(life, holding)
 
     def give_back(self, life: Ledger, holding: Holding) -> None:
         """Release a task that is not run, or not run to its end."""
@@ -137,14 +139,28 @@ class Floor:
             self.give_back(life, holding)
         self._ready.clear()
 
-    def _fill(self) -> None:
-        while self._ready and len(self._running) < self._plan.concurrency:
-            life, holding = self._ready.popleft()
-            if not holding.lost:
-                self._begin(life, holding)
+    def _turn(self) -> None:
+        """Report what has ended, begin what there is room for, and say both in one go before any of it runs."""
+        over = False
+        with self._lines.together():
+            while self._ended or (self._ready and len(self._running) < self._plan.concurrency):
+                if self._ended:
+                    over = True
+                    self._over(*self._ended.popleft())
+                else:
+                    self._begin(*self._ready.popleft())
+        due, self._due = self._due, []
+        for start in due:
+            start()
+        if over:
+            if not self._running:
+                self._pace.caught_up()
+            self._wake()
 
     # -- running ------------------------------------------------------------------------------------------------------
     def _begin(self, life: Ledger, holding: Holding) -> None:
+        if holding.lost:
+            return
         task = holding.task
         self._begun += 1
         holding.started = self._loop.time()
@@ -156,7 +172,7 @@ class Floor:
             run.timer = self._loop.call_later(task.timeout_ms / 1000, self._out_of_time, holding)
         one = self._handlers.get(task.name)
         if holding.cancelled:
-            self._over(life, holding, Verdict())
+            self._ended.append((life, holding, Verdict(), 0.0))
         elif one is None:
             ask = functools.partial(self._elsewhere.verdict, task, life.worker_id)
             run.task = self._loop.create_task(self._on_the_loop(life, holding, ask))
@@ -164,14 +180,17 @@ class Floor:
             work = functools.partial(run_async, one, task, holding.context)
             run.task = self._loop.create_task(self._on_the_loop(life, holding, work))
         else:
-            self._threads.run(functools.partial(self._in_a_thread, life, holding, one))
+            self._due.append(
+                functools.partial(self._threads.run, functools.partial(self._in_a_thread, life, holding, one))
+            )
 
     async def _on_the_loop(self, life: Ledger, holding: Holding, work: Callable[[], Awaitable[Verdict]]) -> None:
         try:
             verdict = await work()
         except asyncio.CancelledError as error:
             verdict = Verdict() if holding.context.cancelled else error_verdict(error)
-        self._over(life, holding, verdict)
+        self._ended.append((life, holding, verdict, self._loop.time() - holding.started))
+        self._turn()
 
     def _in_a_thread(self, life: Ledger, holding: Holding, one: Handler) -> None:
         began = self._loop.time()
@@ -192,23 +211,21 @@ class Floor:
     def _collect(self) -> None:
         """Take what threads have brought."""
         self._told = False  # before looking: what comes from now on wakes the loop again
-        while self._ended:
-            self._over(*self._ended.popleft())
+        self._turn()
 
     def _out_of_time(self, holding: Holding) -> None:
         if not holding.lost:
             holding.timed_out = True
             self.stop(holding)
 
-    def _over(self, life: Ledger, holding: Holding, verdict: Verdict, seconds: float | None = None) -> None:
-        """Report what a run has come to, and begin the next. ``seconds``: how long it took, without the way to its thread."""
+    def _over(self, life: Ledger, holding: Holding, verdict: Verdict, seconds: float) -> None:
+        """Report what a run has come to. ``seconds``: how long it took, without the way to its thread."""
         run = self._running.pop(holding)
         if run.timer is not None:
             run.timer.cancel()
         if self.crashing:
             self._crash()
         task = holding.task
-        seconds = self._loop.time() - holding.started if seconds is None else seconds
         if not verdict.why:  # it has not run here, so it says nothing of how long tasks take
             self._pace.ran(seconds)
         if holding.timed_out and verdict.stopped and not verdict.why:
@@ -226,10 +243,6 @@ class Floor:
                     self._lines.released(
                         task, verdict.why or ("cancelled" if holding.cancelled else "it was told to stop")
                     )
-        self._fill()
-        if not self._running:
-            self._pace.caught_up()
-        self._wake()
 
     # -- stopping -----------------------------------------------------------------------------------------------------
     def lost(self, holding: Holding, why: str) -> None:
@@ -265,9 +278,9 @@ class Floor:
         self.crashing = True
         timer = threading.Timer(_dice.uniform(0, CRASH_S_MAX), self._crash)
         timer.daemon = True
-        timer.start()
+        self._due.append(timer.start)
 
     def _crash(self) -> None:
         self._lines.crashing(self._begun)
-        sys.stderr.flush()
+        self._lines.flush()
         os._exit(CRASH_CODE)

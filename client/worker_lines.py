@@ -5,16 +5,19 @@ Names and messages come from anybody, so control characters are shown and never 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import pathlib
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING
 
 import msgspec
+from typing_extensions import override
 
 from quorl.client.errors import QuorlError
 from quorl.client.handlers import Handler
@@ -32,16 +35,63 @@ CUT = "\n  … cut …\n"
 _HOME = pathlib.Path(__file__).resolve().parent
 
 
-def to_stderr(line: str) -> None:
-    """Write a line with the time of day before it."""
-    seconds, ms = divmod(time.time_ns() // 1_000_000, 1000)
-    sys.stderr.write(f"{_clock(seconds)}.{ms:03d} {line}\n")
+class Stderr:
+    """Writes lines to standard error; those that a thread says ``together`` in one go.
+
+    Each write lets other threads run and waits for them afterwards, which costs more than all the rest of a line.
+    """
+
+    def __init__(self, *, clock: bool) -> None:
+        """``clock``: whether the time of day stands before each line."""
+        self._clock = clock
+        self._gatherer: int | None = None
+        self._gathered: list[str] = []
+
+    @override
+    def __repr__(self) -> str:
+        return "to_stderr"
+
+    def __call__(self, line: str) -> None:
+        """Write a line, or keep it for the end of what is said together."""
+        text = f"{_time_of_day()} {line}\n" if self._clock else f"{line}\n"
+        if self._gatherer == threading.get_ident():
+            self._gathered.append(text)
+        else:
+            _write(text)
+
+    @contextlib.contextmanager
+    def together(self) -> Iterator[None]:
+        """Gather what this thread says within. For one thread at a time, and not within itself."""
+        self._gatherer = threading.get_ident()
+        try:
+            yield
+        finally:
+            self._gatherer = None
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what has been gathered so far."""
+        gathered, self._gathered = self._gathered, []
+        if gathered:
+            _write("".join(gathered))
+
+
+def _write(text: str) -> None:
+    sys.stderr.write(text)
     sys.stderr.flush()
+
+
+def _time_of_day() -> str:
+    seconds, ms = divmod(time.time_ns() // 1_000_000, 1000)
+    return f"{_clock(seconds)}.{ms:03d}"
 
 
 @functools.lru_cache(maxsize=2)
 def _clock(seconds: int) -> str:
     return time.strftime("%H:%M:%S", time.localtime(seconds))
+
+
+to_stderr = Stderr(clock=True)
 
 
 def clean(text: object, chars_max: int = 200) -> str:
@@ -86,6 +136,15 @@ class Lines:
     def in_child(self) -> Callable[[], None] | None:
         """Return what a process that runs tasks is to do first, so that what is logged there has the same form; it travels."""
         return None
+
+    def together(self) -> contextlib.AbstractContextManager[None]:
+        """What is said within, by this thread, may be written in one go at its end."""
+        return self._write.together() if isinstance(self._write, Stderr) else contextlib.nullcontext()
+
+    def flush(self) -> None:
+        """Write what has been said so far."""
+        if isinstance(self._write, Stderr):
+            self._write.flush()
 
     def _say(self, line: str) -> None:
         if self._write is not None:

@@ -8,7 +8,6 @@ out: they are the users', and may hold what nobody else is to read; ``quorl task
 from __future__ import annotations
 
 import functools
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +17,7 @@ from typing_extensions import override
 from quorl import logs
 from quorl.client.errors import QuorlError
 from quorl.client.handlers import Handler
-from quorl.client.worker_lines import Lines, is_tried_again, reasons
+from quorl.client.worker_lines import Lines, Stderr, is_tried_again, reasons
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import workers as w
 
@@ -29,10 +28,8 @@ LOGGER = "quorl.worker"
 ERROR_CHARS_MAX = 1_000
 
 
-def to_stderr(line: str) -> None:
-    """Write a line as it is."""
-    sys.stderr.write(f"{line}\n")
-    sys.stderr.flush()
+to_stderr = Stderr(clock=False)
+"""Writes a line as it is."""
 
 
 class LoggedLines(Lines):

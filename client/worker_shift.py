@@ -292,8 +292,7 @@ class Shift:
             return  # taken for dead meanwhile: what was granted has been given back with the rest
         self._pace.claimed(self._loop.time(), room, len(granted))
         self._follow(life, synced.directives)
-        for holding in granted:
-            self._floor.take_up(life, holding)
+        self._floor.take_up(life, granted)
         if self._plan.burst and not granted:
             self._claim_after = self._loop.time() + BURST_WAIT_S
             if life.idle:

@@ -304,7 +304,7 @@ def test_an_app_is_found_by_its_name_and_what_is_wrong_is_explained(
         "some_shop": "has no 'app'; it has empty, shop",
         "some_shop:empty": "some_shop:empty has no tasks",
         "some_shop:": "should look like shop:app",
-        "some_shop:number": "is a int, and no App or dict",
+        "some_shop:number": "no dict of functions, but of the type int",
         "nowhere:app": "no module 'nowhere'",
         "some_shop.py:shop": "did you mean some_shop:shop?",
         "./deep/some_shop.py": "did you mean deep.some_shop?",

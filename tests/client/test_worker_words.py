@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import re
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from quorl.client import Context
 from quorl.client.handlers import handler
 from quorl.client.worker_job import misfit_verdict
+from quorl.client.worker_lines import Stderr, to_stderr
 from tests.client.task_cluster import TaskCluster
 from tests.client.test_worker_parts import holding
 from tests.client.worker_kit import burst, working
@@ -37,6 +40,74 @@ def test_a_worker_says_who_it_is_before_it_says_that_no_cluster_answers(cluster:
     assert before[4].startswith("! waiting for the cluster, trying on: no node answered in ")
     assert "http://" in before[4]
     assert sum("at once in" in line for line in lines) == 1
+
+
+class _Terminal:
+    """A standard error that keeps each write."""
+
+    def __init__(self) -> None:
+        self.writes: list[str] = []
+
+    def write(self, text: str) -> None:
+        self.writes.append(text)
+
+    def flush(self) -> None:
+        pass
+
+    def of(self, sign: str) -> list[str]:
+        """The writes in which a line begins with a sign."""
+        return [
+            text for text in self.writes if any(re.match(rf"[\d:.]{{12}} {sign}", line) for line in text.splitlines())
+        ]
+
+
+def terminal_of(monkeypatch: pytest.MonkeyPatch) -> _Terminal:
+    """Called by the tests themselves, for standard error is another one while fixtures are made."""
+    made = _Terminal()
+    monkeypatch.setattr(sys, "stderr", made)
+    return made
+
+
+def test_tasks_that_begin_together_are_said_in_one_write_before_any_of_them_runs(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = terminal_of(monkeypatch)
+    seen: list[int] = []
+    for number in range(4):
+        cluster.add("look", number)
+
+    def look(number: int) -> None:
+        seen.append(sum(text.count("▶ look") for text in terminal.writes))
+
+    burst(cluster, {"look": look}, concurrency=4, write=to_stderr)
+    assert [text.count("▶") for text in terminal.of("▶")] == [4]
+    assert seen == [4] * 4
+    assert sum(text.count("■") for text in terminal.of("■")) == 4
+
+
+def test_what_has_ended_and_what_begins_in_its_place_are_said_in_one_write(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = terminal_of(monkeypatch)
+    for number in range(2):
+        cluster.add("nothing", number)
+    burst(cluster, {"nothing": lambda number: number}, concurrency=1, prefetch=1, write=to_stderr)
+    assert [(text.count("■"), text.count("▶")) for text in terminal.writes if "▶" in text] == [(0, 1), (1, 1)]
+
+
+def test_only_the_thread_that_says_lines_together_keeps_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
+    say = Stderr(clock=False)
+    with say.together():
+        say("one")
+        other = threading.Thread(target=say, args=["heart"])
+        other.start()
+        other.join()
+        say("two")
+        say.flush()
+        say("three")
+    say("four")
+    assert terminal.writes == ["heart\n", "one\ntwo\n", "three\n", "four\n"]
 
 
 def _plain(x: int, y: int) -> int:

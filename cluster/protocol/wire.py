@@ -429,7 +429,7 @@ def _check_tasks(tasks: list[b.NewTask], body_bytes: int, *, bare: bool) -> None
 def _check_states(words: str) -> None:
     for word in words.split(","):
         if word not in k.STATES:
-            guess = nearest(word, k.STATES) or "."
+            guess = nearest(word.upper(), k.STATES) or "."
             detail = f"`{word[:100]}` is no status{guess} Allowed: {', '.join(k.STATES)}."
             raise ProtocolError(Problem("invalid_parameter", detail))
 

@@ -262,6 +262,7 @@ BAD: list[tuple[str, str, bytes, str, str, str]] = [
         "must be one of",
     ),
     ("POST", "/v1/queues/q/purges", b'{"states":["PROCESSING"]}', "validation_failed", "/states/0", "must be one of"),
+    ("GET", "/v1/tasks?status=queued", b"", "invalid_parameter", "", "`queued` is no status - did you mean `QUEUED`"),
     ("GET", "/v1/tasks?status=FAILED,QEUED", b"", "invalid_parameter", "", "did you mean `QUEUED`"),
     ("GET", "/v1/tasks?status=", b"", "invalid_parameter", "", "is no status"),
     ("GET", "/v1/tasks?order=up", b"", "invalid_parameter", "", "newest, oldest"),

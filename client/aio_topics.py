@@ -247,6 +247,11 @@ class AsyncConsumer:
         max: int,  # noqa: A002
         wait_s: float,
     ) -> None:
+        if isinstance(consumer_id, str):
+            raise TypeError(
+                f"a consumer goes on by its id, a number, and {consumer_id!r} is none: "
+                f"register_consumer({consumer_id!r}) makes one and returns its id"
+            )
         self._client = client
         self._topic = topic
         self.consumer_id = consumer_id

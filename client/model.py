@@ -7,7 +7,7 @@ on the wire their value is raw JSON.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
@@ -65,6 +65,11 @@ def message(
     value: Any, *, key: str | None = None, headers: dict[str, str] | None = None, producer: int | None = None
 ) -> t.Message:
     """Make a message to send; ``key`` decides its partition."""
+    if key is not None and not isinstance(key, str):
+        raise TypeError(f"the key of a message is text, and {key!r} is none")
+    for pair in headers.items() if headers else ():
+        if not all(isinstance(part, str) for part in pair):
+            raise TypeError(f"the headers of a message are text by text, and {pair!r} is not")
     return t.Message(value=_raw(value), key=key, headers=headers or None, producer_id=producer)
 
 
@@ -81,6 +86,8 @@ def _raw(value: Any) -> msgspec.Raw:
 
 def messages(values: Iterable[MessageLike], producer: int | None = None) -> list[t.Message]:
     """Make messages of plain values; those that are messages already stay as they are."""
+    if isinstance(values, (str, bytes, Mapping)):  # whose letters or keys would become the messages
+        raise TypeError(f"many messages come as one list, and {values!r:.80} is none: append takes one")
     return [value if isinstance(value, t.Message) else message(value, producer=producer) for value in values]
 
 

@@ -39,7 +39,11 @@ def read_servers(servers: str | Iterable[str]) -> tuple[str, ...]:
 
     A host alone is the node there, on ``PORT_DEFAULT``; what says http:// or https:// is a URL, with the port that URLs have.
     """
-    given = servers.split(",") if isinstance(servers, str) else [part for item in servers for part in item.split(",")]
+    listed = [servers] if isinstance(servers, str) or not isinstance(servers, Iterable) else list(servers)
+    for one in listed:
+        if not isinstance(one, str):
+            raise TypeError(f"{one!r} is no server address: it should be text like '127.0.0.1:7101', or a list of that")
+    given = [part for item in listed for part in item.split(",")]
     nodes = [_read_server(server.strip()) for server in given if server.strip()]
     if not nodes:
         raise ValueError("no server given: say at least one, for example http://127.0.0.1:7101")

@@ -98,6 +98,8 @@ def new_task(
     for seconds, ms in (("expires", "expires_ms"), ("timeout", "timeout_ms"), ("delay", "delay_ms")):
         if seconds in given:
             value = given.pop(seconds)
+            if not isinstance(value, (int, float, type(None))):
+                raise TypeError(f"{seconds} is a number of seconds, and {value!r} is none")
             given[ms] = None if value is None else round(value * 1000)
     if given.get("delay_ms", 0) is None:
         del given["delay_ms"]

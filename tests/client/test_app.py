@@ -142,6 +142,8 @@ def test_options_in_seconds_become_milliseconds() -> None:
         g.new_task("x", options={"run_at": when.replace(tzinfo=None)})
     with pytest.raises(Invalid, match="no JSON form"):
         g.new_task("x", [object()])
+    with pytest.raises(TypeError, match="timeout is a number of seconds, and '5m' is none"):
+        g.new_task("x", options={"timeout": "5m"})
 
 
 @pytest.mark.parametrize(

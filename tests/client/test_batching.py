@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -12,7 +14,7 @@ from quorl.client import errors as e
 from quorl.client.batching import Part
 from quorl.client.flow import Failure, Send, Sleep
 from quorl.client.lanes import AppendLane, AppendPart, ReportLane, ReportPart, SubmitLane, SubmitPart
-from quorl.client.model import message, size_bytes
+from quorl.client.model import message, messages, size_bytes
 from quorl.client.sharing import Mismatch, share
 from quorl.client.tasking import new_task, report_bytes, tasks_bytes
 from quorl.cluster.protocol import leases, limits
@@ -32,6 +34,20 @@ def test_a_value_without_a_json_form_is_refused_in_words_as_that_of_a_task_is() 
         with pytest.raises(e.Invalid, match="the value has no JSON form") as refused:
             message(value)
         assert "dataclasses" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda: message(1, key=5), "the key of a message is text, and 5 is none"),  # type: ignore[arg-type]
+        (lambda: message(1, headers={"n": 1}), r"text by text, and \('n', 1\) is not"),  # type: ignore[dict-item]
+        (lambda: messages("abc"), "come as one list, and 'abc' is none: append takes one"),
+        (lambda: messages({"a": 1}), "come as one list"),
+    ],
+)
+def test_what_is_no_message_is_told_where_it_is_made(make: Callable[[], object], told: str) -> None:
+    with pytest.raises(TypeError, match=told):
+        make()
 
 
 class Sheet(World):

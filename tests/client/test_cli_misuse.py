@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -193,6 +194,12 @@ def test_a_host_alone_is_the_node_there(given: str, asked: str) -> None:
 @pytest.mark.parametrize("given", ["a b", "::1", "http://[::1", "foo:bar", "foo:99999", "http//foo"])
 def test_what_is_no_address_is_told_so(given: str) -> None:
     with pytest.raises(ValueError, match="is no server address: it should look like"):
+        read_servers(given)
+
+
+@pytest.mark.parametrize("given", [7101, ["foo", None]])
+def test_what_is_no_text_is_no_address_either(given: Any) -> None:
+    with pytest.raises(TypeError, match="(7101|None) is no server address: it should be text like"):
         read_servers(given)
 
 

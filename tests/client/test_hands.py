@@ -161,6 +161,8 @@ def test_sync_story(cluster: StandIn) -> None:
         assert logs.size(reader) == logs.size() == len(VALUES) + 2
         assert len(logs.consume(reader, max=100)) == len(VALUES) + 2
         assert logs.consume(reader) == []
+        with pytest.raises(TypeError, match=r"'billing' is none: register_consumer\('billing'\) makes one and returns"):
+            logs.consumer("billing")  # type: ignore[arg-type]
         assert logs.message(partition, 0).read_by == [reader]
         assert [topic.name for topic in client.topics.list(prefix="lo")] == ["logs"]
         assert logs.info().consumers == 1

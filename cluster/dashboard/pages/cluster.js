@@ -20,7 +20,7 @@ export function Cluster() {
   const up = seen.members.filter((one) => one.state !== "unreachable").length;
   const spare = up - seen.quorum;
   return html`<div class="overview-top"><section class="panel" aria-label="Map"><header><h2>${seen.cluster}</h2><${Badge} word=${seen.health} /></header><${Map} seen=${seen} /></section>
-      <section class="panel" aria-label="Facts"><header><h2>Agreement</h2></header><div class="body stack wide-gap"><p class=${cls({ "bad-text": spare < 0 || seen.health === "no_quorum", "warn-text": spare === 0 && seen.members.length > 1 })}>${arithmetic(seen, up, spare)}</p>
+      <section class="panel" aria-label="Facts"><header><h2>Agreement</h2></header><div class="body stack wide-gap"><p class=${cls({ "bad-text": spare < 0 || seen.health === "no_quorum", "warn-text": spare === 0 && seen.health !== "no_quorum" && seen.members.length > 1 })}>${arithmetic(seen, up, spare)}</p>
         <dl class="facts"><dt>Leader</dt><dd>${seen.leader || "none"}</dd><dt>Term</dt><dd>${count(seen.term)}</dd><dt>Entries applied at ${seen.node}</dt><dd>${count(seen.sequence)}</dd><dt>Cluster id</dt><dd class="mono small">${seen.cluster_id || "not founded yet"}</dd>
           ${data && html`<dt>Digest of the state</dt><dd class="mono small">${data.digest} <span class="dim">at ${count(data.sequence)}</span></dd>`}<dt>This page</dt><dd>comes from ${seen.node}, quorl ${seen.version}</dd></dl></div></section></div>
     <${Members} seen=${seen} /><${Leaders} history=${history} />`;

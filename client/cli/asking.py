@@ -43,7 +43,9 @@ def confirm(question: str, *, yes: bool) -> None:
     if yes:
         return
     if not can_ask():
-        raise click.UsageError(f"this asks first, and nobody is here to answer; say --yes: {question}")
+        from quorl.client.cli.misuse import Unanswered
+
+        raise Unanswered(question)
     click.confirm(question, abort=True, err=True)
 
 

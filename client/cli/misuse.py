@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import re
+import shlex
 from collections.abc import Sequence
 from typing import IO, Any
 
@@ -24,6 +25,10 @@ class Advised(click.BadParameter):
     def __init__(self, message: str, param_hint: str, advice: str) -> None:
         super().__init__(message, param_hint=param_hint)
         self.advice = advice
+
+
+class Unanswered(click.UsageError):
+    """A question that nobody is here to answer."""
 
 
 class Misused(click.ClickException):
@@ -70,6 +75,10 @@ def _explained(error: click.ClickException, root: click.Command, said: Sequence[
     usage = "usage: " + " ".join(context.get_usage().partition(": ")[2].split())
     hint = f"{command} --help"
     match error:
+        case Unanswered():
+            words = list(said)
+            words.insert(words.index("--") if "--" in words else len(words), "--yes")
+            return error.message, "nobody is here to answer, so nothing was done", shlex.join(["quorl", *words])
         case click.exceptions.NoSuchOption():
             guess = _guess(error.possibilities)
             return f"{command} has no option {error.option_name}", guess or "it is none of its options", hint

@@ -136,7 +136,9 @@ def test_queue_purge_asks_with_the_count_and_goes_on_until_nothing_is_left(
     cluster.answers["purge_queue"] = purge
     refused = quorl("queue", "purge", "jobs")
     assert refused.exit_code == 2
-    assert "--yes" in refused.stderr
+    assert "nobody is here to answer, so nothing was done" in refused.stderr
+    assert refused.stderr.splitlines()[2].startswith("try    quorl queue purge ")
+    assert refused.stderr.splitlines()[2].endswith(" --yes")
     somebody_answers(monkeypatch)
     no = quorl("queue", "purge", "jobs", input="n\n")
     assert (no.exit_code, left["count"]) == (1, 2500)

@@ -23,7 +23,7 @@ from quorl.client.errors import OutcomeUnknown, QuorlError, Unavailable, outward
 from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
 from quorl.client.model import size_bytes, topic_bytes
-from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
+from quorl.client.route import Route, chosen_servers
 from quorl.client.tasking import report_bytes, tasks_bytes
 from quorl.client.tracing import sending
 from quorl.cluster.protocol import leases as e
@@ -63,7 +63,7 @@ class AsyncClient:
         transport: AsyncTransport | None = None,
         route: Route | None = None,
     ) -> None:
-        nodes = read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT)
+        nodes = chosen_servers(servers)
         self._route = route or Route(nodes, refused_s=refused_s)
         self._transport: AsyncTransport = transport or ChannelTransport()
         self._timeout_s = timeout_s

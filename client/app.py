@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import pathlib
 import sys
 import threading
@@ -36,7 +35,7 @@ from quorl.client.definitions import AsyncTask, Call, Task, TaskBase
 from quorl.client.errors import QuorlError, outward
 from quorl.client.forking import Renewed, loading
 from quorl.client.handle import Handle, Waiting
-from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
+from quorl.client.route import Route, chosen_servers
 from quorl.client.tasking import QUEUE_DEFAULT, TaskOptions, new_task, task_bytes
 from quorl.cluster.protocol import limits
 
@@ -297,7 +296,7 @@ class App(Renewed):
     def _one_route(self) -> Route:
         """All clients of an app share what they know: what one has written the others read."""
         if self._route is None:
-            self._route = Route(read_servers(self.servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT))
+            self._route = Route(chosen_servers(self.servers))
         return self._route
 
     def worker(self, queues: Iterable[str] | None = None, **options: Any) -> Worker:

@@ -50,6 +50,17 @@ def read_servers(servers: str | Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(nodes))
 
 
+def chosen_servers(servers: str | Iterable[str] | None) -> tuple[str, ...]:
+    """Return the addresses that were given, else those that QUORL_SERVER names, else those of a cluster on this machine."""
+    named = os.environ.get("QUORL_SERVER")
+    if servers or not named:
+        return read_servers(servers or SERVERS_DEFAULT)
+    try:
+        return read_servers(named)
+    except ValueError as error:
+        raise ValueError(f"QUORL_SERVER in the environment: {error}") from None
+
+
 def _read_server(server: str) -> str:
     wanted = f"{server!r} is no server address: it should look like 127.0.0.1:7101 or https://queue.example"
     try:

@@ -12,7 +12,6 @@ one that it would wait for may lie below it.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from collections.abc import Callable, Iterable
@@ -27,7 +26,7 @@ from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
 from quorl.client.forking import Renewed
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
 from quorl.client.model import size_bytes, topic_bytes
-from quorl.client.route import SERVERS_DEFAULT, Route, read_servers
+from quorl.client.route import Route, chosen_servers
 from quorl.client.sync_transport import ChannelTransport, Transport
 from quorl.client.tasking import report_bytes, tasks_bytes
 from quorl.client.tasks import Queues, Tasks, Workers
@@ -68,7 +67,7 @@ class Client(Renewed):
         transport: Transport | None = None,
         route: Route | None = None,
     ) -> None:
-        nodes = read_servers(servers or os.environ.get("QUORL_SERVER") or SERVERS_DEFAULT)
+        nodes = chosen_servers(servers)
         self._route = route or Route(nodes, refused_s=refused_s)
         self._transport: Transport = transport or ChannelTransport()
         self._timeout_s = timeout_s

@@ -174,7 +174,10 @@ def _logged(settings: Settings, name: str) -> Lines:
 def _servers(settings: Settings, source: object) -> str | None:
     """Return the nodes to work for: those said on the line, else the app's own, else those of environment and context."""
     said = settings.server is not None or settings.context is not None
-    return settings.servers() if said or getattr(source, "servers", None) is None else None
+    if not said and getattr(source, "servers", None) is not None:
+        return None
+    settings.nodes()  # says of one that is no address where it was named
+    return settings.servers()
 
 
 def _loaded(target: str) -> App | Mapping[str, Callable[..., Any]]:

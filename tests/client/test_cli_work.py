@@ -194,3 +194,6 @@ def test_whose_addresses_a_worker_takes(monkeypatch: pytest.MonkeyPatch) -> None
     assert work._servers(Settings(), {}) == work._servers(Settings(), anywhere) == "http://env:1"
     assert work._servers(Settings(), somewhere) is None, "the worker takes the app's"
     assert work._servers(Settings(server="http://said:1"), somewhere) == "http://said:1"
+    monkeypatch.setenv("QUORL_SERVER", "foo:bar")
+    assert "quorl worker run does not take this QUORL_SERVER" in run("quorl.demo:app").stderr
+    assert "quorl worker run does not take this --server" in run("quorl.demo:app", "-s", "a:b").stderr

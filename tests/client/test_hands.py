@@ -393,6 +393,9 @@ def test_the_servers_come_from_the_environment(cluster: StandIn, monkeypatch: py
     with Client() as client:
         assert client.servers == tuple(cluster.urls)
         client.topics.create("x")
+    monkeypatch.setenv("QUORL_SERVER", "foo:bar")
+    with pytest.raises(ValueError, match="^QUORL_SERVER in the environment: 'foo:bar' is no server address"):
+        Client()
     monkeypatch.delenv("QUORL_SERVER")
     assert Client().servers == tuple(f"http://127.0.0.1:{port}" for port in (7101, 7102, 7103))
 

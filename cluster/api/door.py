@@ -3,13 +3,16 @@
 What is not even HTTP is told so in the node's own words, and is no matter for the log: strangers send it.
 
 Sockets are the process's too: the log, the state and the other members need some. So strangers who only connect are sent
-away after a while, and beyond a number nobody else is let in until somebody leaves.
+away after a while, and beyond a number nobody else is let in until somebody leaves. So is who asks and does not take the
+answer, of which each may have megabytes: the system ends a connection on which nothing is taken for so long, however slowly
+others take theirs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import resource
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +22,8 @@ from typing_extensions import override
 FILES_RESERVED = 256
 """Open files that are kept for the log, the state, the other members and calls to them."""
 SILENCE_S_MAX = 10.0
+UNTAKEN_S_MAX = 30.0
+"""As channels have it."""
 _UNREADABLE = (http_exceptions.HttpProcessingError, ClientPayloadError, web.RequestPayloadError)
 
 
@@ -71,11 +76,20 @@ class _Listener(web.RequestHandler):
 class Door(web.Server):
     """aiohttp's server with a bound on connections and on their silence."""
 
-    def __init__(self, *args: Any, most: int, refuse: Refuse, silence_s: float = SILENCE_S_MAX, **kwargs: Any) -> None:
+    def __init__(
+        self,
+        *args: Any,
+        most: int,
+        refuse: Refuse,
+        silence_s: float = SILENCE_S_MAX,
+        untaken_s: float = UNTAKEN_S_MAX,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(*args, **kwargs)
         self._most = most
         self._refuse = refuse
         self._silence_s = silence_s
+        self._untaken_ms = round(1000 * untaken_s)
         self._asked: set[Any] = set()
 
     @override
@@ -89,6 +103,9 @@ class Door(web.Server):
     @override
     def connection_made(self, handler: Any, transport: asyncio.Transport) -> None:
         super().connection_made(handler, transport)
+        sock = transport.get_extra_info("socket")
+        if sock is not None and hasattr(socket, "TCP_USER_TIMEOUT"):  # Linux has it
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self._untaken_ms)
         asyncio.get_running_loop().call_later(self._silence_s, self._look, handler, transport)
 
     @override

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -11,11 +12,16 @@ from aiohttp import web
 
 from quorl.cluster.api.door import Door, connections_max
 
+MUCH_BYTES = 16 * 1024 * 1024
+"""More than the sockets of both ends hold."""
+MUCH = b"GET /much HTTP/1.1\r\nHost: localhost\r\n\r\n"
 ASK = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 async def _hello(request: web.BaseRequest) -> web.StreamResponse:
     await request.read()
+    if request.path == "/much":
+        return web.Response(body=bytes(MUCH_BYTES))
     if request.path == "/fault":
         raise RuntimeError("a fault of ours")
     return web.Response(text="hello")
@@ -26,10 +32,9 @@ def _refuse(code: str, detail: str) -> web.StreamResponse:
 
 
 @asynccontextmanager
-async def listening(most: int, silence_s: float) -> AsyncIterator[tuple[str, int]]:
-    runner = web.ServerRunner(
-        Door(_hello, most=most, refuse=_refuse, silence_s=silence_s, access_log=None), shutdown_timeout=0.5
-    )
+async def listening(most: int, silence_s: float, untaken_s: float = 10) -> AsyncIterator[tuple[str, int]]:
+    door = Door(_hello, most=most, refuse=_refuse, silence_s=silence_s, untaken_s=untaken_s, access_log=None)
+    runner = web.ServerRunner(door, shutdown_timeout=0.5)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     yield runner.addresses[0]
@@ -50,6 +55,24 @@ async def test_d13_who_only_connects_is_sent_away_and_who_asked_may_stay() -> No
         assert b"hello" in await known.read(400)
         quiet_writer.close()
         known_writer.close()
+
+
+async def test_d13_who_asks_and_does_not_take_the_answer_is_sent_away() -> None:
+    async with listening(1, 10, untaken_s=0.3) as address:
+        loop, sock = asyncio.get_running_loop(), socket.create_connection(address)
+        sock.setblocking(False)
+        await loop.sock_sendall(sock, MUCH)
+        assert await loop.sock_recv(sock, 1) == b"H"  # and nobody reads on
+        answer = b""
+        while b"hello" not in answer:  # there is room for one alone
+            try:
+                reader, writer = await asyncio.open_connection(*address)
+                writer.write(ASK)
+                answer = await reader.read(400)
+                writer.close()
+            except ConnectionError:
+                pass
+        sock.close()
 
 
 async def test_d13_nobody_is_let_in_beyond_the_bound_until_somebody_leaves() -> None:

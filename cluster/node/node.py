@@ -409,17 +409,22 @@ class Node:
         try:
             return self.looking.history(request) if isinstance(request, GetHistory) else self.machine.query(request)
         except sqlite3.DatabaseError as error:
-            raise self.stop_if_damaged(error) from None
+            self.stop_if_damaged(error)
+            await self._until_readable()  # another node can answer what this one cannot any more
+            raise
 
     async def render(self, value: Reply | Rejection) -> Reply | Rejection:
         """See ``Core``."""
         await self._readable.wait()
-        if not self.readable:  # what was decided stays decided
-            raise Declined(Problem("commit_unknown", f"{self.name} has stopped and cannot tell what the call came to."))
         try:
-            return self.machine.render(value)
+            if self.readable:
+                return self.machine.render(value)
         except sqlite3.DatabaseError as error:
-            raise self.stop_if_damaged(error) from None
+            self.stop_if_damaged(error)
+            if self.readable:
+                raise
+        # What was decided stays decided.
+        raise Declined(Problem("commit_unknown", f"{self.name} has stopped and cannot tell what the call came to."))
 
     def stop_if_damaged(self, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
         """Nobody is answered from a damaged copy of the state, nor for ever refused what the other nodes can read."""

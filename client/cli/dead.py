@@ -80,7 +80,7 @@ def ls(
     settings: Settings, queue: str | None, name: str | None, error: str | None, count: int, everything: bool
 ) -> None:
     """List the tasks that are FAILED, those submitted last first."""
-    with settings.client() as client:
+    with settings.looking() as client:
         found = list(_Filter(queue, name, error).find(client, None if everything else count))
     if settings.as_json:
         output.emit(found)

@@ -54,7 +54,10 @@ class Looking(Client):
             return super().call(request, timeout_s=timeout_s, consistency="local")
         began, whole_s = self.clock(), self.timeout_s if timeout_s is None else timeout_s
         try:
-            return super().call(request, timeout_s=min(self._patience_s, whole_s))
+            found = super().call(request, timeout_s=min(self._patience_s, whole_s))
+            if self._route.leader is None:  # a list is read at any node, also at one that is cut off
+                self._say_whose("there is no leader")
+            return found
         except Unavailable as error:
             if error.code not in _NO_QUORUM:
                 took_s = self.clock() - began
@@ -62,10 +65,12 @@ class Looking(Client):
                     raise
                 return super().call(request, timeout_s=whole_s - took_s)
         found = super().call(request, timeout_s=whole_s, consistency="local")
+        self._say_whose("there is no quorum")
+        return found
+
+    def _say_whose(self, why: str) -> None:
         self.alone = True
         node, sequence = self._route.heard()
         self._say(
-            f"there is no quorum: as of entry {output.grouped(sequence)}, from {output.clean(node)}, "
-            "which may be behind  → quorl doctor"
+            f"{why}: as of entry {output.grouped(sequence)}, from {output.clean(node)}, which may be behind  → quorl doctor"
         )
-        return found

@@ -40,7 +40,7 @@ def ls(settings: Settings, prefix: str) -> None:
 
     Each count is of tasks in that state, and rates are of the last ten seconds: tasks that came in, and that became a SUCCESS.
     """
-    with settings.client() as client:
+    with settings.looking() as client:
         found = client.queues.list(prefix=prefix)
         seen = None if settings.as_json or not found else glance(client)
     if settings.as_json:

@@ -62,7 +62,7 @@ def ls(
     request = k.ListTasks(
         queue=queue, status=status, name=name, worker_id=worker_id, order="oldest" if oldest else "newest"
     )
-    with settings.client() as client:
+    with settings.looking() as client:
         found = list(pages(client, request, None if everything else count))
     if settings.as_json:
         output.emit(found)

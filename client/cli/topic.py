@@ -50,7 +50,7 @@ def create(settings: Settings, name: str, partitions: int, error_if_exists: bool
 @list_options
 def ls(settings: Settings, prefix: str) -> None:
     """List topics, or those whose name begins with PREFIX."""
-    with settings.client() as client:
+    with settings.looking() as client:
         found = client.topics.list(prefix=prefix)
     if settings.as_json:
         output.emit(found)

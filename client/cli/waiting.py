@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from quorl.client.cli import output
-from quorl.client.cli.common import Exit, Settings, fail, three_lines
+from quorl.client.cli.common import Exit, Settings, exit_code, fail, tell, three_lines
 from quorl.client.cli.guessing import elsewhere
 from quorl.client.cli.hints import REASONS
 from quorl.client.cli.telling import how_it_went, last_error, value_line
@@ -35,7 +35,7 @@ def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | Non
     round_s, said = FIRST_ROUND_S, ""
     while True:
         left_s = round_s if deadline is None else max(0.0, min(round_s, deadline - time.monotonic()))
-        info = client.tasks.get(task_id, wait_s=left_s)
+        info = _asked(settings, client, task_id, left_s)
         if info.status in k.FINAL or (deadline is not None and time.monotonic() >= deadline):
             return info
         round_s = ROUND_S
@@ -45,6 +45,20 @@ def wait_for(settings: Settings, client: Client, task_id: str, max_ms: int | Non
             if told and told != said:
                 _tell(settings, client, info, why.reasons[0])
             said = told
+
+
+def _asked(settings: Settings, client: Client, task_id: str, wait_s: float) -> k.TaskInfo:
+    """Ask once; if no node can answer, say that it is the waiting that ends, for the task is stored and stays so."""
+    from quorl.client.errors import Unavailable
+
+    try:
+        return client.tasks.get(task_id, wait_s=wait_s)
+    except Unavailable as error:
+        word = output.clean(task_id)
+        tell(
+            error, settings, hint=f"The waiting has ended, not the task: quorl doctor, and then quorl task wait {word}"
+        )
+        click.get_current_context().exit(exit_code(error))
 
 
 def _tell(settings: Settings, client: Client, info: k.TaskInfo, reason: k.Reason) -> None:

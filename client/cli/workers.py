@@ -35,7 +35,7 @@ def ls(settings: Settings, queue: str | None, status: str | None) -> None:
 
     DONE and FAILED TRIES count runs, LOST those that the worker held when it died; a task may take several.
     """
-    with settings.client() as client:
+    with settings.looking() as client:
         found = client.workers.list(status=status, queue=queue)  # type: ignore[arg-type]
         running = running_tasks(client, found) if not settings.as_json else {}
         seen = None if settings.as_json or not found else glance(client)

@@ -69,6 +69,39 @@ def test_without_a_quorum_a_task_is_shown_as_one_node_has_it(quorl: Quorl, clust
     assert shown.stderr.startswith("there is no quorum: as of entry ")
 
 
+@pytest.mark.parametrize("line", ["queue ls", "task ls", "topic ls", "worker ls", "dead ls"])
+def test_a_list_that_a_node_without_a_leader_gives_is_said_to_be_its_own(
+    quorl: Quorl, client: Client, cluster: StandIn, line: str
+) -> None:
+    client.topics.create("x")
+    assert "there is no leader" not in quorl(*line.split()).stderr
+    cluster.leader = None
+    note = NOTE.replace("quorum", "leader").format(cluster.machine.position.sequence, "")
+    assert note.partition("from n")[0] in quorl(*line.split()).stderr
+    assert "there is no leader" not in quorl(*line.split(), "--json").stderr
+
+
+def test_where_the_wait_for_a_task_finds_no_quorum_it_is_not_said_that_nothing_was_submitted(
+    quorl: Quorl, cluster: StandIn, outage: Outage
+) -> None:
+    Desk(cluster, "default")
+    submit = cluster.answers["submit"]
+
+    def and_then_it_is_lost(request: Any) -> Any:
+        outage.code = "no_quorum"
+        return submit(request)
+
+    cluster.answers["submit"] = and_then_it_is_lost
+    for words in (
+        ("submit", "demo.add", "1", "2", "--id", "t-1", "--wait"),
+        ("wait", "t-1"),
+        ("result", "t-1", "--wait"),
+    ):
+        ended = quorl("task", *words, "--timeout", "0.5")
+        assert (ended.exit_code, "Nothing was applied" in ended.stderr) == (5, False)
+        assert "The waiting has ended, not the task: quorl doctor, and then quorl task wait t-1" in ended.stderr
+
+
 @pytest.mark.parametrize("word", ["--json", "-q"])
 def test_a_program_is_not_given_what_may_be_old(quorl: Quorl, client: Client, outage: Outage, word: str) -> None:
     client.topics.create("x")

@@ -6,7 +6,7 @@ import io
 import sys
 import time
 from collections.abc import Callable
-from contextlib import redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout
 from typing import Any
 
 import click
@@ -53,10 +53,13 @@ def again_and_again(settings: Settings, run: Callable[[], Any], every_s: float) 
 
 
 def _shown_in_place(run: Callable[[], Any]) -> None:
-    """Let a command print a page, and put the page over the last one in one piece."""
+    """Let a command print a page, and put the page over the last one in one piece.
+
+    What it says on stderr belongs to the page if it goes to the terminal too: the page would be written over it.
+    """
     page = _Page()
     try:
-        with redirect_stdout(page):
+        with redirect_stdout(page), redirect_stderr(page if sys.stderr.isatty() else sys.stderr):
             run()
     finally:
         text = page.gathered.getvalue().decode(errors="replace").replace("\n", "\x1b[K\n")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import sys
 import time
 
+import click
 import pytest
 
-from quorl.client.cli import looking
+from quorl.client.cli import looking, output
 from quorl.client.cli.common import Settings
 from quorl.client.cli.watching import again_and_again
 from quorl.cluster.protocol.wire import Answer, Call, decode
@@ -84,3 +86,23 @@ def test_another_cluster_is_met_without_prejudice(cluster: StandIn) -> None:
     settings.server = cluster.urls[1]
     with settings.client() as client:
         assert client._route.leader is None
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_what_a_round_says_stands_below_its_page_and_is_not_written_over(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], terminal: bool
+) -> None:
+    rounds = itertools.count(1)
+
+    def once() -> None:
+        if (number := next(rounds)) == 3:
+            raise KeyboardInterrupt
+        click.echo(f"page {number}")
+        click.echo(f"alarm {number}", err=True)
+
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal)
+    again_and_again(Settings(), once, 0.001)
+    shown = capsys.readouterr()
+    assert shown.out.count("page 2\x1b[K\nalarm 2\x1b[K\n\x1b[J") == terminal
+    assert shown.err == ("" if terminal else "alarm 1\nalarm 2\n")

@@ -158,7 +158,7 @@ def _configuration(info: q.QueueInfo) -> list[tuple[str, str]]:
     metavar="SHARE",
     help="Up to this share of a wait is taken away, by chance.",
 )
-@click.option("--run-timeout", type=Duration(), metavar="DURATION", help="Bounds one attempt.")
+@click.option("--run-timeout", type=Duration(), metavar="DURATION", help="Bounds one attempt; 0: no bound.")
 @click.option("--keep", type=Duration(), metavar="DURATION", help="Finished tasks are forgotten after it; 0: never.")
 @click.option("--max-depth", type=click.IntRange(0), metavar="N", help="Bounds the tasks that wait; 0: no bound.")
 @common_options
@@ -170,6 +170,8 @@ def set_(settings: Settings, name: str, partitions: int | None, jitter: float | 
     from quorl.cluster.protocol import queues as q
 
     changes = {_FIELDS[word]: value for word, value in given.items() if value is not None}
+    if changes.get("timeout_ms") == 0:
+        changes["timeout_ms"] = None
     with settings.client() as client:
         try:
             before = client.queues.get(name)

@@ -93,6 +93,8 @@ def test_queue_set_and_show(quorl: Quorl, cluster: StandIn) -> None:
     ]  # fmt: skip
     assert quorl("queue", "set", "jobs", "--jitter", "0.5").exit_code == 0
     assert asked[-1].backoff == msgspec.structs.replace(backoff, jitter=0.5)
+    assert "run time-out    none\n" in quorl("queue", "set", "jobs", "--run-timeout", "0").stderr
+    assert "run time-out    none\n" in quorl("queue", "set", "others", "--run-timeout", "0").stderr
     assert quorl("queue", "set", "jobs", "--partitions", "7").exit_code == 4
     assert json.loads(quorl("queue", "set", "jobs", "--json").stdout)["max_depth"] == 100
     shown = quorl("queue", "show", "jobs").stdout

@@ -10,6 +10,7 @@ import click
 
 from quorl.client.cli import output
 from quorl.client.cli.common import Settings, options_beside_queue
+from quorl.client.cli.guessing import unknown_queue
 from quorl.client.cli.times import span
 from quorl.client.cli.workers import now_text, running_tasks, status_text
 
@@ -47,6 +48,7 @@ def _watch(settings: Settings, client: Client, queue: str | None, every: float |
     from quorl.client.errors import Unavailable
 
     with output.screen(live=every is not None and not settings.as_json) as screen:
+        nobody = ""
         while True:
             began = time.monotonic()
             try:
@@ -59,10 +61,18 @@ def _watch(settings: Settings, client: Client, queue: str | None, every: float |
                 if rows is not None:
                     screen.show(COLUMNS, rows)
                 if rows == []:
-                    screen.say("no worker")
+                    nobody = nobody or _nobody(client, queue)  # asked once: it costs the cluster an entry
+                    screen.say(nobody)
             if every is None:
                 return
             time.sleep(max(0.0, began + every - time.monotonic()))
+
+
+def _nobody(client: Client, queue: str | None) -> str:
+    if queue is None:
+        return "no worker"
+    unknown = unknown_queue(client, queue)
+    return f"no worker serves {output.clean(queue)}{'. ' if unknown else ''}{unknown}"
 
 
 def _look(settings: Settings, client: Client, queue: str | None, *, everybody: bool) -> list[Row] | None:

@@ -83,6 +83,9 @@ def test_d15_whether_a_queue_without_workers_is_there_is_said(quorl: Quorl, clus
     alone = there.stderr.replace("emails", "emials")
     misspelt = quorl("worker", "ls", "-q", "emials")
     assert misspelt.stderr == f'{alone[:-1]}. There is no queue "emials". Did you mean "emails"?\n'
+    watched = quorl("monitor", "--once", "-q", "emials")
+    assert watched.stderr == 'no worker serves emials. There is no queue "emials". Did you mean "emails"?\n'
+    assert quorl("monitor", "--once", "-q", "emails").stderr == "no worker serves emails\n"
     assert (there.exit_code, misspelt.exit_code) == (0, 0)
     cluster.answers["get_queue"] = lambda _: w.TooManyWorkers(detail="no")
     assert quorl("worker", "ls", "-q", "emials").stderr == alone

@@ -359,8 +359,9 @@ def _advice(alert: Alert, served: set[str]) -> str:
     if alert.code == "no_workers":
         from quorl.cluster.protocol.routes import nearest
 
-        misspelt = nearest(alert.queue or "", sorted(served))
-        return f"Start one: quorl worker run MODULE:APP -q {alert.queue}{misspelt}"
+        start = f"quorl worker run MODULE:APP -q {alert.queue}"  # stands last, for it is copied
+        meant = nearest(alert.queue or "", sorted(served)).removeprefix(" - ")
+        return f"{meant[0].upper()}{meant[1:]} Else start one: {start}" if meant else f"Start one: {start}"
     if alert.code == "worker_dead":
         return "Start it again, or another one for its queues; what it ran has gone back to them: quorl worker ls"
     return "" if alert.node is not None else "quorl queue ls · quorl worker ls"

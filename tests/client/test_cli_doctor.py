@@ -240,7 +240,7 @@ def test_health_and_lag_and_alerts(cluster: StandIn) -> None:
     ]
     one = visit(info, "n1", members=members, seen={"alerts": alerts, "workers": workers})
     near = {found.check: found.hint for found in compared([one])}["no workers"]
-    assert near == "Start one: quorl worker run MODULE:APP -q reports - did you mean `report`?"
+    assert near == "Did you mean `report`? Else start one: quorl worker run MODULE:APP -q reports"
     assert hints["worker dead"].startswith("Start it again, or another one for its queues")
     one.ready = "[+]disk ok: 500 MiB free\n"
     assert [found.level for found in of_node(one) if found.check == "disk"] == [Level.WARN]

@@ -40,7 +40,12 @@ _LIKE_MADE = re.compile(rf"(.{{20,28}})([0-9a-f]{{{_DIGITS}}})", re.ASCII).fullm
 """An id that was made here, with what a slip does to its beginning."""
 _ORDINAL = f"SELECT {ids.of('t')} FROM tasks t WHERE t.ordinal = ?"
 _ORDINALS = f"SELECT {ids.of('t')} FROM tasks t WHERE t.ordinal IN ({','.join('?' * 15 * _DIGITS)})"
-_GIVEN = "SELECT given_id FROM tasks WHERE given_id >= ? AND given_id < ? ORDER BY given_id LIMIT ?"
+_GIVEN = (
+    "SELECT given_id FROM (SELECT given_id FROM tasks WHERE given_id >= ? AND given_id < ? ORDER BY given_id DESC LIMIT ?)"
+    " WHERE substr(given_id, -6) = ?"
+)
+SHORT_CANDIDATES_MAX = 10_000
+"""The ids that programs make begin alike for a minute; of so many the end is compared, which takes a few milliseconds."""
 _NEXT = "SELECT next_ordinal FROM machine"
 
 
@@ -76,7 +81,7 @@ def meant_task(connection: sqlite3.Connection, task_id: str) -> str:
     short = _SHORT(task_id)
     if short is not None:
         near = _whole(connection, short[1], short[2], next_ordinal)
-        told = " It is shortened, as workers print ids, and no task has one like it."
+        told = " It is shortened, as workers print ids, and no task was found that has one like it."
     else:
         near, told = _misspelt(connection, task_id.lower(), next_ordinal), ""
     return f' Did you mean "{near}"?' if near else told
@@ -89,7 +94,7 @@ def _whole(connection: sqlite3.Connection, begin: str, end: str, next_ordinal: i
         ordinals = range(int(end, 16), next_ordinal, 1 << _TAIL_BITS)[-SUGGEST_CANDIDATES_MAX:]
         near += [row[0] for ordinal in ordinals for row in connection.execute(_ORDINAL, (ordinal,))]
     # What begins so stands between it with the dash of a UUID behind it, and the same with the character after that.
-    near += [row[0] for row in connection.execute(_GIVEN, (f"{begin}-", f"{begin}.", SUGGEST_CANDIDATES_MAX))]
+    near += [row[0] for row in connection.execute(_GIVEN, (f"{begin}-", f"{begin}.", SHORT_CANDIDATES_MAX, end))]
     return next((other for other in near if other.startswith(begin) and other.endswith(end)), None)
 
 

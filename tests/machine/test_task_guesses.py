@@ -50,7 +50,15 @@ def test_a_shortened_id_is_told_which_task_has_it(desk: Desk) -> None:
 @pytest.mark.parametrize("other", ["00000000…000001", "0d5ef6a4…000000", "01234567…ffffff", "01234567…zzzzzz"])
 def test_a_shortened_id_that_no_task_has_is_said_to_be_shortened(desk: Desk, other: str) -> None:
     submitted(desk, new(), new(id=GIVEN))
-    assert told(desk, other).endswith(" It is shortened, as workers print ids, and no task has one like it.")
+    assert told(desk, other).endswith(
+        " It is shortened, as workers print ids, and no task was found that has one like it."
+    )
+
+
+def test_a_shortened_id_is_found_among_many_that_begin_alike(desk: Desk) -> None:
+    many = [f"{GIVEN[:24]}{number:012x}" for number in range(100)]
+    submitted(desk, *(new(id=one) for one in many))
+    assert [meant(desk, short(one)) for one in (many[0], many[50], many[99])] == [many[0], many[50], many[99]]
 
 
 def test_the_last_digits_of_an_ordinal_come_again() -> None:

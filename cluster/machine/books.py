@@ -13,7 +13,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -139,6 +139,29 @@ assert Queue.__struct_fields__[: len(_CONFIG)] == _CONFIG
 assert Worker.__struct_fields__[: len(_COLUMNS["workers"])] == _COLUMNS["workers"]
 
 
+class Coming(NamedTuple):
+    """What tasks that came share; what is not there is 0 or an empty text."""
+
+    given_id: str
+    die: int
+    queue_id: int
+    partition: int
+    state: int
+    rank: int
+    alarm_ms: int
+    calendar_ms: int
+    due_ms: int
+    expiry_ms: int
+    since_ms: int
+    name: str
+    max_attempts: int
+    max_lost: int
+    timeout_ms: int
+    created_index: int
+    created_term: int
+    created_ms: int
+
+
 class Books:
     """Queues and workers, remembered."""
 
@@ -156,8 +179,10 @@ class Books:
         self.unsampled_queues: set[int] | None = None
         """Those that may have another tally than when they were sampled last; None: any."""
         self._unwritten_workers: set[int] = set()
-        self.coming: list[tuple[tuple[Any, ...], list[int]]] = []
+        self.coming: list[tuple[Coming, list[int]]] = []
         """Rows of tasks that came and wait to be written (see ``waiting``): what some share, then ordinal and size of each."""
+        self.handed: list[tuple[Coming, list[int | str]]] = []
+        """Those that were leased meanwhile: what some share, then ordinal, size and token of each, number of the claim, worker and its name."""
         self.bodies: list[int | bytes] = []
         """Ordinals and bodies of those that have nothing else in their payload."""
         self.payloads: list[tuple[int, bytes | str, str, bytes]] = []
@@ -274,7 +299,8 @@ class Books:
         self.unsampled_queues = None
         self._unwritten_queues.clear()
         self._unwritten_workers.clear()
-        self.coming, self.bodies, self.payloads, self.done, self.results = [], [], [], {}, []
+        self.coming, self.handed, self.bodies, self.payloads = [], [], [], []
+        self.done, self.results = {}, []
         self.calm_tasks_ms = self.calm_calendar_ms = self.calm_workers_ms = 0
 
     def bound_books(self) -> None:

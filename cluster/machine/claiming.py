@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterable, Iterator
-from typing import TypeAlias
 
-from quorl.cluster.machine import ids, moves, waiting, workers
+from quorl.cluster.machine import arriving, ids, moves, waiting, workers
+from quorl.cluster.machine.arriving import Came, Ready
 from quorl.cluster.machine.books import STARTED, Queue, Worker
 from quorl.cluster.machine.moves import PROCESSING, QUEUED
 from quorl.cluster.machine.state import Lease, State
@@ -36,10 +36,6 @@ _LEASE = (
 """Of tasks that follow one another, as do their tokens."""
 
 
-_Ready: TypeAlias = tuple[int, int, str | None, int, int, int | None, int | None, int, int, int]
-"""A row of the columns above."""
-
-
 def claim(state: State, command: c.Claim) -> c.Granted | WorkerNotFound | WorkerNotAlive:
     """Lease tasks to a worker, queue by queue in the order in which it names them."""
     return claim_within(state, command, limits.CLAIM_BYTES_MAX)[0]
@@ -53,18 +49,18 @@ def claim_within(
     if not isinstance(worker, Worker):
         return worker, room_bytes
     workers.beat(state, worker)
-    if state.coming:
-        waiting.write_coming(state)
     names = command.queues or worker.queues
     grants: list[c.Grant] = []
     most = min(command.max, limits.WORKER_LEASES_MAX - worker.leases)
     for name in names:
         queue = state.queue(name)
-        if queue is not None and len(grants) < most and room_bytes > 0:
-            some = room_bytes < limits.CLAIM_BYTES_MAX
-            chosen, room_bytes = _choose(state, queue, worker, most - len(grants), room_bytes, some)
+        if queue is not None and len(grants) < most and room_bytes > 0 and (partitions := _open(queue, worker)):
+            some, wanted = room_bytes < limits.CLAIM_BYTES_MAX, most - len(grants)
+            came = arriving.all_queued(state, queue)
+            ready = arriving.ready(came) if came else _ready(state, queue.queue_id, partitions, wanted)
+            chosen, room_bytes = _choose(state, ready, wanted, room_bytes, some)
             if chosen:
-                grants += _lease(state, queue, worker, command.number, chosen)
+                grants += _lease(state, queue, worker, command.number, chosen, came)
     drained = not grants and all(_drained(state, name) for name in names)
     return c.Granted(
         worker_id=worker.worker_id, expires_in_ms=worker.dead_after_ms, grants=grants, drained=drained and bool(names)
@@ -100,17 +96,15 @@ def _open(queue: Queue, worker: Worker) -> tuple[int, ...]:
     return (-1,) if not worker.standby or queue.name in worker.active else ()
 
 
-def _choose(
-    state: State, queue: Queue, worker: Worker, wanted: int, room_bytes: int, some: bool
-) -> tuple[list[_Ready], int]:
+def _choose(state: State, ready: Iterable[Ready], wanted: int, room_bytes: int, some: bool) -> tuple[list[Ready], int]:
     """Choose at most ``wanted`` tasks that fit into the room, the first of all whatever its size; and the room left.
 
     Tasks that should have been started by now are ended on the way, no more than an entry attends to by itself.
     """
     now_ms = state.header.now_ms
-    chosen: list[_Ready] = []
+    chosen: list[Ready] = []
     late: list[int] = []
-    for row in _ready(state, queue.queue_id, _open(queue, worker), wanted):
+    for row in ready:
         size_bytes, expiry_ms = row[4], row[6]
         if expiry_ms is not None and expiry_ms <= now_ms:
             late.append(row[1])
@@ -126,25 +120,26 @@ def _choose(
     return chosen, room_bytes
 
 
-def _ready(state: State, queue_id: int, partitions: tuple[int, ...], wanted: int) -> Iterable[_Ready]:
+def _ready(state: State, queue_id: int, partitions: tuple[int, ...], wanted: int) -> Iterable[Ready]:
     """What may be handed out, in order, about as much of it as is wanted at first."""
-    ahead = 1 + (wanted - 1) // (len(partitions) or 1)
+    waiting.write_coming(state)
+    ahead = 1 + (wanted - 1) // len(partitions)
     several = [_of_partition(state, queue_id, partition, ahead) for partition in partitions]
     return several[0] if len(several) == 1 else heapq.merge(*several)
 
 
-def _of_partition(state: State, queue_id: int, partition: int, ahead: int) -> Iterator[_Ready]:
+def _of_partition(state: State, queue_id: int, partition: int, ahead: int) -> Iterator[Ready]:
     rows = state.execute(_FIRST, (queue_id, partition, ahead)).fetchall()
     while rows:
         yield from rows
         rows = state.execute(_NEXT, (queue_id, partition, *rows[-1][:2], ahead)).fetchall()
 
 
-def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list[_Ready]) -> list[c.Grant]:
+def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list[Ready], came: Came) -> list[c.Grant]:
+    """Lease tasks to a worker; ``came``: those from which they were chosen if their rows are not written yet."""
     header, news, leases = state.header, state.news, state.leases
     now_ms, wall_ms, token = header.now_ms, header.wall_ms, header.next_token
     queue_id, worker_id = queue.queue_id, worker.worker_id
-    how = (now_ms, number, worker_id, worker.name, state.index, state.term, wall_ms)
     grants = []
     for _, ordinal, given_id, attempts, _, timeout_ms, _, since_ms, created_ms, die in chosen:
         task_id = given_id or f"{ids.head(created_ms, die)}{ordinal:012x}"
@@ -155,10 +150,14 @@ def _lease(state: State, queue: Queue, worker: Worker, number: int, chosen: list
         news.tasks[task_id] = None
         news.waited_ms.append(now_ms - since_ms)
         token += 1
-    first = header.next_token
-    for start, end in waiting.runs([grant.ordinal for grant in grants]):
-        state.execute(_LEASE, (*how, start, end, first))
-        first += end - start + 1
+    if came:
+        arriving.hand_out(state, came, len(grants), number, worker)
+    else:
+        how = (now_ms, number, worker_id, worker.name, state.index, state.term, wall_ms)
+        first = header.next_token
+        for start, end in waiting.runs([grant.ordinal for grant in grants]):
+            state.execute(_LEASE, (*how, start, end, first))
+            first += end - start + 1
     header.next_token = token
     state.change_queue(queue)
     queue.counts[QUEUED] -= len(grants)

@@ -13,7 +13,7 @@ import hashlib
 import msgspec
 
 from quorl.cluster.machine import ids, queues, waiting
-from quorl.cluster.machine.books import Queue
+from quorl.cluster.machine.books import Coming, Queue
 from quorl.cluster.machine.moves import QUEUED, SCHEDULED
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits, moment
@@ -114,7 +114,10 @@ def _store(
     queue_id, default_attempts, max_lost = queue.queue_id, queue.default_attempts, queue.max_lost
     state.change_queue(queue)
     queued, number = 0, QUEUED
-    shared, together = state.coming[-1] if state.coming else ((), [])
+    shared: Coming | None = None
+    together: list[int] = []
+    if state.coming:
+        shared, together = state.coming[-1]
     for place, task in enumerate(tasks):
         if found[place] is not None:
             continue
@@ -122,7 +125,7 @@ def _store(
             number, due_ms, calendar_ms = _when(state, task)
             expiry_ms = None if task.expires_ms is None else now_ms + task.expires_ms
             alarm_ms = expiry_ms if due_ms is None else due_ms if expiry_ms is None else min(due_ms, expiry_ms)
-            said = (
+            said = Coming(
                 task.id or "",
                 0 if task.id else die,
                 queue_id,

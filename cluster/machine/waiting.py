@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from quorl.cluster.machine.books import Queue
+from quorl.cluster.machine.books import Coming, Queue
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import together as g
@@ -31,11 +31,12 @@ _ROWS_MAX = 32
 
 
 class _Insert(NamedTuple):
-    """A statement for many rows, of two values each, beside those that are bound once."""
+    """A statement for many rows, of ``each`` values beside the ``shared`` ones, which are bound once."""
 
     head: str
     row: str
     shared: int = 0
+    each: int = 2
 
 
 # What is not there comes as 0 or as an empty text: Python's module takes far longer to bind None.
@@ -46,6 +47,15 @@ _COME = _Insert(
     "nullif(?1, ''), ?2, ?3, ?4, ?5, ?6, nullif(?7, 0), nullif(?8, 0), nullif(?9, 0), nullif(?10, 0), ?11, ?12, ?13, ?14,"
     " nullif(?15, 0), ?16, ?17, ?18, 0, 0, 0, 0, ?, ?",
     shared=18,
+)
+_HANDED = _Insert(  # those that are leased in the entry in which they come
+    "INSERT INTO tasks (given_id, die, queue_id, partition, state, rank, alarm_ms, since_ms, name, max_attempts, max_lost,"
+    " timeout_ms, created_index, created_term, created_ms, claimed_index, claimed_term, claimed_ms, attempts, lost, cancel,"
+    " leases, ordinal, size_bytes, token, claim, worker_id, worker)",
+    "nullif(?1, ''), ?2, ?3, ?4, 2, ?5, nullif(?6, 0), ?7, ?8, ?9, ?10, nullif(?11, 0), ?12, ?13, ?14, ?12, ?13, ?14, 0, 0, 0,"
+    " 1, ?, ?, ?, ?, ?, ?",
+    shared=14,
+    each=6,
 )
 _BODY = _Insert("INSERT INTO payloads (ordinal, body)", "?, ?")
 _PAYLOAD = "INSERT INTO payloads VALUES (?, nullif(?, ''), nullif(?, ''), ?)"
@@ -58,41 +68,50 @@ _COMPLETE = (
 
 def write(state: State) -> None:
     """Write all that waits."""
-    if state.coming:
-        write_coming(state)
+    write_coming(state)
     if state.done:
         _write_done(state)
 
 
 def write_coming(state: State) -> None:
-    """Write the tasks that came, before some of them are handed out."""
+    """Write the tasks that came, handed out already or not."""
+    if not state.coming:
+        return
+    for said, handed in state.handed:
+        _insert(state, _HANDED, _as_handed(said), handed)
     for said, tasks in state.coming:
         _insert(state, _COME, said, tasks)
     _insert(state, _BODY, (), state.bodies)
     if state.payloads:
         state.execute_many(_PAYLOAD, state.payloads)
-    state.coming, state.bodies, state.payloads = [], [], []
+    state.coming, state.handed, state.bodies, state.payloads = [], [], [], []
+
+
+def _as_handed(said: Coming) -> tuple[object, ...]:
+    alarm_ms = said.since_ms + said.timeout_ms if said.timeout_ms else 0
+    return (*said[:4], said.rank, alarm_ms, *said[10:])
 
 
 def _insert(state: State, what: _Insert, shared: tuple[object, ...], values: list[Any]) -> None:
-    """Write rows, of which each has two of the values.
+    """Write rows, of which each has as many of the values as is said there.
 
     As many as a power of two by one statement, so that there are few of them, and each is prepared once.
     """
     start, rows = 0, _ROWS_MAX
     while start < len(values):
-        while 2 * rows > len(values) - start:
+        while what.each * rows > len(values) - start:
             rows //= 2
-        end = start + 2 * rows
+        end = start + what.each * rows
         state.execute(_statement(what, rows), (*shared, *values[start:end]))
         start = end
 
 
 @cache
 def _statement(what: _Insert, rows: int) -> str:
-    row = what.row.removesuffix("?, ?")
-    places = range(what.shared + 1, what.shared + 1 + 2 * rows, 2)
-    return f"{what.head} VALUES " + ", ".join([f"({row}?{place}, ?{place + 1})" for place in places])
+    pieces = what.row.removesuffix(", ".join(["?"] * what.each))
+    firsts = range(what.shared + 1, what.shared + 1 + what.each * rows, what.each)
+    own = [", ".join([f"?{place}" for place in range(first, first + what.each)]) for first in firsts]
+    return f"{what.head} VALUES " + ", ".join([f"({pieces}{values})" for values in own])
 
 
 def _write_done(state: State) -> None:

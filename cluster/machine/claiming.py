@@ -38,33 +38,46 @@ _LEASE = (
 
 def claim(state: State, command: c.Claim) -> c.Granted | WorkerNotFound | WorkerNotAlive:
     """Lease tasks to a worker, queue by queue in the order in which it names them."""
-    return claim_within(state, command, limits.CLAIM_BYTES_MAX)[0]
+    return claim_within(state, command, Shared())
 
 
-def claim_within(
-    state: State, command: c.Claim, room_bytes: int
-) -> tuple[c.Granted | WorkerNotFound | WorkerNotAlive, int]:
-    """The same, of tasks that fit into so many bytes, the first of an untouched answer whatever its size; and the room left."""
+_AHEAD_MAX = 128
+"""So many rows are read at once for several claims, which may be given none of them."""
+
+
+class Shared:
+    """What the claims of one command have in common: the room that is left, and the rows of queues that were read ahead."""
+
+    def __init__(self, wanted: int = 0) -> None:
+        """``wanted``: how many tasks all of them want; what one of them wants by itself need not be said."""
+        self.room_bytes = limits.CLAIM_BYTES_MAX
+        self.wanted = min(wanted, _AHEAD_MAX)
+        self.ready: dict[int, Iterator[Ready]] = {}
+        """Of queues without partitions, by their ids: whoever takes a row takes it from all."""
+
+
+def claim_within(state: State, command: c.Claim, shared: Shared) -> c.Granted | WorkerNotFound | WorkerNotAlive:
+    """The same, of tasks that fit into the room that is left, the first of an untouched answer whatever its size."""
     worker = workers.alive(state, command.worker_id)
     if not isinstance(worker, Worker):
-        return worker, room_bytes
+        return worker
     workers.beat(state, worker)
     names = command.queues or worker.queues
     grants: list[c.Grant] = []
     most = min(command.max, limits.WORKER_LEASES_MAX - worker.leases)
     for name in names:
         queue = state.queue(name)
-        if queue is not None and len(grants) < most and room_bytes > 0 and (partitions := _open(queue, worker)):
-            some, wanted = room_bytes < limits.CLAIM_BYTES_MAX, most - len(grants)
+        if queue is not None and len(grants) < most and shared.room_bytes > 0 and (partitions := _open(queue, worker)):
+            wanted = most - len(grants)
             came = arriving.all_queued(state, queue)
-            ready = arriving.ready(came) if came else _ready(state, queue.queue_id, partitions, wanted)
-            chosen, room_bytes = _choose(state, ready, wanted, room_bytes, some)
+            ready = arriving.ready(came) if came else _ready(state, queue.queue_id, partitions, wanted, shared)
+            chosen = _choose(state, ready, wanted, shared)
             if chosen:
                 grants += _lease(state, queue, worker, command.number, chosen, came)
     drained = not grants and all(_drained(state, name) for name in names)
     return c.Granted(
         worker_id=worker.worker_id, expires_in_ms=worker.dead_after_ms, grants=grants, drained=drained and bool(names)
-    ), room_bytes
+    )
 
 
 def claimable(state: State, command: c.Claim) -> bool:
@@ -96,11 +109,12 @@ def _open(queue: Queue, worker: Worker) -> tuple[int, ...]:
     return (-1,) if not worker.standby or queue.name in worker.active else ()
 
 
-def _choose(state: State, ready: Iterable[Ready], wanted: int, room_bytes: int, some: bool) -> tuple[list[Ready], int]:
-    """Choose at most ``wanted`` tasks that fit into the room, the first of all whatever its size; and the room left.
+def _choose(state: State, ready: Iterable[Ready], wanted: int, shared: Shared) -> list[Ready]:
+    """Choose at most ``wanted`` tasks that fit into the room, the first of all whatever its size.
 
     Tasks that should have been started by now are ended on the way, no more than an entry attends to by itself.
     """
+    room_bytes, some = shared.room_bytes, shared.room_bytes < limits.CLAIM_BYTES_MAX
     now_ms = state.header.now_ms
     chosen: list[Ready] = []
     late: list[int] = []
@@ -117,15 +131,19 @@ def _choose(state: State, ready: Iterable[Ready], wanted: int, room_bytes: int, 
             break
     for ordinal in late:
         moves.finish(state, moves.get(state, ordinal), moves.EXPIRED, "EXPIRED")
-    return chosen, room_bytes
+    shared.room_bytes = room_bytes
+    return chosen
 
 
-def _ready(state: State, queue_id: int, partitions: tuple[int, ...], wanted: int) -> Iterable[Ready]:
+def _ready(state: State, queue_id: int, partitions: tuple[int, ...], wanted: int, shared: Shared) -> Iterable[Ready]:
     """What may be handed out, in order, about as much of it as is wanted at first."""
     waiting.write_coming(state)
+    if partitions == (-1,):
+        if queue_id not in shared.ready:
+            shared.ready[queue_id] = _of_partition(state, queue_id, -1, max(wanted, shared.wanted))
+        return shared.ready[queue_id]
     ahead = 1 + (wanted - 1) // len(partitions)
-    several = [_of_partition(state, queue_id, partition, ahead) for partition in partitions]
-    return several[0] if len(several) == 1 else heapq.merge(*several)
+    return heapq.merge(*[_of_partition(state, queue_id, partition, ahead) for partition in partitions])
 
 
 def _of_partition(state: State, queue_id: int, partition: int, ahead: int) -> Iterator[Ready]:

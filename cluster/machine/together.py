@@ -14,13 +14,13 @@ from quorl.cluster.protocol.tasks import LeaseLost, TaskNotFound, TaskStatus
 
 def claim(state: State, command: g.ClaimBatch) -> g.GrantedMany:
     """Lease tasks to several workers in turn, together no more bytes than a claim may have."""
-    room_bytes = limits.CLAIM_BYTES_MAX
+    shared = claiming.Shared(sum([max(0, seat.max) for seat in command.claims]))
     items: list[g.Share] = []
     for seat in command.claims:
         if not 0 <= seat.at < limits.CLAIMS_TOGETHER_MAX:
             raise ValueError("a claim has no place in its call")
         one = c.Claim(worker_id=seat.worker_id, queues=seat.queues, max=seat.max, number=seat.number)
-        said, room_bytes = claiming.claim_within(state, one, room_bytes)
+        said = claiming.claim_within(state, one, shared)
         if isinstance(said, c.Granted):
             items.append(g.Share(seat.worker_id, said.expires_in_ms, tuple(said.grants), said.drained, at=seat.at))
         else:

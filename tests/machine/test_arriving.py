@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from quorl.cluster.machine import arriving
+from quorl.cluster.machine import arriving, claiming
 from quorl.cluster.machine.check import check
 from quorl.cluster.machine.digest import content_digest
 from quorl.cluster.protocol import leases as c
@@ -58,6 +59,29 @@ def test_tasks_that_meet_waiting_claims_are_written_once(desk: Desk) -> None:
     rows = desk.sql("SELECT ordinal, state, token, worker_id, worker, leases, claim FROM tasks WHERE ordinal > 1")
     names = dict(desk.sql("SELECT worker_id, name FROM workers"))
     assert rows == [(2, 2, 2, 1, names[1], 1, 1), (3, 2, 3, 2, names[2], 1, 1), (4, 2, 4, 3, names[3], 1, 0)]
+    desk.sound()
+
+
+def test_claims_of_one_command_read_together_what_waits(desk: Desk) -> None:
+    for _ in range(5):
+        desk.submit()
+    desk.submit(priority=9)
+    asked = statements(desk, seats(1, 2, 3, 4))
+    assert sum(one.startswith("SELECT rank") for one in asked) == 1
+    assert desk.sql("SELECT ordinal, worker_id FROM tasks WHERE state = 2 ORDER BY token") == [
+        *[(1, 1), (7, 1)],
+        *[(2, 2), (3, 3), (4, 4)],
+    ]
+    desk.sound()
+
+
+def test_claims_that_read_together_go_on_behind_what_was_read(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(claiming, "_AHEAD_MAX", 2)
+    options: list[dict[str, Any]] = [{}, {"expires_ms": 5}, *[{}] * 4]
+    tasks = [desk.submit(**some) for some in options]
+    desk.now_ms += 6
+    desk.entry(seats(1, 2, 3, 4))
+    assert [desk.status(task).split()[0] for task in tasks] == ["PROCESSING", "EXPIRED", *["PROCESSING"] * 3, "QUEUED"]
     desk.sound()
 
 
@@ -191,6 +215,13 @@ class Drawn:
             {"backoff": {"base_ms": 10}},
         ]
         return new(dice.choice(["add", "mail"]), **dice.choice(options))
+
+
+def read_anew(*of: Any, ready: Callable[..., Any] = claiming._ready) -> Any:
+    """Every claim reads for itself."""
+    *_, shared = of
+    shared.ready.clear()
+    return ready(*of)
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))

@@ -64,7 +64,7 @@ def test_the_page_of_another_server_is_no_health(quorl: Quorl, cluster: StandIn,
         f"why    what answers there is not quorl (text/html, HTTP {status})",
     ]
     for mishaps in cluster.mishaps:
-        mishaps.append(page)
+        mishaps += [page, page]  # a command that looks asks again
     told = quorl("topic", "ls", "-s", cluster.urls[0]).stderr.splitlines()
     assert len(told) == 3
     assert "what answers there is not quorl (text/html): <html> <h1>Index of" in told[1]

@@ -142,20 +142,22 @@ class Floor:
     def _turn(self) -> None:
         """Report what has ended, begin what there is room for, and say both in one go before any of it runs."""
         over = False
-        with self._lines.together():
-            while self._ended or (self._ready and len(self._running) < self._plan.concurrency):
-                if self._ended:
-                    over = True
-                    self._over(*self._ended.popleft())
-                else:
-                    self._begin(*self._ready.popleft())
-        due, self._due = self._due, []
-        for start in due:
-            start()
-        if over:
-            if not self._running:
-                self._pace.caught_up()
-            self._wake()
+        try:
+            with self._lines.together():
+                while self._ended or (self._ready and len(self._running) < self._plan.concurrency):
+                    if self._ended:
+                        over = True
+                        self._over(*self._ended.popleft())
+                    else:
+                        self._begin(*self._ready.popleft())
+        finally:  # also if nobody can be told: what has begun is held, and must come to an end
+            due, self._due = self._due, []
+            for start in due:
+                start()
+            if over:
+                if not self._running:
+                    self._pace.caught_up()
+                self._wake()
 
     # -- running ------------------------------------------------------------------------------------------------------
     def _begin(self, life: Ledger, holding: Holding) -> None:

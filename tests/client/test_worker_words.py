@@ -95,6 +95,24 @@ def test_what_has_ended_and_what_begins_in_its_place_are_said_in_one_write(
     assert [(text.count("■"), text.count("▶")) for text in terminal.writes if "▶" in text] == [(0, 1), (1, 1)]
 
 
+def test_tasks_of_which_nobody_can_be_told_run_all_the_same(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = terminal_of(monkeypatch)
+    ran = threading.Semaphore(0)
+    for _ in range(2):
+        cluster.add("look")
+
+    def broken(text: str) -> None:
+        if "▶" in text:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(terminal, "write", broken)
+    with pytest.raises(BrokenPipeError):
+        burst(cluster, {"look": ran.release}, concurrency=2, write=to_stderr)
+    assert [ran.acquire(timeout=20) for _ in range(2)] == [True, True]
+
+
 def test_only_the_thread_that_says_lines_together_keeps_them_back(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = terminal_of(monkeypatch)
     say = Stderr(clock=False)

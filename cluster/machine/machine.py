@@ -187,6 +187,10 @@ class Machine:
         """What a queue has to give."""
         return outlook.outlook(self._state, queue)
 
+    def waits(self) -> bool:
+        """Whether any task is QUEUED."""
+        return outlook.waits(self._state)
+
     def serves(self, worker_id: int, queue: str) -> bool:
         """Whether a task that comes to a queue now may go to that worker."""
         return outlook.serves(self._state, worker_id, queue)

@@ -21,6 +21,7 @@ _DUE_BY_CALENDAR = (
     "SELECT q.name, NULL FROM tasks t INDEXED BY tasks_calendar CROSS JOIN queues q ON q.queue_id = t.queue_id"
     " WHERE t.calendar_ms IS NOT NULL AND t.calendar_ms <= ? ORDER BY t.calendar_ms, t.ordinal LIMIT ?"
 )
+_WAITS = "SELECT 1 FROM queues WHERE queued > 0 LIMIT 1"
 
 
 class Outlook(NamedTuple):
@@ -58,6 +59,11 @@ def outlook(state: State, queue: str) -> Outlook:
     if found is None or found.paused:
         return Outlook(0, drained=found is not None and found.drained)
     return Outlook(found.counts[QUEUED], found.drained)
+
+
+def waits(state: State) -> bool:
+    """Whether any task is QUEUED. It reads counters of queues and no tasks."""
+    return state.execute(_WAITS).fetchone() is not None
 
 
 def serves(state: State, worker_id: int, queue: str) -> bool:

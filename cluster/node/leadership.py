@@ -35,6 +35,8 @@ from quorl.cluster.protocol.together import ClaimBatch
 _SEED_BITS = 63
 _MISSED_MS = 1_000
 _MISSED_SHARE = 100
+_QUIET_MS = 10_000
+"""While tasks are QUEUED, cluster time goes on in steps of this size at most."""
 
 
 class Outside(NamedTuple):
@@ -62,6 +64,8 @@ class Leadership:
         self.term = 0
         """The term in which this node serves as the leader, else 0."""
         self._pulsed_s = 0.0
+        self._rested_at = -1
+        """The index of the last entry after which nothing is QUEUED, as far as was looked."""
         self._founding = False
         self._sight = StateSight(outside.machine)
         self.parking = Parking(self._sight, lambda: self.committer, outside.clock.monotonic)
@@ -163,8 +167,16 @@ class Leadership:
             or _would_be_missed(machine.now_ms, machine.next_alarm_ms, stamp.now_ms)
             or _reached(machine.next_alarm_ms, stamp.now_ms)
             or _reached(machine.next_calendar_ms, stamp.wall_ms)
+            or (stamp.now_ms - machine.now_ms >= _QUIET_MS and self._waits(machine))
         ):
             self._own_entry()
+
+    def _waits(self, machine: Machine) -> bool:
+        """Whether tasks are QUEUED: how long they have been so is seen by the time of the last entry, and nothing else makes one."""
+        index = machine.position.index
+        if self._rested_at != index and not self._sight.waits():
+            self._rested_at = index  # nothing comes without an entry, so that one look at an idle cluster is enough
+        return self._rested_at != index
 
     def _own_entry(self) -> None:
         self.committer.barrier().add_done_callback(lambda done: done.cancelled() or done.exception())

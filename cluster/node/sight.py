@@ -48,6 +48,13 @@ class StateSight:
         except sqlite3.Error:
             return Outlook(0, drained=False)
 
+    def waits(self) -> bool:
+        """Whether any task is QUEUED."""
+        try:
+            return self._machine().waits()
+        except sqlite3.Error:
+            return True
+
     def serves(self, worker_id: int, queue: str) -> bool:
         """See ``Sight``."""
         try:

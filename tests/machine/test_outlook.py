@@ -35,6 +35,16 @@ def test_what_a_queue_has_to_give(desk: Desk) -> None:
     assert desk.machine.outlook("q") == Outlook(0, drained=True)
 
 
+def test_whether_any_task_waits(desk: Desk) -> None:
+    assert not desk.machine.waits()
+    desk.submit(delay_ms=1_000)
+    assert not desk.machine.waits()  # its moment is an alarm
+    desk.after(1_000)
+    assert desk.machine.waits()
+    desk.claim(desk.enrol())
+    assert not desk.machine.waits()
+
+
 def test_what_will_be_claimable_by_itself_and_when(desk: Desk) -> None:
     worker = desk.enrol()
     now_ms, wall_ms = desk.now_ms, desk.wall_ms

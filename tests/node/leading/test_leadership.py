@@ -19,6 +19,7 @@ from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, decode_entry
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.leases import Claim
 from quorl.cluster.protocol.submitting import NewTask, Submit
+from quorl.cluster.protocol.tasks import CancelTask
 from quorl.cluster.protocol.workers import RegisterWorker
 from tests.node.toystate import passing, turns
 
@@ -138,6 +139,40 @@ async def test_what_is_due_in_a_week_keeps_nobody_busy() -> None:
     assert len(member.entries) == entries
 
 
+async def test_time_goes_on_in_steps_while_tasks_wait_and_nobody_takes_them() -> None:
+    member = Member()
+    await member.live(0.1)
+    await member.do(Submit(queue="q", tasks=[NewTask(name="x")]))
+    entries, since_ms = len(member.entries), member.machine.now_ms
+    await member.live(9.5)
+    assert len(member.entries) == entries
+    await member.live(51.5)
+    assert len(member.entries) in range(entries + 5, entries + 7)
+    assert 50_000 <= member.machine.now_ms - since_ms <= 61_000
+    assert all(not entry.commands for entry in member.entries[entries:])
+    entries = len(member.entries)
+    member.leads = False
+    await member.live(60.0)
+    assert len(member.entries) == entries
+
+
+async def test_a_cluster_in_which_nothing_waits_any_more_makes_no_entries_and_is_looked_at_once() -> None:
+    member = Member()
+    await member.live(0.1)
+    (task,) = (await member.do(Submit(queue="q", tasks=[NewTask(name="x")]))).items
+    await member.do(CancelTask(id=task.id))
+    entries, looks, waits = len(member.entries), 0, member.machine.waits
+
+    def counted() -> bool:
+        nonlocal looks
+        looks += 1
+        return waits()
+
+    member.machine.waits = counted  # type: ignore[method-assign]
+    await member.live(60.0)
+    assert (len(member.entries), looks) == (entries, 1)
+
+
 async def test_nothing_is_due_while_the_majority_does_not_answer() -> None:
     """Cluster time stands still then: a worker whose heartbeats cannot get through is not silent."""
     member = Member()
@@ -204,12 +239,13 @@ async def test_a_disk_that_cannot_be_read_is_judged_where_entries_are_applied() 
     def broken(*_: Any) -> Any:
         raise sqlite3.OperationalError("disk I/O error")
 
-    for name in ("claimable", "remembers", "worker", "outlook", "serves", "coming", "query", "partitions"):
+    for name in ("claimable", "remembers", "worker", "outlook", "serves", "coming", "waits", "query", "partitions"):
         setattr(member.machine, name, broken)
     sight = member.lead.parking._sight
     claim = Claim(worker_id=1)
     assert (sight.claimable(claim), sight.remembers("claim", "k"), sight.worker(1)) == (True, True, None)
     assert (sight.outlook("q").claimable, sight.serves(1, "q"), sight.due(1, 1)) == (0, False, {})
+    assert member.lead._sight.waits()
     assert await member.do(t.RegisterConsumer(topic="t"))
 
 

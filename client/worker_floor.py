@@ -25,6 +25,7 @@ from quorl.client.worker_lines import Lines, made_error
 from quorl.client.worker_pace import Pace
 from quorl.client.worker_pool import Processes, Threads, references_of
 from quorl.cluster.protocol import leases as e
+from quorl.cluster.protocol.tasks import TaskError
 
 CRASH_S_MAX = 0.2
 CRASH_CODE = 1
@@ -217,8 +218,16 @@ class Floor:
 
     def _out_of_time(self, holding: Holding) -> None:
         if not holding.lost:
-            holding.timed_out = True
+            self._time_out(holding)
             self.stop(holding)
+
+    def _time_out(self, holding: Holding) -> None:
+        """Its attempt has failed, for the cluster too, however long the function goes on and whatever it returns."""
+        holding.timed_out = True
+        self.failed += 1
+        task = holding.task
+        failure = e.Failure(task_id=task.id, lease=task.lease.token, error=_timeout(task))
+        self._lines.failed(task, self._loop.time() - holding.started, failure)
 
     def _over(self, life: Ledger, holding: Holding, verdict: Verdict, seconds: float) -> None:
         """Report what a run has come to. ``seconds``: how long it took, without the way to its thread."""
@@ -230,8 +239,9 @@ class Floor:
         task = holding.task
         if not verdict.why:  # it has not run here, so it says nothing of how long tasks take
             self._pace.ran(seconds)
-        if holding.timed_out and verdict.stopped and not verdict.why:
-            verdict = Verdict(error=made_error("Timeout", f"not finished after {(task.timeout_ms or 0) / 1000:g} s"))
+        if holding.timed_out:  # said and counted when its time was over
+            life.report(holding, Verdict(error=_timeout(task)).report(task))
+            return
         report = verdict.report(task)
         if life.report(holding, report):
             match report:
@@ -250,9 +260,11 @@ class Floor:
     def lost(self, holding: Holding, why: str) -> None:
         """Stop a task whose lease is gone; ``why`` is told, unless its time was over."""
         limit_s = (holding.task.timeout_ms or 0) / 1000
-        if limit_s and (holding.timed_out or 0 < holding.started <= self._loop.time() - limit_s):
-            why = f"timed out after {limit_s:g} s"
-        self._lines.dropped(holding.task, why)
+        over = limit_s and holding in self._running and holding.started <= self._loop.time() - limit_s
+        if over and not holding.timed_out:
+            self._time_out(holding)
+        if not holding.timed_out:
+            self._lines.dropped(holding.task, why)
         self.stop(holding)
         self._wake()
 
@@ -286,3 +298,7 @@ class Floor:
         self._lines.crashing(self._begun)
         self._lines.flush()
         os._exit(CRASH_CODE)
+
+
+def _timeout(task: e.ClaimedTask) -> TaskError:
+    return made_error("Timeout", f"not finished after {(task.timeout_ms or 0) / 1000:g} s")

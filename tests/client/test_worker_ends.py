@@ -196,3 +196,17 @@ def test_a_process_hears_of_a_cancellation_and_one_that_does_not_is_killed(
         for task in tasks:
             task.cancel = True
         cluster.until(lambda: statuses(cluster) == ["CANCELLED"] * 2, 20)
+
+
+# -- out of time ---------------------------------------------------------------------------------------------------
+def test_what_a_plain_handler_returns_after_its_time_limit_is_no_success(cluster: TaskCluster) -> None:
+    def work(ctx: Context) -> str:
+        ctx.wait(10)
+        return "late"
+
+    task = cluster.add("work", timeout_ms=30, max_attempts=1)
+    with working(cluster, {"work": work}, heartbeat_s=30) as lines:
+        cluster.until(lambda: task.status == "FAILED")
+    assert task.errors[0].type == "Timeout"
+    assert not any("late" in line for line in lines)
+    assert any("stopped: 0 tasks done, 1 attempt failed" in line for line in lines)

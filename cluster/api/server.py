@@ -39,6 +39,7 @@ from quorl.cluster.api.told import Told
 from quorl.cluster.consensus.damage import REMEDY
 from quorl.cluster.consensus.disk import RealDisk
 from quorl.cluster.consensus.engine import Timing
+from quorl.cluster.consensus.listening import listen
 from quorl.cluster.consensus.statefile import SqliteStateFiles
 from quorl.cluster.consensus.tcp import TcpNetwork
 from quorl.cluster.node.config import Config, read_secret
@@ -191,7 +192,6 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
     )
     runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)
     await runner.setup()
-    site = web.TCPSite(runner, config.node.http.host, config.node.http.port, backlog=1024)
     stopped: asyncio.Future[signal.Signals] = asyncio.get_running_loop().create_future()
 
     def stop(number: signal.Signals) -> None:
@@ -201,29 +201,32 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
-        await site.start()
-        _calm_memory()
-        log.info(
-            "node_started", http=str(config.node.http), raft=str(config.node.raft), data_dir=str(config.node.data_dir)
-        )
-        systemd.notify("READY=1", f"STATUS=serving on {config.node.http}")
-        ends: list[asyncio.Future[Any]] = [stopped, node.died]
-        await asyncio.wait(ends, timeout=_FOUNDING_S, return_when=asyncio.FIRST_COMPLETED)
-        if node.leader() is None and not any(end.done() for end in ends):
-            problem = node.outage()
-            log.info("waiting_for_members", why=problem.detail, advice=problem.hint or problem.kind.hint)
-        await _until_one_of(ends)
-        systemd.notify("STOPPING=1")
-        if node.died.done():
-            damaged = node.replica.engine.damaged
-            advice = await asyncio.to_thread(second_look, config.node.data_dir) if damaged else None
-            return _died(config.node.name, node.died.result(), damaged=damaged, advice=advice)
-        log.info("node_stopping", signal=stopped.result().name)
-        await site.stop()  # whoever comes now is refused at once and asks another node
-        await node.stop()
-        skin.channels.close()
-        log.info("node_stopped")
-        return EXIT_STOPPED
+        with contextlib.closing(await listen(server, config.node.http.host, config.node.http.port)) as port:
+            _calm_memory()
+            log.info(
+                "node_started",
+                http=str(config.node.http),
+                raft=str(config.node.raft),
+                data_dir=str(config.node.data_dir),
+            )
+            systemd.notify("READY=1", f"STATUS=serving on {config.node.http}")
+            ends: list[asyncio.Future[Any]] = [stopped, node.died]
+            await asyncio.wait(ends, timeout=_FOUNDING_S, return_when=asyncio.FIRST_COMPLETED)
+            if node.leader() is None and not any(end.done() for end in ends):
+                problem = node.outage()
+                log.info("waiting_for_members", why=problem.detail, advice=problem.hint or problem.kind.hint)
+            await _until_one_of(ends)
+            systemd.notify("STOPPING=1")
+            if node.died.done():
+                damaged = node.replica.engine.damaged
+                advice = await asyncio.to_thread(second_look, config.node.data_dir) if damaged else None
+                return _died(config.node.name, node.died.result(), damaged=damaged, advice=advice)
+            log.info("node_stopping", signal=stopped.result().name)
+            port.close()  # whoever comes now is refused at once and asks another node
+            await node.stop()
+            skin.channels.close()
+            log.info("node_stopped")
+            return EXIT_STOPPED
     finally:
         await runner.cleanup()
 

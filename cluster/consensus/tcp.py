@@ -28,11 +28,11 @@ from quorl.cluster.consensus import handshake
 from quorl.cluster.consensus.connection import Connection, pack_data
 from quorl.cluster.consensus.dialling import Resolver, Unreachable, connect
 from quorl.cluster.consensus.handshake import Handshake, Me, Refused
+from quorl.cluster.consensus.listening import listen
 from quorl.cluster.consensus.port import Clock, Network, NetworkEvents
 from quorl.cluster.consensus.refusals import Refusals
 from quorl.cluster.protocol import limits
 
-_BACKLOG = 128
 _FLUSH_S = 0.5
 
 
@@ -131,12 +131,7 @@ class TcpNetwork(Network):
         self._loop = asyncio.get_running_loop()
         self._events = events
         self.on_data = events.on_frame  # the hot path: no method of ours in between
-        # When accept() fails for want of descriptors, asyncio logs it and tries again a second later, but only after
-        # as many tries, each with a traceback, as the backlog that it was told. So it is told 1, and the system more.
-        self._server = await self._loop.create_server(self._accept, *self._listen, backlog=1)
-        for sock in self._server.sockets:
-            with sock.dup() as same:
-                same.listen(_BACKLOG)
+        self._server = await listen(self._accept, *self._listen)
         self._ticker = self._loop.call_later(self._timing.ping_s, self._tick)
         for peer in self._peers.values():
             self._dial_in(peer, 0.0)

@@ -34,15 +34,13 @@ _LEASE = (
     " token = ordinal - ?8 + ?10 WHERE ordinal BETWEEN ?8 AND ?9"
 )
 """Of tasks that follow one another, as do their tokens."""
+_AHEAD_MAX = 128
+"""So many rows are read at once for several claims, which may be given none of them."""
 
 
 def claim(state: State, command: c.Claim) -> c.Granted | WorkerNotFound | WorkerNotAlive:
     """Lease tasks to a worker, queue by queue in the order in which it names them."""
     return claim_within(state, command, Shared())
-
-
-_AHEAD_MAX = 128
-"""So many rows are read at once for several claims, which may be given none of them."""
 
 
 class Shared:

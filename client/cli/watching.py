@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import io
+import signal
 import sys
 import time
-from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from typing import Any
 
 import click
@@ -37,8 +38,8 @@ def again_and_again(settings: Settings, run: Callable[[], Any], every_s: float) 
     in_place = output.is_terminal() and settings.for_people
     if in_place:
         click.clear()
-    try:
-        while True:
+    with _until_told() as told:
+        while not told:
             began = time.monotonic()
             try:
                 _shown_in_place(run) if in_place else run()
@@ -47,9 +48,34 @@ def again_and_again(settings: Settings, run: Callable[[], Any], every_s: float) 
             except click.exceptions.Exit:
                 pass
             sys.stdout.flush()
-            time.sleep(max(0.0, began + every_s - time.monotonic()))
+            if not told:
+                time.sleep(max(0.0, began + every_s - time.monotonic()))
+
+
+@contextmanager
+def _until_told() -> Iterator[list[int]]:
+    """Let Ctrl-C end what is in here, and note it in the list that is returned.
+
+    An interrupt that comes while something is finalized, such as the connections of a client that is closed, goes no
+    further than that: Python prints it and forgets it. The note stays.
+    """
+    told: list[int] = []
+    before = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, _frame: object) -> None:
+        told.append(number)
+        raise KeyboardInterrupt
+
+    heeds = before is signal.default_int_handler  # else it is ignored, as by a shell's background jobs, or another's
+    if heeds:
+        signal.signal(signal.SIGINT, note)
+    try:
+        yield told
     except KeyboardInterrupt:
-        return
+        pass
+    finally:
+        if heeds:
+            signal.signal(signal.SIGINT, before)
 
 
 def _shown_in_place(run: Callable[[], Any]) -> None:

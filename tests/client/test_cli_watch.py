@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import signal
 import sys
 import time
 
@@ -13,6 +15,7 @@ from quorl.client.cli import looking, output
 from quorl.client.cli.common import Settings
 from quorl.client.cli.watching import again_and_again
 from quorl.cluster.protocol.wire import Answer, Call, decode
+from tests.client.commands import heeding_interrupts
 from tests.client.scripted import problem
 from tests.client.stand_in import StandIn
 
@@ -39,6 +42,38 @@ def test_a_node_that_is_silent_is_not_asked_first_in_every_round(
     again_and_again(settings, once, 0.001)
     assert [name for name, _ in cluster.calls].count("n1") == 1
     assert time.monotonic() - began < ROUNDS * 0.4, "each round would wait for it"
+
+
+def test_an_interrupt_that_a_finalizer_has_eaten_ends_the_watch_all_the_same() -> None:
+    rounds = []
+
+    def once() -> None:
+        rounds.append(1)
+        with contextlib.suppress(KeyboardInterrupt):  # as Python does with what a finalizer raises
+            signal.raise_signal(signal.SIGINT)
+        assert len(rounds) == 1, "it goes on"
+
+    before = signal.getsignal(signal.SIGINT)
+    with heeding_interrupts():
+        again_and_again(Settings(), once, 60.0)
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_watch_that_ignores_interrupts_goes_on_ignoring_them() -> None:
+    rounds = []
+
+    def once() -> None:
+        rounds.append(signal.getsignal(signal.SIGINT))
+        if len(rounds) == 2:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        again_and_again(Settings(), once, 0.001)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert rounds == [signal.SIG_IGN] * 2
 
 
 def test_a_quorum_that_was_lost_in_the_round_before_is_not_waited_for_as_long_as_an_election(

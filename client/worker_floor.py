@@ -217,7 +217,8 @@ class Floor:
         self._turn()
 
     def _out_of_time(self, holding: Holding) -> None:
-        if not holding.lost:
+        self._turn()  # a loop that is late finds here what has ended in time
+        if holding in self._running and not holding.lost:
             self._time_out(holding)
             self.stop(holding)
 

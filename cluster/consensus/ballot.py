@@ -16,13 +16,13 @@ A missing or damaged ballot is never read as an empty one: that would be a secon
 
 from __future__ import annotations
 
-import zlib
 from typing import Any
 
 import msgspec
 
 from quorl.cluster.consensus.damage import damaged, other_format
 from quorl.cluster.consensus.port import Damaged, Disk
+from quorl.cluster.protocol.crc import crc32
 
 NAME = "ballot"
 VERSION = 1
@@ -45,13 +45,13 @@ class _Content(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 def _encode(content: _Content) -> bytes:
     line = msgspec.json.encode(content) + b"\n"
-    return b"%s %d %08x\n%s" % (_TITLE, VERSION, zlib.crc32(line), line)
+    return b"%s %d %08x\n%s" % (_TITLE, VERSION, crc32(line), line)
 
 
 def _decode(raw: bytes) -> _Content:
     title, _, line = raw.partition(b"\n")
     words = title.split(b" ")
-    if len(words) != 3 or words[0] != _TITLE or words[2] != b"%08x" % zlib.crc32(line):
+    if len(words) != 3 or words[0] != _TITLE or words[2] != b"%08x" % crc32(line):
         raise damaged(NAME, 0, "the ballot is damaged, and with it the memory of this node's vote")
     if words[1] != b"%d" % VERSION:
         version = words[1].decode("ascii", "replace")

@@ -14,7 +14,8 @@ Invariants:
 from __future__ import annotations
 
 import struct
-from zlib import crc32
+
+from quorl.cluster.protocol.crc import crc32
 
 _HEADER = struct.Struct("<II")
 HEADER_BYTES = _HEADER.size

@@ -17,12 +17,12 @@ from __future__ import annotations
 
 import re
 import struct
-import zlib
 from typing import NamedTuple
 
 import msgspec
 
 from quorl.cluster.consensus.damage import damaged, other_format
+from quorl.cluster.protocol.crc import crc32
 
 VERSION = 1
 
@@ -73,7 +73,7 @@ def base_of(name: str) -> int | None:
 def encode_header(base: int, group: int) -> bytes:
     """The first bytes of a segment."""
     head = _HEADER.pack(_MAGIC, VERSION, group, base, 0)[:-4]
-    return head + zlib.crc32(head).to_bytes(4, "little")
+    return head + crc32(head).to_bytes(4, "little")
 
 
 def check_header(name: str, raw: bytes, base: int, group: int) -> None:
@@ -83,7 +83,7 @@ def check_header(name: str, raw: bytes, base: int, group: int) -> None:
     magic, version, found_group, found_base, crc = _HEADER.unpack_from(raw)
     if magic != _MAGIC:
         raise damaged(name, 0, "this is not a log segment: its first eight bytes are wrong")
-    if crc != zlib.crc32(raw[: HEADER_BYTES - 4]):
+    if crc != crc32(raw[: HEADER_BYTES - 4]):
         raise damaged(name, 8, "the header's checksum does not fit")
     if version != VERSION:
         raise other_format(name, version, VERSION)
@@ -96,7 +96,7 @@ def check_header(name: str, raw: bytes, base: int, group: int) -> None:
 def encode_record(command: bytes, index: int, term: int, durable: int, offset: int) -> bytes:
     """The bytes of a record that will lie at ``offset``."""
     length = len(command)
-    crc = zlib.crc32(command, zlib.crc32(_COVERED.pack(length, index, term, durable, offset)))
+    crc = crc32(command, crc32(_COVERED.pack(length, index, term, durable, offset)))
     return _RECORD.pack(_MARKER, crc, length, index, term, durable) + command
 
 
@@ -110,7 +110,7 @@ def decode_record(raw: bytes, offset: int, skipped: int = 0) -> Record | None:
     if marker != _MARKER or end > len(raw):
         return None
     command = raw[start:end]
-    if crc != zlib.crc32(command, zlib.crc32(_COVERED.pack(length, index, term, durable, offset))):
+    if crc != crc32(command, crc32(_COVERED.pack(length, index, term, durable, offset))):
         return None
     return Record(command, index, term, durable, end + skipped)
 

@@ -22,7 +22,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-import zlib
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple, TypeVar, get_args
 
@@ -55,6 +54,7 @@ from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import together as g
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.crc import crc32
 from quorl.cluster.protocol.entry import AnyCommand, Entry, Sealed, decode_entry
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
 from quorl.cluster.protocol.problems import CommandFailed, IdempotencyKeyReused
@@ -372,7 +372,7 @@ class Machine:
         chain = hashlib.blake2b(state.header.digest, digest_size=32)
         chain.update(len(payload).to_bytes(8, "big"))
         # By its checksum: what makes two nodes differ is an accident, and hashing all that is stored would cost more than that.
-        chain.update(zlib.crc32(payload).to_bytes(4, "big"))
+        chain.update(crc32(payload).to_bytes(4, "big"))
         if header.now_ms // samples.STEP_MS > before_ms // samples.STEP_MS and header.sequence:
             self._guarded(lambda: samples.tick(state, before_ms, before_wall_ms))
         if entry is not None:

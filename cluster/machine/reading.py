@@ -84,18 +84,10 @@ def messages(
         created_at = moment.to_text(created_ms)
         start = max(0, first - base)
         payloads = decode((topic_id, partition, base), body)[start : start + count - len(items)]
-        for offset, payload in enumerate(payloads, base + start):
-            items.append(
-                t.StoredMessage(
-                    partition=partition,
-                    offset=offset,
-                    value=payload.value,
-                    created_at=created_at,
-                    key=payload.key,
-                    headers=payload.headers,
-                    producer_id=payload.producer_id,
-                )
-            )
+        items += [  # by their places: half of what names would take
+            t.StoredMessage(partition, offset, one.value, created_at, one.key, one.headers, one.producer_id)
+            for offset, one in enumerate(payloads, base + start)
+        ]
         if len(items) == count:
             break
     return items

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import zlib
+from quorl.cluster.protocol.crc import crc32
 
 
 def partition_of(key: str, partitions: int) -> int:
     """Return the partition that a key decides, in a topic with so many partitions."""
-    return zlib.crc32(key.encode()) % partitions
+    return crc32(key.encode()) % partitions

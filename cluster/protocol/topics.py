@@ -7,7 +7,6 @@ has one cursor per partition: the offset of the first message that it has not se
 
 from __future__ import annotations
 
-import zlib
 from typing import Annotated, ClassVar, Literal
 
 import msgspec
@@ -15,6 +14,7 @@ from msgspec import UNSET, Meta, UnsetType
 from typing_extensions import override
 
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.crc import crc32
 from quorl.cluster.protocol.grammar import Command, Cursor, Query, Rejection, Reply
 
 TopicName = Annotated[
@@ -278,7 +278,7 @@ def size_bytes(messages: list[Message]) -> int:
 
 def checksum_of(count: int, size_bytes: int, body: bytes) -> int:
     """What ties the body of an append to what is said of it: CRC-32, against accidents."""
-    return zlib.crc32(body, zlib.crc32(b"%d %d" % (count, size_bytes)))
+    return crc32(body, crc32(b"%d %d" % (count, size_bytes)))
 
 
 class Range(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,12 +6,14 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from typing import Any
 
 import msgspec
 import pytest
 
 from quorl.client import Context, worker_pool
+from quorl.client.worker_floor import Floor
 from tests.client.pool_tasks import app
 from tests.client.task_cluster import TaskCluster
 from tests.client.worker_kit import add, burst, statuses, worker, working
@@ -210,3 +212,33 @@ def test_what_a_plain_handler_returns_after_its_time_limit_is_no_success(cluster
     assert task.errors[0].type == "Timeout"
     assert not any("late" in line for line in lines)
     assert any("stopped: 0 tasks done, 1 attempt failed" in line for line in lines)
+
+
+def test_what_has_ended_in_time_is_a_success_also_if_the_loop_was_late(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    limit_ms = 1000
+    held, ended = threading.Event(), threading.Event()
+    began_s: list[float] = []
+    run = Floor._in_a_thread
+
+    def noted(self: Floor, *arguments: Any) -> None:
+        run(self, *arguments)
+        ended.set()
+
+    monkeypatch.setattr(Floor, "_in_a_thread", noted)
+
+    def work() -> str:
+        began_s.append(time.monotonic())
+        held.wait(10)
+        return "in time"
+
+    async def hold() -> None:  # on the worker's loop, which does nothing else until the limit has passed
+        held.set()
+        assert ended.wait(10)
+        threading.Event().wait(began_s[0] + 1.1 * limit_ms / 1000 - time.monotonic())
+
+    task = cluster.add("work", timeout_ms=limit_ms, max_attempts=1)
+    cluster.add("hold")
+    lines = burst(cluster, {"work": work, "hold": hold}, heartbeat_s=30, concurrency=2)
+    assert (task.status, bytes(task.result)) == ("SUCCESS", b'"in time"'), lines

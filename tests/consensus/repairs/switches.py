@@ -8,7 +8,6 @@ A switch gets a ``Setter``, such as ``pytest.MonkeyPatch().setattr``, and replac
 
 from __future__ import annotations
 
-from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -318,7 +317,7 @@ def append_undone(setter: Setter) -> None:
 
 def crc(setter: Setter) -> None:
     """Records carry no checksum."""
-    setter(segment, "zlib", SimpleNamespace(crc32=lambda *_: 0))
+    setter(segment, "crc32", lambda *_: 0)
 
 
 def floor(setter: Setter) -> None:

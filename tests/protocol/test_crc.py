@@ -1,0 +1,38 @@
+"""The checksum is zlib's, whoever computes it: it stands in logs, on wires and in the choice of partitions."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import zlib
+from types import ModuleType
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quorl.cluster.protocol import crc
+
+
+def loaded_anew() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("crc_anew", crc.__file__)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@given(st.binary(max_size=2000), st.integers(0, 2**32 - 1))
+def test_it_is_zlibs(data: bytes, before: int) -> None:
+    assert crc.crc32(data, before) == zlib.crc32(data, before)
+    assert crc.crc32(memoryview(data)) == zlib.crc32(data)
+
+
+def test_it_is_the_one_that_everybody_knows() -> None:
+    assert crc.crc32(b"123456789") == 0xCBF43926
+
+
+def test_without_isal_it_is_computed_by_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
+    assert loaded_anew().crc32 is zlib.crc32

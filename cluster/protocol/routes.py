@@ -93,16 +93,30 @@ def nearest_task(word: str, names: Iterable[str]) -> str:
 def match(method: str, path: str) -> tuple[Operation, dict[str, str]]:
     """Return the row and the decoded values of its placeholders; raises route_not_found or method_not_allowed."""
     parts = path.split("/")[1:] if path.startswith("/") else []
-    candidates = _ROUTES.get((len(parts), parts[0], parts[1]), ()) if len(parts) > 1 else ()
+    if (route := _route(parts)) is None:
+        raise ProtocolError(Problem("route_not_found", f"Nothing is served at {path[:DETAIL_CHARS_MAX]}{_guess(path)}"))
+    row = route.rows.get(method)
+    if row is None:
+        raise not_allowed(method, path, sorted({*route.rows, *(["HEAD"] if "GET" in route.rows else [])}))
+    found = zip(route.names, route.places, strict=True)
+    return row, {name: _decoded(name, parts[place]) for name, place in found}
+
+
+def _route(parts: list[str]) -> Route | None:
+    """The route of these segments. A slash at the end names nothing: no route has one."""
+    candidates = _ROUTES.get((len(parts), parts[0], parts[1]), ()) if len(parts) > 1 and parts[-1] else ()
     for route in candidates:
         if all([parts[place] == want for place, want in route.literals]):  # noqa: C419 - a generator costs more
-            row = route.rows.get(method)
-            if row is None:
-                raise not_allowed(method, path, sorted({*route.rows, *(["HEAD"] if "GET" in route.rows else [])}))
-            found = zip(route.names, route.places, strict=True)
-            return row, {name: _decoded(name, parts[place]) for name, place in found}
-    guess = nearest(path, (_filled(template, parts) for template in _TEMPLATES))
-    raise ProtocolError(Problem("route_not_found", f"Nothing is served at {path[:DETAIL_CHARS_MAX]}{guess}"))
+            return route
+    return None
+
+
+def _guess(path: str) -> str:
+    bare = path.rstrip("/")
+    if bare != path and _route(bare.split("/")[1:]) is not None:
+        return f" - did you mean `{bare[:DETAIL_CHARS_MAX]}`?"
+    parts = path.split("/")[1:]
+    return nearest(path, (_filled(template, parts) for template in _TEMPLATES))
 
 
 def not_allowed(method: str, path: str, allow: list[str]) -> ProtocolError:

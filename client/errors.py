@@ -256,6 +256,14 @@ def invalid(detail: str, hint: str = "", pointer: str = "") -> Invalid:
     return Invalid(problem)
 
 
+def in_one_line(tries: Sequence[Try]) -> str:
+    """Each node and why, and what several say the same once."""
+    by_reason: dict[str, list[str]] = {}
+    for node, why in tries:
+        by_reason.setdefault(why, []).append(node)
+    return "; ".join(f"{', '.join(nodes)}{':' * (len(nodes) > 1)} {why}" for why, nodes in by_reason.items())
+
+
 def _listing(tries: Sequence[Try]) -> str:
     width = max((len(node) for node, _ in tries), default=0)
     return "".join(f"\n  {node:<{width}}  {why}" for node, why in tries)

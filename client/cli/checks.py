@@ -71,12 +71,12 @@ def commit_ms(client: Client, timeout_s: float = COMMIT_S) -> float:
 
 def commit_finding(client: Client, timeout_s: float = COMMIT_S) -> Finding:
     """Look whether the cluster commits."""
-    from quorl.client.errors import QuorlError, Unavailable
+    from quorl.client.errors import QuorlError, Unavailable, in_one_line
 
     try:
         ms = commit_ms(client, timeout_s)
     except Unavailable as error:
-        why = "; ".join(f"{node} {why}" for node, why in error.tries) or error.detail
+        why = in_one_line(error.tries) or error.detail
         return Finding(Level.CRIT, "commit", "", f"nothing is committed: {why}", "Start the members that are missing.")
     except QuorlError as error:
         return Finding(Level.CRIT, "commit", "", error.detail, f"quorl errors {error.code}")

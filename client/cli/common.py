@@ -321,11 +321,10 @@ def status_exit(status: int) -> Exit:
 
 def tell(error: QuorlError, settings: Settings, *, hint: str | None = None) -> None:
     """Print an error: what, why, what to do: ``hint``, or what is usual."""
-    from quorl.client.errors import Rejected
+    from quorl.client.errors import Rejected, in_one_line
 
-    tries = getattr(error, "tries", ())
     what = error.title if isinstance(error, Rejected) else error.detail
-    why = "; ".join(f"{node} {why}" for node, why in tries) or error.detail
+    why = in_one_line(getattr(error, "tries", ())) or error.detail
     if hint is None:
         hint = HINTS.get(error.code, error.hint) if isinstance(error, Rejected) else _hint(error)
     if settings.as_json:

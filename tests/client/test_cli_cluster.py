@@ -152,3 +152,11 @@ def test_status(quorl: Quorl, cluster: StandIn) -> None:
     assert quorl("cluster", "status").stderr.endswith("→ quorl doctor --node n2\n")
     cluster.health = "ok"
     assert json.loads(quorl("cluster", "status", "--json").stdout)["leader"] == "n1"
+
+
+def test_what_all_nodes_say_is_said_once(quorl: Quorl, cluster: StandIn) -> None:
+    for mishaps in cluster.mishaps[:2]:
+        mishaps.extend([problem("no_quorum")] * 60)
+    cluster.mishaps[2].extend([problem("storage_full")] * 60)
+    told = quorl("topic", "create", "x", "--timeout", "0.5").stderr
+    assert f"why    {', '.join(cluster.urls[:2])}: 503 no_quorum; {cluster.urls[2]} 507 storage_full\n" in told

@@ -82,8 +82,8 @@ class Floor:
         self._processes = Processes(references_of(handlers), lines.in_child) if plan.pool == "process" else None
         self._ready: collections.deque[tuple[Ledger, Holding]] = collections.deque()
         self._running: dict[Holding, _Run] = {}
-        self._ended: collections.deque[tuple[Ledger, Holding, Verdict, float]] = collections.deque()
-        """The runs that are over, until the loop takes them up."""
+        self._ended: collections.deque[tuple[Ledger, Holding, Verdict, float, float]] = collections.deque()
+        """The runs that are over, until the loop takes them up: what each came to, how long it took, and when it ended."""
         self._due: list[Callable[[], object]] = []
         """What lets the tasks run that have begun in this turn."""
         self._told = False
@@ -175,7 +175,7 @@ class Floor:
             run.timer = self._loop.call_later(task.timeout_ms / 1000, self._out_of_time, holding)
         one = self._handlers.get(task.name)
         if holding.cancelled:
-            self._ended.append((life, holding, Verdict(), 0.0))
+            self._ended.append((life, holding, Verdict(), 0.0, holding.started))
         elif one is None:
             ask = functools.partial(self._elsewhere.verdict, task, life.worker_id)
             run.task = self._loop.create_task(self._on_the_loop(life, holding, ask))
@@ -192,7 +192,8 @@ class Floor:
             verdict = await work()
         except asyncio.CancelledError as error:
             verdict = Verdict() if holding.context.cancelled else error_verdict(error)
-        self._ended.append((life, holding, verdict, self._loop.time() - holding.started))
+        now = self._loop.time()
+        self._ended.append((life, holding, verdict, now - holding.started, now))
         self._turn()
 
     def _in_a_thread(self, life: Ledger, holding: Holding, one: Handler) -> None:
@@ -206,7 +207,8 @@ class Floor:
             BaseException
         ) as error:  # whatever a process may have sent, the task must come to an end, and the thread not
             verdict = error_verdict(error)
-        self._ended.append((life, holding, verdict, self._loop.time() - began))
+        now = self._loop.time()
+        self._ended.append((life, holding, verdict, now - began, now))
         if not self._told:  # one wake for all that end until the loop has woken
             self._told = True
             self.on_loop(self._collect)
@@ -217,10 +219,12 @@ class Floor:
         self._turn()
 
     def _out_of_time(self, holding: Holding) -> None:
-        self._turn()  # a loop that is late finds here what has ended in time
-        if holding in self._running and not holding.lost:
-            self._time_out(holding)
-            self.stop(holding)
+        try:
+            self._turn()  # a loop that is late finds here what has ended in time
+        finally:  # also if nobody can be told
+            if holding in self._running and not holding.lost:
+                self.stop(holding)
+                self._time_out(holding)
 
     def _time_out(self, holding: Holding) -> None:
         """Its attempt has failed, for the cluster too, however long the function goes on and whatever it returns."""
@@ -230,7 +234,7 @@ class Floor:
         failure = e.Failure(task_id=task.id, lease=task.lease.token, error=_timeout(task))
         self._lines.failed(task, self._loop.time() - holding.started, failure)
 
-    def _over(self, life: Ledger, holding: Holding, verdict: Verdict, seconds: float) -> None:
+    def _over(self, life: Ledger, holding: Holding, verdict: Verdict, seconds: float, ended: float) -> None:
         """Report what a run has come to. ``seconds``: how long it took, without the way to its thread."""
         run = self._running.pop(holding)
         if run.timer is not None:
@@ -240,6 +244,8 @@ class Floor:
         task = holding.task
         if not verdict.why:  # it has not run here, so it says nothing of how long tasks take
             self._pace.ran(seconds)
+        if _is_late(holding, ended) and not holding.timed_out and not holding.lost:  # so was the loop
+            self._time_out(holding)
         if holding.timed_out:  # said and counted when its time was over
             life.report(holding, Verdict(error=_timeout(task)).report(task))
             return
@@ -260,14 +266,14 @@ class Floor:
     # -- stopping -----------------------------------------------------------------------------------------------------
     def lost(self, holding: Holding, why: str) -> None:
         """Stop a task whose lease is gone; ``why`` is told, unless its time was over."""
-        limit_s = (holding.task.timeout_ms or 0) / 1000
-        over = limit_s and holding in self._running and holding.started <= self._loop.time() - limit_s
-        if over and not holding.timed_out:
-            self._time_out(holding)
-        if not holding.timed_out:
-            self._lines.dropped(holding.task, why)
         self.stop(holding)
         self._wake()
+        if holding.timed_out:
+            return
+        if holding in self._running and _is_late(holding, self._loop.time()):
+            self._time_out(holding)
+        else:
+            self._lines.dropped(holding.task, why)
 
     def stop(self, holding: Holding) -> None:
         """Tell a handler to end: a plain one sees it, an async one is cancelled."""
@@ -299,6 +305,12 @@ class Floor:
         self._lines.crashing(self._begun)
         self._lines.flush()
         os._exit(CRASH_CODE)
+
+
+def _is_late(holding: Holding, moment: float) -> bool:
+    """Whether the time of a run was over at a moment of its loop."""
+    limit_ms = holding.task.timeout_ms
+    return limit_ms is not None and holding.started + limit_ms / 1000 <= moment
 
 
 def _timeout(task: e.ClaimedTask) -> TaskError:

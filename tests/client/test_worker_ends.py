@@ -242,3 +242,57 @@ def test_what_has_ended_in_time_is_a_success_also_if_the_loop_was_late(
     cluster.add("hold")
     lines = burst(cluster, {"work": work, "hold": hold}, heartbeat_s=30, concurrency=2)
     assert (task.status, bytes(task.result)) == ("SUCCESS", b'"in time"'), lines
+
+
+async def _blocking() -> str:
+    threading.Event().wait(0.1)  # on the worker's loop, which learns of the end of the time and of the run at once
+    return "late"
+
+
+def test_what_has_ended_too_late_is_no_success_though_the_loop_was_late_as_well(cluster: TaskCluster) -> None:
+    task = cluster.add("work", timeout_ms=30, max_attempts=1)
+    lines = burst(cluster, {"work": _blocking}, heartbeat_s=30)
+    assert (task.status, task.errors[0].type) == ("FAILED", "Timeout"), lines
+    assert not any("late" in line for line in lines)
+    assert any("stopped: 0 tasks done, 1 attempt failed" in line for line in lines)
+
+
+def test_a_thread_that_was_too_late_is_no_success_though_the_loop_was_late_as_well(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held, ended = threading.Event(), threading.Event()
+    run = Floor._in_a_thread
+
+    def noted(self: Floor, *arguments: Any) -> None:
+        run(self, *arguments)
+        ended.set()
+
+    monkeypatch.setattr(Floor, "_in_a_thread", noted)
+
+    def work() -> str:
+        held.wait(10)
+        threading.Event().wait(0.1)
+        return "late"
+
+    async def hold() -> None:
+        held.set()
+        assert ended.wait(10)
+
+    task = cluster.add("work", timeout_ms=90, max_attempts=1)
+    cluster.add("hold")
+    lines = burst(cluster, {"work": work, "hold": hold}, heartbeat_s=30, concurrency=2)
+    assert (task.status, task.errors[0].type) == ("FAILED", "Timeout"), lines
+
+
+def test_a_run_is_told_that_its_time_is_over_though_nobody_else_can_be(cluster: TaskCluster) -> None:
+    def work(ctx: Context) -> None:
+        assert ctx.wait(20), "it is told to stop"
+
+    def broken(line: str) -> None:
+        if "Timeout" in line:
+            raise BrokenPipeError
+
+    task = cluster.add("work", timeout_ms=30, max_attempts=1)
+    with working(cluster, {"work": work}, heartbeat_s=30, write=broken):
+        cluster.until(lambda: task.status == "FAILED")
+    assert task.errors[0].type == "Timeout"

@@ -44,8 +44,8 @@ class Stderr:
     def __init__(self, *, clock: bool) -> None:
         """``clock``: whether the time of day stands before each line."""
         self._clock = clock
-        self._gatherer: int | None = None
-        self._gathered: list[str] = []
+        self._gathered: dict[int, list[str]] = {}
+        """What has not been written yet, of each thread that says lines together."""
 
     @override
     def __repr__(self) -> str:
@@ -54,26 +54,30 @@ class Stderr:
     def __call__(self, line: str) -> None:
         """Write a line, or keep it for the end of what is said together."""
         text = f"{_time_of_day()} {line}\n" if self._clock else f"{line}\n"
-        if self._gatherer == threading.get_ident():
-            self._gathered.append(text)
-        else:
+        gathered = self._gathered.get(threading.get_ident())
+        if gathered is None:
             _write(text)
+        else:
+            gathered.append(text)
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """Gather what this thread says within. For one thread at a time, and not within itself."""
-        self._gatherer = threading.get_ident()
+        """Gather what this thread says within. Not within itself."""
+        own = threading.get_ident()
+        self._gathered[own] = []
         try:
             yield
         finally:
-            self._gatherer = None
-            self.flush()
+            if gathered := self._gathered.pop(own):
+                _write("".join(gathered))
 
     def flush(self) -> None:
-        """Write what has been gathered so far."""
-        gathered, self._gathered = self._gathered, []
-        if gathered:
-            _write("".join(gathered))
+        """Write what has been gathered so far, by whichever thread."""
+        for gathered in list(self._gathered.values()):
+            text = "".join(gathered)
+            gathered.clear()
+            if text:
+                _write(text)
 
 
 def _write(text: str) -> None:

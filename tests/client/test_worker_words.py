@@ -128,6 +128,24 @@ def test_only_the_thread_that_says_lines_together_keeps_them_back(monkeypatch: p
     assert terminal.writes == ["heart\n", "one\ntwo\n", "three\n", "four\n"]
 
 
+def test_two_threads_may_say_lines_together_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = terminal_of(monkeypatch)
+    say = Stderr(clock=False)
+
+    def other() -> None:
+        with say.together():
+            say("two")
+            say("of another worker")
+
+    with say.together():
+        say("one")
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+        say("of this worker")
+    assert terminal.writes == ["two\nof another worker\n", "one\nof this worker\n"]
+
+
 def _plain(x: int, y: int) -> int:
     return x + y
 

@@ -161,10 +161,9 @@ def _summary(path: Path, config: configs.Config) -> str:
 
 def _run(config: configs.Config) -> int:
     # Late, so that --check and --version need neither the library nor the network code.
-    import structlog
-
     from quorl.cluster.api.server import serve
     from quorl.cluster.consensus.port import Damaged, InUse, OtherFormat
+    from quorl.lean import structlog
 
     log = structlog.get_logger("quorl.main")
     for caution in configs.cautions(config):

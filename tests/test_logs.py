@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -136,3 +139,33 @@ def test_what_json_does_not_know_comes_out_all_the_same() -> None:
     structlog.get_logger("quorl.test").info("odd", value={1: {2}}, huge=object)
     (line,) = said(stream)
     assert line["value"] == {"1": "{2}"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """The packages that a process has loaded after this."""
+    code = f"import sys, threading\n{code}\nprint(*{{name.partition('.')[0] for name in sys.modules}})"
+    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True)
+    return set(done.stdout.split())
+
+
+def test_a_node_loads_nothing_that_only_the_command_line_needs() -> None:
+    loaded = loaded_by("import quorl.cluster.main, quorl.cluster.api.server")
+    assert {"quorl", "structlog", "aiohttp", "pysyncobj"} <= loaded
+    assert not {"rich", "pygments", "click", "urllib3"} & loaded
+
+
+def test_who_wants_rich_has_it() -> None:
+    assert "rich" in loaded_by("from quorl import logs\nimport rich.console")
+
+
+def test_another_thread_is_not_told_that_there_is_no_rich() -> None:
+    code = """
+end = threading.Event()
+thread = threading.Thread(target=end.wait)
+thread.start()
+from quorl import logs
+end.set()
+thread.join()
+"""
+    assert {"structlog", "rich"} <= loaded_by(code)

@@ -212,7 +212,7 @@ class Drawn:
             {"expires_ms": 20},
             {"id": f"task{dice.randrange(6)}"},
             {"max_attempts": 1},
-            {"backoff": {"base_ms": 10}},
+            {"backoff": q.Backoff(kind="fixed", first_ms=10)},
         ]
         return new(dice.choice(["add", "mail"]), **dice.choice(options))
 
@@ -235,11 +235,13 @@ def test_d5_rows_are_as_if_they_had_been_written_before_they_were_handed_out(
         one.put("r", max_depth=9)
         for _ in range(4):
             one.enrol("", "q", "r")
+    monkeypatch.setattr(claiming, "_AHEAD_MAX", dice.choice([2, claiming._AHEAD_MAX]))
     drawn, handed = Drawn(dice), 0
     for _ in range(ENTRIES):
         later_ms, commands = dice.choice([0, 0, 5, 30]), drawn.entry(desk)
         with monkeypatch.context() as patch:
             patch.setattr(arriving, "all_queued", lambda state, queue: [])
+            patch.setattr(claiming, "_ready", read_anew)
             wanted = plain.after(later_ms, *commands)
         before = desk.machine._state.header.next_ordinal
         assert desk.after(later_ms, *commands) == wanted

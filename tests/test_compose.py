@@ -153,6 +153,14 @@ def test_units_know_the_exit_codes_that_a_restart_cannot_mend() -> None:
     assert all("\nType=notify\n" in unit.read_text() for unit in UNITS)
 
 
+def test_units_are_started_again_however_often_they_end() -> None:
+    """Else systemd gives up after five starts in ten seconds, and what was full or away comes back to a node that is down."""
+    for unit in UNITS:
+        general, _, service = unit.read_text().partition("\n[Service]\n")
+        assert "\nStartLimitIntervalSec=0" in general
+        assert "\nRestart=on-failure\nRestartSec=1\n" in service
+
+
 def test_the_unit_in_the_documentation_is_the_one_that_is_there() -> None:
     assert (ROOT / "deploy/systemd/quorl.service").read_text() in (ROOT / "docs/operating.md").read_text()
 

@@ -13,7 +13,7 @@ import pathlib
 import re
 import secrets
 import sys
-from typing import NamedTuple
+from typing import NamedTuple, NoReturn
 
 import click
 
@@ -30,6 +30,8 @@ UNIT = """\
 Description=quorl node
 Wants=network-online.target
 After=network-online.target
+# What the machine refuses now (a full disk, an address that is not there yet) it may give later: never give up.
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -121,6 +123,9 @@ def init(settings: Settings, cluster_name: str, members: str, out: pathlib.Path)
     node = pathlib.Path(sys.executable).with_name("quorl-node")
     files |= {} if local else {out / "quorl.service": UNIT.format(node=node)}
     files[out / "compose.yaml"] = compose(cluster_name, found, local=local)
+    for path in files:  # all of them first: half of a second cluster, with a secret of its own, helps nobody
+        if path.exists():
+            _exists(path)
     for path, text in files.items():
         _write(path, text)
     if settings.as_json:
@@ -225,14 +230,18 @@ def _loopback(host: str) -> bool:
         return host == "localhost"
 
 
+def _exists(path: pathlib.Path) -> NoReturn:
+    hint = "Choose another --out; a secret that is in use must stay the same on all members."
+    fail(Exit.CONFLICT, "nothing is overwritten", f"{path} exists", hint)
+
+
 def _write(path: pathlib.Path, text: str) -> None:
     """Write a new file that nobody but its owner reads."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     except FileExistsError:
-        hint = "Choose another --out; a secret that is in use must stay the same on all members."
-        fail(Exit.CONFLICT, "nothing is overwritten", f"{path} exists", hint)
+        _exists(path)
     except OSError as error:
         fail(Exit.FAILED, "the files cannot be written", f"{path}: {error.strerror}", "Choose another --out.")
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:

@@ -91,6 +91,16 @@ def test_one_machine_to_try_things_on(quorl: Quorl, tmp_path: Path) -> None:
     assert len(json.loads(told.stdout)["files"]) == 5
 
 
+def test_a_second_cluster_in_the_folder_of_the_first_leaves_nothing_behind(quorl: Quorl, tmp_path: Path) -> None:
+    out = tmp_path / "c"
+    words = ("node", "init", "--cluster", "dev", "--out", str(out), "--members")
+    assert quorl(*words, "n2=10.0.0.1").exit_code == 0
+    before = sorted(out.rglob("*"))
+    again = quorl(*words, "n1=10.0.0.1")
+    assert (again.exit_code, sorted(out.rglob("*"))) == (4, before)
+    assert f"{out}/quorl.service exists" in again.stderr
+
+
 @pytest.mark.parametrize("members", ["", "10.0.0.1:7101", "a b=10.0.0.1", "a=10.0.0.1,a=10.0.0.2", "10.0.0.1;rm"])
 def test_what_is_no_member(quorl: Quorl, tmp_path: Path, members: str) -> None:
     out = tmp_path / "x"

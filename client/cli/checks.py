@@ -85,13 +85,18 @@ def commit_finding(client: Client, timeout_s: float = COMMIT_S) -> Finding:
     return Finding(Level.WARN if slow else Level.OK, "commit", "", f"an entry was committed in {ms:.1f} ms", hint)
 
 
-def quorum_finding(info: ClusterInfo, strangers: Collection[str] = ()) -> Finding:
-    """Look how many members there are, and how many more may fail. ``strangers`` run, and have another secret."""
+def quorum_finding(
+    info: ClusterInfo, strangers: Collection[str] = (), running: Collection[str] = frozenset()
+) -> Finding:
+    """Look how many members there are, and how many more may fail.
+
+    ``strangers`` run, and have another secret; ``running`` answered by themselves, so that starting them helps nobody.
+    """
     there = [member.name for member in info.members if member.state == "ok"]
     about = f"{len(there)} of {len(info.members)} members are ok, {info.quorum} are needed"
     gone = [f"{one.name} {one.state.replace('_', ' ')}" for one in info.members if one.state != "ok"]
     missing = [one.name for one in info.members if one.state != "ok" and one.name not in strangers]
-    start = f"See to {', '.join(missing)}: quorl node run -c FILE" if missing else ""
+    start = _see_to(missing, running)
     if info.health == "no_quorum" and not info.cluster_id:
         all_of_them = f"not founded yet: the very first start needs all {len(info.members)} members once"
         text = f"{all_of_them}, {len(there)} are ok: {', '.join(gone)}; writes are not taken"
@@ -107,6 +112,14 @@ def quorum_finding(info: ClusterInfo, strangers: Collection[str] = ()) -> Findin
         more = "one more failure stops writes" if spare <= 0 else f"{spare} more may fail"
         return Finding(Level.WARN, "quorum", "", f"{about}: {', '.join(gone)}; {more}", start)
     return Finding(Level.OK, "quorum", "", f"{about}, {info.leader} leads in term {info.term}")
+
+
+def _see_to(missing: Sequence[str], running: Collection[str]) -> str:
+    """Say what to do about members that are missing: those that run are cut off, the others are to be started."""
+    down = [name for name in missing if name not in running]
+    cut_off = [name for name in missing if name in running]
+    told = [f"See to the network between {name} and the others, and to its firewall: it runs." for name in cut_off]
+    return " ".join([*told, *([f"See to {', '.join(down)}: quorl node run -c FILE"] if down else [])])
 
 
 def who_says_what(said: Sequence[tuple[str, object]]) -> str | None:

@@ -10,7 +10,7 @@ import functools
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
@@ -92,11 +92,12 @@ class Settings:
 
         return chosen(self.context)
 
-    def client(self) -> Client:
-        """Open a client; connects when it is first used."""
+    def client(self, nodes: Sequence[str] | None = None) -> Client:
+        """Open a client, for these nodes or for all; connects when it is first used."""
         from quorl.client.sync import Client
 
-        return Client(self.nodes(), **self._how())
+        nodes = self.nodes() if nodes is None else tuple(nodes)
+        return Client(nodes, **self._how(nodes))
 
     def looking(self) -> Client:
         """Open one that shows people something: without a quorum it is what one node has, and that is said."""
@@ -107,11 +108,11 @@ class Settings:
         self._looked = Looking(self.nodes(), self.say, former=self._looked, **self._how())
         return self._looked
 
-    def _how(self) -> dict[str, Any]:
+    def _how(self, nodes: tuple[str, ...] | None = None) -> dict[str, Any]:
         """Return what clients are made with. Each knows what the one before has learnt, as in the rounds of ``--watch``."""
         from quorl.client.route import Route
 
-        route = Route(self.nodes(), refused_s=self.refused_s)
+        route = Route(self.nodes() if nodes is None else nodes, refused_s=self.refused_s)
         if self._route is not None and self._route.nodes == route.nodes:
             route.learn_from(self._route)
         self._route = route

@@ -51,6 +51,7 @@ FREE_MIB = 1_024
 _OVERVIEW_AGE_MS = 1_000
 """A node makes an overview once a second at most, so the clock in it may be so old."""
 _CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
+_ROOM = "Make room where its data_dir is: below 64 MiB it takes nothing new."
 _UNPROVEN = "cannot prove the cluster secret"
 _REFUSED = re.compile(rf"([\w.-]+): refused: {_UNPROVEN}")
 _TWINS = "another process of this node's name"
@@ -97,11 +98,15 @@ def doctor(settings: Settings, only: str | None) -> None:
         if not visits:
             raise click.UsageError(f"no node is called {only!r}, or none that is known answers: quorl cluster members")
     findings = examined(visits)
-    if any(one.info is not None for one in visits):
-        with settings.client() as client:
+    answering = [one.url for one in visits if one.info is not None]
+    if answering:
+        with settings.client(answering) as client:  # the others would be waited for, and that be taken for the commit
             found = commit_finding(client, min(settings.timeout_s, COMMIT_S))
         alone = any(one.check == "quorum" and one.level == Level.CRIT and not one.hint for one in findings)
         findings.append(found._replace(hint="") if alone and found.level == Level.CRIT else found)
+    elif only is not None:
+        text = f"{only} does not answer, so how it sees the cluster is not known"
+        findings.append(Finding(Level.UNKNOWN, "cluster", "", text, "Ask the others, too: quorl doctor"))
     else:
         findings.append(Finding(Level.UNKNOWN, "cluster", "", "no node answers", f"Start them: {START}"))
     _report(settings, visits, findings)
@@ -216,7 +221,8 @@ def _raft(visit: Visit) -> Iterator[Finding]:
         )
         yield Finding(Level.OK, "raft port", name, text)
     else:
-        hint = "Does it run there, and does a firewall let the members through?"
+        runs = "It runs:" if visit.info is not None else "Does it run there, and"
+        hint = f"{runs} does a firewall let the members through?"
         yield Finding(Level.WARN, "raft port", name, f"{place} cannot be reached: {visit.raft_why}", hint)
 
 
@@ -252,12 +258,12 @@ def _health(visit: Visit) -> Iterator[Finding]:
         if found["ok"] == "-":
             twins = _TWINS in detail
             level = Level.CRIT if check in {"disk", "raft"} or twins else Level.WARN
-            hint = "The node's log says more."
+            hint = _ROOM if check == "disk" else "The node's log says more."
             if twins:
                 hint = f"Two processes run as {visit.name}: stop the one that should not be there."
             yield Finding(level, check, visit.name, detail, hint)
         elif free is not None and int(free[1]) < FREE_MIB:
-            yield Finding(Level.WARN, check, visit.name, f"only {detail}", "Make room where its data_dir is.")
+            yield Finding(Level.WARN, check, visit.name, f"only {detail}", _ROOM)
         elif free is not None:
             yield Finding(Level.OK, check, visit.name, detail)
 
@@ -287,7 +293,7 @@ def compared(visits: Sequence[Visit]) -> Iterator[Finding]:
     best = max(infos, key=lambda info: (info.leader is not None, info.term, info.sequence))
     prints = prints_of(infos)
     apart = strangers(prints, best.node)
-    yield quorum_finding(best, apart)
+    yield quorum_finding(best, apart, {info.node for info in infos})
     if any(info.leader for info in infos):  # else each of them has said that it knows none
         leaders = {i.node: f"{i.leader or 'nobody'} in term {i.term}" for i in infos}
         found = _same("leader", list(leaders.items()), "the leader", Level.WARN)

@@ -27,7 +27,7 @@ HINTS = {
     "upgrade_required": "It is no route to call. Those that there are: http://NODE/docs",
     "forbidden_host": "Give the server as an address of loopback or as the node's config has it: quorl --server URL",
     "member_not_found": "quorl cluster status lists the members.",
-    "no_quorum": "Start the members that are named: quorl node run -c FILE",
+    "no_quorum": "Start the members that are named, or mend the network between them: quorl node run -c FILE",
     "no_leader": "An election ends by itself: repeat it in a moment.",
     "unreadable_answer": "Is that the address of a node, and what stands before it? quorl --server URL",
     "storage_full": "Make room for the data_dir of the node that is named.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from typing import Any
 
 import msgspec
@@ -288,6 +289,52 @@ def test_d15_no_node_answers(quorl: Quorl) -> None:
     assert unknown.exit_code == 3
     assert "connection refused" in unknown.stdout
     assert unknown.stdout.splitlines()[-1] == "UNKNOWN: 2 findings to look at"
+
+
+def test_a_node_alone_that_does_not_answer_says_nothing_of_the_others(quorl: Quorl, cluster: StandIn) -> None:
+    """Which are not to be started for it: they have just been asked."""
+    info = cluster.info()
+    shut = closed_port().removeprefix("http://")
+    members = [*info.members[:2], msgspec.structs.replace(info.members[2], http=shut, state="unreachable")]
+    cluster.answers["get_cluster"] = lambda _: msgspec.structs.replace(info, members=members)
+    alone = quorl("doctor", "--node", "n3", "-s", cluster.urls[0])
+    assert alone.exit_code == 3
+    assert "n3 does not answer, so how it sees the cluster is not known" in alone.stdout
+    assert "try  cluster: Ask the others, too: quorl doctor" in alone.stdout
+    assert "quorl up" not in alone.stdout
+
+
+def test_a_commit_is_timed_where_a_node_answers(quorl: Quorl, cluster: StandIn) -> None:
+    """One that is away may take seconds to be given up, and they are not those of the commit."""
+    cluster.calls.clear()
+    silent = socket.socket()
+    with silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(1)
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        findings = json.loads(quorl("doctor", "-s", f"{url},{cluster.urls[0]}", "--json").stdout)["findings"]
+    (commit,) = [one for one in findings if one["check"] == "commit"]
+    assert commit["level"] == "OK"
+
+
+def test_a_member_that_runs_and_is_not_heard_is_not_to_be_started(cluster: StandIn) -> None:
+    info = cluster.info()
+    members = [*info.members[:2], msgspec.structs.replace(info.members[2], state="unreachable")]
+    info = msgspec.structs.replace(info, members=members, health="degraded")
+    visits = [visit(info, name) for name in ("n1", "n2", "n3")]
+    visits[2].raft_why = "timed out"
+    hints = {one.check: one.hint for one in examined(visits) if one.level != Level.OK}
+    assert hints["quorum"] == "See to the network between n3 and the others, and to its firewall: it runs."
+    assert hints["raft port"] == "It runs: does a firewall let the members through?"
+    (alone,) = [one.hint for one in examined(visits[:1]) if one.check == "quorum"]
+    assert alone == "See to n3: quorl node run -c FILE"
+
+
+def test_a_full_disk_is_to_be_given_room(cluster: StandIn) -> None:
+    full = visit(cluster.info(), "n1")
+    full.ready = "[-]disk failed: 48 MiB free\n"
+    (found,) = [one for one in of_node(full) if one.check == "disk"]
+    assert (found.level, found.hint) == (Level.CRIT, "Make room where its data_dir is: below 64 MiB it takes nothing new.")
 
 
 def columns_of(report: str) -> list[str]:

@@ -97,7 +97,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _check(path: Path, config: configs.Config) -> int:
     """Say whether a node could start from this config, here and now."""
-    elsewhere = []
+    cautions = []
     refusals = _refusals(config)
     runs = _who_runs_at(config.node.http) if any(error.errno == errno.EADDRINUSE for *_, error in refusals) else None
     mine = runs is not None and (runs.name, runs.cluster) == (config.node.name, config.cluster.name)
@@ -110,18 +110,29 @@ def _check(path: Path, config: configs.Config) -> int:
             if key == "http" and runs is not None:
                 why = f"node {runs.name} of {runs.cluster} has it"
         elif error.errno == errno.EADDRNOTAVAIL or isinstance(error, socket.gaierror):
-            elsewhere.append(f"{address} is no address of this machine, so node {config.node.name} starts on another")
+            cautions.append(f"{address} is no address of this machine, so node {config.node.name} starts on another")
             continue
         else:
             why = (error.strerror or str(error)).lower()
         print(
-            f"{path}: the config makes sense, but the node could not start here now\n"
+            f"{_NOT_HERE.format(path)}\n"
             f"[node] {key} = {address} cannot be listened on: {why}\n{_stop_or_move(key, address)}",
             file=sys.stderr,
         )
         return Exit.MACHINE
-    print("\n".join([_summary(path, config), *(f"  warning: {caution}" for caution in elsewhere)]))
+    if not cautions:  # else all of it is another machine's
+        from quorl.cluster.node.place import trouble_with
+
+        trouble = trouble_with(config.node.data_dir, config.node.name)
+        if trouble is not None and trouble.sure:
+            print(f"{_NOT_HERE.format(path)}\n{trouble.what}\n{trouble.advice}".rstrip(), file=sys.stderr)
+            return Exit.DAMAGED if trouble.damaged else Exit.MACHINE
+        cautions += [] if trouble is None else [f"{trouble.what}. {trouble.advice}"]
+    print("\n".join([_summary(path, config), *(f"  warning: {caution}" for caution in cautions)]))
     return Exit.STOPPED
+
+
+_NOT_HERE = "{}: the config makes sense, but the node could not start here now"
 
 
 class _Runs(NamedTuple):
@@ -168,10 +179,10 @@ def _run(config: configs.Config) -> int:
     log = structlog.get_logger("quorl.main")
     for caution in configs.cautions(config):
         log.warning("config_caution", detail=caution)
+    place = str(config.node.data_dir)
     if (busy := _busy_ports(config)) is not None:
         # Before anything is created: a start that cannot succeed leaves nothing behind.
-        log.critical("machine_refused", detail=busy)
-        print(busy, file=sys.stderr)
+        logs.end(log, "machine_refused", busy)
         return Exit.MACHINE
     os.umask(0o077)  # what is stored here is nobody else's to read
     try:
@@ -179,24 +190,19 @@ def _run(config: configs.Config) -> int:
     except KeyboardInterrupt:
         return Exit.STOPPED
     except InUse as error:
-        log.critical("data_in_use", detail=str(error), data_dir=str(config.node.data_dir))
-        print(error, file=sys.stderr)
+        logs.end(log, "data_in_use", str(error), data_dir=place)
         return Exit.DAMAGED
     except OtherFormat as error:
-        log.critical("data_of_another_version", detail=str(error), data_dir=str(config.node.data_dir))
-        print(
-            f"{config.node.data_dir} was written by another version of quorl: {error}\n"
-            "Nothing is wrong with it and nothing was changed in it. Keep it, and start the version that wrote it.",
-            file=sys.stderr,
-        )
+        what = f"{place} was written by another version of quorl: {error}"
+        advice = "Nothing is wrong with it and nothing was changed in it. Keep it, and start the version that wrote it."
+        logs.end(log, "data_of_another_version", f"{what}\n{advice}", data_dir=place)
         return Exit.DAMAGED
     except Damaged as error:
-        log.critical("data_damaged", detail=str(error), data_dir=str(config.node.data_dir))
-        print(f"{config.node.data_dir} cannot be started from: {error}\nNothing was changed in it.", file=sys.stderr)
+        what = f"{place} cannot be started from: {error}\nNothing was changed in it."
+        logs.end(log, "data_damaged", what, data_dir=place)
         return Exit.DAMAGED
     except OSError as error:
-        log.critical("machine_refused", detail=str(error), errno=error.errno)
-        print(explain(error, config), file=sys.stderr)
+        logs.end(log, "machine_refused", explain(error, config), errno=error.errno)
         return Exit.MACHINE
 
 
@@ -209,7 +215,11 @@ def explain(error: OSError, config: configs.Config) -> str:
     if error.errno == errno.ENOSPC:
         return f"the disk of {config.node.data_dir} is full. Make room and start the node again; nothing acknowledged is lost."
     place = error.filename or config.node.data_dir
-    return f"{place}: {(error.strerror or str(error)).lower()}"
+    refused = f"{place}: {(error.strerror or str(error)).lower()}"
+    if error.errno in {errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EROFS}:
+        where = f"[node] data_dir = {config.node.data_dir}"
+        return f"{refused}\nThe user as whom the node runs must be able to write in {where}, a folder on a local disk."
+    return refused
 
 
 def _busy_ports(config: configs.Config) -> str | None:

@@ -9,6 +9,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from typing import Literal
 
 import pytest
 import structlog
@@ -30,11 +31,12 @@ class Terminal(io.StringIO):
 @pytest.fixture(autouse=True)
 def _as_it_was() -> Iterator[None]:
     root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
+    handlers, level, for_people = root.handlers[:], root.level, logs._for_people
     yield
     root.handlers[:] = handlers
     root.setLevel(level)
     structlog.reset_defaults()
+    logs._for_people = for_people
 
 
 def said(stream: io.StringIO) -> list[dict[str, object]]:
@@ -169,3 +171,19 @@ end.set()
 thread.join()
 """
     assert {"structlog", "rich"} <= loaded_by(code)
+
+
+@pytest.mark.parametrize("layout", ["json", "console"])
+def test_why_a_process_ends_is_said_once(
+    layout: Literal["json", "console"], capsys: pytest.CaptureFixture[str]
+) -> None:
+    logs.configure(layout, "info", N1)
+    logs.end(structlog.get_logger("quorl.test"), "machine_refused", "port 7101 is in use\nStop what has it", errno=98)
+    told = capsys.readouterr().err
+    assert told.count("port 7101 is in use") == told.count("Stop what has it") == told.count("machine_refused") == 1
+    if layout == "json":
+        (line,) = map(json.loads, told.splitlines())
+        assert (line["level"], line["errno"]) == ("critical", 98)
+        assert (line["detail"], line["advice"]) == ("port 7101 is in use", "Stop what has it")
+    else:
+        assert told.endswith("port 7101 is in use\nStop what has it\n")

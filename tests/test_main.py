@@ -20,6 +20,8 @@ from typing_extensions import override
 
 import quorl
 from quorl import logs
+from quorl.cluster.consensus.ballot import Ballot
+from quorl.cluster.consensus.disk import RealDisk
 from quorl.cluster.consensus.port import Damaged, InUse
 from quorl.cluster.main import Exit, _what_to_do, explain, main
 from quorl.cluster.node.config import Address, Config, load
@@ -109,6 +111,75 @@ def test_a_check_of_the_config_of_another_machine_says_so(free: Path, capsys: py
     said = capsys.readouterr().out
     assert "good" in said
     assert f"warning: 192.0.2.1:{node.raft.port} is no address of this machine, so node n1 starts on another" in said
+
+
+@pytest.mark.parametrize("where", ["/proc/quorl", "/proc/self/data/n1", "/dev/null/n1"])
+def test_a_check_tries_whether_data_could_be_kept(
+    free: Path, where: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUORL_NODE__DATA_DIR", where)
+    assert main(["-c", str(free), "--check"]) == Exit.MACHINE
+    captured = capsys.readouterr()
+    assert "good" not in captured.out
+    first, what, advice = captured.err.splitlines()
+    assert first == f"{free}: the config makes sense, but the node could not start here now"
+    assert what.startswith(f"[node] data_dir = {where} cannot be written: ")
+    assert advice == "Set it to a folder of its own on a local disk."
+
+
+def test_a_check_leaves_nothing_where_data_is_to_be(free: Path, tmp_path: Path) -> None:
+    before = sorted(tmp_path.rglob("*"))
+    assert main(["-c", str(free), "--check"]) == Exit.STOPPED
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_a_check_says_what_another_user_may_be_allowed(
+    free: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """That of the service, who is not the one that checks."""
+
+    def refuse(**_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main(["-c", str(free), "--check"]) == Exit.STOPPED
+    warned = (
+        f"warning: [node] data_dir = {load(free, {}).node.data_dir} cannot be written: permission denied. The user as"
+    )
+    assert warned in capsys.readouterr().out
+
+
+def test_a_check_of_a_disk_without_room_says_so(
+    free: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("shutil.disk_usage", lambda _: types.SimpleNamespace(free=50 * 2**20))
+    assert main(["-c", str(free), "--check"]) == Exit.STOPPED
+    assert "only 50 MiB are free there" in capsys.readouterr().out
+
+    def refuse(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("tempfile.TemporaryFile", refuse)
+    assert main(["-c", str(free), "--check"]) == Exit.MACHINE
+    assert capsys.readouterr().err.endswith("cannot be written: no space left on device\nMake room.\n")
+
+
+def test_a_check_knows_the_data_of_another_node(
+    free: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("QUORL_NODE__DATA_DIR", str(tmp_path / "data"))
+    disk = RealDisk(tmp_path / "data")
+    ballot = Ballot.birth(disk)
+    assert main(["-c", str(free), "--check"]) == Exit.STOPPED
+    ballot.claim("n1")
+    assert main(["-c", str(free), "--check"]) == Exit.STOPPED
+    (tmp_path / "data" / "ballot").unlink()
+    Ballot.birth(disk).claim("n2")
+    assert main(["-c", str(free), "--check"]) == Exit.DAMAGED
+    assert f"data_dir = {tmp_path}/data is the data directory of n2, and this node is n1" in capsys.readouterr().err
+    (tmp_path / "data" / "ballot").write_bytes(b"spoilt")
+    assert main(["-c", str(free), "--check"]) == Exit.DAMAGED
+    assert "the ballot is damaged" in capsys.readouterr().err
 
 
 @contextlib.contextmanager
@@ -219,7 +290,9 @@ def test_what_to_do_about_an_address_depends_on_what_the_machine_says() -> None:
 def test_a_full_disk_and_a_forbidden_folder_are_named(config: Config) -> None:
     assert "is full" in explain(OSError(errno.ENOSPC, "No space left on device"), config)
     forbidden = PermissionError(errno.EACCES, "Permission denied", "/var/lib/quorl/lock")
-    assert explain(forbidden, config) == "/var/lib/quorl/lock: permission denied"
+    what, advice = explain(forbidden, config).splitlines()
+    assert what == "/var/lib/quorl/lock: permission denied"
+    assert advice.startswith("The user as whom the node runs must be able to write in [node] data_dir")
     assert explain(OSError(errno.EIO, "Input/output error"), config) == f"{config.node.data_dir}: input/output error"
 
 

@@ -12,9 +12,9 @@ import ctypes
 import functools
 import gc
 import random
+import re
 import secrets
 import signal
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -23,7 +23,7 @@ import structlog
 from aiohttp import web
 
 import quorl
-from quorl import systemd
+from quorl import logs, systemd
 from quorl.cluster.api import events
 from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin, introduce
 from quorl.cluster.api.dashboard import Dashboard
@@ -231,11 +231,15 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         await runner.cleanup()
 
 
+_FULL = re.compile("disk is full|No space left")
+"""How SQLite and the system say that of a disk."""
+
+
 def _died(name: str, reason: str, *, damaged: bool, advice: str | None) -> int:
     """Say why a node stopped itself, and what to do if not the usual; the exit code."""
-    structlog.get_logger("quorl.node").critical("node_died", detail=reason)
-    advice = advice or (REMEDY if damaged else "Nothing acknowledged is lost.")
-    sys.stderr.write(f"{name} stopped itself: {reason}\n{advice}\n")
+    full = "Make room where its data_dir is: its next start goes on. " if _FULL.search(reason) else ""
+    advice = advice or (REMEDY if damaged else f"{full}Nothing acknowledged is lost.")
+    logs.end(structlog.get_logger("quorl.node"), "node_died", f"{name} stopped itself: {reason}\n{advice}")
     return EXIT_DAMAGED if damaged else EXIT_MACHINE
 
 

@@ -62,6 +62,11 @@ def _decode(raw: bytes) -> _Content:
         raise damaged(NAME, len(title) + 1, f"the ballot cannot be read: {error}") from error
 
 
+def owner_of(raw: bytes) -> str | None:
+    """Whose promises a ballot keeps, None if nobody has claimed it; ``Damaged`` or ``OtherFormat`` if it cannot be read."""
+    return _decode(raw).node
+
+
 class Ballot:
     """The ballot of one member. Every setter is durable on return; if it raises, nothing changed in memory."""
 

@@ -35,7 +35,8 @@ def configure(
     ``who``: fields of every line, as they are when it is written: a worker may learn its name later.
     """
     stream = sys.stderr if stream is None else stream
-    for_people = layout == "console" or (layout == "auto" and stream.isatty())
+    global _for_people
+    _for_people = for_people = layout == "console" or (layout == "auto" and stream.isatty())
     handler = logging.StreamHandler(stream)
     about = [structlog.contextvars.merge_contextvars, _named(who), *_facts()]
     handler.setFormatter(
@@ -60,6 +61,20 @@ def configure(
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+_for_people = True
+"""Whether lines are laid out for people, as they are until somebody says otherwise."""
+
+
+def end(log: FilteringBoundLogger, event: str, words: str, **facts: object) -> None:
+    """Say once why this process ends: people read the words, programs one line with their first as ``detail``, the rest as ``advice``."""
+    detail, _, advice = words.partition("\n")
+    if not _for_people:
+        log.critical(event, detail=detail, **({"advice": advice} if advice else {}), **facts)
+        return
+    log.critical(event, **facts)
+    sys.stderr.write(f"{words}\n")
 
 
 class _Writer:

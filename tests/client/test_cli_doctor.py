@@ -334,7 +334,10 @@ def test_a_full_disk_is_to_be_given_room(cluster: StandIn) -> None:
     full = visit(cluster.info(), "n1")
     full.ready = "[-]disk failed: 48 MiB free\n"
     (found,) = [one for one in of_node(full) if one.check == "disk"]
-    assert (found.level, found.hint) == (Level.CRIT, "Make room where its data_dir is: below 64 MiB it takes nothing new.")
+    assert (found.level, found.hint) == (
+        Level.CRIT,
+        "Make room where its data_dir is: below 64 MiB it takes nothing new.",
+    )
 
 
 def columns_of(report: str) -> list[str]:

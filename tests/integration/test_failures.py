@@ -187,7 +187,9 @@ def test_d1_a_second_process_on_a_data_directory_is_refused(own_cluster: LocalCl
     assert second.wait(60) == 78
     *_, sentence = log.read_text().splitlines()
     owner = f"{data_dir(first)} is in use by process {first.process.pid}."
-    assert sentence.startswith(f"{owner} One process per data directory")
+    told = json.loads(sentence)
+    assert (told["event"], told["level"]) == ("data_in_use", "critical")
+    assert told["detail"].startswith(f"{owner} One process per data directory")
     twin = LocalNode(config, log=log)
     twin.start()
     assert twin.wait(60) == 71

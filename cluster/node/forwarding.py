@@ -76,8 +76,10 @@ class Leading:
     async def _wait_for_leader(self, visit: Visit, until: float) -> None:
         """An outcome that is unknown is worth the whole time; other calls had better go elsewhere soon."""
         soon = until if visit.maybe_applied else min(until, self._core.monotonic() + self._leader_wait_s)
+        visit.leaderless = True
         if await self._core.wait_leader(None, soon) is None:
             raise gave_up(self._core, visit, self._core.outage())
+        visit.leaderless = False
 
     async def ask(self, leader: str, call: Call, until: float) -> Answer:
         """Send a call to the leader; gives it up as lost when another node comes to lead meanwhile."""

@@ -220,7 +220,9 @@ class Gateway:
             if not scope.expired:
                 raise
             detail = f"{self._core.name} could not answer within {max(0.0, within_s):.3g} s."
-            raise gave_up(self._core, visit, Problem("not_ready", detail)) from None
+            # A loop that was late for the end of the wait for a leader has come to both ends at once.
+            certain = self._core.outage() if visit.leaderless else Problem("not_ready", detail)
+            raise gave_up(self._core, visit, certain) from None
 
     async def _routed(self, visit: Visit) -> Answer:
         if isinstance(visit.request, Errand):

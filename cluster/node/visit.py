@@ -97,6 +97,8 @@ class Visit:
     """When the answer leaves, whatever it is."""
     maybe_applied: bool = False
     """Whether something may have been done, of which no outcome is known."""
+    leaderless: bool = False
+    """Whether it waits for a leader now, and for nothing else."""
 
 
 _TRY_ELSEWHERE = {"no_leader", "no_quorum", "not_ready", "shutting_down"}

@@ -102,6 +102,21 @@ async def test_d4_a_linearizable_read_without_a_leader_is_refused_with_what_is_m
     assert (status, body["code"], headers["retry-after"]) == (503, "no_quorum", "1")
 
 
+async def test_d4_a_wait_for_a_leader_that_ended_too_late_is_refused_with_what_is_missing_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cluster = await with_topic(deadline_s=0.05)
+    cluster.group.lead(None)
+
+    async def late(other_than: str | None, deadline: float) -> str | None:
+        return await asyncio.get_running_loop().create_future()  # type: ignore[no-any-return]
+
+    monkeypatch.setattr(cluster.core("n2"), "wait_leader", late)
+    for method, path, body in [("GET", TOPIC, None), ("POST", MESSAGES, {"value": 1})]:
+        status, told, _ = await cluster.call("n2", method, path, body)
+        assert (status, told["code"]) == (503, "no_quorum")
+
+
 async def test_a_barrier_that_never_comes_is_no_unknown_outcome() -> None:
     cluster = await with_topic(deadline_s=0.1)
 

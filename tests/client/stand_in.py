@@ -242,8 +242,12 @@ def stand_in(nodes: int = 3) -> Iterator[StandIn]:
         cluster._connection.close()
 
 
+_shut: list[socket.socket] = []
+"""They are bound and never listen, so calls are refused and nobody else gets their ports."""
+
+
 def closed_port() -> str:
     """Return an address where nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"http://127.0.0.1:{probe.getsockname()[1]}"
+    _shut.append(socket.socket())
+    _shut[-1].bind(("127.0.0.1", 0))
+    return f"http://127.0.0.1:{_shut[-1].getsockname()[1]}"

@@ -113,10 +113,10 @@ class TaskCluster:
             task.status = "QUEUED"
         self.touch()
 
-    def kill(self, worker_id: int) -> None:
-        """Take a worker for dead: its leases go back."""
+    def kill(self, worker_id: int, status: str = "DEAD") -> None:
+        """Take a worker for dead, or for what else it is said to be: its leases go back."""
         with self._changed:
-            self.status[worker_id] = "DEAD"
+            self.status[worker_id] = status
             for task in self.tasks.values():
                 if task.status == "PROCESSING" and task.worker_id == worker_id:
                     task.status, task.token = "QUEUED", 0
@@ -183,8 +183,7 @@ class TaskCluster:
             case w.RegisterWorker():
                 return self.register(request)
             case w.RemoveWorker():
-                self.kill(request.worker_id)
-                self.status[request.worker_id] = "LEFT"
+                self.kill(request.worker_id, "LEFT")
                 return w.WorkerGone(worker_id=request.worker_id, released=0)
             case w.GetWorker():
                 return self._worker(request.worker_id)
@@ -431,12 +430,12 @@ class SyncFake(Transport):
     @override
     def send(self, send: Send) -> Answer | Failure:
         deadline: float | None = None
-        while True:
-            answer, wait_s = self._cluster.serve(send, patient=deadline is None or time.monotonic() < deadline)
-            if answer is not None:
-                return answer
-            deadline = time.monotonic() + wait_s if deadline is None else deadline
-            with self._cluster._changed:
+        with self._cluster._changed:  # from the look on: nothing that changes behind it is missed
+            while True:
+                answer, wait_s = self._cluster.serve(send, patient=deadline is None or time.monotonic() < deadline)
+                if answer is not None:
+                    return answer
+                deadline = time.monotonic() + wait_s if deadline is None else deadline
                 self._cluster._changed.wait(max(0.0, deadline - time.monotonic()))
 
     @override

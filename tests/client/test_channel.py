@@ -169,6 +169,9 @@ async def test_an_answer_that_cannot_be_read_leaves_every_call_in_doubt(
 
 
 async def test_a_call_without_an_answer_in_time_may_have_arrived(node: Node, transport: ChannelTransport) -> None:
+    first = sending(transport, send(node.url))  # to connect takes its time, too
+    node.answer((await node.calls.get()).number)
+    await first
     failure = await transport.send(send(node.url, timeout_s=0.3))
     assert isinstance(failure, Failure)
     assert failure == Failure("lost", failure.why)

@@ -101,7 +101,7 @@ def test_check_does_not_believe_in_a_leader_that_commits_nothing(
     for mishaps in cluster.mishaps[1:]:
         mishaps.extend([problem("no_quorum")] * 60)
     monkeypatch.setenv("QUORL_SERVER", cluster.urls[0])
-    assert quorl("cluster", "check", "--timeout", "0.5").exit_code == 0
+    assert quorl("cluster", "check").exit_code == 0
     answer = cluster.info()
     cluster.answers["get_cluster"] = lambda _: answer
     cluster.answers["list_topics"] = lambda _: (_ for _ in ()).throw(RuntimeError)
@@ -120,7 +120,7 @@ def test_wait_ends_when_it_commits(quorl: Quorl, cluster: StandIn) -> None:
 
 def test_wait_has_an_end(quorl: Quorl, cluster: StandIn) -> None:
     cluster.health = "degraded"
-    assert quorl("cluster", "wait", "--max-wait", "1s").exit_code == 0
+    assert quorl("cluster", "wait", "--max-wait", "1m").exit_code == 0
     late = quorl("cluster", "wait", "--all", "--max-wait", "500ms")
     assert late.exit_code == 6
     assert late.stderr.splitlines()[1] == "why    not ok yet: n2, n3"

@@ -68,21 +68,23 @@ def test_b6_the_line_end_ends_it_and_seals_the_queue(cluster: StandIn) -> None:
 
 
 def test_b2_a_line_leaves_when_it_comes_and_ctrl_c_seals_nothing(cluster: StandIn) -> None:
-    desk = Desk(cluster)
+    desk, names = Desk(cluster), "abcde"
     with start(cluster, *IMPORT) as process:
         assert process.stdin is not None
         assert process.stdout is not None
-        for name in ("a", "b"):
-            process.stdin.write((LINE % name + '{"half').encode() if name == "b" else (LINE % name).encode())
+        took_s = []
+        for name in names:
+            process.stdin.write((LINE % name + ('{"half' if name == names[-1] else "")).encode())
             process.stdin.flush()
             written = time.monotonic()
             assert process.stdout.readline().decode().startswith(f"✓ {name} ")
             assert name in desk.tasks
-            if name == "b":  # the first one waits for the process to start
-                assert time.monotonic() - written < 1
+            took_s.append(time.monotonic() - written)
+        # The quickest: the first one waits for the process to start, and any of them for others on a busy machine.
+        assert min(took_s) < 1
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 0
-        assert process.stdout.read() == b"# of Tasks -> 2\n"
+        assert process.stdout.read() == b"# of Tasks -> 5\n"
         process.stdin.close()
     assert desk.known is not None
     assert not desk.known.sealed
@@ -185,8 +187,8 @@ def test_an_outage_is_waited_out_once_the_queue_was_there(cluster: StandIn) -> N
 
 def test_a_cluster_that_is_not_there_is_told_at_once(cluster: StandIn) -> None:
     for mishaps in cluster.mishaps:
-        mishaps.extend([problem("no_quorum")] * 20)
-    code, out, err = run(cluster, b"", *IMPORT, "--timeout", "0.4")
+        mishaps.extend([problem("no_quorum", retry_after_ms=3_600_000)] * 20)
+    code, out, err = run(cluster, b"", *IMPORT)
     assert (code, out) == (5, "")
     assert err.startswith("error  ")
 

@@ -165,7 +165,7 @@ def test_the_monitor_goes_on_through_an_outage_and_ends_with_ctrl_c(cluster: Sta
         assert process.stdout.readline().startswith(b"NAME")
         assert process.stdout.readline().startswith(b"w-7f3a  ALIVE")
         for mishaps in cluster.mishaps:
-            mishaps.extend([problem("not_ready")] * 3)
+            mishaps.extend([problem("not_ready")] * 300)
         assert b"going on" in process.stderr.readline()
         for mishaps in cluster.mishaps:
             mishaps.clear()

@@ -12,24 +12,23 @@ PROGRAM = """
 import sys
 from quorl import Client
 
-client = Client(sys.argv[1], timeout_s=0.5)
+client = Client(sys.argv[1], timeout_s=float(sys.argv[2]))
 producer = client.topic("x").producer()
 for number in range(100):
     producer.send(number)
 """
 
 
-def ended(servers: str, more: str = "") -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM + more, servers], capture_output=True, text=True, timeout=60, check=False
-    )
+def ended(servers: str, more: str = "", *, timeout_s: float = 0.5) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", PROGRAM + more, servers, str(timeout_s)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
 def test_what_was_handed_over_before_the_program_ends_is_sent(cluster: StandIn) -> None:
     with Client(cluster.servers) as client:
         client.topics.create("x")
         for more in ("", "sys.exit(0)"):
-            done = ended(cluster.servers, more)
+            done = ended(cluster.servers, more, timeout_s=30)
             assert (done.returncode, done.stderr) == (0, "")
         assert client.topic("x").size() == 200
         assert [one.value for one in client.topic("x").browse(100)] == list(range(100))

@@ -159,6 +159,7 @@ def test_a_producer_may_be_handed_a_message_while_its_thread_hands_over_another(
         store = Store()
         with Client("http://a", transport=store) as client:
             producer, others = client.topic("x").producer(), set(threading.enumerate())
+            store.before = lambda: until(lambda: bool(producer._gates))  # so that it is always waited for
             came = entered_at(place, lambda: producer.send("outer").offset(), lambda: producer.send("inner"))
             flying = [one for one in set(threading.enumerate()) - others if one.name == "quorl-producer"]
             producer.close()

@@ -286,9 +286,7 @@ def test_a_worker_that_was_removed_or_whose_name_was_taken_over_ends(
     cluster.until(lambda: cluster.status)
     if not removed:
         cluster.register(w.RegisterWorker(name="w"))
-    cluster.kill(1)
-    if removed:
-        cluster.status[1] = "LEFT"
+    cluster.kill(1, "LEFT" if removed else "DEAD")
     cluster.until(lambda: done)
     assert str(done[0]) == why
 

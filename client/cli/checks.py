@@ -95,8 +95,9 @@ def quorum_finding(
     there = [member.name for member in info.members if member.state == "ok"]
     about = f"{len(there)} of {len(info.members)} members are ok, {info.quorum} are needed"
     gone = [f"{one.name} {one.state.replace('_', ' ')}" for one in info.members if one.state != "ok"]
-    missing = [one.name for one in info.members if one.state != "ok" and one.name not in strangers]
-    start = _see_to(missing, running)
+    missing = [one.name for one in info.members if one.state == "unreachable" and one.name not in strangers]
+    full = [f"Make room on the disk of {one.name}." for one in info.members if one.state == "disk_full"]
+    start = " ".join(filter(None, [*full, _see_to(missing, running)]))
     if info.health == "no_quorum" and not info.cluster_id:
         all_of_them = f"not founded yet: the very first start needs all {len(info.members)} members once"
         text = f"{all_of_them}, {len(there)} are ok: {', '.join(gone)}; writes are not taken"

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import click
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from quorl.client.sync import Client
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 
+ASK_S = 2.0
 POLL_S = 0.2
 WAIT_MS = 60_000
 # fmt: off
@@ -42,8 +45,7 @@ def cluster() -> None:
 @list_options
 def status(settings: Settings) -> None:
     """Print the members with their roles and lags, and whether the cluster commits. Ends with 5 when there is no quorum."""
-    with settings.client() as client:
-        info = client.cluster()
+    with _asked(settings) as (client, info):
         if settings.for_people:
             click.echo(_headline(info, _led_ms(client, info)))
         if settings.as_json:
@@ -55,6 +57,41 @@ def status(settings: Settings) -> None:
             settings.say(_commits(client, info))
     if info.health == "no_quorum":
         click.get_current_context().exit(Exit.UNAVAILABLE)
+
+
+@contextlib.contextmanager
+def _asked(settings: Settings) -> Iterator[tuple[Client, ClusterInfo]]:
+    """Ask how the cluster is: of those that are named a node that knows a leader, if there is one.
+
+    One that is cut off answers, too, and sees no quorum where there is one.
+    """
+    with settings.client() as client:
+        info = client.cluster()
+        url = _who_knows_a_leader(settings) if info.leader is None else None
+        if url is None:
+            yield client, info
+            return
+    with settings.client([url]) as client:
+        yield client, client.cluster()
+
+
+def _who_knows_a_leader(settings: Settings) -> str | None:
+    import msgspec
+
+    from quorl.client.flow import Failure, Send
+    from quorl.cluster.protocol.system import ClusterInfo
+    from quorl.cluster.protocol.wire import Call
+
+    ask = Call("GET", "/v1/cluster", "", {}, b"")
+    with contextlib.closing(settings.transport()) as transport:
+        for url in settings.nodes():
+            answer = transport.send(Send(url, ask, min(ASK_S, settings.timeout_s)))
+            with contextlib.suppress(msgspec.DecodeError):
+                if not isinstance(answer, Failure):
+                    seen = msgspec.json.decode(answer.body, type=ClusterInfo)
+                    if seen.leader is not None:
+                        return url
+    return None
 
 
 def _commits(client: Client, info: ClusterInfo) -> str:
@@ -140,16 +177,14 @@ def check(settings: Settings) -> None:
     """
     from quorl.client.errors import QuorlError
 
-    with settings.client() as client:
-        try:
-            info = client.cluster()
-        except QuorlError as error:
-            why = "; ".join(f"{node} {why}" for node, why in getattr(error, "tries", ())) or error.detail
-            findings = [Finding(Level.UNKNOWN, "answer", "", f"no node answers: {why}", f"Start them: {START}")]
-        else:
+    try:
+        with _asked(settings) as (client, info):
             findings = [quorum_finding(info)]
             if findings[0].level != Level.CRIT:
                 findings.append(commit_finding(client, min(settings.timeout_s, COMMIT_S)))
+    except QuorlError as error:
+        why = "; ".join(f"{node} {why}" for node, why in getattr(error, "tries", ())) or error.detail
+        findings = [Finding(Level.UNKNOWN, "answer", "", f"no node answers: {why}", f"Start them: {START}")]
     level = worst(findings)
     told = "; ".join(one.text for one in sorted(findings, key=lambda one: one.level != level))
     if settings.as_json:
@@ -211,7 +246,7 @@ def _row(info: ClusterInfo, member: MemberInfo) -> tuple[object, ...]:
     return (
         member.name,
         "LEADER" if member.name == info.leader else member.role,
-        member.state.upper() if member.state == "unreachable" else member.state.replace("_", " "),
+        output.state(member.state),
         member.http,
         _number(member.term),
         _number(member.commit_index),

@@ -55,7 +55,7 @@ _ROOM = "Make room where its data_dir is: below 64 MiB it takes nothing new."
 _UNPROVEN = "cannot prove the cluster secret"
 _REFUSED = re.compile(rf"([\w.-]+): refused: {_UNPROVEN}")
 _TWINS = "another process of this node's name"
-_OF_THE_CLUSTER = ("no_leader", "no_quorum", "one_failure_left", "member_")
+_OF_THE_CLUSTER = ("no_leader", "no_quorum", "one_failure_left", "member_", "disk_full")
 """Alerts that are checked here anyway begin with one of these."""
 _OF_THE_WORK = frozenset({"no_workers"})
 """Critical to whoever waits for it, while the cluster is well: a queue's name that was misspelt is enough."""
@@ -98,9 +98,11 @@ def doctor(settings: Settings, only: str | None) -> None:
         if not visits:
             raise click.UsageError(f"no node is called {only!r}, or none that is known answers: quorl cluster members")
     findings = examined(visits)
-    answering = [one.url for one in visits if one.info is not None]
+    answering = [one for one in visits if one.info is not None]
     if answering:
-        with settings.client(answering) as client:  # the others would be waited for, and that be taken for the commit
+        # The others would be waited for, and that be taken for the commit; so would one that is cut off.
+        leading = [one.url for one in answering if one.info is not None and one.info.leader is not None]
+        with settings.client(leading or [one.url for one in answering]) as client:
             found = commit_finding(client, min(settings.timeout_s, COMMIT_S))
         alone = any(one.check == "quorum" and one.level == Level.CRIT and not one.hint for one in findings)
         findings.append(found._replace(hint="") if alone and found.level == Level.CRIT else found)

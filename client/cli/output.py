@@ -42,6 +42,7 @@ STYLES = {
     "NO WORKERS": "bold red",
     "FULL": "bold red",
     "UNREACHABLE": "bold red",
+    "DISK FULL": "bold red",
     "DEAD": "bold red",
     "FAILED": "red",
     "WARN": "yellow",
@@ -66,6 +67,12 @@ class Cell(str):
 
 
 NOTHING = Cell("–", "")
+
+
+def state(state: str) -> str:
+    """Return what is said of a member's state: in capitals what somebody has to see to."""
+    words = state.replace("_", " ")
+    return words.upper() if state in {"unreachable", "disk_full"} else words
 
 
 def is_terminal() -> bool:

@@ -150,7 +150,7 @@ def sections(seen: o.Overview) -> list[Section]:
 
 def _member(seen: o.Overview, one: MemberInfo) -> Sequence[object]:
     role = "LEADER" if one.name == seen.leader else one.role
-    state = "UNREACHABLE" if one.state == "unreachable" else one.state.replace("_", " ")
+    state = output.state(one.state)
     known = [output.NOTHING if number is None else output.grouped(number) for number in (one.applied_index, one.lag)]
     return one.name, role, state, one.http, *known, round_trip(one), span(one.uptime_ms)
 

@@ -25,7 +25,11 @@ _CURRENT_S = 3.0
 _CATCHING_UP_ENTRIES = 1000
 
 
-_WHY_NOT = {"unreachable": "cannot be reached", "catching_up": "is {lag} entries behind"}
+_WHY_NOT = {
+    "unreachable": "cannot be reached",
+    "disk_full": "has no room on its disk",
+    "catching_up": "is {lag} entries behind",
+}
 
 
 class Member(NamedTuple):
@@ -52,6 +56,7 @@ class Gossip(msgspec.Struct, frozen=True, array_like=True):
     """When it left, by the sender's own clock."""
     echoes: dict[str, tuple[int, int]] = {}
     """By member: the ``sent_us`` of its last status that came, and for how many microseconds that has lain here."""
+    disk_full: bool = False
 
 
 class _Word(NamedTuple):
@@ -87,7 +92,7 @@ class Members:
         """How many members decide."""
         return len(self._members) // 2 + 1
 
-    def own(self, status: Status, sequence: int, version: str) -> Gossip:
+    def own(self, status: Status, sequence: int, version: str, *, disk_full: bool = False) -> Gossip:
         """What this node is to tell of itself."""
         return Gossip(
             sequence,
@@ -99,6 +104,7 @@ class Members:
             status.commit_index,
             status.applied_index,
             round(1000 * (self._clock.monotonic() - self._began_s)),
+            disk_full=disk_full,
         )
 
     def pack(self, own: Gossip) -> bytes:
@@ -210,9 +216,13 @@ def _role(name: str, gossip: Gossip | None, status: Status) -> Literal["leader",
     return "candidate" if gossip.role == Role.CANDIDATE else "follower"
 
 
-def _state(here: bool, gossip: Gossip | None, lag: int | None) -> Literal["ok", "catching_up", "unreachable"]:
+def _state(
+    here: bool, gossip: Gossip | None, lag: int | None
+) -> Literal["ok", "catching_up", "disk_full", "unreachable"]:
     if not here:
         return "unreachable"
+    if gossip is not None and gossip.disk_full:
+        return "disk_full"
     if gossip is not None and (gossip.blank or (lag or 0) > _CATCHING_UP_ENTRIES):
         return "catching_up"
     return "ok"

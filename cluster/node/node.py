@@ -37,6 +37,7 @@ from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.opening import open_machine, refusing_damage
 from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.patience import Haste
+from quorl.cluster.node.room import Room
 from quorl.cluster.node.setting import Ports, Settings
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Timekeeper
@@ -44,7 +45,6 @@ from quorl.cluster.node.transferring import transferred
 from quorl.cluster.node.upkeep import Bounds, CatchUp, Trimming
 from quorl.cluster.node.visit import Declined
 from quorl.cluster.node.watch import Watch
-from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed, SignOfLife
 from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.leases import Claim, GetDirectives
@@ -81,6 +81,7 @@ class Node:
         self._keys = itertools.count()
         self._incarnation = ports.new_token()
         self._peers = SameCluster(ports.peers, self._cluster_id)
+        self._room = Room(ports.disk.free_bytes, ports.log)
         self.looking = Looking(self, settings.version, ports.clock, ports.disk.free_bytes)
         self.gateway = Gateway(
             self,
@@ -128,7 +129,7 @@ class Node:
                 self._on_died,
                 lambda: self._watch.waited,
             ),
-            has_room=lambda: ports.disk.free_bytes(limits.DISK_SPARE_BYTES + 1) > limits.DISK_SPARE_BYTES,
+            has_room=lambda: not self._room.full(),
         )
         outside = Outside(
             self.name,
@@ -285,7 +286,8 @@ class Node:
 
     # -- gossip ----------------------------------------------------------------------------------------------------
     def _own_gossip(self) -> Gossip:
-        return self._members.own(self.replica.status(), self.sequence(), self._settings.version)
+        full = self._room.full()
+        return self._members.own(self.replica.status(), self.sequence(), self._settings.version, disk_full=full)
 
     def _gossip(self) -> bytes:
         return self._members.pack(self._own_gossip())

@@ -241,9 +241,13 @@ def _of_cluster(sight: Sight, wall_ms: int) -> Iterator[o.Alert]:
             behind = "" if member.lag is None else f", {_counted(member.lag, 'entry', 'entries')} behind"
             text = f"{member.name} is catching up{behind}."
             yield o.Alert(code="member_catching_up", severity="warning", text=text, node=member.name)
+        elif member.state == "disk_full" and member.name != info.node:
+            yield o.Alert(code="disk_full", severity="critical", text=_FULL.format(member.name), node=member.name)
     if sight.disk_full:
-        text = f"The disk of {info.node} is too full: it takes nothing new into its log."
-        yield o.Alert(code="disk_full", severity="critical", text=text, node=info.node)
+        yield o.Alert(code="disk_full", severity="critical", text=_FULL.format(info.node), node=info.node)
+
+
+_FULL = "The disk of {} is too full: it takes nothing new into its log."
 
 
 def _away(member: MemberInfo) -> str:

@@ -30,13 +30,14 @@ class MemberInfo(msgspec.Struct, frozen=True, kw_only=True):
     behind the one known now. ``term``, ``commit_index`` and ``applied_index`` are of its log, at the same moment as
     ``sequence``. ``rtt_ms`` is how long a message took from the answering node to it and back, apart from the time that it
     lay there, and ``uptime_ms`` how long its process runs; both are of members that are heard. What is not known is null.
+    ``state`` is "disk_full" of a member whose disk has too little room for anything new in its log.
     """
 
     name: str
     http: str
     raft: str
     role: Literal["leader", "follower", "candidate", "unknown"]
-    state: Literal["ok", "catching_up", "unreachable"]
+    state: Literal["ok", "catching_up", "disk_full", "unreachable"]
     sequence: int | None
     lag: int | None
     seen_ms_ago: int | None

@@ -11,6 +11,7 @@ import pytest
 from quorl.client.cli.checks import Level, quorum_finding
 from quorl.client.cli.cluster import _headline
 from quorl.cluster.protocol import overview as o
+from quorl.cluster.protocol.wire import Answer
 from tests.client.commands import Quorl
 from tests.client.scripted import problem
 from tests.client.stand_in import StandIn, closed_port
@@ -93,6 +94,27 @@ def test_d15_check_is_one_line_and_four_exit_codes(quorl: Quorl, cluster: StandI
     assert unknown.exit_code == 3
     assert unknown.stdout.startswith("UNKNOWN: no node answers: ")
     assert unknown.stdout.count("\n") == 1
+
+
+def test_a_node_that_is_cut_off_does_not_speak_for_those_that_are_not(quorl: Quorl, cluster: StandIn) -> None:
+    """Whoever named all of them wants to know of the cluster, and not of the first that answers."""
+    info = cluster.info()
+    alone = [info.members[0], *(msgspec.structs.replace(one, state="unreachable") for one in info.members[1:])]
+    alone_info = msgspec.structs.replace(info, leader=None, health="no_quorum", members=alone)
+    says = Answer(200, {"content-type": "application/json"}, msgspec.json.encode(alone_info))
+
+    def cut_off() -> None:
+        cluster.mishaps[0].clear()
+        cluster.mishaps[0].extend([says] * 20)
+
+    for command, sees in (("check", 2), ("status", 5)):
+        cut_off()
+        assert quorl("cluster", command).exit_code == 0
+        cut_off()
+        assert quorl("cluster", command, "-s", cluster.urls[0], "--timeout", "0.5").exit_code == sees
+    cut_off()
+    findings = json.loads(quorl("doctor", "--json").stdout)["findings"]
+    assert [one["level"] for one in findings if one["check"] == "commit"] == ["OK"]
 
 
 def test_check_does_not_believe_in_a_leader_that_commits_nothing(

@@ -330,6 +330,21 @@ def test_a_member_that_runs_and_is_not_heard_is_not_to_be_started(cluster: Stand
     assert alone == "See to n3: quorl node run -c FILE"
 
 
+def test_a_member_with_a_full_disk_is_not_counted_on(quorl: Quorl, cluster: StandIn) -> None:
+    info = cluster.info()
+    members = [*info.members[:2], msgspec.structs.replace(info.members[2], state="disk_full")]
+    info = msgspec.structs.replace(info, members=members, health="degraded")
+    cluster.answers["get_cluster"] = lambda _: info
+    found = quorl("cluster", "check")
+    assert found.exit_code == 1
+    assert "2 of 3 members are ok, 2 are needed: n3 disk full; one more failure stops writes" in found.stdout
+    (hint,) = [one.hint for one in compared([visit(info, "n1"), visit(info, "n3")]) if one.check == "quorum"]
+    assert hint == "Make room on the disk of n3."
+    status = quorl("cluster", "status")
+    assert "n3    follower  DISK FULL" in status.stdout
+    assert "DEGRADED: n3 disk full" in status.stdout
+
+
 def test_a_full_disk_is_to_be_given_room(cluster: StandIn) -> None:
     full = visit(cluster.info(), "n1")
     full.ready = "[-]disk failed: 48 MiB free\n"

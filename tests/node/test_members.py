@@ -6,9 +6,12 @@ from typing import Any
 
 import msgspec
 import pytest
+import structlog
 
 from quorl.cluster.consensus.port import Role, Status
 from quorl.cluster.node.members import Gossip, Member, Members
+from quorl.cluster.node.room import Room
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.system import MemberInfo
 
 
@@ -159,3 +162,40 @@ def test_a_node_of_an_earlier_release_is_understood(view: View) -> None:
 def test_a_status_that_cannot_be_read_is_no_news(view: View) -> None:
     assert view.members.heard("n2", b"\xc1") is None
     assert view.describe(1)["n2"].sequence is None
+
+
+def test_a_member_without_room_on_its_disk_is_there_and_is_not_counted_on(view: View) -> None:
+    other = Members([], "n2", view.clock)
+    assert view.members.heard("n2", other.pack(other.own(status(), 100, "9", disk_full=True))) is not None
+    view.hear("n3", 100)
+    assert [one.state for one in view.describe(100).values()] == ["ok", "disk_full", "ok"]
+    assert view.describe(100, connected=frozenset({"n3"}))["n2"].state == "unreachable"
+    own = view.members.own(status(), 100, "9")
+    assert view.members.cannot_lead(None, status(), own) is None
+    refused = view.members.cannot_lead("n2", status(), own)
+    assert refused is not None
+    assert "n2 has no room on its disk" in refused.detail
+
+
+def test_the_end_of_the_room_is_said_once_and_so_is_its_return() -> None:
+    free_bytes = [limits.DISK_SPARE_BYTES + 1]
+    wanted: list[int] = []
+
+    def free(bytes_wanted: int) -> int:
+        wanted.append(bytes_wanted)
+        return free_bytes[0]
+
+    with structlog.testing.capture_logs() as told:
+        room = Room(free, structlog.get_logger())
+        assert not room.full()
+        free_bytes[0] -= 1
+        assert room.full()
+        assert room.full()
+        free_bytes[0] *= 2
+        assert not room.full()
+        assert not room.full()
+    assert [(one["event"], one["log_level"], one["free_mib"]) for one in told] == [
+        ("disk_full", "warning", 64),
+        ("disk_has_room", "info", 128),
+    ]
+    assert set(wanted) == {limits.DISK_SPARE_BYTES + 1}

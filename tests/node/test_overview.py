@@ -216,6 +216,18 @@ def test_a_node_without_a_leader_says_that_it_is_read_only_and_since_when() -> N
     assert node.later().read_only is None
 
 
+def test_the_full_disk_of_another_member_is_an_alert() -> None:
+    node = Node()
+    n1, n2, n3 = node.cluster().members
+    members = [n1, n2, msgspec.structs.replace(n3, state="disk_full")]
+    seen = msgspec.structs.replace(node.cluster(), members=members)
+    node.cluster = lambda: seen  # type: ignore[method-assign]
+    assert node.alerts() == {
+        "one_failure_left": "n3 cannot help: one more failure stops writes.",
+        "disk_full": "The disk of n3 is too full: it takes nothing new into its log.",
+    }
+
+
 def test_a_full_disk_is_an_alert() -> None:
     node = Node()
     node.free_bytes = 0

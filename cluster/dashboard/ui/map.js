@@ -19,6 +19,7 @@ function places(members) {
 function said(one) {
   if (one.state === "unreachable") return one.seen_ms_ago === null ? "never heard" : `silent for ${age(one.seen_ms_ago)}`;
   if (one.state === "catching_up") return "catching up";
+  if (one.state === "disk_full") return "disk full";
   return one.lag ? `${count(one.lag)} behind` : "up to date";
 }
 

@@ -8,7 +8,7 @@ import { route, refine } from "../lib/route.js";
 const TONES = {
   SUCCESS: "ok", FAILED: "bad", PROCESSING: "accent", QUEUED: "info", RETRY: "warn", SCHEDULED: "info",
   ALIVE: "ok", DEAD: "bad", BUSY: "accent", FREE: "", "NO WORKERS": "bad", OK: "ok", PAUSED: "warn", SEALED: "warn",
-  leader: "accent", follower: "", candidate: "warn", unknown: "", ok: "ok", catching_up: "warn", unreachable: "bad", degraded: "warn", no_quorum: "bad",
+  leader: "accent", follower: "", candidate: "warn", unknown: "", ok: "ok", catching_up: "warn", disk_full: "bad", unreachable: "bad", degraded: "warn", no_quorum: "bad",
   running: "accent", success: "ok", failed: "bad", timeout: "bad", lost: "warn", released: "", cancelled: "",
 };
 

@@ -1,0 +1,36 @@
+"""Whether this node's disk has room for its log; a member without is there, and no help with what is new.
+
+Nothing else would say so: it goes on hearing the leader, voting and answering, and shows what it had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from quorl.cluster.node.core import Logger
+from quorl.cluster.protocol import limits
+
+_MIB = 2**20
+
+
+class Room:
+    """The room on one disk, which is said in the log when it ends and when it is there again."""
+
+    def __init__(self, free_bytes: Callable[[int], int], log: Logger) -> None:
+        """``free_bytes`` is that of the disk, which gives back what it keeps for later where less is free than asked for."""
+        self._free_bytes = free_bytes
+        self._log = log
+        self._was_full = False
+
+    def full(self) -> bool:
+        """Look whether the log takes nothing new."""
+        free_bytes = self._free_bytes(limits.DISK_SPARE_BYTES + 1)
+        full = free_bytes <= limits.DISK_SPARE_BYTES
+        if full != self._was_full:
+            self._was_full = full
+            if full:
+                advice = "Make room where data_dir is. This node takes nothing new into its log until then, and is no help if another fails."
+                self._log.warning("disk_full", free_mib=free_bytes // _MIB, advice=advice)
+            else:
+                self._log.info("disk_has_room", free_mib=free_bytes // _MIB)
+        return full

@@ -213,12 +213,19 @@ def read_secret(config: Config) -> bytes | None:
     return None if file is None else file.read_bytes().strip()
 
 
+_SECRET_BYTES_FEW = 16
+
+
 def cautions(config: Config) -> list[str]:
     """What is allowed and still worth a warning, a sentence each."""
     said = []
     file = config.cluster.secret_file
     if file is not None and file.stat().st_mode & stat.S_IROTH:
         said.append(f"every user of this machine can read the cluster secret: chmod 600 {file}")
+    secret = read_secret(config)
+    if secret is not None and len(secret) < _SECRET_BYTES_FEW:
+        few = f"the cluster secret in {file} has {len(secret)} bytes, so few that who listens on the wire can try them all"
+        said.append(f"{few}: take 32 random ones, openssl rand -hex 32")
     if config.auth.mode == "insecure" and not _loopback(config.node.http.host):
         said.append(f"anyone who reaches {config.node.http} can read and write everything: [auth] mode is insecure")
     if config.cluster.secret_file is None and not _loopback(config.node.raft.host):

@@ -416,6 +416,15 @@ def test_a_secret_that_everybody_can_read_is_warned_about(tmp_path: Path, secret
     assert any(said in caution for caution in cautions(load(write(tmp_path), environ)))
 
 
+def test_a_secret_that_could_be_tried_is_warned_about(tmp_path: Path, secret: Path) -> None:
+    environ = {"QUORL_CLUSTER__SECRET_FILE": str(secret)}
+    before = cautions(load(write(tmp_path), environ))
+    secret.write_text("hunter2\n")
+    (said,) = set(cautions(load(write(tmp_path), environ))) - set(before)
+    assert said.startswith(f"the cluster secret in {secret} has 7 bytes")
+    assert said.endswith("openssl rand -hex 32")
+
+
 def test_an_empty_secret_is_refused(tmp_path: Path, secret: Path) -> None:
     secret.write_text(" \n")
     first, remedy = mistakes(tmp_path, QUORL_CLUSTER__SECRET_FILE=secret.name)

@@ -56,6 +56,11 @@ class _Run:
     task: asyncio.Task[None] | None = None
     """Of the loop, for async handlers."""
     timer: asyncio.TimerHandle | None = None
+    """Of its time limit, if it has one; one that is for another worker does not use up its attempt's time here."""
+
+    def is_late(self, moment: float) -> bool:
+        """Whether its time was over at a moment of the loop."""
+        return self.timer is not None and self.timer.when() <= moment
 
 
 class Floor:
@@ -171,9 +176,9 @@ class Floor:
         if self._begun == self._plan.crash_at:
             self._crash_soon()
         run = self._running[holding] = _Run()
-        if task.timeout_ms is not None:
-            run.timer = self._loop.call_later(task.timeout_ms / 1000, self._out_of_time, holding)
         one = self._handlers.get(task.name)
+        if task.timeout_ms is not None and one is not None:
+            run.timer = self._loop.call_at(holding.started + task.timeout_ms / 1000, self._out_of_time, holding)
         if holding.cancelled:
             self._ended.append((life, holding, Verdict(), 0.0, holding.started))
         elif one is None:
@@ -244,7 +249,7 @@ class Floor:
         task = holding.task
         if not verdict.why:  # it has not run here, so it says nothing of how long tasks take
             self._pace.ran(seconds)
-        if _is_late(holding, ended) and not holding.timed_out and not holding.lost:  # so was the loop
+        if run.is_late(ended) and not holding.timed_out and not holding.lost:  # so was the loop
             self._time_out(holding)
         if holding.timed_out:  # said and counted when its time was over
             life.report(holding, Verdict(error=_timeout(task)).report(task))
@@ -270,7 +275,8 @@ class Floor:
         self._wake()
         if holding.timed_out:
             return
-        if holding in self._running and _is_late(holding, self._loop.time()):
+        run = self._running.get(holding)
+        if run is not None and run.is_late(self._loop.time()):
             self._time_out(holding)
         else:
             self._lines.dropped(holding.task, why)
@@ -305,12 +311,6 @@ class Floor:
         self._lines.crashing(self._begun)
         self._lines.flush()
         os._exit(CRASH_CODE)
-
-
-def _is_late(holding: Holding, moment: float) -> bool:
-    """Whether the time of a run was over at a moment of its loop."""
-    limit_ms = holding.task.timeout_ms
-    return limit_ms is not None and holding.started + limit_ms / 1000 <= moment
 
 
 def _timeout(task: e.ClaimedTask) -> TaskError:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 import pytest
 
 from quorl.client import worker_elsewhere
-from quorl.client.worker_elsewhere import LATER_MS_MAX, LATER_MS_MIN
+from quorl.client.errors import Unavailable
+from quorl.client.worker_elsewhere import LATER_MS_MAX, LATER_MS_MIN, Elsewhere
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import workers as w
 from tests.client.scripted import problem
@@ -131,3 +134,20 @@ def test_c8_tasks_that_come_together_share_a_question(cluster: TaskCluster) -> N
     burst(cluster, {"add": add}, concurrency=8)
     assert {task.status for task in tasks} == {"FAILED"}
     assert len(cluster.named("list_workers")) <= 2
+
+
+def test_c8_what_is_not_run_here_does_not_time_out_while_the_cluster_is_asked(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(self: Elsewhere, queue: str) -> list[w.WorkerInfo]:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await asyncio.Event().wait()
+        raise Unavailable("nobody answers")
+
+    monkeypatch.setattr(Elsewhere, "_alive_on", silent)
+    task = cluster.add("divide", timeout_ms=30, max_attempts=1)
+    with working(cluster, {"add": add}) as lines:
+        comes_back(cluster, task, 1)
+        assert not any("Timeout" in line for line in lines)
+    assert (task.attempts, task.errors) == (0, [])

@@ -108,8 +108,11 @@ def quorum_finding(
         return Finding(
             Level.CRIT, "quorum", "", f"{about}, and none leads", "Wait for the election: quorl cluster wait"
         )
+    spare = len(there) - info.quorum
+    if full and spare < 0:
+        text = f"{about}: {', '.join(gone)}; too few have room for what is new"
+        return Finding(Level.CRIT, "quorum", "", text, start)
     if gone:
-        spare = len(there) - info.quorum
         more = "one more failure stops writes" if spare <= 0 else f"{spare} more may fail"
         return Finding(Level.WARN, "quorum", "", f"{about}: {', '.join(gone)}; {more}", start)
     return Finding(Level.OK, "quorum", "", f"{about}, {info.leader} leads in term {info.term}")

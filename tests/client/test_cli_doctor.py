@@ -343,6 +343,14 @@ def test_a_member_with_a_full_disk_is_not_counted_on(quorl: Quorl, cluster: Stan
     status = quorl("cluster", "status")
     assert "n3    follower  DISK FULL" in status.stdout
     assert "DEGRADED: n3 disk full" in status.stdout
+    members[1] = msgspec.structs.replace(members[1], state="disk_full")
+    worse = quorl("cluster", "check")
+    assert worse.exit_code == 2
+    assert (
+        "1 of 3 members are ok, 2 are needed: n2 disk full, n3 disk full; too few have room for what is new"
+        in worse.stdout
+    )
+    assert "Too few have room for what is new." in quorl("cluster", "status").stderr
 
 
 def test_a_full_disk_is_to_be_given_room(cluster: StandIn) -> None:

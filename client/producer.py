@@ -92,7 +92,7 @@ class Producer(Renewed):
         self._sending = threading.Lock()
         """Whoever has it is the thread that sends."""
         self._thread: threading.Thread | None = None
-        """The one that was made last; None: it has ended."""
+        """The one that sends; None: none has begun yet, or it has ended."""
         self._flying = False
         """Whether the thread is at what waits: not before it is through with all of it is this over."""
         self._handed_bytes = self._landed_bytes = 0
@@ -175,11 +175,14 @@ class Producer(Renewed):
 
     # -- sending ------------------------------------------------------------------------------------------------------
     def _see_to_it(self) -> None:
-        """See that there is a thread for what waits. It may come to two, of which one goes again."""
-        if self._lane.queue and (self._thread is None or self._thread.ident is None):
+        """See that there is a thread for what waits. It may come to two, of which one goes again.
+
+        One that was made and has not begun does not count: a signal handler may stand in the middle of the call that
+        starts it, with a lock that it needs.
+        """
+        if self._lane.queue and self._thread is None:
             _open.add(self._finish)
-            made = self._thread = threading.Thread(target=self._run, name="quorl-producer", daemon=True)
-            made.start()
+            threading.Thread(target=self._run, name="quorl-producer", daemon=True).start()
 
     def _run(self) -> None:
         while self._sending.acquire(blocking=False):

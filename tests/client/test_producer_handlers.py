@@ -7,18 +7,24 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import types
 from collections.abc import Callable
 
 import pytest
+from typing_extensions import override
 
-from quorl.client import Client, Unavailable
+from quorl.client import Client, Unavailable, producer
 from quorl.client.producer import BUFFER_BYTES_MAX, Producer
 from quorl.cluster.protocol import limits
 from tests.client.test_reentry import PATIENCE_S, Store, at_every_place, entered_at
 
 
-def flying() -> list[threading.Thread]:
-    return [one for one in threading.enumerate() if one.name == "quorl-producer"]
+def flies_on() -> bool:
+    """Whether a thread sends that does not end. One that has nothing more to do with its producer may have a step to go."""
+    threads = [one for one in threading.enumerate() if one.name == "quorl-producer"]
+    for one in threads:
+        one.join(PATIENCE_S)
+    return any(one.is_alive() for one in threads)
 
 
 @pytest.mark.parametrize("before", [0, 1])
@@ -42,7 +48,7 @@ def test_a_producer_may_be_closed_while_its_thread_hands_over_a_message(before: 
             came = entered_at(place, hand_over, producer.close)
             if came:
                 assert store.stored == accepted
-                assert not flying()
+                assert not flies_on()
             producer.close()
             assert store.stored == accepted
         return came
@@ -68,6 +74,40 @@ def test_a_handler_may_wait_for_what_it_and_the_thread_below_it_hand_over(what: 
         return came
 
     at_every_place(once, 10)
+
+
+def test_a_handler_that_interrupts_the_start_of_the_thread_does_not_wait_for_that_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It exists by then and cannot begin: it needs the lock of what it tells its beginning, which is held below the handler."""
+    handlers: list[Callable[[], object]] = []
+
+    class Interrupted(threading.Thread):
+        @override
+        def start(self) -> None:
+            self.held = threading.Lock()
+            with self.held:
+                super().start()
+                if handlers:
+                    handlers.pop()()
+
+        @override
+        def run(self) -> None:
+            with self.held:
+                pass
+            super().run()
+
+    monkeypatch.setattr(producer, "threading", types.SimpleNamespace(**{**vars(threading), "Thread": Interrupted}))
+    store = Store()
+    with Client("http://a", transport=store) as client:
+        made = client.topic("x").producer()
+        handlers.append(lambda: made.send("inner").offset())
+        sending = threading.Thread(target=made.send, args=("outer",), daemon=True)
+        sending.start()
+        sending.join(PATIENCE_S)
+        assert not sending.is_alive(), "it waits for itself"
+        made.close()
+    assert store.stored == ["outer", "inner"]
 
 
 @pytest.mark.parametrize("outer", [Producer.flush, Producer.close])
@@ -133,4 +173,4 @@ def test_who_hands_over_to_a_producer_whose_client_is_closed_is_told() -> None:
         with pytest.raises(Unavailable, match="the client is closed"):
             producer.close()
     assert not store.stored
-    assert not flying()
+    assert not flies_on()

@@ -15,6 +15,8 @@ import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
 
+from quorl.cluster.consensus.damage import is_damage
+
 _MAGIC = b"SQLite format 3\0"
 _HEAD_BYTES = 32
 _LOCK_BYTE = 0x40000000
@@ -49,7 +51,16 @@ def _lacks_pages(path: Path, log: Path, there: int, page_bytes: int) -> bool:
         (pages,) = connection.execute("PRAGMA page_count").fetchone()
         missing = set(range(there + 1, pages + 1)) - {_LOCK_BYTE // page_bytes + 1}
         missing -= set(_pages_of(log, page_bytes)) if missing else set()
-        return bool(missing) and connection.execute(_LOOK).fetchone() != ("ok",)
+        return bool(missing) and not _is_sound(connection)
+
+
+def _is_sound(connection: sqlite3.Connection) -> bool:
+    try:
+        return bool(connection.execute(_LOOK).fetchone() == ("ok",))
+    except sqlite3.DatabaseError as error:  # without some pages it cannot even look
+        if not is_damage(error):
+            raise
+        return False
 
 
 def _pages_of(log: Path, page_bytes: int) -> Iterator[int]:

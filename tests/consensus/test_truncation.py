@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,19 @@ def refused(directory: Path, why: str) -> None:
 def test_d5_a_file_that_was_cut_beside_its_write_ahead_log_is_refused(node: Node, part: float) -> None:
     size_bytes = int(part * (node.directory / "state.db").stat().st_size)
     refused(killed(node, size_bytes), f"{size_bytes}: the file is shorter than it says")
+
+
+def test_d5_a_file_that_lacks_what_a_look_needs_is_told_to_be_shorter_all_the_same(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which page a look stumbles over depends on what the log happens to hold."""
+    directory = killed(node, (node.directory / "state.db").stat().st_size // 2)
+    size_bytes = (directory / "state.db").stat().st_size
+    monkeypatch.setattr(truncation, "_LOOK", "SELECT sum(length(body)) FROM batches")
+    refused(directory, f"{size_bytes}: the file is shorter than it says")
+    monkeypatch.setattr(truncation, "_LOOK", "no statement")
+    with pytest.raises(sqlite3.OperationalError):
+        SqliteStateFiles(directory).open()
 
 
 def test_d5_a_file_that_was_cut_to_less_than_what_says_how_to_read_it_is_refused(node: Node) -> None:

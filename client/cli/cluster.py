@@ -146,7 +146,7 @@ def members(settings: Settings) -> None:
 @common_options
 def wait(settings: Settings, everybody: bool, max_wait: int | None) -> None:
     """Wait until the cluster commits what is written. Ends with 6 when the time is over before."""
-    from quorl.client.errors import QuorlError
+    from quorl.client.errors import QuorlError, in_one_line
 
     most = settings.wait_ms(max_wait)
     most = WAIT_MS if most is None else most
@@ -158,7 +158,7 @@ def wait(settings: Settings, everybody: bool, max_wait: int | None) -> None:
                 commit_ms(client, left_s)
                 info = client.cluster()
             except QuorlError as error:
-                why = "; ".join(f"{node} {why}" for node, why in getattr(error, "tries", ())) or error.detail
+                why = in_one_line(getattr(error, "tries", ())) or error.detail
             else:
                 missing = [one.name for one in info.members if one.state != "ok"]
                 if info.leader is not None and not (everybody and missing):
@@ -179,7 +179,7 @@ def check(settings: Settings) -> None:
     Critical: no quorum, no leader, too few with room on their disks, or nothing is committed. Warning: a member is missing or
     has no room, or commits are slow.
     """
-    from quorl.client.errors import QuorlError
+    from quorl.client.errors import QuorlError, in_one_line
 
     try:
         with _asked(settings) as (client, info):
@@ -187,7 +187,7 @@ def check(settings: Settings) -> None:
             if findings[0].level != Level.CRIT:
                 findings.append(commit_finding(client, min(settings.timeout_s, COMMIT_S)))
     except QuorlError as error:
-        why = "; ".join(f"{node} {why}" for node, why in getattr(error, "tries", ())) or error.detail
+        why = in_one_line(getattr(error, "tries", ())) or error.detail
         findings = [Finding(Level.UNKNOWN, "answer", "", f"no node answers: {why}", f"Start them: {START}")]
     level = worst(findings)
     told = "; ".join(one.text for one in sorted(findings, key=lambda one: one.level != level))

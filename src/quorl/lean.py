@@ -11,20 +11,13 @@ import threading
 
 _UNWANTED = "rich"
 
-
-def _load() -> None:
-    # Another thread that wants rich in this very moment would be told that there is none.
-    if _UNWANTED in sys.modules or threading.active_count() > 1:
+# Another thread that wants rich in this very moment would be told that there is none.
+if _UNWANTED not in sys.modules and threading.active_count() == 1:
+    sys.modules[_UNWANTED] = None  # type: ignore[assignment] # which is how Python is told that it cannot be imported
+    try:
         import structlog
-    else:
-        sys.modules[_UNWANTED] = None  # type: ignore[assignment] # which is how Python is told that it cannot be imported
-        try:
-            import structlog  # noqa: F401 - for the table of modules
-        finally:
-            del sys.modules[_UNWANTED]
-
-
-_load()
+    finally:
+        del sys.modules[_UNWANTED]
 
 import structlog  # noqa: E402
 

@@ -121,7 +121,7 @@ def _check(path: Path, config: configs.Config) -> int:
         )
         return Exit.MACHINE
     if not cautions:  # else all of it is another machine's
-        from quorl.cluster.node.place import trouble_with
+        from quorl.cluster.api.place import trouble_with
 
         trouble = trouble_with(config.node.data_dir, config.node.name)
         if trouble is not None and trouble.sure:

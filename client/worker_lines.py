@@ -1,12 +1,14 @@
 """What a worker says: one line for each thing that happens, for people. And errors, cut to what a report takes.
 
-Names and messages come from anybody, so control characters are shown and never sent to a terminal.
+Names and messages come from anybody, so control characters are shown and never sent to a terminal. What cannot be said changes
+nothing of what is done: no line raises.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import pathlib
 import sys
 import threading
@@ -29,6 +31,7 @@ from quorl.cluster.protocol import workers as w
 if TYPE_CHECKING:
     from quorl.client.worker_floor import Plan
 
+LOGGER = "quorl.worker"
 RESULT_CHARS_MAX = 60
 MESSAGE_CHARS_MAX = 120
 CUT = "\n  … cut …\n"
@@ -81,8 +84,11 @@ class Stderr:
 
 
 def _write(text: str) -> None:
-    sys.stderr.write(text)
-    sys.stderr.flush()
+    if sys.stderr is None:  # it was closed before the program began
+        return
+    with contextlib.suppress(OSError, ValueError):  # whoever read it has gone, its disk is full, or it was closed
+        sys.stderr.write(text)
+        sys.stderr.flush()
 
 
 def _time_of_day() -> str:
@@ -151,8 +157,12 @@ class Lines:
             self._write.flush()
 
     def _say(self, line: str) -> None:
-        if self._write is not None:
+        if self._write is None:
+            return
+        try:
             self._write(line)
+        except Exception:  # of a function that somebody gave; the tasks are others'
+            logging.getLogger(LOGGER).exception("a line of the worker could not be written: %s", line)
 
     def banner(
         self,

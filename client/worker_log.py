@@ -17,14 +17,13 @@ from typing_extensions import override
 from quorl import logs
 from quorl.client.errors import QuorlError
 from quorl.client.handlers import Handler
-from quorl.client.worker_lines import Lines, Stderr, is_tried_again, reasons
+from quorl.client.worker_lines import LOGGER, Lines, Stderr, is_tried_again, reasons
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import workers as w
 
 if TYPE_CHECKING:
     from quorl.client.worker_floor import Plan
 
-LOGGER = "quorl.worker"
 ERROR_CHARS_MAX = 1_000
 
 
@@ -39,7 +38,7 @@ class LoggedLines(Lines):
         """``who`` is told its name once the cluster has given it one, for others that write lines of this worker."""
         super().__init__(write)
         self._who = {} if who is None else who
-        self._log = logs.lines(LOGGER, self._who, write)
+        self._log = logs.lines(LOGGER, self._who, self._say)
 
     @override
     def in_child(self) -> Callable[[], None]:

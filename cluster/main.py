@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         config = configs.load(arguments.config)
     except configs.ConfigError as error:
-        print(error, file=sys.stderr)
+        logs.tell(str(error))
         return Exit.CONFIG
     if arguments.check:
         return _check(arguments.config, config)
@@ -74,7 +74,7 @@ class _Parser(argparse.ArgumentParser):
         else:
             option, _, refusal = message.removeprefix("argument ").rpartition(": ")
             what, why = f"{self.prog} does not take this {option.rpartition('/')[2] or 'argument'}", refusal
-        print(f"error  {what}\nwhy    {why}\ntry    {hint}", file=sys.stderr)
+        logs.tell(f"error  {what}\nwhy    {why}\ntry    {hint}")
         sys.exit(Exit.CONFIG)
 
 
@@ -114,10 +114,9 @@ def _check(path: Path, config: configs.Config) -> int:
             continue
         else:
             why = (error.strerror or str(error)).lower()
-        print(
+        logs.tell(
             f"{_NOT_HERE.format(path)}\n"
-            f"[node] {key} = {address} cannot be listened on: {why}\n{_stop_or_move(key, address)}",
-            file=sys.stderr,
+            f"[node] {key} = {address} cannot be listened on: {why}\n{_stop_or_move(key, address)}"
         )
         return Exit.MACHINE
     if not cautions:  # else all of it is another machine's
@@ -125,7 +124,7 @@ def _check(path: Path, config: configs.Config) -> int:
 
         trouble = trouble_with(config.node.data_dir, config.node.name)
         if trouble is not None and trouble.sure:
-            print(f"{_NOT_HERE.format(path)}\n{trouble.what}\n{trouble.advice}".rstrip(), file=sys.stderr)
+            logs.tell(f"{_NOT_HERE.format(path)}\n{trouble.what}\n{trouble.advice}".rstrip())
             return Exit.DAMAGED if trouble.damaged else Exit.MACHINE
         cautions += [] if trouble is None else [f"{trouble.what}. {trouble.advice}"]
     print("\n".join([_summary(path, config), *(f"  warning: {caution}" for caution in cautions)]))

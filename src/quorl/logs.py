@@ -11,9 +11,12 @@ they may hold one.
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TextIO
 
 import orjson
@@ -34,6 +37,7 @@ def configure(
 
     ``who``: fields of every line, as they are when it is written: a worker may learn its name later.
     """
+    _keep_a_place_to_write()
     stream = sys.stderr if stream is None else stream
     global _for_people
     _for_people = for_people = layout == "console" or (layout == "auto" and stream.isatty())
@@ -74,7 +78,24 @@ def end(log: FilteringBoundLogger, event: str, words: str, **facts: object) -> N
         log.critical(event, detail=detail, **({"advice": advice} if advice else {}), **facts)
         return
     log.critical(event, **facts)
-    sys.stderr.write(f"{words}\n")
+    tell(words)
+
+
+def tell(words: str) -> None:
+    """Write something for people to standard error, if anybody still reads it; how a process ends does not hang on that."""
+    _keep_a_place_to_write()
+    with contextlib.suppress(OSError):
+        sys.stderr.write(f"{words}\n")
+        sys.stderr.flush()
+
+
+def _keep_a_place_to_write() -> None:
+    """Where standard error was closed before the program began, what it says goes nowhere.
+
+    Its descriptor would else be that of the next file or connection that is opened, and libraries write what they have to say there.
+    """
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115 - for as long as the process lives
 
 
 class _Writer:

@@ -108,8 +108,7 @@ def test_tasks_of_which_nobody_can_be_told_run_all_the_same(
             raise BrokenPipeError
 
     monkeypatch.setattr(terminal, "write", broken)
-    with pytest.raises(BrokenPipeError):
-        burst(cluster, {"look": ran.release}, concurrency=2, write=to_stderr)
+    burst(cluster, {"look": ran.release}, concurrency=2, write=to_stderr)
     assert [ran.acquire(timeout=20) for _ in range(2)] == [True, True]
 
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
-from tests.harness import READY_S, LocalNode, call, cluster_in, node_of, until, write_configs
+import pytest
+
+from quorl.cluster.main import Exit
+from tests.harness import READY_S, LocalNode, call, cluster_in, die_with_parent, node_of, until, write_configs
 
 
 def lines(node: LocalNode) -> list[dict[str, Any]]:
@@ -58,3 +63,35 @@ def test_a_node_that_waits_for_others_says_for_whom(tmp_path: Path) -> None:
         assert waiting["advice"].startswith("Start the members that are named;")
     finally:
         node.kill()
+
+
+@pytest.mark.parametrize("stderr", ["nobody reads it", "closed"])
+@pytest.mark.parametrize("layout", ["json", "console"])
+def test_a_node_of_which_nobody_reads_what_it_says_runs_and_ends_as_any_other(
+    tmp_path: Path, layout: str, stderr: str
+) -> None:
+    (config,) = write_configs(tmp_path, size=1, sections={"log": {"format": layout, "level": "debug"}})
+    ours, theirs = os.pipe()
+    os.close(ours)
+
+    def mute() -> None:
+        die_with_parent()
+        os.dup2(theirs, 2)
+        if stderr == "closed":
+            os.close(2)
+
+    node, twin, lost = (LocalNode(config, before_exec=mute) for _ in range(3))
+    lost.command[-1] = str(tmp_path / "nowhere")
+    try:
+        node.start()
+        until(lambda: node.ask("/readyz")[0] == 200, "the node to be ready", READY_S)
+        twin.start()
+        lost.start()
+        assert [one.wait(READY_S) for one in (twin, lost)] == [Exit.MACHINE, Exit.CONFIG]
+        node.signal(signal.SIGTERM)
+        assert node.wait(READY_S) == Exit.STOPPED
+    finally:
+        os.close(theirs)
+        for one in (node, twin, lost):
+            if one.alive:
+                one.kill()

@@ -7,10 +7,8 @@ started them, however that one ends; nothing is started on a file system that li
 from __future__ import annotations
 
 import ctypes
-import random
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from pathlib import Path
@@ -21,10 +19,9 @@ from typing_extensions import override
 from benchmarks import machine
 from examples import ROOT
 from quorl.client.local.processes import LocalCluster, LocalNode
+from tests.ports import free_ports
 
 MEMORY_FILE_SYSTEMS = frozenset({"tmpfs", "ramfs", "rootfs"})
-_PORTS = range(11_000, 29_000)
-"""Below those that systems give to outgoing connections: nobody takes the port of a node that is dead for a while."""
 _PR_SET_PDEATHSIG = 1
 
 _MEMBER = """
@@ -80,7 +77,7 @@ class Cluster(LocalCluster):
     def __init__(self, place: Path, *, profile: bool = False, nodes: int = 3) -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="quorl-benchmark-", dir=place))
         self._profile = profile
-        ports = _free_ports(2 * nodes)
+        ports = free_ports(2 * nodes)
         members = [(f"n{i + 1}", ports[2 * i], ports[2 * i + 1]) for i in range(nodes)]
         table = "".join(_MEMBER.format(name=name, http=http, raft=raft) for name, http, raft in members)
         super().__init__(self._node(*member, table) for member in members)
@@ -127,20 +124,6 @@ class Cluster(LocalCluster):
             self.stop()
         finally:
             shutil.rmtree(self.directory, ignore_errors=True)
-
-
-def _free_ports(count: int) -> list[int]:
-    found: list[int] = []
-    while len(found) < count:
-        port = random.SystemRandom().choice(_PORTS)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
 
 
 def _die_with_parent() -> None:

@@ -1,7 +1,6 @@
 """Real clusters for tests: generated configs on free loopback ports, in a directory of the test's own.
 
-Invariants: a node dies with the test process, however that ends; a directory's ports come from below the range that the
-system hands out to outgoing connections, so that nobody takes a dead node's port before it starts again; a failed
+Invariants: a node dies with the test process, however that ends; its ports are its own until then (``ports.py``); a failed
 test shows the ends of its nodes' logs.
 """
 
@@ -12,9 +11,7 @@ import ctypes
 import http.client
 import json
 import os
-import random
 import signal
-import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -24,8 +21,8 @@ from urllib.parse import urlsplit
 from examples import ROOT
 from quorl.client import Client
 from quorl.client.local.processes import READY_S, LocalCluster, LocalNode, until
+from tests.ports import free_ports
 
-_PORTS = range(11_000, 29_000)
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -36,18 +33,6 @@ running: list[LocalCluster] = []
 def die_with_parent() -> None:
     """Between fork and exec: the kernel ends this process when its parent ends."""
     _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on; other test runs on this machine choose at random, too."""
-    found: list[int] = []
-    while len(found) < count:
-        port = random.SystemRandom().choice(_PORTS)
-        with contextlib.closing(socket.socket()) as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            if port not in found:
-                found.append(port)
-    return found
 
 
 def write_configs(
@@ -185,7 +170,6 @@ __all__ = [
     "converge",
     "data_dir",
     "die_with_parent",
-    "free_ports",
     "log_begins_at",
     "node_of",
     "running",

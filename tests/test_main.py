@@ -25,7 +25,7 @@ from quorl.cluster.consensus.disk import RealDisk
 from quorl.cluster.consensus.port import Damaged, InUse
 from quorl.cluster.main import Exit, _what_to_do, explain, main
 from quorl.cluster.node.config import Address, Config, load
-from tests.harness import free_ports
+from tests.ports import free_ports
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "configs" / "node1.toml"
@@ -263,7 +263,7 @@ def test_wrong_arguments_are_told_as_every_error_is(
 def test_a_port_in_use_is_named_with_what_to_do(config: Config) -> None:
     with socket.create_server(("127.0.0.1", 0)) as holder:
         taken = f"127.0.0.1:{holder.getsockname()[1]}"
-        busy = load(CONFIG, {"QUORL_NODE__RAFT": taken, "QUORL_NODE__HTTP": free_address()})
+        busy = load(CONFIG, {"QUORL_NODE__RAFT": taken, "QUORL_NODE__HTTP": f"127.0.0.1:{free_ports(1)[0]}"})
         said = explain(OSError(errno.EADDRINUSE, "address already in use"), busy)
     assert said.startswith(f"[node] raft = {taken} cannot be listened on: address already in use")
     assert "QUORL_NODE__RAFT" in said
@@ -354,9 +354,3 @@ def test_d1_a_bare_checkout_runs(tmp_path: Path, free: Path) -> None:
     command = [sys.executable, str(ROOT / "node.py"), "--config", str(free), "--check"]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=True)
     assert "good" in done.stdout
-
-
-def free_address() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"

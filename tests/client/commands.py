@@ -27,14 +27,18 @@ def heeding_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+def environment(cluster: StandIn) -> dict[str, str]:
+    """What a command needs to find this code and that cluster."""
+    return {**os.environ, "PYTHONPATH": ":".join(sys.path), "QUORL_SERVER": cluster.servers}
+
+
 @contextmanager
 def start(cluster: StandIn, *words: str, **options: Any) -> Iterator[subprocess.Popen[bytes]]:
     """A command as a terminal starts it; a test that fails does not wait for its end."""
-    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path), "QUORL_SERVER": cluster.servers}
     command = [sys.executable, "-m", "quorl.client.cli", *words]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with heeding_interrupts():
-        started: subprocess.Popen[bytes] = subprocess.Popen(command, env=environment, **{**pipes, **options})
+        started: subprocess.Popen[bytes] = subprocess.Popen(command, env=environment(cluster), **{**pipes, **options})
     with started as process:
         try:
             yield process

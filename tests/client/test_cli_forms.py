@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import pty
 import shlex
 import signal
 import subprocess
@@ -21,9 +19,10 @@ from quorl.client.cli import cli, output
 from quorl.client.cli.cheat import CHEATS
 from quorl.client.cli.times import span
 from quorl.cluster.protocol.problems import CATALOGUE
-from tests.client.commands import Quorl, start
+from tests.client.commands import Quorl, environment, start
 from tests.client.scripted import problem
 from tests.client.stand_in import StandIn, closed_port
+from tests.client.terminal import terminal
 
 
 def topics(quorl: Quorl, *names: str) -> None:
@@ -279,17 +278,10 @@ def test_what_was_left_out_comes_back_where_something_wider_is_gone(
 
 
 def test_watching_stays_in_its_place_on_a_terminal(cluster: StandIn) -> None:
-    ours, theirs = pty.openpty()
-    try:
-        with start(cluster, "cluster", "members", "--watch=0.1", stdout=theirs) as process:
-            seen = b""
-            while seen.count(b"\x1b[J") < 3:  # a page may come in two pieces
-                seen += os.read(ours, 65536)
-            process.send_signal(signal.SIGINT)
-            assert process.wait(20) == 0
-        pages = seen.split(b"\x1b[H")
-        assert all(b"n3" in page and page.endswith(b"\x1b[J") for page in pages[2:4])
-        assert b"\x1b[K\r\n" in pages[2], "what a longer line has left behind is wiped out"
-    finally:
-        os.close(ours)
-        os.close(theirs)
+    with terminal("cluster", "members", "--watch=0.1", environment=environment(cluster)) as screen:
+        end = [screen.until(r"\x1b\[J").end() for _ in range(3)][-1]
+        screen.press("\x03")
+        assert screen.ended() == 0
+    pages = screen.seen[:end].split("\x1b[H")
+    assert all("n3" in page and page.endswith("\x1b[J") for page in pages[2:4])
+    assert "\x1b[K\r\n" in pages[2], "what a longer line has left behind is wiped out"

@@ -4,11 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import pty
-import signal
-import struct
-import termios
-from fcntl import ioctl
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +15,9 @@ from quorl.client.cli.top import page, shares, spark
 from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol import queues as q
 from tests.client import sights
-from tests.client.commands import Quorl, start
+from tests.client.commands import Quorl, environment
 from tests.client.stand_in import StandIn
+from tests.client.terminal import terminal
 
 
 def busy(cluster: StandIn, **changes: Any) -> o.Overview:
@@ -109,34 +105,14 @@ def test_without_a_terminal_it_is_printed_once(quorl: Quorl, cluster: StandIn) -
     assert json.loads(quorl("top", "--json").stdout) == json.loads(msgspec.json.encode(seen))
 
 
-@pytest.mark.parametrize("how", ["q", "Ctrl-C"])
-def test_d15_q_quits(cluster: StandIn, how: str) -> None:
+@pytest.mark.parametrize("key", ["q", "\x03"])
+def test_d15_q_quits_as_ctrl_c_does(cluster: StandIn, key: str) -> None:
     cluster.answers["get_overview"] = lambda _: busy(cluster)
-    ours, theirs = pty.openpty()
-    try:
-        ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 120, 0, 0))
-        before = termios.tcgetattr(theirs)
-        with start(cluster, "top", "--every", "0.2", stdin=theirs, stdout=theirs) as process:
-            seen = b""
-            while seen.count(b"q quits") < 3:
-                seen += os.read(ours, 65536)
-            if how == "q":
-                os.write(ours, b"q")
-            else:
-                process.send_signal(signal.SIGINT)  # as its terminal would, if this one were its own
-            while process.poll() is None:
-                seen += os.read(ours, 65536) if _readable(ours) else b""
-            assert process.returncode == 0
-        while _readable(ours):
-            seen += os.read(ours, 65536)
-        assert seen.count(b"\x1b[?1049h") == seen.count(b"\x1b[?1049l") == 1
-        assert termios.tcgetattr(theirs) == before, "the terminal is as it was"
-    finally:
-        os.close(ours)
-        os.close(theirs)
-
-
-def _readable(descriptor: int) -> bool:
-    import select
-
-    return bool(select.select([descriptor], [], [], 0.1)[0])
+    with terminal("top", "--every", "0.2", environment=environment(cluster), lines=40, columns=120) as screen:
+        for _ in range(3):
+            screen.until("q quits")
+        assert screen.settings != screen.before
+        screen.press(key)
+        assert screen.ended() == 0
+        assert screen.settings == screen.before, "the terminal is as it was"
+    assert screen.seen.count("\x1b[?1049h") == screen.seen.count("\x1b[?1049l") == 1

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from time import monotonic, time
@@ -18,6 +17,7 @@ from quorl.cluster.consensus.framing import FrameReader, pack
 from quorl.cluster.consensus.port import Clock, Hello, NetworkEvents
 from quorl.cluster.consensus.tcp import TcpNetwork, Timing
 from quorl.cluster.protocol import limits
+from tests.ports import free_ports
 
 PATIENCE_S = 20.0
 SECRET = b"a secret of the cluster"
@@ -148,21 +148,6 @@ class Node:
 
     async def until_connected(self, *peers: str) -> None:
         await self.recorder.until(lambda: self.network.connected >= set(peers))
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports below those that the system hands out for outgoing connections, so that nobody takes them meanwhile."""
-    ports: list[int] = []
-    while len(ports) < count:
-        port = random.randint(20_000, 32_000)
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in ports:
-            ports.append(port)
-    return ports
 
 
 def addresses(*names: str) -> dict[str, tuple[str, int]]:

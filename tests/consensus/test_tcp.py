@@ -22,12 +22,12 @@ from tests.consensus.network_kit import (
     Stranger,
     addresses,
     becomes,
-    free_ports,
     hello,
     impersonating,
     running,
     settled,
 )
+from tests.ports import free_ports
 
 ROOT = Path(__file__).parents[2]
 

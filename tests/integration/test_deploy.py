@@ -22,7 +22,8 @@ import pytest
 import yaml
 
 from quorl.cluster.api.members_only import fingerprint
-from tests.harness import READY_S, ROOT, call, die_with_parent, free_ports, until, write_configs
+from tests.harness import READY_S, ROOT, call, die_with_parent, until, write_configs
+from tests.ports import free_ports
 
 BIN = Path(sys.executable).parent
 NODES = ("n1", "n2", "n3")

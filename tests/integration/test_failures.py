@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from quorl.client import Client, MyQueue
-from tests.harness import LocalCluster, LocalNode, call, cluster_in, converge, data_dir, free_ports, stored, until
+from tests.harness import LocalCluster, LocalNode, call, cluster_in, converge, data_dir, stored, until
+from tests.ports import free_ports
 
 
 def kill_all(cluster: LocalCluster) -> None:

@@ -38,8 +38,9 @@ new PerformanceObserver((list) => {
 """
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
+    """One for each module: Playwright keeps an event loop running in this thread until it is left, and no asyncio test runs before."""
     path = shutil.which(CHROMIUM)
     if path is None:
         pytest.fail("No Chromium is here: `apt-get install chromium`, or say where it is in CHROMIUM.")
@@ -79,7 +80,7 @@ class Seen:
 Open = Callable[..., Any]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def opened(browser: Browser) -> Open:
     """Open a page: ``with opened(cluster, url, scheme="dark", size=NARROW) as page``."""
 

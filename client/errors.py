@@ -50,7 +50,7 @@ from typing import Any, ClassVar, NamedTuple
 from typing_extensions import override
 
 from quorl.cluster.protocol.grammar import Request
-from quorl.cluster.protocol.problems import FieldError, ProblemDocument
+from quorl.cluster.protocol.problems import SEE_TO, FieldError, ProblemDocument
 
 _HOME = str(pathlib.Path(__file__).parent.parent)
 
@@ -66,7 +66,7 @@ IN_PYTHON = {
     "wrong_state": "client.tasks.get(ID) says what state the task is in.",
     "worker_not_found": "client.workers.list() returns those that are alive, and those that died or left lately.",
     "worker_not_alive": "Its leases have been given back: client.workers.list()",
-    "no_quorum": 'Start the members that the detail names. Reads still work with consistency="local".',
+    "no_quorum": f'{SEE_TO} Reads still work with consistency="local".',
 }
 """What to do, by code, where the cluster's own hint speaks HTTP."""
 

@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
+from quorl.client.cli.hints import HINTS, NODE
+
 if TYPE_CHECKING:
     from quorl.client.sync import Client
     from quorl.cluster.protocol.system import ClusterInfo, NodeSettings
@@ -77,7 +79,7 @@ def commit_finding(client: Client, timeout_s: float = COMMIT_S) -> Finding:
         ms = commit_ms(client, timeout_s)
     except Unavailable as error:
         why = in_one_line(error.tries) or error.detail
-        return Finding(Level.CRIT, "commit", "", f"nothing is committed: {why}", "Start the members that are missing.")
+        return Finding(Level.CRIT, "commit", "", f"nothing is committed: {why}", HINTS["no_quorum"])
     except QuorlError as error:
         return Finding(Level.CRIT, "commit", "", error.detail, f"quorl errors {error.code}")
     slow = ms > COMMIT_SLOW_MS
@@ -123,7 +125,7 @@ def _see_to(missing: Sequence[str], running: Collection[str]) -> str:
     down = [name for name in missing if name not in running]
     cut_off = [name for name in missing if name in running]
     told = [f"See to the network between {name} and the others, and to its firewall: it runs." for name in cut_off]
-    return " ".join([*told, *([f"See to {', '.join(down)}: quorl node run -c FILE"] if down else [])])
+    return " ".join([*told, *([f"See to {', '.join(down)}: {NODE}"] if down else [])])
 
 
 def who_says_what(said: Sequence[tuple[str, object]]) -> str | None:

@@ -37,7 +37,7 @@ from quorl.client.cli.checks import (
     worst,
 )
 from quorl.client.cli.common import Settings, common_options
-from quorl.client.cli.hints import START
+from quorl.client.cli.hints import NODE, START
 
 if TYPE_CHECKING:
     from quorl.client.sync_transport import Transport
@@ -52,9 +52,8 @@ _OVERVIEW_AGE_MS = 1_000
 """A node makes an overview once a second at most, so the clock in it may be so old."""
 _CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
 _ROOM = "Make room where its data_dir is: below 64 MiB it takes nothing new."
-_UNPROVEN = "cannot prove the cluster secret"
-_REFUSED = re.compile(rf"([\w.-]+): refused: {_UNPROVEN}")
-_TWINS = "another process of this node's name"
+_REFUSED = re.compile(r"(?P<peer>[\w.-]+): refused \[(?P<told>told )?(?P<code>\w+)\]: ")
+"""What a node says of a member that it refuses, or that told it so, and why: see ``consensus/refusals.py``."""
 _OF_THE_CLUSTER = ("no_leader", "no_quorum", "one_failure_left", "member_", "disk_full")
 """Alerts that are checked here anyway begin with one of these."""
 _OF_THE_WORK = frozenset({"no_workers"})
@@ -122,18 +121,29 @@ def examined(visits: Sequence[Visit]) -> list[Finding]:
     if not any(one.check == "secret" and one.level != Level.OK for one in findings):
         findings += _refusals(visits)
     if any(one.check == "secret" and one.level != Level.OK for one in findings):
-        findings = [one._replace(hint="") if _UNPROVEN in one.text else one for one in findings]
+        findings = [one._replace(hint="") if _unproven(one.text) else one for one in findings]
     return sorted(findings, key=lambda one: one.check != "secret" or one.level == Level.OK)
 
 
 def _refusals(visits: Sequence[Visit]) -> Iterator[Finding]:
     """Say whose secrets differ where not all of them could be asked for it: some were refused by others for that."""
     for one in visits:
-        others = _REFUSED.findall(one.ready)
+        others = _unproven(one.ready)
         if others:
             text = f"{one.name} and {', '.join(others)} have different cluster secrets: they refuse each other"
             hint = "Give all the same secret_file, that of the majority, and restart those that had another."
             yield Finding(Level.CRIT, "secret", one.name, text, hint)
+
+
+def _unproven(text: str) -> list[str]:
+    """Return the members whose secret is another, by what a node says of them."""
+    return [found["peer"] for found in _REFUSED.finditer(text) if found["code"] == "secret"]
+
+
+def _twin(name: str, detail: str) -> str | None:
+    """Return which name two processes have, by what the node of that name says: its own, or that of one it refuses."""
+    twins = [found for found in _REFUSED.finditer(detail) if found["code"] == "twin"]
+    return next((name if found["told"] else found["peer"] for found in twins), None)
 
 
 # -- asking --------------------------------------------------------------------------------------------------------
@@ -240,7 +250,7 @@ def of_node(visit: Visit) -> Iterator[Finding]:
                 Level.WARN, "port", name, f"{text}; other members hear it", "Is its address reachable from here?"
             )
         else:
-            yield Finding(Level.WARN, "port", name, text, "Does it run there?  quorl node run -c FILE")
+            yield Finding(Level.WARN, "port", name, text, f"Does it run there?  {NODE}")
         yield from _raft(visit)
         return
     yield Finding(Level.OK, "port", name, f"{place} answers in {visit.took_ms:.1f} ms")
@@ -258,11 +268,11 @@ def _health(visit: Visit) -> Iterator[Finding]:
         check, detail = found["name"], found["detail"]
         free = re.match(r"(\d+) MiB free", detail) if check == "disk" else None
         if found["ok"] == "-":
-            twins = _TWINS in detail
-            level = Level.CRIT if check in {"disk", "raft"} or twins else Level.WARN
+            twin = _twin(visit.name, detail)
+            level = Level.CRIT if check in {"disk", "raft"} or twin else Level.WARN
             hint = _ROOM if check == "disk" else "The node's log says more."
-            if twins:
-                hint = f"Two processes run as {visit.name}: stop the one that should not be there."
+            if twin:
+                hint = f"Two processes run as {twin}: stop the one that should not be there."
             yield Finding(level, check, visit.name, detail, hint)
         elif free is not None and int(free[1]) < FREE_MIB:
             yield Finding(Level.WARN, check, visit.name, f"only {detail}", _ROOM)

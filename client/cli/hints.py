@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+NODE = "systemctl start quorl, its container, or quorl node run -c FILE"
+"""What starts one node: whoever set it up knows which."""
+
 HINTS = {
     "topic_not_found": "Create it: quorl topic create NAME. Those that exist: quorl topic ls",
     "consumer_not_found": "Ids are per topic: quorl topic show NAME lists them, quorl topic consume NAME --register makes one.",
@@ -27,15 +30,16 @@ HINTS = {
     "upgrade_required": "It is no route to call. Those that there are: http://NODE/docs",
     "forbidden_host": "Give the server as an address of loopback or as the node's config has it: quorl --server URL",
     "member_not_found": "quorl cluster status lists the members.",
-    "no_quorum": "Start the members that are named, or mend the network between them: quorl node run -c FILE",
+    "no_quorum": f"Start the members that are named ({NODE}); make room where a disk is full; where one runs, check network, "
+    "addresses and secret.",
     "no_leader": "An election ends by itself: repeat it in a moment.",
     "unreadable_answer": "Is that the address of a node, and what stands before it? quorl --server URL",
-    "storage_full": "Make room for the data_dir of the node that is named.",
+    "storage_full": "Make room for the data_dir of each node that is named; writes are then taken again by themselves.",
     "transfer_refused": "quorl cluster status says who can be reached and how far behind each member is.",
 }
 """By code; for every other the catalogue's hint does."""
 
-START = "quorl up (a cluster on this machine) · quorl node run -c FILE (one node of a cluster)"
+START = f"quorl up (a cluster on this machine) · a node of a cluster as it was set up: {NODE}"
 """What starts nodes, where none answers."""
 
 REASONS = {

@@ -75,12 +75,14 @@ class Refused(Exception):
     """This connection must not come up.
 
     ``reason`` is said of the other side and follows its name, ``advice`` is for whoever runs the cluster, ``member``
-    is the other side's name if it has proved that.
+    is the other side's name if it has proved that. ``code`` is ``reason`` for programs.
     """
 
-    def __init__(self, code: str, reason: str, advice: str, member: str | None = None) -> None:
+    def __init__(self, code: str, reason: str, advice: str, member: str | None = None, *, told: bool = False) -> None:
         super().__init__(reason)
         self.code = code
+        self.told = told
+        """Whether the other side refuses this one, and said so."""
         self.reason = reason
         self.advice = advice
         self.member = member
@@ -193,7 +195,8 @@ def _told(code: str, mine: Hello) -> Refused:
     if code == DUPLICATE:
         return duplicate()
     meaning = _TOLD.get(code, f"gives the code {shown(code)}")
-    return Refused(code, f"refuses this node: it {meaning}", f"its log says more about {mine.node}")
+    known = code if code in _TOLD else "other"
+    return Refused(known, f"refuses this node: it {meaning}", f"its log says more about {mine.node}", told=True)
 
 
 def _decode(payload: bytes, decoder: msgspec.msgpack.Decoder[_Message]) -> _Message:

@@ -115,6 +115,8 @@ class LogStore:
         self._file.sync()
         self._durable = self.last_index
         self._unsynced_bytes = 0
+        self.lacked_room = False
+        """Whether the disk had too little room for what was to be appended last."""
         self._changes = 0
         """How often something else than appending has changed the log."""
 
@@ -239,10 +241,15 @@ class LogStore:
         assert idx == last[1] + 1, f"entry {idx} after {last[1]}"
         assert last[2] <= term <= self.ballot.term, f"entry of term {term} after {last[2]} in term {self.ballot.term}"
         segment = self._segments[-1]
-        if segment.offsets and segment.size + RECORD_BYTES + len(command) > self._segment_bytes:
-            segment = self._roll(idx)
-        record = encode_record(command, idx, term, self._durable, segment.size)
-        self._file.append(record, self._room_behind(segment.size + len(record), len(record)))
+        try:
+            if segment.offsets and segment.size + RECORD_BYTES + len(command) > self._segment_bytes:
+                segment = self._roll(idx)
+            record = encode_record(command, idx, term, self._durable, segment.size)
+            self._file.append(record, self._room_behind(segment.size + len(record), len(record)))
+        except OSError as error:
+            self.lacked_room = error.errno == errno.ENOSPC
+            raise
+        self.lacked_room = False
         segment.offsets.append(segment.size)
         segment.size += len(record)
         self._unsynced_bytes += len(record)

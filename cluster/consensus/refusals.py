@@ -13,8 +13,16 @@ REPEAT_S = 60.0
 """After this time an unchanged refusal is worth another line in the log."""
 
 
+class Reason(NamedTuple):
+    """Why somebody was refused: for programs, and for people."""
+
+    code: str
+    """That of ``handshake.Refused``, behind "told " if it is the other side that refuses."""
+    text: str
+
+
 class _Refusal(NamedTuple):
-    reason: str
+    reason: Reason
     at: float
     logged_at: float
 
@@ -26,7 +34,7 @@ class Refusals:
         self._clock = clock
         self._kept: dict[str, _Refusal] = {}
 
-    def note(self, who: str, reason: str) -> bool:
+    def note(self, who: str, reason: Reason) -> bool:
         """Remember a refusal; True if it should be logged."""
         now = self._clock.monotonic()
         before = self._kept.pop(who, None)
@@ -40,7 +48,7 @@ class Refusals:
         """It got in."""
         self._kept.pop(who, None)
 
-    def recent(self) -> dict[str, str]:
+    def recent(self) -> dict[str, Reason]:
         """The reasons that are not old news."""
         now = self._clock.monotonic()
         return {who: refusal.reason for who, refusal in self._kept.items() if now - refusal.at < RECENT_S}

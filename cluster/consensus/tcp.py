@@ -30,7 +30,7 @@ from quorl.cluster.consensus.dialling import Resolver, Unreachable, connect
 from quorl.cluster.consensus.handshake import Handshake, Me, Refused
 from quorl.cluster.consensus.listening import listen
 from quorl.cluster.consensus.port import Clock, Network, NetworkEvents
-from quorl.cluster.consensus.refusals import Refusals
+from quorl.cluster.consensus.refusals import Reason, Refusals
 from quorl.cluster.protocol import limits
 
 _FLUSH_S = 0.5
@@ -165,14 +165,14 @@ class TcpNetwork(Network):
     @property
     def refusals(self) -> dict[str, str]:
         """Who was refused lately, or refused us, and why: by the name of a member, else by address."""
-        return self._refusals.recent()
+        return {who: reason.text for who, reason in self._refusals.recent().items()}
 
     @property
     def troubles(self) -> dict[str, str]:
-        """Why each peer that is not connected is not."""
-        refusals = self.refusals
+        """Why each peer that is not connected is not; of one that was refused with the code, which programs go by."""
+        reasons = self._refusals.recent()
         return {
-            name: f"refused: {refusals[name]}" if name in refusals else peer.trouble
+            name: "refused [{}]: {}".format(*reasons[name]) if name in reasons else peer.trouble
             for name, peer in self._peers.items()
             if peer.connection is None
         }
@@ -219,7 +219,8 @@ class TcpNetwork(Network):
         if self._closing:
             return None
         if connection.dialled is None and len(self._pending) >= limits.PENDING_HANDSHAKES_MAX:
-            self._note(connection.host, "came while too many unproven connections were open", "see who connects")
+            crowd = Reason("crowd", "came while too many unproven connections were open")
+            self._note(connection.host, crowd, "see who connects")
             return None
         # Not from the injected dice: a nonce must be one that nobody can foretell.
         me = Me(self._events.hello(), self._secret, secrets.token_bytes(handshake.NONCE_BYTES))
@@ -265,7 +266,8 @@ class TcpNetwork(Network):
         """Remember why, and say so if it is news."""
         if refused.code == handshake.DUPLICATE:
             return
-        self._note(connection.dialled or refused.member or connection.host, refused.reason, refused.advice)
+        reason = Reason(f"told {refused.code}" if refused.told else refused.code, refused.reason)
+        self._note(connection.dialled or refused.member or connection.host, reason, refused.advice)
 
     def gone(self, connection: Connection) -> None:
         """Go on without a connection, or without an attempt at one."""
@@ -403,6 +405,6 @@ class TcpNetwork(Network):
             else:
                 connection.ping(gossip)
 
-    def _note(self, who: str, reason: str, advice: str) -> None:
+    def _note(self, who: str, reason: Reason, advice: str) -> None:
         if self._refusals.note(who, reason):
-            self._log.warning("peer_refused", peer=who, why=reason, advice=advice)
+            self._log.warning("peer_refused", peer=who, why=reason.text, advice=advice)

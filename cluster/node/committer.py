@@ -157,14 +157,24 @@ class Committer:
         """This node does not lead any more: whatever was not proposed certainly did not happen."""
         self._open = False
         self._cancel_announcement()
-        self._stop_waiting()
         self._signs_left()
-        pending, barriers = self._pending, self._barriers + self._signs.clear()
+        for sign in self._signs.clear():
+            _fail(sign, reason)
+        self.turn_away(reason)
+
+    def turn_away(self, reason: NotApplied) -> None:
+        """What waits, and was not proposed, is not to be waited for. Signs of life stay: they are for whenever an entry leaves."""
+        self._stop_waiting()
+        pending, barriers = self._pending, self._barriers
         self._pending, self._barriers, self._pending_bytes, self._hurried = deque(), [], 0, 0
         for waiting in pending:
             _fail(waiting.future, reason)
         for barrier in barriers:
             _fail(barrier, reason)
+
+    def refresh(self) -> None:
+        """Entries could not be committed for a while: no worker is to pay for that."""
+        self._refresh = True
 
     @property
     def idle(self) -> bool:

@@ -80,7 +80,8 @@ class Internal:
         try:
             return _json(200, {"sequence": await self._node.barrier()})
         except (NotApplied, OutcomeUnknown) as error:
-            return _json(503, {"code": "no_leader", "detail": str(error)})
+            full = isinstance(error, NotApplied) and error.code == "storage_full"
+            return _json(507 if full else 503, {"code": "storage_full" if full else "no_leader", "detail": str(error)})
 
     async def _beats(self, body: bytes) -> Answer:
         try:

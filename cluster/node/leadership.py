@@ -1,7 +1,8 @@
 """What a node does while it leads: it stamps and proposes entries, parks claims, and sees to what is due.
 
 Invariants: nothing is stamped or decided here before everything that older leaders committed was applied here. Nothing
-stays behind when the lead is lost: what was not proposed fails with ``NotApplied``, and goes to the next leader. An entry
+stays behind when the lead is lost: what was not proposed fails with ``NotApplied``, and goes to the next leader. Where the
+members have said that too few of them have room on their disks, nothing that is asked for is proposed. An entry
 for its own sake (something is due, something is left to clear away) leaves when nobody asks for one, and no faster than
 once a tick.
 """
@@ -67,6 +68,8 @@ class Leadership:
         self._rested_at = -1
         """The index of the last entry after which nothing is QUEUED, as far as was looked."""
         self._founding = False
+        self._lacking = ""
+        """Why no majority can store what is new, as far as the members have said."""
         self._sight = StateSight(outside.machine)
         self.parking = Parking(self._sight, lambda: self.committer, outside.clock.monotonic)
         self.committer = Committer(
@@ -106,19 +109,42 @@ class Leadership:
         self.parking.step_aside(reason)
         self.committer.step_aside(reason)
 
+    def told_of_room(self, lacking: str) -> None:
+        """Take note of why no majority can store what is new; empty: one can, as far as is known.
+
+        What was not proposed then is refused at once, which is certain: nobody has seen it. What is under way stays so,
+        and so do entries for the cluster's own sake, of which one may come to be under way.
+        """
+        before, self._lacking = self._lacking, lacking
+        if lacking and not before:
+            self.parking.step_aside(self._refusal())
+            self.committer.turn_away(self._refusal())
+        elif before and not lacking:
+            self.committer.refresh()
+
+    def _refusal(self) -> NotApplied:
+        return NotApplied("storage_full", self._lacking)
+
+    def _check_room(self) -> None:
+        if self._lacking:
+            raise self._refusal()
+
     # -- what requests ask ------------------------------------------------------------------------------------------
     def submit(self, sealed: Sealed, haste: Haste = Haste.SOON) -> Awaitable[Decided]:
         """See ``Core``. Who goes away before his command was proposed is not waited for; later it makes no difference."""
+        self._check_room()
         return self.committer.submit(sealed, haste)
 
     async def barrier(self) -> int:
         """See ``Core``."""
+        self._check_room()
         return await asyncio.shield(self.committer.barrier())
 
     async def claim(
         self, sealed: Sealed, claim: Claim | ClaimBatch, until: float, news: GetDirectives | None
     ) -> Decided | None:
         """See ``Core``. Not shielded: who goes away before the claim was proposed is granted nothing."""
+        self._check_room()
         return await self.parking.claim(sealed, claim, until, news)
 
     async def sign(self, signs: Sequence[SignOfLife]) -> int:

@@ -115,13 +115,14 @@ class Looking:
         if self._messages is None:
             self._messages = self._gauges().messages
         cluster = self._node.cluster()
+        own = next(one for one in cluster.members if one.name == cluster.node)
         return Sight(
             cluster=cluster,
             version=self._version,
             read_only=None if cluster.leader is not None else self._node.outage().detail,
             as_of_ms=self._lost_leader_ms or self._clock.wall_ms(),
             messages=self._messages,
-            disk_full=self._free_bytes() <= limits.DISK_SPARE_BYTES,
+            disk_full=self._free_bytes() <= limits.DISK_SPARE_BYTES or own.state == "disk_full",
         )
 
     def _gauges(self) -> Gauges:

@@ -142,6 +142,34 @@ class Members:
         """The other members without a connection."""
         return [m for m in self._members.values() if m.name != self._own_name and m.name not in status.connected]
 
+    def full(self, status: Status) -> list[str]:
+        """The other members that are connected and have no room on their disks, by their last word."""
+        return sorted(n for n, word in self._heard.items() if word.gossip.disk_full and n in status.connected)
+
+    def lacks_room(self, status: Status, *, own_full: bool) -> str:
+        """Why no majority can store an entry that is proposed now, where full disks are a reason for that; else nothing.
+
+        A member that is away counts for lacking only after a while: it may be about to connect again.
+        """
+        full = self.full(status)
+        if not full:
+            return ""  # the disk of this node alone is looked at when something is to be written to it
+        now_s = self._clock.monotonic()
+        full += [self._own_name] if own_full else []
+        gone = [one.name for one in self.unreachable(status) if now_s - self._last_heard_s(one.name) >= _CURRENT_S]
+        able = len(self) - len(full) - len(gone)
+        if able >= self.quorum:
+            return ""
+        away = f", and {_listed(gone)} cannot be reached" if gone else ""
+        return (
+            f"Nothing was stored. Too little room is left on the {'disk' if len(full) == 1 else 'disks'} of {_listed(full)}{away}: "
+            f"{able} of {len(self)} members can store a write, which needs {self.quorum}."
+        )
+
+    def _last_heard_s(self, name: str) -> float:
+        word = self._heard.get(name)
+        return self._began_s if word is None else word.at_s
+
     def addresses(self, status: Status) -> list[str]:
         """Where the other members are reached over HTTP, those that are connected first."""
         others = [member for member in self._members.values() if member.name != self._own_name]
@@ -194,6 +222,10 @@ class Members:
             rtt_ms=word.rtt_ms if word is not None and current else None,
             uptime_ms=_uptime_ms(gossip, age_s) if current else None,
         )
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(names[:-1]), names[-1]]))
 
 
 def _us(seconds: float) -> int:

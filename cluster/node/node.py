@@ -81,7 +81,7 @@ class Node:
         self._keys = itertools.count()
         self._incarnation = ports.new_token()
         self._peers = SameCluster(ports.peers, self._cluster_id)
-        self._room = Room(ports.disk.free_bytes, ports.log)
+        self._room = Room(ports.disk.free_bytes, lambda: self._store.lacked_room, ports.log)
         self.looking = Looking(self, settings.version, ports.clock, ports.disk.free_bytes)
         self.gateway = Gateway(
             self,
@@ -296,6 +296,8 @@ class Node:
         heard = self._members.heard(peer, payload)
         if heard is not None:
             self._time.heard(peer, heard.wall_ms)
+            lacking = self._members.lacks_room(self.replica.status(), own_full=self._room.full())
+            self._lead.told_of_room(lacking)
 
     # -- Core ------------------------------------------------------------------------------------------------------
     async def handle(self, call: Call) -> Answer:
@@ -480,7 +482,8 @@ class Node:
     def _standing(self, status: Status) -> Standing:
         members = self._members
         missing, filling = members.unreachable(status), members.filling(status)
-        return Standing(len(members), members.quorum, missing, filling, founded=bool(self._cluster_id()))
+        full = members.full(status) + ([self.name] if self._room.full() else [])
+        return Standing(len(members), members.quorum, missing, filling, bool(self._cluster_id()), sorted(full))
 
     def hello(self) -> Hello:
         """This node's introduction to another member."""

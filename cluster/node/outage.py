@@ -1,21 +1,24 @@
-"""Why nothing can be decided right now, in words that say what to start or what to wait for."""
+"""Why nothing can be decided right now, in words that say who is missing, whose disk is full or empty, and what to do."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from quorl.cluster.node.members import Member
-from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.problems import SEE_TO, Problem
 
 
 class Standing(NamedTuple):
-    """How a node's cluster stands: who is missing, and whose disk is empty and does not count yet."""
+    """How a node's cluster stands: who is missing, whose disk is empty and does not count yet, and whose is full."""
 
     members: int
     quorum: int
     missing: list[Member]
     filling: list[str]
     founded: bool
+    full: Sequence[str] = ()
+    """Who is there and has no room for anything new."""
 
     @property
     def voters(self) -> int:
@@ -36,14 +39,17 @@ def explain(node: str, standing: Standing) -> Problem:
             "no_quorum",
             f"This cluster has not been founded yet: its very first start needs each of its {standing.members} members "
             f"once. Not seen by {node} so far: {names}.",
-            hint="Start the members that are named; those that run say in their logs why they are refused. From then on a majority is enough.",
+            hint=f"{SEE_TO} From then on a majority is enough.",
         )
-    if standing.decides:
+    able = standing.voters - len(set(standing.full) - set(standing.filling))
+    if standing.decides and able >= standing.quorum:
         return Problem("no_leader", f"{node} knows of no leader at the moment; an election takes about a second.")
-    detail = f"{standing.voters} of {standing.members} members can decide, as seen from {node}; writes need {standing.quorum}."
+    detail = f"{able} of {standing.members} members can decide, as seen from {node}; writes need {standing.quorum}."
     if names:
         detail += f" Not reachable: {names}."
     if standing.filling:
         filling = ", ".join(standing.filling)
         detail += f" Started from an empty disk, so they do not count until a majority of the others has filled it: {filling}."
+    if standing.full:
+        detail += f" Without room on the disk, so that nothing new is stored there: {', '.join(standing.full)}."
     return Problem("no_quorum", detail)

@@ -26,6 +26,8 @@ from quorl.cluster.protocol.grammar import Inspection, Query, Rejection, Reply
 from quorl.cluster.protocol.problems import Problem, problem_of
 from quorl.cluster.protocol.wire import Answer, Call
 
+_STATUS_FULL = 507
+
 
 class _Barrier(msgspec.Struct, frozen=True):
     sequence: int
@@ -126,8 +128,16 @@ class Reading:
     async def _barrier_here(self, _: Visit) -> _Barrier | None:
         try:
             return _Barrier(await self._core.barrier())
-        except (NotApplied, OutcomeUnknown):
+        except NotApplied as reason:
+            self._end_if_full(full=reason.code == "storage_full")
             return None
+        except OutcomeUnknown:
+            return None
+
+    def _end_if_full(self, *, full: bool) -> None:
+        """A barrier is an entry: where too few disks have room for one, only somebody who makes room helps."""
+        if full and (why := self._core.outage()).code == "no_quorum":
+            raise Declined(why)
 
     async def _barrier_at(self, leader: str, until: float) -> _Barrier | None:
         call = Call("GET", "/internal/barrier", "", {"quorl-hops": "1"}, b"")
@@ -135,4 +145,5 @@ class Reading:
             answer = await self._leading.ask(leader, call, until)
         except (PeerUnreachable, PeerLost):
             return None
+        self._end_if_full(full=answer.status == _STATUS_FULL)
         return _barrier_decoder.decode(answer.body) if answer.status == 200 else None

@@ -62,6 +62,10 @@ def _meaning(rejection: type[Rejection]) -> str:
     return (rejection.__doc__ or "").strip().splitlines()[0]
 
 
+SEE_TO = (
+    "See to the members that the detail names: start those that do not run, make room where a disk is full, and where one runs, "
+    "check the network, the addresses in the configs and the secret; its log says why a connection is refused."
+)
 _REPEAT = "Repeat the call; the client libraries do so by themselves."
 
 _OF_HTTP = (
@@ -214,7 +218,7 @@ _OF_HTTP = (
         503,
         "No quorum",
         "Too few members reach each other to decide anything; the call was not carried out.",
-        "Start the members that the detail names. Reads still work with ?consistency=local.",
+        f"{SEE_TO} Reads still work with ?consistency=local.",
         True,
     ),
     Kind(
@@ -253,8 +257,8 @@ _OF_HTTP = (
         "storage_full",
         507,
         "Storage full",
-        "A disk has too little room for another write; the call was not carried out.",
-        "Free space for the data directory of the node that the detail names.",
+        "The leader's disk, or those of so many members that no majority is left, have too little room; the call was not carried out.",
+        "Make room where the data_dir of each node is that the detail names; writes are then taken again by themselves.",
         False,
     ),
 )

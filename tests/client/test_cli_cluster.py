@@ -10,6 +10,7 @@ import pytest
 
 from quorl.client.cli.checks import Level, quorum_finding
 from quorl.client.cli.cluster import _headline
+from quorl.client.cli.hints import NODE
 from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol.wire import Answer
 from tests.client.commands import Quorl
@@ -68,7 +69,7 @@ def test_of_a_cluster_that_is_not_founded_yet_it_is_said_that_a_majority_is_not_
     assert found.text == (
         "not founded yet: the very first start needs all 3 members once, 2 are ok: n3 unreachable; writes are not taken"
     )
-    assert found.hint == "See to n3: quorl node run -c FILE"
+    assert found.hint == f"See to n3: {NODE}"
     assert _headline(info).endswith("NO QUORUM: n3 unreachable (the very first start needs all 3 once)")
 
 

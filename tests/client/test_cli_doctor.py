@@ -12,6 +12,7 @@ import pytest
 import quorl as package
 from quorl.client.cli.checks import Finding, Level, worst
 from quorl.client.cli.doctor import Visit, compared, examined, of_node
+from quorl.client.cli.hints import NODE
 from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol.system import ClusterInfo
 from quorl.cluster.protocol.wire import Answer
@@ -121,7 +122,7 @@ def cut_off(cluster: StandIn, prints: dict[str, str | None]) -> list[Visit]:
         health, leader = ("degraded", "n1") if led else ("no_quorum", None)
         one = visit(info, name, settings=settings, members=members, leader=leader, health=health)
         if not led:
-            told = "; ".join(f"{other}: refused: cannot prove the cluster secret" for other in away)
+            told = "; ".join(f"{other}: refused [secret]: cannot prove the cluster secret" for other in away)
             one.ready = f"[-]leader failed: none; other members: {told}\nnot ready\n"
         visits.append(one)
     return visits
@@ -145,15 +146,16 @@ def test_secrets_that_differ_come_first_and_nothing_else_is_advised_for_what_fol
     assert "quorum" in [one.check for one in rest if one.level != Level.OK]
 
 
-def test_two_processes_of_one_name_are_found_at_the_one_that_the_others_refuse(cluster: StandIn) -> None:
+@pytest.mark.parametrize(("told", "twin"), [("told twin", "n3"), ("twin", "n1")])
+def test_two_processes_of_one_name_are_found_at_either_side_by_the_code_of_the_refusal(
+    cluster: StandIn, told: str, twin: str
+) -> None:
     three = visit(cluster.info(), "n3")
-    three.ready = (
-        "[-]leader failed: none; other members: "
-        "n1: refused: refuses this node: it is connected with another process of this node's name, which came later\n"
-    )
+    refused = f"n1: refused [{told}]: in whatever words"
+    three.ready = f"[-]leader failed: none; other members: n2: refused [garbled]: is no node; {refused}\n"
     (found,) = [one for one in examined([three]) if one.check == "leader" and one.node == "n3"]
     assert found.level == Level.CRIT
-    assert found.hint == "Two processes run as n3: stop the one that should not be there."
+    assert found.hint == f"Two processes run as {twin}: stop the one that should not be there."
 
 
 def test_a_member_that_is_away_for_another_reason_is_still_seen_to(cluster: StandIn) -> None:
@@ -163,7 +165,7 @@ def test_a_member_that_is_away_for_another_reason_is_still_seen_to(cluster: Stan
     members = [msgspec.structs.replace(one, state="unreachable") for one in info.members[1:]]
     visits[0].info = msgspec.structs.replace(info, health="no_quorum", members=[info.members[0], *members])
     (hint,) = [one.hint for one in examined(visits) if one.check == "quorum"]
-    assert hint == "See to n2: quorl node run -c FILE"
+    assert hint == f"See to n2: {NODE}"
 
 
 def test_who_is_refused_for_the_secret_by_one_that_cannot_be_asked_is_told_so(cluster: StandIn) -> None:
@@ -327,7 +329,7 @@ def test_a_member_that_runs_and_is_not_heard_is_not_to_be_started(cluster: Stand
     assert hints["quorum"] == "See to the network between n3 and the others, and to its firewall: it runs."
     assert hints["raft port"] == "It runs: does a firewall let the members through?"
     (alone,) = [one.hint for one in examined(visits[:1]) if one.check == "quorum"]
-    assert alone == "See to n3: quorl node run -c FILE"
+    assert alone == f"See to n3: {NODE}"
 
 
 def test_a_member_with_a_full_disk_is_not_counted_on(quorl: Quorl, cluster: StandIn) -> None:

@@ -215,7 +215,10 @@ def test_where_nobody_answers_quorl_up_is_named_first(quorl: Quorl, cluster: Sta
     for words in (["topic", "ls", "--timeout", "0.2"], ["node", "status"], ["doctor"]):
         done = quorl(*words, "-s", closed_port())
         said = done.stdout + done.stderr
-        assert "quorl up (a cluster on this machine) · quorl node run -c FILE" in said
+        assert (
+            "quorl up (a cluster on this machine) · a node of a cluster as it was set up: systemctl start quorl,"
+            in said
+        )
 
 
 def test_where_nodes_answer_that_cannot_it_is_about_the_cluster(quorl: Quorl, cluster: StandIn) -> None:

@@ -60,7 +60,7 @@ def test_a_node_that_waits_for_others_says_for_whom(tmp_path: Path) -> None:
         started, waiting = lines(node)
         assert (started["event"], waiting["event"], waiting["level"]) == ("node_started", "waiting_for_members", "info")
         assert "needs each of its 3 members once. Not seen by n1 so far: n2 (" in waiting["why"]
-        assert waiting["advice"].startswith("Start the members that are named;")
+        assert waiting["advice"].startswith("See to the members that the detail names: start those")
     finally:
         node.kill()
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import msgspec
 import pytest
 import structlog
 
+from quorl.cluster.consensus.logstore import ROOM_BYTES
 from quorl.cluster.consensus.port import Role, Status
 from quorl.cluster.node.members import Gossip, Member, Members
 from quorl.cluster.node.room import Room
@@ -178,6 +180,7 @@ def test_a_member_without_room_on_its_disk_is_there_and_is_not_counted_on(view: 
 
 
 def test_the_end_of_the_room_is_said_once_and_so_is_its_return() -> None:
+    refused = False
     free_bytes = [limits.DISK_SPARE_BYTES + 1]
     wanted: list[int] = []
 
@@ -186,7 +189,7 @@ def test_the_end_of_the_room_is_said_once_and_so_is_its_return() -> None:
         return free_bytes[0]
 
     with structlog.testing.capture_logs() as told:
-        room = Room(free, structlog.get_logger())
+        room = Room(free, lambda: refused, structlog.get_logger())
         assert not room.full()
         free_bytes[0] -= 1
         assert room.full()
@@ -199,3 +202,47 @@ def test_the_end_of_the_room_is_said_once_and_so_is_its_return() -> None:
         ("disk_has_room", "info", 128),
     ]
     assert set(wanted) == {limits.DISK_SPARE_BYTES + 1}
+
+
+def test_a_log_that_was_refused_room_is_full_until_it_has_what_it_goes_on_with() -> None:
+    free_bytes, refused = [limits.DISK_SPARE_BYTES + 1], [True]
+    room = Room(lambda _: free_bytes[0], lambda: refused[0], structlog.get_logger())
+    assert room.full()
+    free_bytes[0] += ROOM_BYTES
+    assert not room.full()
+    free_bytes[0], refused[0] = limits.DISK_SPARE_BYTES + 1, False
+    assert not room.full()
+
+
+def say_full(view: View, name: str, *, full: bool = True) -> None:
+    other = Members([], name, view.clock)
+    assert view.members.heard(name, other.pack(other.own(status(), 100, "9", disk_full=full))) is not None
+
+
+def test_full_disks_are_why_nothing_is_stored_where_too_few_others_are_left(view: View) -> None:
+    lacks = view.members.lacks_room
+    say_full(view, "n2", full=False)
+    say_full(view, "n3")
+    assert lacks(status(), own_full=False) == ""
+    assert "disks of n3 and n1: 1 of 3 members can store a write, which needs 2." in lacks(status(), own_full=True)
+    say_full(view, "n2")
+    told = lacks(status(), own_full=False)
+    assert told.startswith("Nothing was stored. Too little room is left on the disks of n2 and n3: 1 of 3 members")
+    say_full(view, "n3", full=False)
+    assert lacks(status(), own_full=False) == ""
+
+
+def test_a_member_that_is_away_counts_for_lacking_room_only_after_a_while(view: View) -> None:
+    say_full(view, "n2")
+    say_full(view, "n3", full=False)
+    lacks = partial(view.members.lacks_room, status(connected=frozenset({"n2"})), own_full=False)
+    view.clock.now += 2.9
+    assert lacks() == ""
+    view.clock.now += 0.1
+    assert "Too little room is left on the disk of n2, and n3 cannot be reached: 1 of 3 members" in lacks()
+    never = View()
+    say_full(never, "n2")
+    assert never.members.lacks_room(status(connected=frozenset({"n2"})), own_full=False) == ""
+    never.clock.now += 3
+    assert "n3 cannot be reached" in never.members.lacks_room(status(connected=frozenset({"n2"})), own_full=False)
+    assert view.members.lacks_room(status(connected=frozenset({"n3"})), own_full=True) == ""  # nobody there has said so

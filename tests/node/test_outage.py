@@ -35,3 +35,16 @@ def test_an_election_is_only_a_moment() -> None:
     for founded in (True, False):
         assert explain("n1", Standing(3, 2, [], [], founded=founded)).code == "no_leader"
     assert explain("n1", Standing(3, 2, [N3], [], founded=True)).code == "no_leader"
+
+
+def test_members_whose_disks_are_full_are_named_and_counted_once() -> None:
+    problem = explain("n1", Standing(3, 2, [], [], founded=True, full=("n2", "n3")))
+    assert problem.code == "no_quorum"
+    assert "1 of 3 members can decide" in problem.detail
+    assert problem.detail.endswith("Without room on the disk, so that nothing new is stored there: n2, n3.")
+    assert "make room where a disk is full" in problem.kind.hint
+    assert "check the network, the addresses in the configs and the secret" in problem.kind.hint
+    one_each = explain("n1", Standing(3, 2, [N3], [], founded=True, full=("n2",)))
+    assert "Not reachable: n3 (h:7203). Without room" in one_each.detail
+    assert "0 of 3" in explain("n1", Standing(3, 2, [N2, N3], ["n1"], founded=True, full=("n1",))).detail
+    assert explain("n1", Standing(3, 2, [], [], founded=True, full=("n2",))).code == "no_leader"

@@ -157,7 +157,7 @@ async def test_d14_nodes_with_different_secrets_stay_apart_and_say_why() -> None
     async with running(one, two):
         await _until_refusing(one, "n2")
         await _until_refusing(two, "n1")
-        assert one.network.troubles == {"n2": "refused: cannot prove the cluster secret"}
+        assert one.network.troubles == {"n2": "refused [secret]: cannot prove the cluster secret"}
         assert one.recorder.events == two.recorder.events == []
 
 

@@ -111,6 +111,30 @@ def full_at_the_election(seed: int = 1) -> list[str]:
         return stage.problems()
 
 
+def full_majority(seed: int = 1) -> list[str]:
+    """Both followers' disks are full: what is under way stays in doubt, what comes later is refused at once and for certain."""
+    problems: list[str] = []
+    with Stage(seed) as stage:
+        world, leader, followers = stage.world, stage.leader(), stage.followers()
+        stage.written(leader)
+        for name in followers:
+            stage.process(name).disk.full = True
+        under_way = stage.write(leader, 5.0)  # before the followers have said so
+        world.run(1.5)
+        for name in (leader, *followers):
+            late = stage.write(name)
+            world.run(0.3, lambda late=late: late.ended > 0)  # type: ignore[misc]
+            if late.outcome != "no":
+                problems.append(f"LATE: {name} did not refuse at once what nobody can store: {late}")
+        world.run(5.0, lambda: under_way.ended > 0)
+        if under_way.outcome != "maybe":
+            problems.append(f"TOLD: what was under way is said to be known: {under_way}")
+        stage.process(followers[0]).disk.full = False
+        world.run(1.5)
+        stage.written(leader)
+        return problems + stage.problems()
+
+
 def state_fails(seed: int = 1) -> list[str]:
     """A follower's database has no room for an entry: that node has to begin again from its log."""
     with Stage(seed) as stage:

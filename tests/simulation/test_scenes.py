@@ -39,6 +39,7 @@ SCENES: dict[str, Scene] = {
         scenes_disk.power_in_a_cut,
         scenes_disk.rotten_end,
         scenes_disk.full_at_the_election,
+        scenes_disk.full_majority,
         scenes_disk.state_fails,
         scenes_disk.poisoned_command,
         scenes_disk.poison_behind_open,

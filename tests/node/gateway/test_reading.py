@@ -95,6 +95,16 @@ async def test_d9_a_leader_that_cannot_give_a_barrier_tries_again(failure: Excep
     assert cluster.core("n1").barriers == 2
 
 
+@pytest.mark.parametrize("name", ["n1", "n2"])
+async def test_where_no_barrier_can_be_stored_a_read_is_told_at_once_what_is_missing(name: str) -> None:
+    cluster = await with_topic()
+    cluster.core("n1").script = [NotApplied("storage_full", "full")] * 9
+    began = asyncio.get_running_loop().time()
+    status, body, _ = await cluster.call(name, "GET", TOPIC)
+    assert (status, body["code"]) == (503, "no_quorum")
+    assert asyncio.get_running_loop().time() == began
+
+
 async def test_d4_a_linearizable_read_without_a_leader_is_refused_with_what_is_missing() -> None:
     cluster = await with_topic()
     cluster.group.lead(None)

@@ -280,3 +280,35 @@ def test_d13_the_calendar_is_the_median_of_those_heard_of_lately_whenever_it_is_
         assert keeper.wall_ms() - clock.wall_ms() == -9_000
     clock.now_s = 30.0
     assert keeper.wall_ms() - clock.wall_ms() == 0
+
+
+async def test_where_no_majority_has_room_nothing_that_was_not_proposed_is_waited_for() -> None:
+    member = Member()
+    await member.live(0.1)
+    await member.do(RegisterWorker(name="w", queues=("q",), heartbeat_ms=500, dead_after_ms=60_000))
+    lead, never = member.lead, member.loop.time() + 60.0
+    claim = Claim(worker_id=1, queues=("q",), max=1)
+    sealed = Sealed(None, b"", encode_command(claim))
+    parked = asyncio.ensure_future(lead.claim(sealed, claim, never, None))
+    await turns()
+    entries = len(member.entries)
+    waits = [asyncio.ensure_future(lead.barrier()), asyncio.ensure_future(member.do(t.CreateTopic(name="t")))]
+    await asyncio.sleep(0)
+    lead.told_of_room("Nothing was stored.")
+    signed = asyncio.ensure_future(lead.sign([SignOfLife(1)]))
+    waits += [
+        parked,
+        asyncio.ensure_future(lead.barrier()),
+        asyncio.ensure_future(member.do(t.CreateTopic(name="t"))),
+        asyncio.ensure_future(lead.claim(sealed, claim, never, None)),
+    ]
+    for told in await asyncio.gather(*waits, return_exceptions=True):
+        assert isinstance(told, NotApplied)
+        assert (told.code, str(told)) == ("storage_full", "Nothing was stored.")
+    assert await signed  # what no caller decides goes on
+    assert [entry.commands for entry in member.entries[entries:]] == [()]
+    lead.told_of_room("Nothing was stored, for another reason.")
+    lead.told_of_room("")
+    lead.told_of_room("")
+    await member.do(t.CreateTopic(name="t"))
+    assert [entry.refresh for entry in member.entries[entries:]] == [False, True]

@@ -26,7 +26,6 @@ from quorl.cluster.protocol.limits import REQUEST_BYTES_MAX
 from quorl.cluster.protocol.problems import DETAIL_CHARS_MAX, Problem
 from quorl.cluster.protocol.wire import Answer, Call
 
-HEADERS_BYTES_MAX = 16 * 1024
 BODY_S_MAX = 30.0
 """A body that takes longer to arrive is given up: its client is gone, or means no good."""
 _CHUNK_BYTES = 64 * 1024

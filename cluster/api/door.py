@@ -24,6 +24,10 @@ FILES_RESERVED = 256
 SILENCE_S_MAX = 10.0
 UNTAKEN_S_MAX = 30.0
 """As channels have it."""
+HEADER_BYTES_MAX = 16 * 1024
+LINE_BYTES_MAX = HEADER_BYTES_MAX + 1
+"""Of the first line. One more than of a header, so that it can be told which of them was too long."""
+_TOO_MANY = "Too many headers received"
 _UNREADABLE = (http_exceptions.HttpProcessingError, ClientPayloadError, web.RequestPayloadError)
 
 
@@ -53,6 +57,19 @@ Refuse = Callable[[str, str], web.StreamResponse]
 """Answers a request that could not be read: the code of the problem, and what the parser said."""
 
 
+def _told(error: BaseException | None, message: str) -> tuple[str, str]:
+    """Say what is wrong with the head of a request: the code, and the detail.
+
+    The library has one error for all that is too long; of its arguments the limit tells which, as the two differ.
+    """
+    limit = error.args[1] if isinstance(error, http_exceptions.LineTooLong) else None
+    if limit == LINE_BYTES_MAX:
+        return "target_too_long", f"The first line is longer than {HEADER_BYTES_MAX} bytes."
+    if limit == HEADER_BYTES_MAX:
+        return "headers_too_large", f"A header is longer than {HEADER_BYTES_MAX} bytes."
+    return "headers_too_large" if message.endswith(_TOO_MANY) else "malformed_request", message
+
+
 class _Listener(web.RequestHandler):
     """aiohttp's side of one connection, whose errors are told as problems."""
 
@@ -68,7 +85,8 @@ class _Listener(web.RequestHandler):
             return super().handle_error(request, status, exc, message)
         if request.writer.output_size > 0:
             raise ConnectionError("an answer is under way already")
-        answer = self.refuse("malformed_request", " ".join((message or str(exc)).split()))
+        code, detail = _told(exc, message or str(exc)) if status != 500 else ("malformed_request", message or str(exc))
+        answer = self.refuse(code, " ".join(detail.split()))
         answer.force_close()
         return answer
 
@@ -85,7 +103,7 @@ class Door(web.Server):
         untaken_s: float = UNTAKEN_S_MAX,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, **kwargs)
+        super().__init__(*args, max_line_size=LINE_BYTES_MAX, max_field_size=HEADER_BYTES_MAX, **kwargs)
         self._most = most
         self._refuse = refuse
         self._silence_s = silence_s

@@ -25,7 +25,7 @@ from aiohttp import web
 import quorl
 from quorl import logs, systemd
 from quorl.cluster.api import events
-from quorl.cluster.api.app import HEADERS_BYTES_MAX, Skin, introduce
+from quorl.cluster.api.app import Skin, introduce
 from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.door import Door, connections_max, raise_file_limit
 from quorl.cluster.api.health import Health
@@ -186,8 +186,6 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         auto_decompress=False,
         handler_cancellation=True,
         access_log=None,
-        max_line_size=HEADERS_BYTES_MAX,
-        max_field_size=HEADERS_BYTES_MAX,
         keepalive_timeout=75.0,
     )
     runner = web.ServerRunner(server, shutdown_timeout=_SHUTDOWN_S)

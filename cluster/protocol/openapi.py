@@ -38,6 +38,7 @@ _FOR_ALL = (
     "request_timeout",
     "payload_too_large",
     "target_too_long",
+    "headers_too_large",
     "unsupported_media_type",
     "validation_failed",
     "too_many_requests",
@@ -154,7 +155,7 @@ def _page(page: Page) -> dict[str, Any]:
         }
         for status, said in page.answers.items()
     }
-    codes = ["malformed_request", "forbidden_host", *page.problems]
+    codes = ["malformed_request", "headers_too_large", "forbidden_host", *page.problems]
     if page in STREAMS:
         codes += ["invalid_parameter", "forbidden_origin", "not_acceptable", "target_too_long"]
         codes += ["too_many_streams", "shutting_down", "not_ready"]

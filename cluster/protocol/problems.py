@@ -73,8 +73,8 @@ _OF_HTTP = (
         "malformed_request",
         400,
         "Request is not HTTP",
-        "The request cannot be read: its first line, a header or the framing of its body is malformed or too long.",
-        "Look at what the client, or a proxy before the node, sends. The first line and each header may have 16 KiB.",
+        "The request cannot be read: its first line, a header or the framing of its body is malformed.",
+        "Look at what the client, or a proxy before the node, sends.",
         False,
     ),
     Kind(
@@ -179,6 +179,14 @@ _OF_HTTP = (
         "Invalid request",
         "A field is missing, unknown, or has a value that is not allowed.",
         "Correct the fields that `errors` points at.",
+        False,
+    ),
+    Kind(
+        "headers_too_large",
+        431,
+        "Headers too large",
+        "A header is longer than 16 KiB, or there are too many of them.",
+        "Send fewer and shorter headers; a proxy before the node may add some, and a browser cookies.",
         False,
     ),
     Kind(

@@ -192,6 +192,13 @@ async def malformed_request(scene: Scene) -> Told:
     return await scene.place.raw(b"this is not HTTP\r\n\r\n")
 
 
+@provokes("headers_too_large")
+async def headers_too_large(scene: Scene) -> Told:
+    return await scene.place.raw(
+        b"GET /v1/topics HTTP/1.1\r\nHost: localhost\r\nCookie: " + b"x" * 20_000 + b"\r\n\r\n"
+    )
+
+
 @provokes("request_timeout")
 async def request_timeout(scene: Scene) -> Told:
     return await scene.place.raw(announced(9) + b'{"name"')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import socketserver
 import threading
 from collections.abc import Iterator
@@ -12,9 +13,10 @@ import pytest
 from click.testing import CliRunner, Result
 from typing_extensions import override
 
-from quorl.client import Client
-from quorl.client.cli import cli
+from quorl.client import Client, route, sync
+from quorl.client.cli import cli, task, waiting
 from tests.client.commands import Quorl
+from tests.client.scripted import Clock
 from tests.client.stand_in import StandIn, stand_in
 
 
@@ -55,6 +57,16 @@ def quorl(cluster: StandIn, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
         return CliRunner().invoke(cli, list(words), catch_exceptions=False, **how)  # type: ignore[arg-type]
 
     return run
+
+
+@pytest.fixture
+def still(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of commands that run in this process: it passes while they sleep, and not while they or the nodes work."""
+    clock = Clock()
+    monkeypatch.setattr(route, "Route", functools.partial(route.Route, clock=clock))
+    for module in (sync, task, waiting):
+        monkeypatch.setattr(module, "time", clock)
+    return clock
 
 
 @pytest.fixture

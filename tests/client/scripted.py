@@ -32,6 +32,12 @@ class Clock:
     def __call__(self) -> float:
         return self.now
 
+    monotonic = __call__
+
+    def sleep(self, seconds: float) -> None:
+        """Let time pass. So this is all of the module ``time`` that a command knows of."""
+        self.now += seconds
+
 
 class World:
     """A route on a fake clock with known keys, and the record of every step that was taken."""

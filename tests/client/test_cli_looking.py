@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import socket
 import time
 from typing import Any
@@ -16,33 +17,34 @@ from quorl.cluster.protocol.grammar import Request
 from quorl.cluster.protocol.wire import Answer, Call
 from tests.client.commands import Quorl
 from tests.client.desk import Desk, info
-from tests.client.scripted import problem
+from tests.client.scripted import Clock, problem
 from tests.client.stand_in import StandIn
 
 NOTE = "there is no quorum: as of entry {}, from n{}, which may be behind  → quorl doctor"
 
 
 class Outage:
-    """From when it begins on, every node refuses what needs others with one problem."""
+    """From when it begins on, every node refuses what needs others with one problem. Only the pauses between tries take time."""
 
-    def __init__(self, cluster: StandIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    def __init__(self, cluster: StandIn, still: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
         self.code = ""
+        self.over_s = math.inf
+        """When it ends."""
         self.refused = 0
         before = cluster._answer
 
         async def answer(call: Call) -> Answer:
-            if not self.code or wire.decode(call)[2].consistency != "linearizable":
+            if not self.code or still.now >= self.over_s or wire.decode(call)[2].consistency != "linearizable":
                 return await before(call)
             self.refused += 1
             return problem(self.code)
 
         monkeypatch.setattr(cluster, "_answer", answer)
-        monkeypatch.setattr(looking, "PATIENCE_S", 0.2)
 
 
 @pytest.fixture
-def outage(cluster: StandIn, monkeypatch: pytest.MonkeyPatch) -> Outage:
-    return Outage(cluster, monkeypatch)
+def outage(cluster: StandIn, still: Clock, monkeypatch: pytest.MonkeyPatch) -> Outage:
+    return Outage(cluster, still, monkeypatch)
 
 
 @pytest.mark.parametrize("code", ["no_quorum", "no_leader"])
@@ -97,45 +99,49 @@ def test_where_the_wait_for_a_task_finds_no_quorum_it_is_not_said_that_nothing_w
         ("wait", "t-1"),
         ("result", "t-1", "--wait"),
     ):
-        ended = quorl("task", *words, "--timeout", "0.5")
+        ended = quorl("task", *words, "--timeout", "20")
         assert (ended.exit_code, "Nothing was applied" in ended.stderr) == (5, False)
         assert "The waiting has ended, not the task: quorl doctor, and then quorl task wait t-1" in ended.stderr
 
 
 @pytest.mark.parametrize("word", ["--json", "-q"])
-def test_a_program_is_not_given_what_may_be_old(quorl: Quorl, client: Client, outage: Outage, word: str) -> None:
+def test_a_program_is_not_given_what_may_be_old(
+    quorl: Quorl, client: Client, outage: Outage, still: Clock, word: str
+) -> None:
     client.topics.create("x")
     outage.code = "no_quorum"
-    refused = quorl("topic", "show", "x", word, "--timeout", "0.3")
+    began = still.now
+    refused = quorl("topic", "show", "x", word, "--timeout", "20")
+    assert looking.PATIENCE_S < still.now - began <= 20
     assert (refused.stdout, refused.exit_code) == ("", 5)
     assert "no_quorum" in refused.stderr
 
 
-def test_what_is_no_lost_quorum_is_tried_to_the_end_and_told(quorl: Quorl, client: Client, outage: Outage) -> None:
+@pytest.mark.parametrize("timeout_s", [looking.PATIENCE_S / 2, looking.PATIENCE_S * 5])
+def test_what_is_no_lost_quorum_is_tried_to_the_end_and_told(
+    quorl: Quorl, client: Client, outage: Outage, still: Clock, timeout_s: float
+) -> None:
     client.topics.create("x")
     outage.code = "not_ready"
-    refused = quorl("topic", "show", "x", "--timeout", "0.1")
+    began = still.now
+    refused = quorl("topic", "show", "x", "--timeout", f"{timeout_s}")
+    assert timeout_s / 2 < still.now - began <= timeout_s
     assert (refused.stdout, refused.exit_code, outage.refused > 0) == ("", 5, True)
     assert "not_ready" in refused.stderr
 
 
-def test_an_election_is_waited_for(
-    quorl: Quorl, client: Client, cluster: StandIn, outage: Outage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(looking, "PATIENCE_S", 10.0)
+def test_an_election_is_waited_for(quorl: Quorl, client: Client, outage: Outage, still: Clock) -> None:
     client.topics.create("x")
-    for mishaps in cluster.mishaps:
-        mishaps.append(problem("no_leader"))
+    outage.code, outage.over_s = "no_leader", still.now + looking.PATIENCE_S / 2
     shown = quorl("topic", "show", "x")
-    assert (shown.stderr, shown.exit_code) == ("", 0)
+    assert (shown.stderr, shown.exit_code, outage.refused > 0) == ("", 0, True)
 
 
 def test_what_passes_is_waited_for_longer_than_an_election(
-    quorl: Quorl, client: Client, cluster: StandIn, outage: Outage
+    quorl: Quorl, client: Client, outage: Outage, still: Clock
 ) -> None:
     client.topics.create("x")
-    for mishaps in cluster.mishaps:
-        mishaps.append(problem("not_ready"))
+    outage.code, outage.over_s = "not_ready", still.now + looking.PATIENCE_S + 1
     shown = quorl("topic", "show", "x")
     assert (shown.stderr, shown.exit_code) == ("", 0)
 

@@ -27,7 +27,7 @@ from tests.client.desk import (
     tasks_of,
     worker_info,
 )
-from tests.client.scripted import problem
+from tests.client.scripted import Clock, problem
 from tests.client.stand_in import StandIn
 
 
@@ -254,20 +254,27 @@ def test_broken_json_is_said_to_be_text(quorl: Quorl, cluster: StandIn, desk: De
     assert "looks like JSON" not in plain.stderr
 
 
-def test_waiting_has_an_end(quorl: Quorl, cluster: StandIn, desk: Desk) -> None:
-    tasks_of(cluster, info("PROCESSING", id="x"))
-    for words in (
-        ("submit", "demo.add", "--id", "x", "--max-wait", "0"),
-        ("result", "x"),
-        ("wait", "x", "--max-wait", "0"),
-        ("submit", "demo.add", "--id", "x", "--wait", "--timeout", "0.3"),
-        ("result", "x", "--wait", "--timeout", "0.3"),
-        ("wait", "x", "--timeout", "0.3"),
-        ("wait", "x", "--timeout", "60", "--max-wait", "0"),
+def test_waiting_has_an_end(quorl: Quorl, cluster: StandIn, desk: Desk, still: Clock) -> None:
+    def get(request: k.GetTask) -> k.TaskInfo:
+        still.sleep(request.wait)  # as the node does, which holds the answer back
+        return info("PROCESSING", id="x")
+
+    cluster.answers["get_task"] = get
+    for words, seconds in (
+        (("submit", "demo.add", "--id", "x", "--max-wait", "0"), 0),
+        (("result", "x"), 0),
+        (("wait", "x", "--max-wait", "0"), 0),
+        (("submit", "demo.add", "--id", "x", "--wait", "--timeout", "30"), 30),
+        (("result", "x", "--wait", "--timeout", "30"), 30),
+        (("wait", "x", "--timeout", "30"), 30),
+        (("wait", "x", "--timeout", "60", "--max-wait", "0"), 0),
+        (("wait", "x", "--timeout", "60", "--max-wait", "5"), 5),
     ):
+        began = still.now
         result = quorl("task", *words)
         assert result.exit_code == 6
         assert "PROCESSING" in result.stderr + result.stdout
+        assert still.now - began == seconds, words
 
 
 @pytest.mark.parametrize(("status", "look"), [("PROCESSING", "show"), ("QUEUED", "why")])

@@ -22,6 +22,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import pathlib
+import shlex
 import sys
 import threading
 import weakref
@@ -253,7 +254,7 @@ class App(Renewed):
         goes_on = "It goes on, and" if len(late) == 1 else "They go on, and"
         return (
             f"{what} not finished after {waited_s:g} s of waiting: {told}{more}\n"
-            f"  {goes_on} can be waited for again. quorl task why {first[0].id} says what it waits for"
+            f"  {goes_on} can be waited for again. quorl task why {shlex.quote(first[0].id)} says what it waits for"
         )
 
     # -- connections --------------------------------------------------------------------------------------------------

@@ -44,6 +44,7 @@ here for each refusal in the table of operations (a test says so); a refusal tha
 from __future__ import annotations
 
 import pathlib
+import shlex
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -345,7 +346,7 @@ class NoResult(QuorlError):
         """Its runs that came to an end of their own."""
         self.reason = reason
         """ERROR, TIMEOUT, POISON, NO_RETRY, CANCELLED, PURGED or EXPIRED."""
-        self.hint = self._hint.format(id=task_id)
+        self.hint = self._hint.format(id=shlex.quote(task_id))
         self.request_id = ""
 
 
@@ -399,5 +400,5 @@ class NotFinished(QuorlError, TimeoutError):
         """What it was in when the time was over."""
         self.detail = f"task {task_id} is {status} after {waited_s:g} s of waiting for its end"
         look = "show {} says who runs it" if status == "PROCESSING" else "why {} says what it waits for"
-        self.hint = f"It goes on, and can be waited for again. quorl task {look.format(task_id)}"
+        self.hint = f"It goes on, and can be waited for again. quorl task {look.format(shlex.quote(task_id))}"
         self.request_id = ""

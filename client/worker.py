@@ -164,4 +164,4 @@ class Worker:
 def _queues_of(source: App | Mapping[str, Callable[..., Any]]) -> tuple[str, ...]:
     if isinstance(source, Mapping):
         return (QUEUE_DEFAULT,)
-    return tuple(dict.fromkeys([*sorted({task.queue for task in source.tasks.values()})])) or (source.queue,)
+    return tuple(sorted({task.queue for task in source.tasks.values()})) or (source.queue,)

@@ -10,6 +10,7 @@ import contextlib
 import functools
 import logging
 import pathlib
+import shlex
 import sys
 import threading
 import time
@@ -257,7 +258,7 @@ class Lines:
             return
         error = failure.error
         if not is_tried_again(task, failure):
-            then = f"FAILED: quorl task show {clean(task.id)}"
+            then = f"FAILED: quorl task show {shlex.quote(clean(task.id))}"
         elif failure.delay_ms is not None:
             then = f"again in {took(failure.delay_ms / 1000)}"
         else:

@@ -322,16 +322,43 @@ def test_a_wrong_example_is_noticed() -> None:
 def test_every_command_in_the_pages_exists() -> None:
     breaches = []
     for page in [page for page in PAGES if page.name != "protocol.md"]:  # which quotes bytes that begin with our name
-        for said in re.findall(r"\bquorl((?: [a-z]+){1,2})(?![\w:=.])", code_of(page)):
-            command: click.Command = cli
-            for word in said.split():
-                if not isinstance(command, click.Group):
-                    break  # what follows are its arguments
-                if word not in command.commands and said != " import":  # of Python
-                    breaches.append(f"{shown(page)}: there is no command quorl{said}")
-                    break
-                command = command.commands.get(word, command)
+        breaches += [f"{shown(page)}: there is no command quorl{said}" for said in unknown_commands(code_of(page))]
     nobody(sorted(set(breaches)))
+
+
+def test_every_command_that_programs_and_the_dashboard_tell_of_exists() -> None:
+    breaches = []
+    telling = (
+        "client/**/*.py",
+        "cluster/api/*.py",
+        "cluster/dashboard/*/*.js",
+        "cluster/machine/*.py",
+        "cluster/protocol/*.py",
+    )
+    for path in [path for pattern in telling for path in ROOT.glob(pattern)]:
+        code = path.read_text(encoding="utf-8").replace(
+            '", "', " "
+        )  # of several words: shell("quorl", "topic", "tail")
+        breaches += [
+            f"{shown(path)}: there is no command quorl{said}" for said in unknown_commands(code, only_of_groups=True)
+        ]
+    nobody(sorted(set(breaches)))
+    assert unknown_commands('shell("quorl worker terminate", id)', only_of_groups=True) == [" worker terminate"]
+
+
+def unknown_commands(code: str, *, only_of_groups: bool = False) -> list[str]:
+    """Return what follows our name and is none of its commands. ``only_of_groups``: prose is no command's name."""
+    unknown = []
+    for said in re.findall(r"\bquorl((?: [a-z]+){1,2})(?![\w:=.])", code):
+        command: click.Command = cli
+        for word in said.split():
+            if not isinstance(command, click.Group):
+                break  # what follows are its arguments
+            if word not in command.commands:
+                unknown += [said] * (said != " import" and not (only_of_groups and command is cli))  # of Python
+                break
+            command = command.commands[word]
+    return unknown
 
 
 def test_the_figures_of_the_table_were_measured() -> None:

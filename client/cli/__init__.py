@@ -77,6 +77,14 @@ COMMANDS = {
 """Each with the module that it is in, and its name there if it is another one."""
 
 
+def _tell_version(context: click.Context, _param: click.Parameter, asked: bool) -> None:
+    if asked and not context.resilient_parsing:
+        from quorl import __version__
+
+        click.echo(f"quorl {__version__}")
+        context.exit()
+
+
 @click.group(
     "quorl",
     cls=Quorl,
@@ -84,6 +92,14 @@ COMMANDS = {
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": HELP_CHARS},
 )
 @common_options
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_tell_version,
+    help="Print the version of this program, as `quorl version` does.",
+)
 def cli() -> None:
     """Topics and tasks on a replicated log: work with a cluster of quorl nodes.
 

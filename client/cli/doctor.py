@@ -377,7 +377,7 @@ def _advice(alert: Alert, served: set[str]) -> str:
     if alert.code == "no_workers":
         from quorl.cluster.protocol.routes import nearest
 
-        start = f"quorl worker run MODULE:APP -q {alert.queue}"  # stands last, for it is copied
+        start = f"quorl worker run MODULE:APP -q {output.word(alert.queue)}"  # stands last, for it is copied
         meant = nearest(alert.queue or "", sorted(served)).removeprefix(" - ")
         return f"{meant[0].upper()}{meant[1:]} Else start one: {start}" if meant else f"Start one: {start}"
     if alert.code == "worker_dead":

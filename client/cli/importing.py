@@ -90,7 +90,7 @@ def _prepare(client: Client, queue: str, partitions: int | None) -> None:
             Exit.CONFLICT,
             f"queue {name} is sealed",
             "it takes no new tasks",
-            f"quorl queue unseal {name}, or another queue",
+            f"quorl queue unseal {output.word(queue)}, or another queue",
         )
 
 

@@ -84,7 +84,8 @@ def _explained(error: click.ClickException, root: click.Command, said: Sequence[
             return f"{command} has no option {error.option_name}", guess or "it is none of its options", hint
         case click.exceptions.NoSuchCommand():
             there = context.command.commands if isinstance(context.command, click.Group) else ()
-            guess = _guess(error.possibilities or _elsewhere(error.command_name, root))
+            other = [word for word in _OTHER_WORDS.get(error.command_name, ()) if word in there]
+            guess = _guess(other or error.possibilities or _elsewhere(error.command_name, root))
             why = guess or f"there are: {', '.join(sorted(there))}"
             return f"{command} has no command {error.command_name}", why, hint
         case click.MissingParameter(param=param) if param is not None:
@@ -107,6 +108,23 @@ def _explained(error: click.ClickException, root: click.Command, said: Sequence[
     return message[:1].lower() + message[1:] if message.startswith(_CLICKS) else message, usage, hint
 
 
+_OTHER_WORDS = {
+    "add": ("create", "set", "submit"),
+    "create": ("set", "submit"),
+    "delete": ("rm",),
+    "describe": ("show",),
+    "get": ("show",),
+    "info": ("show",),
+    "list": ("ls",),
+    "publish": ("produce",),
+    "read": ("consume", "tail"),
+    "remove": ("rm",),
+    "run": ("submit",),
+    "send": ("produce", "submit"),
+    "start": ("run",),
+    "update": ("set",),
+}
+"""What other programs call commands that have another name here. Those count that the group has."""
 _CLICKS = ("Got unexpected", "Option ", "Missing command", "Argument ")
 """Sentences of click's own, which begin with a capital as ours do not."""
 _CHOICE = re.compile(r"['\"](.*)['\"] is not one of ", re.DOTALL)

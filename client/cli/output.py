@@ -7,6 +7,7 @@ go out as they are.
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
@@ -83,6 +84,11 @@ def is_terminal() -> bool:
 def clean(text: object) -> str:
     """Return one line of text without control characters."""
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(text))
+
+
+def word(name: object) -> str:
+    """Return a name as one word of a command that is shown to be copied: a task may be called ``invoice 17``."""
+    return shlex.quote(clean(name))
 
 
 def table(

@@ -60,7 +60,9 @@ def produce(
     if partitions is not None and not create:
         raise click.UsageError("--partitions is for --create: a topic that is there keeps its number")
     descriptor = (
-        -1 if values else open_source(source, f"A text instead of a file: quorl topic produce {topic} --value TEXT")
+        -1
+        if values
+        else open_source(source, f"A text instead of a file: quorl topic produce {output.word(topic)} --value TEXT")
     )
     with settings.client() as client:
         if create:

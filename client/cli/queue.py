@@ -17,6 +17,7 @@ from quorl.client.cli.times import Duration, span
 if TYPE_CHECKING:
     from quorl.client.sync import Client
     from quorl.cluster.protocol import queues as q
+    from quorl.cluster.protocol import workers as w
     from quorl.cluster.protocol.overview import OverviewQueue
 
 HEALTH = {"ok": "ok", "no_workers": "NO WORKERS", "paused": "paused", "sealed": "sealed"}
@@ -83,8 +84,8 @@ def _alarm(settings: Settings, info: q.QueueInfo) -> None:
         return
     tasks = output.counted(_waiting(info), "task")
     wait = "waits" if _waiting(info) == 1 else "wait"
-    name = output.clean(info.name)
-    settings.say(f"! {name}: {tasks} {wait} and no worker serves it. Start one: quorl worker run MODULE:APP -q {name}")
+    start = f"quorl worker run MODULE:APP -q {output.word(info.name)}"
+    settings.say(f"! {output.clean(info.name)}: {tasks} {wait} and no worker serves it. Start one: {start}")
 
 
 def _waiting(info: q.QueueInfo) -> int:
@@ -127,7 +128,9 @@ def show(settings: Settings, name: str) -> None:
     _alarm(settings, info)
 
 
-def _role(worker: Any) -> str:
+def _role(worker: w.WorkerInfo) -> str:
+    if worker.status != "ALIVE":
+        return "–"
     return "active" if not worker.standby else "stands in" if worker.active else "stand-by"
 
 

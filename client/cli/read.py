@@ -66,7 +66,7 @@ def consume(
         )
         consumer.register()
         if register:
-            again = f"quorl topic consume {topic} --consumer {consumer.consumer_id}"
+            again = f"quorl topic consume {output.word(topic)} --consumer {consumer.consumer_id}"
             settings.say(f"registered consumer {consumer.consumer_id}, which goes on with: {again}")
         printed = _consume(settings, consumer, left, follow=follow)
     if not printed:

@@ -184,7 +184,8 @@ def _submit(settings: Settings, client: Client, queue: str, task: b.NewTask) -> 
             assert isinstance(again, b.Submitted)
             return again
     except OutcomeUnknown:
-        settings.say(f"quorl task show {task.id} says whether it is there; again with --id {task.id} is safe")
+        word = output.word(task.id)
+        settings.say(f"quorl task show {word} says whether it is there; again with --id {word} is safe")
         raise
 
 
@@ -253,13 +254,13 @@ def _no_worker_for_task(
     from quorl.cluster.protocol.routes import nearest_task
 
     guess, served = elsewhere(client, queue, str(task.name))
+    start = f"start a worker that has it: quorl worker run MODULE:APP -q {output.word(queue)}"
     queue, name, names = output.clean(queue), output.clean(task.name), sorted(known.tasks)
     what = f"no_worker_for_task: nobody alive has registered `{name}`{nearest_task(str(task.name), names)}"
     count = known.workers
     workers = "no worker is" if not count else "1 worker is" if count == 1 else f"{output.grouped(count)} workers are"
     more = f" and {len(names) - NAMES_MAX} more" if len(names) > NAMES_MAX else ""
     has = f"; known there: {output.clean(', '.join(names[:NAMES_MAX]))}{more}" if names else ""
-    start = f"start a worker that has it: quorl worker run MODULE:APP -q {queue}"
     has += (f"; {served}" if served else "") + ("" if count else guess)
     return what, f"{workers} alive on queue {queue}{has}", f"{otherwise}, or {start}"
 
@@ -279,11 +280,11 @@ def _warn(client: Client, queue: str, task: b.NewTask) -> bool:
     except QuorlError:
         return False  # the task is submitted, and that was all that was asked for
     if known.workers and not known.have(task):
-        otherwise = f"Look what became of it: quorl task show {output.clean(task.id)}"
+        otherwise = f"Look what became of it: quorl task show {output.word(task.id)}"
         three_lines("warn", *_no_worker_for_task(client, queue, task, known, otherwise))
-    elif meant := [output.clean(one) for one in known.meant_by_name(task)]:
-        what = f'"{meant[0]}" is handed over as this text, by its position'
-        hint = f"quorl task submit {output.clean(task.name)} {' '.join(f'--kwarg {one}' for one in meant)}"
+    elif meant := known.meant_by_name(task):
+        what = f'"{output.clean(meant[0])}" is handed over as this text, by its position'
+        hint = f"quorl task submit {output.word(task.name)} {' '.join(f'--kwarg {output.word(one)}' for one in meant)}"
         three_lines("warn", what, "arguments that are named take --kwarg", hint)
     elif (misfit := known.misfit(task)) is not None:
         three_lines("warn", *_do_not_fit(task, *misfit), "It ends FAILED; submit it again with other arguments")

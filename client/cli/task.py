@@ -194,14 +194,14 @@ def wait(settings: Settings, ids: tuple[str, ...], max_wait: int | None) -> None
             else:
                 click.echo(f"{output.clean(one)}  {how_it_went(info)}")
             if info.status not in FINAL:
-                code, again = Exit.UNKNOWN, output.clean(one)
+                code, again = Exit.UNKNOWN, output.word(one)
                 look = (
                     "who runs it: quorl task show"
                     if info.status == "PROCESSING"
                     else "what it waits for: quorl task why"
                 )
                 settings.say(
-                    f"! {again} is {info.status} after {span(most or 0)} of waiting, and goes on; "
+                    f"! {output.clean(one)} is {info.status} after {span(most or 0)} of waiting, and goes on; "
                     f"again: quorl task wait {again} · {look} {again}"
                 )
             elif info.status != "SUCCESS":
@@ -259,7 +259,7 @@ def why(settings: Settings, task_id: str) -> None:
     click.echo(f"{output.clean(found.id)} {found.status}")
     for reason in found.reasons:
         click.echo(f"{reason.code.replace('_', ' ')}: {output.clean(reason.detail)}")
-        hint = REASONS.get(reason.code, "").format(id=info.id, queue=info.queue)
+        hint = REASONS.get(reason.code, "").format(id=output.word(info.id), queue=output.word(info.queue))
         if reason.code == "finished":
             hint = " · ".join(next_steps(info))
         click.echo(f"  try  {output.clean(hint or reason.hint)}")

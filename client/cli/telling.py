@@ -103,12 +103,13 @@ def last_error(info: k.TaskInfo) -> str:
 
 def next_steps(info: k.TaskInfo) -> list[str]:
     """Return the commands that make sense now."""
+    word = output.word(info.id)
     match info.status:
         case "SUCCESS":
-            return [f"quorl task result {info.id}"]
+            return [f"quorl task result {word}"]
         case "FAILED" | "CANCELLED" | "EXPIRED":
-            return [f"quorl task retry {info.id}"]
+            return [f"quorl task retry {word}"]
         case "PROCESSING":
-            return [f"quorl task wait {info.id}", f"quorl task cancel {info.id}"]
+            return [f"quorl task wait {word}", f"quorl task cancel {word}"]
         case _:
-            return [f"quorl task why {info.id}", f"quorl task cancel {info.id}"]
+            return [f"quorl task why {word}", f"quorl task cancel {word}"]

@@ -54,7 +54,7 @@ def _asked(settings: Settings, client: Client, task_id: str, wait_s: float) -> k
     try:
         return client.tasks.get(task_id, wait_s=wait_s)
     except Unavailable as error:
-        word = output.clean(task_id)
+        word = output.word(task_id)
         tell(
             error, settings, hint=f"The waiting has ended, not the task: quorl doctor, and then quorl task wait {word}"
         )
@@ -71,7 +71,7 @@ def tell_stuck(client: Client, reason: k.Reason, task: tuple[str, str, str], mor
     if reason.code not in STUCK:
         return False
     task_id, name, queue = task
-    hint = REASONS[reason.code].format(id=task_id, queue=queue)
+    hint = REASONS[reason.code].format(id=output.word(task_id), queue=output.word(queue))
     guess, served = elsewhere(client, queue, name) if reason.code in NOT_THERE else ("", "")
     detail = f"{reason.detail.removesuffix('.')}{guess}" if guess and reason.code == "no_workers" else reason.detail
     why = "; ".join(filter(None, ("the task waits in its queue until that changes", served, more)))
@@ -91,7 +91,7 @@ def conclude(settings: Settings, info: k.TaskInfo, waited_ms: int | None) -> Non
             output.write_lines([value_line(info.result)])
     if info.status == "SUCCESS":
         return
-    after, runs = "", info.status == "PROCESSING"
+    after, runs, task = "", info.status == "PROCESSING", output.word(info.id)
     if info.status not in FINAL:
         code = Exit.UNKNOWN
         after = f" after {span(waited_ms)} of waiting" if waited_ms else ""
@@ -100,11 +100,11 @@ def conclude(settings: Settings, info: k.TaskInfo, waited_ms: int | None) -> Non
             if waited_ms
             else "it is not finished, and has no result yet"
         )
-        hint = " · ".join(f"quorl task {word} {info.id}" for word in ("wait", "show" if runs else "why"))
+        hint = " · ".join(f"quorl task {word} {task}" for word in ("wait", "show" if runs else "why"))
     else:
         code = Exit.FAILED
         why = last_error(info) or f"the reason is {info.reason or 'not known'}"
-        hint = f"quorl task show {info.id} · quorl task retry {info.id}"
+        hint = f"quorl task show {task} · quorl task retry {task}"
     if settings.as_json:
         click.get_current_context().exit(code)
     fail(code, f"{output.clean(info.name)} is {info.status}{after}", why, hint)

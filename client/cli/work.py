@@ -149,7 +149,7 @@ def run(
 def _warn_of_commas(target: str, queues: Sequence[str]) -> None:
     """Say how several queues are written, where one name looks like a list of them: it is allowed, and hardly meant."""
     if any("," in queue for queue in queues):
-        named = [output.clean(name.strip()) for queue in queues for name in queue.split(",") if name.strip()]
+        named = [output.word(name.strip()) for queue in queues for name in queue.split(",") if name.strip()]
         what = f'"{output.clean(next(queue for queue in queues if "," in queue))}" is served as one queue of this name'
         three_lines(
             "warn",

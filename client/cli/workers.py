@@ -63,7 +63,7 @@ def ls(settings: Settings, queue: str | None, status: str | None) -> None:
     numbers = ("WORKER", "PID", "BUSY", "DONE", "FAILED TRIES", "LOST", "LAST BEAT")
     output.table(columns, rows, numbers=numbers, spare=SPARE, loose=("QUEUES", "NOW"))
     if not found:
-        serves, option = (f" serves {output.clean(queue)}", f" -q {output.clean(queue)}") if queue else ("", "")
+        serves, option = (f" serves {output.clean(queue)}", f" -q {output.word(queue)}") if queue else ("", "")
         settings.say(f"no worker{serves}: quorl worker run MODULE:APP{option} starts one{unknown and f'. {unknown}'}")
 
 

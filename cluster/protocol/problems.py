@@ -59,7 +59,7 @@ def kind_of(rejection: type[Rejection]) -> Kind:
 
 def _meaning(rejection: type[Rejection]) -> str:
     """The first line of a refusal's docstring, which is what it says of itself."""
-    return (rejection.__doc__ or "").strip().splitlines()[0]
+    return (rejection.__doc__ or "").strip().splitlines()[0].replace("``", "`")
 
 
 SEE_TO = (

@@ -238,6 +238,7 @@ def test_errors_are_explained_offline(quorl: Quorl) -> None:
 def test_version(quorl: Quorl) -> None:
     assert re.fullmatch(r"quorl \d+\.\d+\.\d+\n", quorl("version").stdout)
     assert set(json.loads(quorl("version", "--json").stdout)) == {"version"}
+    assert quorl("--version").stdout == quorl("version").stdout
 
 
 def test_node_commands_are_the_servers(quorl: Quorl, monkeypatch: pytest.MonkeyPatch) -> None:

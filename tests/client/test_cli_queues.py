@@ -60,6 +60,7 @@ def test_queue_set_and_show(quorl: Quorl, cluster: StandIn) -> None:
         worker_info(1, "w1"),
         worker_info(2, "w2", standby=True, active=False),
         worker_info(3, "w3", "LEFT"),
+        worker_info(4, "w4", "DEAD"),
     )
     assert quorl("queue", "show", "jobs").exit_code == 3
     assert quorl("queue", "set", "jobs", "--partitions", "6").stderr.startswith("made: jobs\npartitions      6\n")
@@ -101,6 +102,7 @@ def test_queue_set_and_show(quorl: Quorl, cluster: StandIn) -> None:
     for line in ("back-off        1.0 s, 5.0 s, 1m 0s, jitter 0.5", "keep finished   for ever", "max depth       100"):
         assert line in shown
     assert re.search(r"2  w2    ALIVE    0/4  stand-by", shown)
+    assert re.search(r"4  w4    DEAD     0/4  –", shown), "who is dead has no part in it"
     assert "w3" not in shown
     assert json.loads(quorl("queue", "show", "jobs", "--json").stdout)["partitions"] == 6
 

@@ -11,6 +11,7 @@ import pytest
 
 from quorl.client.cli.hints import REASONS
 from quorl.client.cli.telling import new_call
+from quorl.client.errors import NotFinished, TaskFailed
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
@@ -442,6 +443,22 @@ def test_task_why(quorl: Quorl, cluster: StandIn) -> None:
     reasons[0] = k.Reason(code="finished", detail="It is FAILED.", hint="in the words of HTTP")
     tasks_of(cluster, failed("t1"))
     assert "  try  quorl task retry t1\n" in quorl("task", "why", "t1").stdout
+
+
+def test_commands_that_are_told_can_be_copied_whatever_a_task_is_called(quorl: Quorl, cluster: StandIn) -> None:
+    name, word = "invoice 17; it's", """'invoice 17; it'"'"'s'"""
+    waiting = info("QUEUED", id=name, queue="a b")
+    reasons = [k.Reason(code="no_workers", detail="No worker alive serves it.", hint="")]
+    cluster.answers["get_task_why"] = lambda _: k.TaskWhy(id=name, status="QUEUED", reasons=reasons)
+    tasks_of(cluster, waiting)
+    assert quorl("task", "show", name).stderr == f"→ quorl task why {word} · quorl task cancel {word}\n"
+    assert "  try  Start one: quorl worker run MODULE:APP -q 'a b'\n" in quorl("task", "why", name).stdout
+    assert f"try    quorl task wait {word} · quorl task why {word}\n" in quorl("task", "result", name).stderr
+    assert f"again: quorl task wait {word} · " in quorl("task", "wait", name, "--max-wait", "10ms").stderr
+    tasks_of(cluster, msgspec.structs.replace(failed("t1"), id=name))
+    assert f"try    quorl task show {word} · quorl task retry {word}\n" in quorl("task", "result", name).stderr
+    for error in (NotFinished(name, "QUEUED", 1), TaskFailed(name, "ValueError", "", "", 3)):
+        assert word in error.hint
 
 
 def test_every_reason_to_wait_has_a_hint_in_the_words_of_the_command_line() -> None:

@@ -26,6 +26,7 @@ def test_every_problem_says_what_and_what_to_do(kind: Kind) -> None:
     assert kind.why.endswith(".")
     assert kind.hint.endswith(".")
     assert explained(kind).splitlines()[1] == f"what   {kind.title}"
+    assert "``" not in explained(kind), "marks of docstrings are for those who read the code"
 
 
 def test_every_refusal_of_the_table_is_in_the_catalogue() -> None:

@@ -86,7 +86,7 @@ function Told({ one, reload, onClose }) {
   const runs = `${plural(one.leases, "running task")}`;
   if (one.status === "ALIVE") return html`<div class="row">
     <button type="button" class="button small" disabled=${one.quiet} onClick=${() => ask("Quiet", `It claims nothing more and finishes its ${runs}.`, () => post(`${where}/quiet`), [["CLI", shell("quorl", "worker", "quiet", one.worker_id)], ["curl", curl("POST", `${where}/quiet`)]], "It is told with its next heartbeat")}>Quiet…</button>
-    <button type="button" class="button small danger" onClick=${() => ask("Terminate", `It finishes its ${runs} and ends.`, () => post(`${where}/terminate`), [["CLI", shell("quorl", "worker", "terminate", one.worker_id)], ["curl", curl("POST", `${where}/terminate`)]], "It is told with its next heartbeat")}>Terminate…</button></div>`;
+    <button type="button" class="button small danger" onClick=${() => ask("Terminate", `It finishes its ${runs} and ends.`, () => post(`${where}/terminate`), [["CLI", shell("quorl", "worker", "stop", one.worker_id)], ["curl", curl("POST", `${where}/terminate`)]], "It is told with its next heartbeat")}>Terminate…</button></div>`;
   if (one.status === "DEAD") return html`<div class="row"><button type="button" class="button small" onClick=${() => ask("Forget", "It is no longer listed. Its tasks went back to their queues when it died.", () => remove(where), [["curl", curl("DELETE", where)]], "Forgotten", onClose)}>Forget…</button></div>`;
   return null;
 }

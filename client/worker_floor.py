@@ -27,6 +27,8 @@ from quorl.client.worker_pool import Processes, Threads, references_of
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol.tasks import TaskError
 
+NO_THREAD_S = 1.0
+"""So long nothing is claimed after the system had no thread to give."""
 CRASH_S_MAX = 0.2
 CRASH_CODE = 1
 
@@ -95,6 +97,8 @@ class Floor:
         self._begun = 0
         self.open = True
         """Whether tasks are begun; after that they are given back."""
+        self.claims_after = 0.0
+        """Until then nothing is claimed: there are no threads for it."""
         self.crashing = False
         self.done = self.failed = 0
 
@@ -188,9 +192,17 @@ class Floor:
             work = functools.partial(run_async, one, task, holding.context)
             run.task = self._loop.create_task(self._on_the_loop(life, holding, work))
         else:
-            self._due.append(
-                functools.partial(self._threads.run, functools.partial(self._in_a_thread, life, holding, one))
-            )
+            self._due.append(functools.partial(self._to_a_thread, life, holding, one))
+
+    def _to_a_thread(self, life: Ledger, holding: Holding, one: Handler) -> None:
+        """Run a plain function; where the system gives no thread for it, the task is for another worker, or for later."""
+        try:
+            self._threads.run(functools.partial(self._in_a_thread, life, holding, one))
+        except RuntimeError as error:
+            now = self._loop.time()
+            self.claims_after = now + NO_THREAD_S
+            self._ended.append((life, holding, Verdict(why=f"the system gives no thread to run it: {error}"), 0.0, now))
+            self._loop.call_soon(self._turn)
 
     async def _on_the_loop(self, life: Ledger, holding: Holding, work: Callable[[], Awaitable[Verdict]]) -> None:
         try:

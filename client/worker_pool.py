@@ -49,12 +49,16 @@ class Threads:
         self._busy = 0
 
     def run(self, job: Job) -> None:
-        """Run a job as soon as a thread is free. Jobs do not raise."""
+        """Run a job as soon as a thread is free. Jobs do not raise.
+
+        Raises ``RuntimeError`` if none is free and the system gives no other; the job is not run then.
+        """
         with self._lock:
-            self._busy += 1
-            if self._busy > self._threads and self._threads < self._size:
+            if self._busy >= self._threads and self._threads < self._size:
+                name = f"{self._name}-{self._threads + 1}"
+                threading.Thread(target=self._work, name=name, daemon=True).start()
                 self._threads += 1
-                threading.Thread(target=self._work, name=f"{self._name}-{self._threads}", daemon=True).start()
+            self._busy += 1
         self._jobs.put(job)
 
     def _work(self) -> None:
@@ -174,8 +178,13 @@ class Child:
                     self._pipe.send_bytes(_encode(Stop()))
 
         def stop() -> None:
-            for one in (kill, tell):
-                threading.Thread(target=one, daemon=True).start()
+            try:
+                for one in (kill, tell):
+                    threading.Thread(target=one, daemon=True).start()
+            except RuntimeError:  # the system gives no thread to tell it in, so that it is not asked first
+                with self._ending:
+                    if not over.is_set():
+                        self.kill()
 
         holding.on_stop = stop
         try:

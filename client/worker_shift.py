@@ -142,7 +142,7 @@ class Shift:
     async def _nap(self) -> None:
         """Wait until something happens, or the next moment at which something is due by itself."""
         now = self._loop.time()
-        until = [self._pace.hold_until, self._not_before, self._claim_after]
+        until = [self._pace.hold_until, self._not_before, self._claim_after, self._floor.claims_after]
         if self.life is not None and self.life.has_news:
             until.append(now + NEWS_S)
         later = [moment - now for moment in until if moment > now]
@@ -229,7 +229,7 @@ class Shift:
         if now < self._pace.hold_until and (self._claim_call is not None or self._pace.awaited):
             return
         claims = self._claim_call is None and not self._quiet and not self._stopping
-        if self._floor.running and now < self._claim_after:
+        if now < self._floor.claims_after or (self._floor.running and now < self._claim_after):
             claims = False
         room = self._pace.room(life.unfinished + self._floor.zombies) if claims else 0
         batch = life.take() if not self._settling and self._due(life, now, claims=room > 0) else None

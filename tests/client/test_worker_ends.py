@@ -12,8 +12,9 @@ from typing import Any
 
 import msgspec
 import pytest
+from typing_extensions import override
 
-from quorl.client import Context, worker_pool
+from quorl.client import Context, worker_floor, worker_pool
 from quorl.client.handlers import Handler
 from quorl.client.worker_floor import Floor
 from quorl.client.worker_ledger import Holding, Ledger
@@ -25,6 +26,46 @@ from tests.client.worker_kit import add, burst, statuses, worker, working
 @pytest.fixture
 def cluster() -> TaskCluster:
     return TaskCluster()
+
+
+# -- threads -------------------------------------------------------------------------------------------------------
+class FewThreads(threading.Thread):
+    """Threads of which the system gives no more for a while; only those of tasks are meant."""
+
+    left = 0
+
+    @override
+    def start(self) -> None:
+        if self.name.startswith("quorl-task"):
+            if FewThreads.left <= 0:
+                raise RuntimeError("can't start new thread")
+            FewThreads.left -= 1
+        super().start()
+
+
+def test_a_task_that_the_system_gives_no_thread_for_is_given_back_and_the_worker_goes_on(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(threading, "Thread", FewThreads)
+    monkeypatch.setattr(worker_floor, "NO_THREAD_S", 0.05)
+    monkeypatch.setattr(FewThreads, "left", 1)
+    go, entered = threading.Event(), threading.Event()
+
+    def work() -> str:
+        entered.set()
+        go.wait(10)
+        return "done"
+
+    with working(cluster, {"work": work}, concurrency=3) as lines:
+        first = cluster.add("work")
+        assert entered.wait(10)
+        late = [cluster.add("work") for _ in range(2)]
+        cluster.until(lambda: sum("no thread to run it: can't start new thread" in line for line in lines) >= 4)
+        assert [one.attempts for one in late] == [0, 0]
+        assert first.status == "PROCESSING"
+        FewThreads.left = 9
+        go.set()
+        cluster.until(lambda: statuses(cluster) == ["SUCCESS"] * 3)
 
 
 # -- ending --------------------------------------------------------------------------------------------------------

@@ -154,3 +154,21 @@ def test_a_process_that_cannot_be_handed_anything_fails_its_task_in_the_end(monk
     processes.close()
     assert verdict.error is not None
     assert verdict.error.type == "ProcessDied"
+
+
+def test_a_process_is_killed_where_there_is_no_thread_to_tell_it_in(
+    child: Child, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one, entered = listening()
+    thread, verdicts = running(child, one)
+    assert entered.wait(10)
+
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", none)
+    one.stop()
+    monkeypatch.undo()
+    thread.join(10)
+    assert [verdict.stopped for verdict in verdicts] == [True]
+    assert not child.alive

@@ -415,3 +415,15 @@ def test_d13_a_path_is_understood_the_same_however_often_it_comes() -> None:
         assert problem("POST", "/v1/topics/%20/messages", b"{}").code == "validation_failed"
         assert problem("POST", "/v1/nothing/at/all", b"{}").code == "route_not_found"
     assert problem("POST", f"/v1/topics/{'x' * limits.TARGET_BYTES_MAX}/messages", b"{}").code == "target_too_long"
+
+
+@pytest.mark.parametrize("spaces", [0, 2_000], ids=["small", "large"])
+def test_of_a_name_that_stands_twice_the_last_counts_and_values_are_kept_as_they_came(spaces: int) -> None:
+    body = b'{"key":"a","value":1,"key":"b","headers":{"h":"1","h":"2"},"value":{"x":1,"x":2}}'
+    many = b'{"messages":[{"value":0}],"messages":[' + body + b"]}"
+    for one in (body, many):
+        asked = decode(call("POST", MESSAGES, one + b" " * spaces))[1]
+        assert isinstance(asked, t.Append)
+        (message,) = asked.messages
+        assert (message.key, message.headers) == ("b", {"h": "2"})
+        assert bytes(message.value) == b'{"x":1,"x":2}'

@@ -310,8 +310,8 @@ class RealDisk:
         if self._flusher is None and self._flushes_beside:
             try:
                 self._flusher = Flusher(asyncio.get_running_loop())
-            except OSError:
-                self._flushes_beside = False
+            except OSError as error:
+                self._flushes_beside = error.errno in NO_DESCRIPTORS  # descriptors come back; such flushes do not
         return self._flusher
 
     @staticmethod

@@ -57,7 +57,11 @@ class Flusher:
         context = ctypes.c_ulong(0)
         self._call(self._setup, ctypes.c_long(1), ctypes.byref(context))
         self._context = context
-        self._tells = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._tells = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError:
+            self._call(self._destroy, context)
+            raise
         self._operation = _Operation(opcode=_FDSYNC, flags=_TELL_DESCRIPTOR, tells=self._tells)
         self._operations = (ctypes.POINTER(_Operation) * 1)(ctypes.pointer(self._operation))
         self._event = ctypes.create_string_buffer(_EVENT.size)

@@ -249,7 +249,10 @@ class Offload(Protocol):
     """Runs what would block the loop somewhere else."""
 
     def run(self, work: Callable[[], Any]) -> Awaitable[Any]:
-        """Run ``work`` in a thread (in a simulation: later) and give what it returned or raised."""
+        """Run ``work`` in a thread (in a simulation: later) and give what it returned or raised.
+
+        Work that has begun is not broken off: who is cancelled meanwhile goes on once it has ended, and never beside it.
+        """
 
 
 class Snapshot(NamedTuple):

@@ -19,6 +19,7 @@ from quorl.cluster.consensus.damage import is_damage
 
 _MAGIC = b"SQLite format 3\0"
 _HEAD_BYTES = 32
+_PAGE_BYTES_MIN = 512
 _LOCK_BYTE = 0x40000000
 """The page in which this byte lies is never used."""
 _LOOK = "PRAGMA quick_check(1)"
@@ -36,6 +37,8 @@ def what_is_wrong(path: Path, log: Path) -> tuple[int, str] | None:
         return 0, "not an SQLite database"
     page_bytes = int.from_bytes(head[16:18], "big") if head else 0
     page_bytes = 65_536 if page_bytes == 1 else page_bytes
+    if head and page_bytes < _PAGE_BYTES_MIN:
+        return 16, f"not an SQLite database: it would have pages of {page_bytes} bytes"
     pages = int.from_bytes(head[28:32], "big")
     shorter = size_bytes, "the file is shorter than it says"
     if not log.exists() or log.stat().st_size == 0:

@@ -113,7 +113,9 @@ class Looking:
     def sight(self) -> Sight:
         """See ``overview.Core``."""
         if self._messages is None:
-            self._messages = self._gauges().messages
+            gauges = self.ask(GetGauges())
+            assert isinstance(gauges, Gauges)
+            self._messages = gauges.messages
         cluster = self._node.cluster()
         own = next(one for one in cluster.members if one.name == cluster.node)
         return Sight(

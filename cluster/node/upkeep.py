@@ -162,7 +162,7 @@ class CatchUp:
         try:
             snapshot = await self._pull(leader)
             await self._install(snapshot)
-        except (PeerUnreachable, PeerLost, Damaged, OSError, msgspec.DecodeError) as error:
+        except (PeerUnreachable, PeerLost, Damaged, OSError, sqlite3.Error, msgspec.DecodeError) as error:
             self._pause_s = min(max(_PAUSE_S_MIN, 2 * self._pause_s), _PAUSE_S_MAX)
             self._next_s = self._clock.monotonic() + self._pause_s
             self._meters.snapshots_failed += 1

@@ -185,6 +185,33 @@ async def test_d1_where_there_are_no_such_flushes_sync_is_left(
     file.close()
 
 
+async def test_d1_flushes_that_lack_a_descriptor_are_left_to_sync_until_there_is_one(
+    disk: RealDisk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the kernel gave before is given back: it has room for so many of these only."""
+    file = disk.create("a", b"head")
+    careful, called = Flusher._call, list[int]()
+
+    def call(self: Flusher, number: int, *arguments: object) -> int:
+        called.append(number)
+        return careful(self, number, *arguments)
+
+    def none_left(*_: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as short:
+        short.setattr(Flusher, "_call", call)
+        short.setattr(os, "eventfd", none_left)
+        assert not file.sync_soon(lambda _: None)
+        setup, destroy, *_ = flushing._CALLS[platform.machine()]
+        assert called == [setup, destroy]
+    ended = Waited()
+    assert file.sync_soon(ended)
+    await ended.came
+    assert ended.told == [None]
+    file.close()
+
+
 class Refusing:
     """A kernel that knows no such call."""
 

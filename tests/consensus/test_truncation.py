@@ -82,6 +82,32 @@ def test_d5_a_file_that_was_cut_beside_a_log_that_holds_nothing_sound_is_refused
     refused(directory, "0: not readable as a state")
 
 
+@pytest.mark.parametrize("page_bytes", [0, 256])
+def test_d5_a_file_whose_pages_have_no_size_is_refused(node: Node, page_bytes: int) -> None:
+    directory = killed(node)
+    content = bytearray((directory / "state.db").read_bytes())
+    content[16:18] = page_bytes.to_bytes(2, "big")
+    (directory / "state.db").write_bytes(content)
+    refused(directory, "16: not an SQLite database")
+
+
+@pytest.mark.parametrize("offset", range(32))
+def test_d5_whatever_the_head_of_a_file_says_nothing_but_a_refusal_comes_of_it(node: Node, offset: int) -> None:
+    content = (node.directory / "state.db").read_bytes()
+    for bits in (0x01, 0x80, 0xFF, content[offset]):
+        directory = killed(node)
+        with (directory / "state.db").open("r+b") as file:
+            file.seek(offset)
+            file.write(bytes((content[offset] ^ bits,)))
+        states = SqliteStateFiles(directory)
+        assert states.exists()
+        try:
+            states.open().close()
+        except Damaged:
+            pass
+        shutil.rmtree(directory)
+
+
 def test_d5_what_any_kill_leaves_is_no_damage_and_costs_no_look_through_everything(
     node: Node, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,6 +51,7 @@ class Node:
         self.members = [member("n1", role="leader"), member("n2"), member("n3")]
         self.readable = True
         self.free_bytes = 2**40
+        self.judged: list[sqlite3.DatabaseError] = []
         self.machine: Machine = self.desk.machine
         self.looking = Looking(self, "1.2.3", self.clock, lambda: self.free_bytes)
         self.looking.replaced()
@@ -70,6 +71,7 @@ class Node:
         return Problem("no_quorum", "n2 and n3 cannot be reached.")
 
     def stop_if_damaged(self, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
+        self.judged.append(error)
         return error
 
     def do(self, *commands: Any) -> None:
@@ -308,6 +310,22 @@ def test_while_a_snapshot_is_put_in_place_the_last_overview_is_told_or_none() ->
     found = node.later()
     node.readable = False
     assert node.later() is found
+
+
+def test_d5_a_state_that_cannot_be_counted_in_is_judged_as_it_is_wherever_it_is_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    node, broken = Node(), sqlite3.DatabaseError("database disk image is malformed")
+    node.do(t.CreateTopic(name="t"))
+    node.do(t.DeleteTopic(topic="t"))  # so that the messages of the others must be counted anew
+
+    def query(_: object) -> object:
+        raise broken
+
+    monkeypatch.setattr(node.machine, "query", query)
+    with pytest.raises(sqlite3.DatabaseError):
+        node.looking.sight()
+    assert node.judged == [broken]
 
 
 def test_history_by_the_second_is_told_with_the_leaders_of_that_time() -> None:

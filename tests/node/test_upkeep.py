@@ -166,6 +166,19 @@ async def test_without_room_nothing_is_pulled_and_the_leader_copies_once(leader:
     assert (leader.copies, follower.states.installs) == (1, 1)
 
 
+async def test_a_state_that_cannot_be_opened_behind_a_snapshot_is_said_as_any_other_failure(
+    leader: Leader, follower: Follower, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The node has stopped itself by then."""
+
+    async def install(_: Snapshot) -> None:
+        raise sqlite3.OperationalError("disk I/O error")
+
+    monkeypatch.setattr(follower.catch_up, "_install", install)
+    await follower.told()
+    assert [warning["why"] for warning in follower.warnings] == ["disk I/O error"]
+
+
 async def test_a_success_makes_the_next_try_immediate(leader: Leader, follower: Follower) -> None:
     follower.free = 0
     assert await follower.told() == 1

@@ -1,8 +1,6 @@
 """The process: arguments, config, logs, then the node until it is told to stop.
 
-Exit codes, for those who restart nodes: 0 stopped as asked; 2 the arguments or the config are wrong, and nothing was
-started; 71 the machine refused something (a port in use, a full disk), and a restart may help; 78 the data directory is
-damaged or another process's, and a restart cannot help.
+With which code the process ends, for those who restart nodes, is in ``api/exits.py``.
 """
 
 from __future__ import annotations
@@ -16,7 +14,6 @@ import json
 import os
 import socket
 import sys
-from enum import IntEnum
 from pathlib import Path
 from typing import NamedTuple, NoReturn
 
@@ -24,20 +21,12 @@ from typing_extensions import override
 
 import quorl
 from quorl import logs
+from quorl.cluster.api.exits import Exit
 from quorl.cluster.node import config as configs
 from quorl.cluster.protocol import limits
 
 ASK_S = 2.0
 """So long a check waits for what listens at the node's address to say who it is."""
-
-
-class Exit(IntEnum):
-    """How the process ends."""
-
-    STOPPED = 0
-    CONFIG = 2
-    MACHINE = 71
-    DAMAGED = 78
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from quorl.cluster import main
+from quorl.cluster.api.exits import Exit
 from quorl.cluster.node.config import load
 from quorl.cluster.protocol.pages import PAGES
 from tests.tools import tool
@@ -148,7 +148,7 @@ def test_there_are_no_other_units() -> None:
 
 def test_units_know_the_exit_codes_that_a_restart_cannot_mend() -> None:
     node, worker = (unit.read_text() for unit in UNITS)
-    assert f"\nRestartPreventExitStatus={int(main.Exit.CONFIG)} {int(main.Exit.DAMAGED)}\n" in node
+    assert f"\nRestartPreventExitStatus={int(Exit.CONFIG)} {int(Exit.DAMAGED)}\n" in node
     assert "\nRestartPreventExitStatus=2 4\n" in worker
     assert all("\nType=notify\n" in unit.read_text() for unit in UNITS)
 

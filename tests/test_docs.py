@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from quorl.client.cli import cli, common
-from quorl.cluster import main
+from quorl.cluster.api.exits import Exit
 from quorl.cluster.node import config
 from quorl.cluster.protocol import limits, wire
 from quorl.cluster.protocol.operations import OPERATIONS
@@ -189,7 +189,7 @@ def test_every_command_and_exit_code_is_documented() -> None:
     commands = [" ".join(words) for words, _ in derive_docs.leaves(cli, ("quorl",))]
     nobody([f"docs/operating.md says nothing of {command}" for command in commands if f"`{command}" not in page])
     of_node, _, of_cli = page.partition("## Exit codes")[2].partition("Of `quorl`:")
-    nobody([f"the node's exit code {code} is missing" for code in main.Exit if f"| {int(code)} |" not in of_node])
+    nobody([f"the node's exit code {code} is missing" for code in Exit if f"| {int(code)} |" not in of_node])
     nobody([f"exit code {code} is missing" for code in common.Exit if f"| {int(code)} |" not in of_cli])
 
 

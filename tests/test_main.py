@@ -20,10 +20,11 @@ from typing_extensions import override
 
 import quorl
 from quorl import logs
+from quorl.cluster.api.exits import Exit
 from quorl.cluster.consensus.ballot import Ballot
 from quorl.cluster.consensus.disk import RealDisk
 from quorl.cluster.consensus.port import Damaged, InUse
-from quorl.cluster.main import Exit, _what_to_do, explain, main
+from quorl.cluster.main import _what_to_do, explain, main
 from quorl.cluster.node.config import Address, Config, load
 from tests.ports import free_ports
 

@@ -27,6 +27,7 @@ UNTAKEN_S_MAX = 30.0
 HEADER_BYTES_MAX = 16 * 1024
 LINE_BYTES_MAX = HEADER_BYTES_MAX + 1
 """Of the first line. One more than of a header, so that it can be told which of them was too long."""
+HEADERS_MAX = 128
 _TOO_MANY = "Too many headers received"
 _UNREADABLE = (http_exceptions.HttpProcessingError, ClientPayloadError, web.RequestPayloadError)
 
@@ -103,7 +104,9 @@ class Door(web.Server):
         untaken_s: float = UNTAKEN_S_MAX,
         **kwargs: Any,
     ) -> None:
-        super().__init__(*args, max_line_size=LINE_BYTES_MAX, max_field_size=HEADER_BYTES_MAX, **kwargs)
+        super().__init__(
+            *args, max_line_size=LINE_BYTES_MAX, max_field_size=HEADER_BYTES_MAX, max_headers=HEADERS_MAX, **kwargs
+        )
         self._most = most
         self._refuse = refuse
         self._silence_s = silence_s

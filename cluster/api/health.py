@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from quorl.cluster.node.node import Node
+from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.wire import Answer
 
 _TEXT = {"content-type": "text/plain; charset=utf-8", "cache-control": "no-store"}
@@ -58,10 +59,10 @@ class Health:
             Check("leader", leader is not None, f"{leader} leads" if leader else f"none; other members: {missing}"),
             Check("replay", behind <= _BEHIND_MAX, f"{behind} committed entries are not applied here yet"),
             Check("member", not status.blank, "filling an empty disk" if status.blank else "counts for the quorum"),
-            Check("disk", free > _FREE_BYTES_MIN, f"{free // 2**20} MiB free"),
+            Check("disk", free > limits.DISK_SPARE_BYTES, f"{free // 2**20} MiB free"),
             Check("running", not node.stopping, "shutting down" if node.stopping else "takes requests"),
         ]
 
 
 _BEHIND_MAX = 10_000
-_FREE_BYTES_MIN = 64 * 2**20
+"""Some ten seconds of a cluster that is busy with single writes."""

@@ -1,7 +1,8 @@
 """The process of one node: puts real time, disk and sockets under it, and takes them away in order.
 
 SIGTERM and SIGINT stop it gracefully: the lead is handed over, running requests end, and the exit code is 0. A node that
-must not go on (a failed fsync, a log that contradicts what is committed) ends with 71, and so does a full disk.
+must not go on (a failed fsync, a log that contradicts what is committed) ends with 71, as where its state finds no room on
+the disk; one that meets damage in its state ends with 78.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from quorl.cluster.api import events
 from quorl.cluster.api.app import Skin, introduce
 from quorl.cluster.api.dashboard import Dashboard
 from quorl.cluster.api.door import Door, connections_max, raise_file_limit
+from quorl.cluster.api.exits import Exit
 from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.members_only import fingerprint, token
@@ -54,7 +56,6 @@ from quorl.cluster.protocol.wire import Answer, Call
 if TYPE_CHECKING:
     from quorl.cluster.api.metrics import Exposition
 
-EXIT_STOPPED, EXIT_MACHINE, EXIT_DAMAGED = 0, 71, 78
 _SHUTDOWN_S = 1.0
 _FOUNDING_S = 3.0
 """Who has no leader after so long says whom it waits for: nothing else would be heard of a first start until all are up."""
@@ -224,7 +225,7 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
             await node.stop()
             skin.channels.close()
             log.info("node_stopped")
-            return EXIT_STOPPED
+            return Exit.STOPPED
     finally:
         await runner.cleanup()
 
@@ -238,7 +239,7 @@ def _died(name: str, reason: str, *, damaged: bool, advice: str | None) -> int:
     full = "Make room where its data_dir is: its next start goes on. " if _FULL.search(reason) else ""
     advice = advice or (REMEDY if damaged else f"{full}Nothing acknowledged is lost.")
     logs.end(structlog.get_logger("quorl.node"), "node_died", f"{name} stopped itself: {reason}\n{advice}")
-    return EXIT_DAMAGED if damaged else EXIT_MACHINE
+    return Exit.DAMAGED if damaged else Exit.MACHINE
 
 
 async def _until_one_of(ends: list[asyncio.Future[Any]]) -> None:

@@ -60,7 +60,10 @@ class Election:
         self._engine.election_deadline = self._clock.monotonic() + self._dice.uniform(*_BEREFT_RETRY_S) / 2
 
     def leader_is_fresh(self) -> bool:
-        """Whether a live leader is known: by its messages, or, on the leader, by answers of a majority."""
+        """Whether a live leader is known: by its messages, or, on the leader, by answers of a majority.
+
+        Whoever asks for an election meanwhile gets no answer from this member.
+        """
         engine, now = self._engine, self._clock.monotonic()
         if not engine.leads:
             return now - self._leader_contact < self._min_timeout_s
@@ -84,10 +87,6 @@ class Election:
         for member, at in engine.replication.took_at.items():
             able += at > since and matched.get(member, 0) >= committed
         return able >= engine.majority
-
-    def protects_leader(self) -> bool:
-        """Whether this member answers nobody who asks for an election."""
-        return self.leader_is_fresh()
 
     # -- standing ---------------------------------------------------------------------------------------------------
     def before_tick(self) -> None:
@@ -134,7 +133,7 @@ class Election:
         engine, log = self._engine, self._engine.log
         if asked.term <= engine.term:
             engine.say(member, TermHint(engine.term))
-        elif self._votes() and not self.protects_leader() and self._up_to_date(asked, log.last_index):
+        elif self._votes() and not self.leader_is_fresh() and self._up_to_date(asked, log.last_index):
             engine.say(member, PreVoteGranted(asked.round))
 
     def _votes(self) -> bool:
@@ -152,7 +151,7 @@ class Election:
 
     def on_request_vote(self, asked: RequestVote) -> bool:
         """Whether the library may look at this request: not while a leader lives, and not from an empty disk."""
-        return self._votes() and (asked.transfer or not self.protects_leader())
+        return self._votes() and (asked.transfer or not self.leader_is_fresh())
 
     def on_vote(self, member: library.Member, vote: Vote) -> bool:
         """Whether this vote counts: once per member and term."""

@@ -35,7 +35,6 @@ from quorl.cluster.consensus.port import Hello
 PROTOCOL = 1
 """Raised by every change after which old and new nodes would misread each other."""
 NONCE_BYTES = 32
-PROOF_BYTES = 32
 SHOWN_CHARS_MAX = 64
 
 

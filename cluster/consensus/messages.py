@@ -1,6 +1,6 @@
 """What members say to each other, as typed structs: nothing else is read from a peer.
 
-The library speaks dicts; ``to_library`` and ``from_library`` in ``link`` translate. Encoded as msgpack arrays, so a
+The library speaks dicts: ``link`` translates what it says, ``filter`` what it is to hear. Encoded as msgpack arrays, so a
 heartbeat is about twenty bytes.
 """
 
@@ -16,8 +16,8 @@ class AppendEntries(msgspec.Struct, frozen=True, array_like=True, tag="a"):
     """From the leader: entries after ``prev_index``, or none, as a sign of life.
 
     ``prev_index`` is None when what the follower needs was trimmed: it must pull a snapshot, unless its log has come
-    beyond the leader's ``first_index`` meanwhile. ``proof`` is the highest
-    index of this term that a majority *without* the addressee holds durably; only members that do not count get it.
+    beyond the leader's ``first_index`` meanwhile. ``proof`` is the highest index of this term that a majority *without* the
+    addressee holds durably; only members that do not count get it.
     """
 
     term: int

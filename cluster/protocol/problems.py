@@ -185,7 +185,7 @@ _OF_HTTP = (
         "headers_too_large",
         431,
         "Headers too large",
-        "A header is longer than 16 KiB, or there are too many of them.",
+        "A header is longer than 16 KiB, or there are more than 128 of them.",
         "Send fewer and shorter headers; a proxy before the node may add some, and a browser cookies.",
         False,
     ),
@@ -386,12 +386,6 @@ def explained(kind: Kind) -> str:
     again = "repeat the call later or at another node" if kind.retryable else "repeating the same call will not help"
     lines = (f"{kind.code}  HTTP {kind.status}", f"what   {kind.title}", f"why    {kind.why}", f"again  {again}")
     return "\n".join([*lines, f"try    {kind.hint}"]) + "\n"
-
-
-def catalogue_text() -> str:
-    """Return the codes and titles of all problems, one a line."""
-    width = max(map(len, CATALOGUE))
-    return "".join(f"{kind.code:<{width}}  {kind.status}  {kind.title}\n" for kind in CATALOGUE.values())
 
 
 def catalogue_markdown() -> str:

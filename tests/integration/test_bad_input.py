@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from quorl.cluster.api.door import HEADER_BYTES_MAX, HEADERS_MAX
 from tests.harness import ROOT, LocalCluster, call, converge, stored, write_configs
 
 MESSAGES = "/v1/topics/bad/messages"
@@ -117,6 +118,20 @@ def test_another_media_type_is_refused(cluster: LocalCluster) -> None:
     reply = call(cluster.urls[1], "POST", "/v1/topics", '{"name": "x"}', headers={"Content-Type": "text/xml"})
     check_problem(reply.json, 415, "unsupported_media_type")
     assert position(cluster) == before
+
+
+def test_headers_are_bounded_each_and_in_number(cluster: LocalCluster) -> None:
+    own = 2  # Host and Accept-Encoding
+    for count, size_bytes, status in (
+        (HEADERS_MAX - own, HEADER_BYTES_MAX - 100, 200),
+        (HEADERS_MAX - own + 1, 1, 431),
+        (1, HEADER_BYTES_MAX + 1, 431),
+    ):
+        headers = {f"X-{number}": "x" * size_bytes for number in range(count)}
+        reply = call(cluster.urls[0], "GET", "/v1/topics", headers=headers)
+        assert reply.status == status
+        if status == 431:
+            check_problem(reply.json, 431, "headers_too_large")
 
 
 def test_a_method_that_is_not_allowed_names_those_that_are(cluster: LocalCluster) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from quorl.cluster.main import Exit
+from quorl.cluster.api.exits import Exit
 from tests.harness import READY_S, LocalNode, call, cluster_in, die_with_parent, node_of, until, write_configs
 
 

@@ -12,7 +12,6 @@ from quorl.cluster.protocol.problems import (
     IdempotencyKeyReused,
     Kind,
     catalogue_markdown,
-    catalogue_text,
     explained,
     kind_of,
     problem_of,
@@ -40,10 +39,6 @@ def test_a_refusal_without_a_detail_says_what_its_class_says() -> None:
     assert problem_of(t.TopicNotFound()).detail == "No topic has that name."
     assert problem_of(t.TopicNotFound(detail="no `x`")).detail == "no `x`"
     assert problem_of(CommandFailed()).kind.status == 500
-
-
-def test_the_catalogue_as_text_has_a_line_for_every_problem() -> None:
-    assert [line.split()[0] for line in catalogue_text().splitlines()] == list(CATALOGUE)
 
 
 def test_the_catalogue_as_a_table_has_a_line_for_every_problem() -> None:

@@ -259,7 +259,7 @@ def pre_vote(setter: Setter) -> None:
 
 def sticky_leader(setter: Setter) -> None:
     """Members that hear from a leader let others depose it."""
-    setter(Election, "protects_leader", lambda election: False)
+    setter(Election, "leader_is_fresh", lambda election: False)
 
 
 def step_down(setter: Setter) -> None:

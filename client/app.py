@@ -24,7 +24,6 @@ import contextlib
 import pathlib
 import shlex
 import sys
-import threading
 import weakref
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
@@ -36,6 +35,7 @@ from quorl.client.definitions import AsyncTask, Call, Task, TaskBase
 from quorl.client.errors import QuorlError, outward
 from quorl.client.forking import Renewed, loading
 from quorl.client.handle import Handle, Waiting
+from quorl.client.locks import Lock
 from quorl.client.route import Route, chosen_servers
 from quorl.client.tasking import QUEUE_DEFAULT, TaskOptions, new_task, task_bytes
 from quorl.cluster.protocol import limits
@@ -93,7 +93,7 @@ class App(Renewed):
 
     @override
     def _renew(self) -> None:
-        self._opening = threading.RLock()  # a signal handler may come while its thread has it
+        self._opening = Lock()  # a signal handler may come while its thread has it
 
     # -- tasks --------------------------------------------------------------------------------------------------------
     @overload

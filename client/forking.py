@@ -7,13 +7,14 @@ A module that another thread was loading would never be loaded in the child, so 
 from __future__ import annotations
 
 import os
-import threading
 import weakref
 from abc import ABC, abstractmethod
 
+from quorl.client.locks import Lock
+
 _kept: weakref.WeakSet[Renewed] = weakref.WeakSet()
 
-loading = threading.RLock()
+loading = Lock()
 """Held while a module is loaded in the middle of a call: a fork waits for that."""
 
 

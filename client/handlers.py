@@ -11,7 +11,7 @@ import msgspec
 from typing_extensions import override
 
 from quorl.client.context import Context
-from quorl.client.tasking import annotations_of, shape_of
+from quorl.client.tasking import annotations_of, shape_of, signature_as_written
 from quorl.cluster.protocol import workers as w
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class Signature(NamedTuple):
 def signature_of(function: Callable[..., Any]) -> Signature:
     """Read a function's signature."""
     try:
-        found = inspect.signature(function)
+        found = signature_as_written(function)
     except (TypeError, ValueError):  # a builtin without one takes its arguments as they come
         return Signature(None, None, False, (), {}, None)
     annotations = annotations_of(function)

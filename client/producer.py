@@ -14,6 +14,7 @@ for the one who was about to start it may be below him.
 
 from __future__ import annotations
 
+import _thread
 import atexit
 import contextlib
 import sys
@@ -27,6 +28,7 @@ from typing_extensions import override
 from quorl.client.errors import Unavailable
 from quorl.client.forking import Renewed
 from quorl.client.lanes import AppendPart
+from quorl.client.locks import Lock
 from quorl.client.model import MessageLike, Placed, check_size, message, messages, placed, size_bytes
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
@@ -86,7 +88,7 @@ class Producer(Renewed):
     @override
     def _renew(self) -> None:
         error, parents = self.error, self._lane
-        self._handing = threading.RLock()
+        self._handing = Lock()
         self._gates: set[threading.Lock] = set()
         """Of those who wait."""
         self._sending = threading.Lock()
@@ -178,11 +180,11 @@ class Producer(Renewed):
         """See that there is a thread for what waits. It may come to two, of which one goes again.
 
         One that was made and has not begun does not count: a signal handler may stand in the middle of the call that
-        starts it, with a lock that it needs.
+        starts it.
         """
         if self._lane.queue and self._thread is None:
             _open.add(self._finish)
-            threading.Thread(target=self._run, name="quorl-producer", daemon=True).start()
+            _start(threading.Thread(target=self._run, name="quorl-producer", daemon=True))
 
     def _run(self) -> None:
         while self._sending.acquire(blocking=False):
@@ -253,6 +255,30 @@ class Producer(Renewed):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _start(thread: threading.Thread) -> None:
+    """Start a thread as its ``start`` does, but by a thread that no signal handler interrupts.
+
+    ``start`` takes locks without which the new thread cannot begin, and from Python 3.14 on handlers run also while it has
+    the one that all threads need: a handler that waited for any new thread there would wait for what is below it.
+    """
+    failed: list[BaseException] = []
+    begun = threading.Lock()
+    begun.acquire()
+
+    def start() -> None:
+        try:
+            thread.start()
+        except BaseException as error:  # no thread can be made any more
+            failed.append(error)
+        finally:
+            begun.release()
+
+    _thread.start_new_thread(start, ())
+    begun.acquire()
+    if failed:
+        raise failed[0]
 
 
 _open: set[Callable[[], None]] = set()

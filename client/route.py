@@ -11,7 +11,6 @@ from __future__ import annotations
 import itertools
 import os
 import random
-import threading
 import time
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
@@ -20,6 +19,7 @@ from urllib.parse import urlsplit
 from typing_extensions import override
 
 from quorl.client.forking import Renewed
+from quorl.client.locks import Lock
 
 if TYPE_CHECKING:
     from quorl.cluster.protocol.wire import Answer
@@ -135,7 +135,7 @@ class Route(Renewed):
 
     @override
     def _renew(self) -> None:
-        self._lock = threading.RLock()  # a signal handler may come while its thread has it
+        self._lock = Lock()  # a signal handler may come while its thread has it
 
     def learn_from(self, other: Route) -> None:
         """Take over what another one of the same nodes knows of them: who leads, who has failed lately; not how far they are."""

@@ -25,6 +25,7 @@ from quorl.client.errors import OutcomeUnknown, QuorlError, Unavailable, outward
 from quorl.client.flow import TIMEOUT_S, Plan, Sleep, flow
 from quorl.client.forking import Renewed
 from quorl.client.lanes import AppendLane, ReportLane, SubmitLane
+from quorl.client.locks import Lock
 from quorl.client.model import size_bytes, topic_bytes
 from quorl.client.route import Route, chosen_servers
 from quorl.client.sync_transport import ChannelTransport, Transport
@@ -83,7 +84,7 @@ class Client(Renewed):
         self._lanes: dict[tuple[str, str], Lane[Any, Any]] = {}
         self._leaders: dict[tuple[str, str], Part[Any, Any]] = {}
         """Whose thread drives the flights of each lane."""
-        self._boarding = threading.Lock()
+        self._boarding = Lock()
         self._boarded: set[int] = set()
         """The threads that are in ``_travel``."""
 

@@ -26,6 +26,7 @@ from typing_extensions import override
 
 from quorl.client.flow import CONNECT_TIMEOUT_S, Failure, Send, unreached
 from quorl.client.forking import Renewed, loading
+from quorl.client.locks import Lock
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.channel import (
     CLOSED_UNMET,
@@ -78,7 +79,7 @@ class HttpTransport(Renewed, Transport):
     @override
     def _renew(self) -> None:
         self._pool: urllib3.PoolManager | None = None
-        self._opening = threading.RLock()
+        self._opening = Lock()
         self._inside: set[int] = set()
         """The threads that may have a lock of the pool."""
 

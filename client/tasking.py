@@ -15,6 +15,7 @@ from typing import Any, TypeAlias, TypedDict
 
 import msgspec
 from msgspec import UNSET
+from typing_extensions import Format, get_annotations
 
 from quorl.client.errors import NoResult, TaskCancelled, TaskExpired, TaskFailed, invalid
 from quorl.client.model import JSON_HINT
@@ -229,4 +230,14 @@ def annotations_of(function: Callable[..., Any]) -> dict[str, Any]:
     try:
         return typing.get_type_hints(function)
     except Exception:  # a name that is only there for type checkers: the rest of the world goes on without
-        return dict(getattr(function, "__annotations__", {}))
+        found = get_annotations(function, format=Format.FORWARDREF)
+        return {name: one.__forward_arg__ if isinstance(one, typing.ForwardRef) else one for name, one in found.items()}
+
+
+def signature_as_written(function: Callable[..., Any]) -> inspect.Signature:
+    """Return a function's signature, also if an annotation has a name that is only there for type checkers."""
+    try:
+        return inspect.signature(function)
+    except NameError:  # from Python 3.14 on annotations are not looked up before they are asked for
+        lenient: Mapping[str, Any] = {"annotation_format": Format.STRING}
+        return inspect.signature(function, **lenient)

@@ -76,38 +76,40 @@ def test_a_handler_may_wait_for_what_it_and_the_thread_below_it_hand_over(what: 
     at_every_place(once, 10)
 
 
-def test_a_handler_that_interrupts_the_start_of_the_thread_does_not_wait_for_that_thread(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    """It exists by then and cannot begin: it needs the lock of what it tells its beginning, which is held below the handler."""
-    handlers: list[Callable[[], object]] = []
+def test_the_thread_is_started_where_no_handler_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """``start`` has locks, that of all threads among them, which keep a new thread from beginning; a handler would wait for it."""
+    starters: list[int] = []
 
-    class Interrupted(threading.Thread):
+    class Watched(threading.Thread):
         @override
         def start(self) -> None:
-            self.held = threading.Lock()
-            with self.held:
-                super().start()
-                if handlers:
-                    handlers.pop()()
+            starters.append(threading.get_ident())
+            super().start()
 
+    monkeypatch.setattr(producer, "threading", types.SimpleNamespace(**{**vars(threading), "Thread": Watched}))
+    store = Store()
+    with Client("http://a", transport=store) as client, client.topic("x").producer() as made:
+        made.send("one").offset()
+    assert len(starters) == 1
+    assert threading.get_ident() not in starters
+    assert store.stored == ["one"]
+
+
+def test_a_thread_that_cannot_be_started_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Refused(threading.Thread):
         @override
-        def run(self) -> None:
-            with self.held:
-                pass
-            super().run()
+        def start(self) -> None:
+            raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(producer, "threading", types.SimpleNamespace(**{**vars(threading), "Thread": Interrupted}))
+    monkeypatch.setattr(producer, "threading", types.SimpleNamespace(**{**vars(threading), "Thread": Refused}))
     store = Store()
     with Client("http://a", transport=store) as client:
         made = client.topic("x").producer()
-        handlers.append(lambda: made.send("inner").offset())
-        sending = threading.Thread(target=made.send, args=("outer",), daemon=True)
-        sending.start()
-        sending.join(PATIENCE_S)
-        assert not sending.is_alive(), "it waits for itself"
-        made.close()
-    assert store.stored == ["outer", "inner"]
+        with pytest.raises(RuntimeError, match="can't start new thread"):
+            made.send("one")
+        monkeypatch.undo()
+        made.close()  # what it was handed waits all the same
+    assert store.stored == ["one"]
 
 
 @pytest.mark.parametrize("outer", [Producer.flush, Producer.close])

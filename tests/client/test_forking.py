@@ -16,6 +16,9 @@ from tests.client.stand_in import StandIn
 
 PATIENCE_S = 10
 
+pytestmark = pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+"""Forking beside threads is what is tried. From Python 3.15 on a warning that is an error keeps it from happening."""
+
 
 def in_child(work: Callable[[], object]) -> int:
     """Fork, do that in the child, and return how it ended; a child that hangs is ended by an alarm."""
@@ -32,7 +35,6 @@ def in_child(work: Callable[[], object]) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking beside threads is what is tried
 def test_a_child_appends_while_its_parent_waits_for_an_answer(cluster: StandIn) -> None:
     with Client(cluster.urls[0]) as client:
         client.topics.create("x")
@@ -68,7 +70,6 @@ def test_a_lock_that_another_thread_held_is_free_in_the_child(cluster: StandIn, 
             assert in_child(go_on) == 0
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking beside threads is what is tried
 def test_a_child_goes_on_with_a_producer_and_leaves_what_was_handed_over_before_to_its_parent(cluster: StandIn) -> None:
     with Client(cluster.urls[0]) as client:
         client.topics.create("x")
@@ -94,7 +95,6 @@ def test_a_child_goes_on_with_a_producer_and_leaves_what_was_handed_over_before_
         assert sorted(one.value for one in client.topic("x").browse(0)) == ["child", "flies", "waits"]
 
 
-@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking beside threads is what is tried
 def test_a_fork_waits_for_a_module_that_another_thread_is_loading(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

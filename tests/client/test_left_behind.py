@@ -98,6 +98,7 @@ def test_a_node_sees_at_once_that_a_connection_is_left_behind(over: str, closed:
         loop.close()
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking beside threads is what is tried
 @pytest.mark.parametrize("over", ["http", "channel"])
 def test_a_forked_process_leaves_the_connection_open_for_its_parent(over: str) -> None:
     with after_one_call(over) as (transport, loop, connection):

@@ -216,6 +216,7 @@ def test_plain_functions_run_in_processes_and_say_what_they_would_say_in_threads
     assert tasks["die"].errors[0].message == "the process that ran the task ended with code 7"
 
 
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking beside threads is what is tried
 @pytest.mark.parametrize("pool", ["process", "thread"])
 def test_a_copy_that_a_handler_made_ends_with_the_handler_and_reports_nothing(cluster: TaskCluster, pool: str) -> None:
     wanted: dict[tuple[Any, ...], int] = {

@@ -151,14 +151,15 @@ def wait(settings: Settings, everybody: bool, max_wait: int | None) -> None:
     most = settings.wait_ms(max_wait)
     most = WAIT_MS if most is None else most
     deadline = time.monotonic() + most / 1000
-    why = "the time was too short to ask"
+    why = ""
     with settings.client() as client:
         while (left_s := deadline - time.monotonic()) > 0:
             try:
                 commit_ms(client, left_s)
                 info = client.cluster()
             except QuorlError as error:
-                why = in_one_line(getattr(error, "tries", ())) or error.detail
+                if not why or left_s > POLL_S:  # else the time was too short to learn more than the time before
+                    why = in_one_line(getattr(error, "tries", ())) or error.detail
             else:
                 missing = [one.name for one in info.members if one.state != "ok"]
                 if info.leader is not None and not (everybody and missing):
@@ -168,7 +169,12 @@ def wait(settings: Settings, everybody: bool, max_wait: int | None) -> None:
                     return
                 why = "no leader yet" if info.leader is None else f"not ok yet: {', '.join(missing)}"
             time.sleep(min(POLL_S, max(0.0, deadline - time.monotonic())))
-    fail(Exit.UNKNOWN, f"the cluster is not ready after {span(most)} of waiting", why, "quorl doctor")
+    fail(
+        Exit.UNKNOWN,
+        f"the cluster is not ready after {span(most)} of waiting",
+        why or "the time was too short to ask",
+        "quorl doctor",
+    )
 
 
 @cluster.command(short_help="Check the cluster, for monitoring: one line and a code.")

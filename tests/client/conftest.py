@@ -15,6 +15,7 @@ from typing_extensions import override
 
 from quorl.client import Client, route, sync
 from quorl.client.cli import cli, task, waiting
+from quorl.client.cli import cluster as cluster_
 from tests.client.commands import Quorl
 from tests.client.scripted import Clock
 from tests.client.stand_in import StandIn, stand_in
@@ -64,7 +65,7 @@ def still(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of commands that run in this process: it passes while they sleep, and not while they or the nodes work."""
     clock = Clock()
     monkeypatch.setattr(route, "Route", functools.partial(route.Route, clock=clock))
-    for module in (sync, task, waiting):
+    for module in (sync, cluster_, task, waiting):
         monkeypatch.setattr(module, "time", clock)
     return clock
 

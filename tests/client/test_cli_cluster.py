@@ -14,7 +14,7 @@ from quorl.client.cli.hints import NODE
 from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol.wire import Answer
 from tests.client.commands import Quorl
-from tests.client.scripted import problem
+from tests.client.scripted import Clock, problem
 from tests.client.stand_in import StandIn, closed_port
 
 
@@ -97,7 +97,9 @@ def test_d15_check_is_one_line_and_four_exit_codes(quorl: Quorl, cluster: StandI
     assert unknown.stdout.count("\n") == 1
 
 
-def test_a_node_that_is_cut_off_does_not_speak_for_those_that_are_not(quorl: Quorl, cluster: StandIn) -> None:
+def test_a_node_that_is_cut_off_does_not_speak_for_those_that_are_not(
+    quorl: Quorl, cluster: StandIn, still: Clock
+) -> None:
     """Whoever named all of them wants to know of the cluster, and not of the first that answers."""
     info = cluster.info()
     alone = [info.members[0], *(msgspec.structs.replace(one, state="unreachable") for one in info.members[1:])]
@@ -112,14 +114,14 @@ def test_a_node_that_is_cut_off_does_not_speak_for_those_that_are_not(quorl: Quo
         cut_off()
         assert quorl("cluster", command).exit_code == 0
         cut_off()
-        assert quorl("cluster", command, "-s", cluster.urls[0], "--timeout", "0.5").exit_code == sees
+        assert quorl("cluster", command, "-s", cluster.urls[0]).exit_code == sees
     cut_off()
     findings = json.loads(quorl("doctor", "--json").stdout)["findings"]
     assert [one["level"] for one in findings if one["check"] == "commit"] == ["OK"]
 
 
 def test_check_does_not_believe_in_a_leader_that_commits_nothing(
-    quorl: Quorl, cluster: StandIn, monkeypatch: pytest.MonkeyPatch
+    quorl: Quorl, cluster: StandIn, still: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for mishaps in cluster.mishaps[1:]:
         mishaps.extend([problem("no_quorum")] * 60)
@@ -128,7 +130,7 @@ def test_check_does_not_believe_in_a_leader_that_commits_nothing(
     answer = cluster.info()
     cluster.answers["get_cluster"] = lambda _: answer
     cluster.answers["list_topics"] = lambda _: (_ for _ in ()).throw(RuntimeError)
-    critical = quorl("cluster", "check", "-s", cluster.urls[0], "--timeout", "0.5")
+    critical = quorl("cluster", "check", "-s", cluster.urls[0])
     assert critical.exit_code == 2
     assert critical.stdout.startswith("CRIT: ")
 
@@ -141,17 +143,17 @@ def test_wait_ends_when_it_commits(quorl: Quorl, cluster: StandIn) -> None:
     assert json.loads(quorl("cluster", "wait", "--json").stdout)["leader"] == "n1"
 
 
-def test_wait_has_an_end(quorl: Quorl, cluster: StandIn) -> None:
+def test_wait_has_an_end(quorl: Quorl, cluster: StandIn, still: Clock) -> None:
     cluster.health = "degraded"
     assert quorl("cluster", "wait", "--max-wait", "1m").exit_code == 0
-    late = quorl("cluster", "wait", "--all", "--max-wait", "500ms")
+    late = quorl("cluster", "wait", "--all", "--max-wait", "30s")
     assert late.exit_code == 6
     assert late.stderr.splitlines()[1] == "why    not ok yet: n2, n3"
-    assert quorl("cluster", "wait", "--all", "--timeout", "0.5").stderr.startswith(
-        "error  the cluster is not ready after 500 ms of waiting"
+    assert quorl("cluster", "wait", "--all", "--timeout", "30").stderr.startswith(
+        "error  the cluster is not ready after 30.0 s of waiting"
     )
     cluster.leader = None
-    assert "no leader yet" in quorl("cluster", "wait", "--max-wait", "500ms", "-s", cluster.servers).stderr
+    assert "no leader yet" in quorl("cluster", "wait", "--max-wait", "30s", "-s", cluster.servers).stderr
     assert quorl("cluster", "wait", "--max-wait", "300ms", "-s", closed_port()).exit_code == 6
 
 
@@ -177,9 +179,9 @@ def test_status(quorl: Quorl, cluster: StandIn) -> None:
     assert json.loads(quorl("cluster", "status", "--json").stdout)["leader"] == "n1"
 
 
-def test_what_all_nodes_say_is_said_once(quorl: Quorl, cluster: StandIn) -> None:
+def test_what_all_nodes_say_is_said_once(quorl: Quorl, cluster: StandIn, still: Clock) -> None:
     for mishaps in cluster.mishaps[:2]:
         mishaps.extend([problem("no_quorum")] * 60)
     cluster.mishaps[2].extend([problem("storage_full")] * 60)
-    told = quorl("topic", "create", "x", "--timeout", "0.5").stderr
+    told = quorl("topic", "create", "x").stderr
     assert f"why    {', '.join(cluster.urls[:2])}: 503 no_quorum; {cluster.urls[2]} 507 storage_full\n" in told

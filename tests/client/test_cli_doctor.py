@@ -18,6 +18,7 @@ from quorl.cluster.protocol.system import ClusterInfo
 from quorl.cluster.protocol.wire import Answer
 from tests.client import sights
 from tests.client.commands import Quorl
+from tests.client.scripted import Clock
 from tests.client.stand_in import StandIn, closed_port
 
 READY = "[+]raft ok: leader, term 7\n[+]disk ok: 60000 MiB free\nready\n"
@@ -177,13 +178,13 @@ def test_who_is_refused_for_the_secret_by_one_that_cannot_be_asked_is_told_so(cl
 
 
 def test_nothing_is_committed_for_the_secrets_alone(
-    quorl: Quorl, cluster: StandIn, monkeypatch: pytest.MonkeyPatch
+    quorl: Quorl, cluster: StandIn, still: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     visits = cut_off(cluster, {"n1": "aa", "n2": "bb", "n3": "cc"})
     monkeypatch.setattr("quorl.client.cli.doctor.visit_all", lambda _: visits)
     for mishaps in cluster.mishaps:
         mishaps.extend([Answer(503, {"content-type": "application/problem+json"}, b'{"code": "no_quorum"}')] * 90)
-    told = quorl("doctor", "--timeout", "0.5")
+    told = quorl("doctor")
     assert told.exit_code == Level.CRIT
     assert [line for line in told.stdout.splitlines() if line.startswith("try")] == [
         "try  secret: Give all the same secret_file, and restart those that had another."

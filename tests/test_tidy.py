@@ -97,6 +97,13 @@ def floor(name: str) -> int:
     return {**FLOORS, "main": max(FLOORS.values()) + 1}.get(room, -1)
 
 
+def test_rooms_of_many_trades_say_where_each_of_their_modules_belongs() -> None:
+    for room in ("consensus", "node", "api"):
+        rooms = {module.rooms[-1].removesuffix(".py"): module for module in below("cluster", room)}
+        told = ast.get_docstring(rooms.pop("__init__").tree) or ""
+        nobody([f"cluster/{room}/__init__.py says nothing of {name}" for name in rooms if f"``{name}``" not in told])
+
+
 def test_imports_run_downwards_only() -> None:
     nobody(
         [

@@ -22,6 +22,7 @@ from typing_extensions import override
 FILES_RESERVED = 256
 """Open files that are kept for the log, the state, the other members and calls to them."""
 SILENCE_S_MAX = 10.0
+"""Who has connected and asked for nothing by then is sent away."""
 UNTAKEN_S_MAX = 30.0
 """As channels have it."""
 HEADER_BYTES_MAX = 16 * 1024

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 _THREADS = 4
+"""As many as there are kinds of such work: checkpoints, copies for others, their pieces, a copy that comes."""
 
 
 class Threads:

@@ -30,6 +30,7 @@ _PING_MARK = bytes([PING])
 WRITE_BUFFER_BYTES_MAX = 2 * limits.REPLICATION_WINDOW_BYTES + limits.FRAME_BYTES_MAX
 """More than this is queued only for a peer that does not read."""
 GOSSIP_BYTES_MAX = 16 * 1024
+"""What this node may put into a ping; a status that knows of every other member has far less."""
 _KEEPALIVE = (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3))
 """A second net below the pings; not every system has these options."""
 

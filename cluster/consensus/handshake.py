@@ -36,6 +36,7 @@ PROTOCOL = 1
 """Raised by every change after which old and new nodes would misread each other."""
 NONCE_BYTES = 32
 SHOWN_CHARS_MAX = 64
+"""Of what the other side says of itself."""
 
 
 class Greeting(msgspec.Struct, frozen=True, array_like=True, tag="greeting"):

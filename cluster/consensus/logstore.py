@@ -56,6 +56,7 @@ NO_OP = b"\x01"
 """The library's entry without effect; every log begins with one, so that it is never empty."""
 
 SEGMENT_BYTES = 64 * 1024 * 1024
+"""Unless told otherwise; a node takes a quarter of its ``log_bytes_max``."""
 HELD_BYTES = 16 * 1024 * 1024
 """Commands in memory: what followers that keep up ask for, and whoever applies."""
 

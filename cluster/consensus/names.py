@@ -1,4 +1,4 @@
-"""The library's private names that the repairs use, each under a word of ours, in one place.
+"""The library's private names, each under a word of ours; those that ``engine`` replaces, or passes on to, stand there.
 
 ``self.__x`` inside pysyncobj's class is the ordinary attribute ``_SyncObj__x``; a change of any of these names shows as
 a changed source in ``library.changed_sources``.

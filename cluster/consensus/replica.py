@@ -20,6 +20,7 @@ from quorl.cluster.consensus.port import Ahead, Apply, Clock, Glance, Hello, Net
 from quorl.cluster.protocol import limits
 
 TICK_S = 0.05
+"""What comes by time alone, as elections and heartbeats do, comes so late at most."""
 _ROLES = {library.FOLLOWER: Role.FOLLOWER, library.CANDIDATE: Role.CANDIDATE, library.LEADER: Role.LEADER}
 
 

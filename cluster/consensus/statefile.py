@@ -41,6 +41,7 @@ _PIECE_BYTES = 1024 * 1024
 _BUSY_MS = 30_000
 """How long a writer waits for a checkpoint that cuts the log; a slow disk should delay it, not stop the node."""
 _PAGE_BYTES = 4096
+"""SQLite's own choice, which is left to it."""
 _WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 2 * 1024
 

@@ -34,6 +34,7 @@ from quorl.cluster.consensus.refusals import Reason, Refusals
 from quorl.cluster.protocol import limits
 
 _FLUSH_S = 0.5
+"""When this node stops, its last frames have so long to leave."""
 
 
 class Timing(NamedTuple):

@@ -40,7 +40,9 @@ from quorl.cluster.protocol.together import ClaimMany
 from quorl.cluster.protocol.wire import Answer, Call, decode
 
 DEADLINE_S = 10.0
+"""A call is answered within so long, besides what it asked to wait."""
 LEADER_WAIT_S = 2.0
+"""So long a call that has certainly done nothing waits for a leader; then its caller had better ask elsewhere."""
 _TRYING_SHARE = 0.95
 """The share of the deadline in which new tries begin; the rest is for bringing an answer home."""
 

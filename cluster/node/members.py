@@ -22,7 +22,9 @@ from quorl.cluster.consensus.port import Clock, Role, Status
 from quorl.cluster.protocol.system import MemberInfo, MemberNotFound, TransferRefused
 
 _CURRENT_S = 3.0
+"""Of a member whose last status is older, role, uptime and round trip are not known any more."""
 _CATCHING_UP_ENTRIES = 1000
+"""A member that is further behind is not counted on when another fails."""
 
 
 _WHY_NOT = {

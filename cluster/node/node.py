@@ -55,7 +55,9 @@ from quorl.cluster.protocol.together import ClaimBatch
 from quorl.cluster.protocol.wire import Answer, Call
 
 _HAND_OVER_S = 2.0
+"""At a stop: how long it is tried to hand the lead over."""
 _FINISH_S = 2.0
+"""And after that, how long calls that run may take to end."""
 
 
 class Node:

@@ -17,6 +17,7 @@ from quorl.cluster.consensus.port import Clock
 _STEP_S_MAX = 1.0
 """A longer gap between two looks is a pause of this process, in which it decided nothing."""
 _OFFSET_AGE_S_MAX = 10.0
+"""A calendar that was last heard of before that does not count."""
 
 
 class Stamp(NamedTuple):

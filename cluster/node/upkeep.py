@@ -25,6 +25,7 @@ from quorl.cluster.protocol.wire import Answer, Call
 
 PIECE_BYTES = 1024 * 1024
 _CALL_TIMEOUT_S = 30.0
+"""A copy that takes longer to make is asked for again: the leader goes on making it."""
 _PAUSE_S_MIN, _PAUSE_S_MAX = 1.0, 15.0
 """After a failure the next try waits, twice as long each time: what failed is mostly the room, which nobody makes soon."""
 

@@ -1,4 +1,8 @@
-"""Every number that bounds anything, with its unit in its name. Nothing grows without one of these."""
+"""Every number that bounds what comes from outside, what the cluster remembers and what a node holds for others.
+
+Each has its unit in its name. Nothing grows without a bound: one that is a single module's own business (what it remembers
+to be faster, how much it shows) stands there.
+"""
 
 from __future__ import annotations
 

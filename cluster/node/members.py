@@ -151,26 +151,29 @@ class Members:
     def lacks_room(self, status: Status, *, own_full: bool) -> str:
         """Why no majority can store an entry that is proposed now, where full disks are a reason for that; else nothing.
 
-        A member that is away counts for lacking only after a while: it may be about to connect again.
+        A member that is away counts for lacking if it was full when it went, else after a while: it may be about to connect again.
         """
         full = self.full(status)
         if not full:
             return ""  # the disk of this node alone is looked at when something is to be written to it
         now_s = self._clock.monotonic()
         full += [self._own_name] if own_full else []
-        gone = [one.name for one in self.unreachable(status) if now_s - self._last_heard_s(one.name) >= _CURRENT_S]
+        gone = [one.name for one in self.unreachable(status) if self._is_no_help(one.name, now_s)]
         able = len(self) - len(full) - len(gone)
         if able >= self.quorum:
             return ""
         away = f", and {_listed(gone)} cannot be reached" if gone else ""
         return (
-            f"Nothing was stored. Too little room is left on the {'disk' if len(full) == 1 else 'disks'} of {_listed(full)}{away}: "
-            f"{able} of {len(self)} members can store a write, which needs {self.quorum}."
+            f"Too little room is left on the {'disk' if len(full) == 1 else 'disks'} of {_listed(full)}{away}: {able} of {len(self)} "
+            f"members can store a write, which needs {self.quorum}. This call was not proposed, so nothing of it is stored; what an "
+            "earlier try under its key has come to, or may come to, stays."
         )
 
-    def _last_heard_s(self, name: str) -> float:
+    def _is_no_help(self, name: str, now_s: float) -> bool:
+        """Whether a member without a connection went with a full disk, or is away for too long to be waited for."""
         word = self._heard.get(name)
-        return self._began_s if word is None else word.at_s
+        since_s = self._began_s if word is None else word.at_s
+        return (word is not None and word.gossip.disk_full) or now_s - since_s >= _CURRENT_S
 
     def addresses(self, status: Status) -> list[str]:
         """Where the other members are reached over HTTP, those that are connected first."""

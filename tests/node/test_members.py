@@ -227,7 +227,11 @@ def test_full_disks_are_why_nothing_is_stored_where_too_few_others_are_left(view
     assert "disks of n3 and n1: 1 of 3 members can store a write, which needs 2." in lacks(status(), own_full=True)
     say_full(view, "n2")
     told = lacks(status(), own_full=False)
-    assert told.startswith("Nothing was stored. Too little room is left on the disks of n2 and n3: 1 of 3 members")
+    assert told.startswith("Too little room is left on the disks of n2 and n3: 1 of 3 members")
+    assert "This call was not proposed, so nothing of it is stored" in told
+    assert "on the disk of n2, and n3 cannot be reached: 1 of 3" in lacks(
+        status(connected=frozenset({"n2"})), own_full=False
+    )
     say_full(view, "n3", full=False)
     assert lacks(status(), own_full=False) == ""
 

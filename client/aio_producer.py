@@ -17,6 +17,7 @@ from quorl.client.lanes import AppendPart
 from quorl.client.model import MessageLike, Placed, check_size, message, messages, placed, size_bytes
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
+from quorl.shielding import shield
 
 if TYPE_CHECKING:
     from quorl.client.aio import AsyncClient
@@ -38,7 +39,7 @@ class AsyncPending:
 
     async def ranges(self) -> list[t.Range]:
         """Wait until the messages are stored and return where; raises what went wrong."""
-        await asyncio.shield(self._landed)
+        await shield(self._landed)
         return self._part.places()
 
     async def place(self) -> Placed:

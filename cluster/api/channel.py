@@ -33,6 +33,7 @@ from quorl.cluster.protocol.channel import (
 )
 from quorl.cluster.protocol.problems import DETAIL_CHARS_MAX, Problem
 from quorl.cluster.protocol.wire import Answer, Call
+from quorl.shielding import shield
 
 LOOK_S = 30.0
 """How often it is looked whether a channel is stuck: what is the same twice in a row is."""
@@ -96,7 +97,7 @@ class Channels:
         try:
             with contextlib.suppress(ClientConnectionResetError):  # it has hung up already
                 await response.prepare(request)
-                await asyncio.shield(channel.ended)
+                await shield(channel.ended)
         finally:
             self._open.discard(channel)
             watch.cancel()
@@ -286,7 +287,7 @@ class Channel:
     async def _until_room(self) -> None:
         """Wait until the client has taken most of what was sent; raises ``ConnectionError``."""
         while self._congested:
-            await asyncio.shield(self._drained())
+            await shield(self._drained())
 
     def _drained(self) -> asyncio.Task[None]:
         """What ends when there is room again. One for all who wait: aiohttp's own would end with the first that goes."""

@@ -7,6 +7,8 @@ import ipaddress
 import socket
 from collections.abc import Callable
 
+from quorl.shielding import shield
+
 
 class Unreachable(Exception):
     """No address of the peer took the connection. ``refused``: every one of them refused, so nobody listens there."""
@@ -33,7 +35,7 @@ class Resolver:
         if question is None:
             question = self._asked[host] = asyncio.get_running_loop().create_task(self._ask(host))
             question.add_done_callback(lambda task: self._answered(host, task))
-        return await asyncio.shield(question)
+        return await shield(question)
 
     async def close(self) -> None:
         """Forget the questions that nobody has answered yet."""

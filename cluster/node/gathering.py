@@ -20,6 +20,7 @@ from quorl.cluster.node.signs import size_of
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import SignOfLife
 from quorl.cluster.protocol.wire import Call
+from quorl.shielding import shield
 
 BEATS_PATH = "/internal/beats"
 _TRY_S = 1.0
@@ -75,7 +76,7 @@ class Gathering:
         self._leave_within(batch, min(gather_s(dead_after_ms), _PATIENCE_SHARE * left_s))
         try:
             async with asyncio.timeout(left_s):
-                return await asyncio.shield(batch.done)
+                return await shield(batch.done)
         except TimeoutError:
             raise Undelivered from None
 

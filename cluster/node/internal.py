@@ -17,6 +17,7 @@ from quorl.cluster.node.gathering import decode_signs
 from quorl.cluster.node.upkeep import PIECE_BYTES
 from quorl.cluster.protocol.entry import SignOfLife
 from quorl.cluster.protocol.wire import Answer, Call
+from quorl.shielding import shield
 
 PREFIX = "/internal/"
 _READ_LATELY_S = 10.0
@@ -121,7 +122,7 @@ class Internal:
                 return self._snapshot
             self._making = asyncio.ensure_future(self._offload.run(self._states.copy))
             self._making.add_done_callback(lambda made: made.cancelled() or made.exception())
-        return await asyncio.shield(self._making)
+        return await shield(self._making)
 
     def _is_shared(self, snapshot: Snapshot) -> bool:
         """Whether this node's log goes on from this copy, and nothing speaks for another one."""

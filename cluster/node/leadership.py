@@ -32,6 +32,7 @@ from quorl.cluster.protocol.entry import Sealed, SignOfLife, encode_command
 from quorl.cluster.protocol.leases import Claim, GetDirectives
 from quorl.cluster.protocol.system import Found
 from quorl.cluster.protocol.together import ClaimBatch
+from quorl.shielding import shield
 
 _SEED_BITS = 63
 _MISSED_MS = 1_000
@@ -138,7 +139,7 @@ class Leadership:
     async def barrier(self) -> int:
         """See ``Core``."""
         self._check_room()
-        return await asyncio.shield(self.committer.barrier())
+        return await shield(self.committer.barrier())
 
     async def claim(
         self, sealed: Sealed, claim: Claim | ClaimBatch, until: float, news: GetDirectives | None
@@ -149,7 +150,7 @@ class Leadership:
 
     async def sign(self, signs: Sequence[SignOfLife]) -> int:
         """See ``Core``."""
-        return await asyncio.shield(self.committer.sign([one for one in signs if self._alive(one.worker_id)]))
+        return await shield(self.committer.sign([one for one in signs if self._alive(one.worker_id)]))
 
     def note(self, sign: SignOfLife) -> None:
         """See ``Core``."""

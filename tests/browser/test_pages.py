@@ -21,6 +21,7 @@ LOOKS: dict[str, dict[str, Any]] = {
     "narrow": {"size": NARROW},
 }
 WIDEST: ViewportSize = {"width": 1920, "height": 1080}
+USUAL: ViewportSize = {"width": 1280, "height": 900}
 SHIFT_MAX = 0.02
 FIRST_PAINT_MS_MAX = 300
 # A painted page need not have reported its paint yet: the observer is told of it then, and of one that was before.
@@ -116,6 +117,14 @@ def test_b14_b17_b18_the_overview_names_every_node_queue_and_worker(opened: Open
         expect(seen.page.locator("tr", has_text="spare").get_by_text("stand-by")).to_be_visible()
         expect(row.locator(".beats rect.d").first).to_be_attached()
         expect(seen.page.locator("tr", has_text="web-1").locator(".beats rect.b").first).to_be_attached()
+
+
+def test_b1_the_overview_says_whose_it_is_and_cuts_no_number(opened: Open, scene: Scene) -> None:
+    with opened(scene.cluster, scene.url, size=USUAL) as seen:
+        expect(seen.page).to_have_title(f"Overview · {ok(call(scene.url, 'GET', '/v1/cluster'))['name']}")
+        expect(seen.page.locator(".tile .value")).to_have_count(8)
+        cut = "values => values.filter(one => one.scrollWidth > one.clientWidth).map(one => one.innerText)"
+        assert seen.page.locator(".tile .value").evaluate_all(cut) == []
 
 
 def test_b17_a_worker_that_has_left_stays_in_sight(opened: Open, scene: Scene) -> None:

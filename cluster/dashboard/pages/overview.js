@@ -43,8 +43,8 @@ function Alerts({ seen }) {
   })}${seen.alerts_more > 0 && html`<li class="dim small">and ${plural(seen.alerts_more, "more alert")}</li>`}</ul>`;
 }
 
-function Tile({ label, value, note, href, tone, title }) {
-  const body = html`<span class="label">${label}</span><span class=${cls("value", tone && `${tone}-text`)}>${value}</span><span class="note">${note || "\u00a0"}</span>`;
+function Tile({ label, value, note, href, tone, title, pair }) {
+  const body = html`<span class="label">${label}</span><span class=${cls("value", { pair }, tone && `${tone}-text`)}>${value}</span><span class="note">${note || "\u00a0"}</span>`;
   return href ? html`<a class="tile" href=${href}>${body}</a>` : html`<div class="tile" title=${title}>${body}</div>`;
 }
 
@@ -60,7 +60,7 @@ function Now({ seen }) {
       <${Tile} label="Scheduled · Retry" value=${html`${count(counts.scheduled)}<small> · ${count(counts.retry)}</small>`} note="wait for their time" href=${to("tasks", { status: "SCHEDULED,RETRY" })} />
       <${Tile} label="Workers" value=${count(totals.workers_alive)} note=${totals.workers_dead ? html`<span class="bad-text">${count(totals.workers_dead)} DEAD</span>` : "ALIVE"} href=${to("workers")} />
       <${Tile} label="Messages in" value=${html`${rate(totals.appended_s)}<small>/s</small>`} note=${`${count(totals.messages)} in ${plural(totals.topics, "topic")}`} href=${to("topics")} />
-      <${Tile} label="Wait · Run, median" value=${html`${duration(latency.wait_p50_ms)}<small> · ${duration(latency.run_p50_ms)}</small>`} note=${`p99 ${duration(latency.wait_p99_ms)} · ${duration(latency.run_p99_ms)}`} title="Of the last minute: from QUEUED to the lease, and runs that succeeded" />
+      <${Tile} label="Wait · Run, median" pair value=${html`${duration(latency.wait_p50_ms)}<small> · ${duration(latency.run_p50_ms)}</small>`} note=${`p99 ${duration(latency.wait_p99_ms)} · ${duration(latency.run_p99_ms)}`} title="Of the last minute: from QUEUED to the lease, and runs that succeeded" />
     </div></section>`;
 }
 

@@ -90,7 +90,7 @@ function Serving({ name }) {
     ${!items.length ? html`<${Empty} title=${data ? "None" : "…"}><code>${shell("quorl", "worker", "run", "MODULE:APP", "-q", name)}</code><//>` : html`<div class="table-wrap" tabindex="0"><table class="brief">
       <thead><tr><th>Worker</th><th>Status</th><th class="gone">State</th><th class="num">Busy</th><th class="num">Heard</th></tr></thead>
       <tbody>${items.map((one) => html`<tr key=${one.worker_id}><td><a class="name-cell cut" href=${to("workers", { open: one.worker_id })}>${one.name}</a>${one.standby && html` <span class="tag">stand-by</span>`}</td>
-        <td><${Badge} word=${one.status} /></td><td class="gone"><${Badge} word=${one.state} /></td><td class="num">${one.leases}/${one.concurrency}</td><td class="num"><${Ago} at=${one.last_heartbeat} /></td></tr>`)}</tbody></table></div>`}</section>`;
+        <td><${Badge} word=${one.status} /></td><td class="gone">${one.status === "ALIVE" ? html`<${Badge} word=${one.state} />` : html`<span class="zero">–</span>`}</td><td class="num">${one.leases}/${one.concurrency}</td><td class="num"><${Ago} at=${one.last_heartbeat} /></td></tr>`)}</tbody></table></div>`}</section>`;
 }
 
 function backoffText({ kind, first_ms, max_ms, jitter, delays_ms }) {

@@ -13,6 +13,10 @@ const PAGES = [
   ["dead", "Dead"], ["submit", "Submit"], ["cluster", "Cluster"],
 ];
 
+const title = computed(() => {
+  const page = (PAGES.find(([key]) => key === route.value.page) || ["", "quorl"])[1];
+  return `${page} · ${overview.value?.cluster || "quorl"}`;
+});
 const theme = signal(document.documentElement.dataset.theme || "auto");
 effect(() => {
   if (theme.value === "auto") delete document.documentElement.dataset.theme;
@@ -77,11 +81,7 @@ function ReadOnly() {
 }
 
 export function Shell({ children }) {
-  useEffect(() => {
-    const name = overview.value?.cluster;
-    const page = (PAGES.find(([key]) => key === route.value.page) || ["", "quorl"])[1];
-    document.title = `${page} · ${name || "quorl"}`;
-  });
+  useEffect(() => effect(() => { document.title = title.value; }), []);
   return html`<a class="skip" href="#main" onClick=${(event) => { event.preventDefault(); document.getElementById("main").focus(); }}>Skip to the content</a>
     <div class="frame"><${Side} />
       <div class="main"><${Top} /><${Moving} /><${ReadOnly} />

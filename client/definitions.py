@@ -88,10 +88,9 @@ class Prepared(Generic[P, R]):
     def options(self, *, queue: str | None = None, **options: Unpack[TaskOptions]) -> Prepared[P, R]:
         """Return the task with other options for its next submits: ``add.options(priority=9).delay(1, 2)``."""
         merged = {**self._options, **options}
-        if "retries" in options:
-            merged.pop("max_attempts", None)
-        elif "max_attempts" in options:
-            merged.pop("retries", None)
+        for said, otherwise in (("retries", "max_attempts"), ("max_attempts", "retries")):
+            if said in options and otherwise not in options:  # both at once are refused, as they are in ``@app.task``
+                merged.pop(otherwise, None)
         return Prepared(
             self.app, self.name, self.queue if queue is None else queue, merged, self._signature, self._shape
         )

@@ -135,7 +135,16 @@ def read_backoff(backoff: BackoffLike) -> q.Backoff:
         if backoff not in {"fixed", "linear", "exponential"}:
             raise ValueError(f"{backoff!r} is no back-off: fixed, linear, exponential, or a list of milliseconds")
         return msgspec.convert({"kind": backoff}, q.Backoff)
-    return q.Backoff(kind="list", delays_ms=tuple(backoff), jitter=0)
+    return list_backoff(backoff)
+
+
+def list_backoff(delays_ms: Sequence[int]) -> q.Backoff:
+    """Return the back-off that waits exactly so long after each attempt, an hour too: there is no other bound."""
+    delays = tuple(delays_ms)
+    for one in delays:
+        if not isinstance(one, int):
+            raise TypeError(f"a back-off as a list has whole milliseconds, and {one!r} is none")
+    return q.Backoff(kind="list", delays_ms=delays, max_ms=max((q.Backoff().max_ms, *delays)), jitter=0)
 
 
 def raw(value: Any, pointer: str) -> msgspec.Raw:

@@ -72,19 +72,15 @@ class BackoffSpec(click.ParamType[Any]):
         if isinstance(value, q.Backoff):
             return value
         kind, *parts = str(value).split(":")
-        bounds: list[int] = []
-        delays: tuple[int, ...] = ()
-        if kind not in KINDS:
-            delays = tuple(self._ms(part, param, ctx) for part in kind.split(","))
-            kind = "list"
-        else:
-            bounds = [self._ms(part, param, ctx) for part in parts]
-        if len(parts) > 2 or (delays and parts):
+        if len(parts) > (2 if kind in KINDS else 0):
             self.fail(f"{value!r} has too many parts", param, ctx)
-        names = dict(zip(("first_ms", "max_ms"), bounds, strict=False))
-        if delays:
-            names["max_ms"] = max(delays)
-        return q.Backoff(kind=kind, delays_ms=delays, **names)  # type: ignore[arg-type]
+        if kind not in KINDS:
+            from quorl.client.tasking import list_backoff
+
+            return list_backoff([self._ms(part, param, ctx) for part in kind.split(",")])
+        names = dict(zip(("first_ms", "max_ms"), (self._ms(part, param, ctx) for part in parts), strict=False))
+        names.setdefault("max_ms", max(q.Backoff().max_ms, names.get("first_ms", 0)))  # fixed:10m is ten minutes
+        return q.Backoff(kind=kind, **names)  # type: ignore[arg-type]
 
     def _ms(self, text: str, param: click.Parameter | None, ctx: click.Context | None) -> int:
         ms = read_duration(text.strip())

@@ -123,6 +123,9 @@ def test_wrong_options_are_told_where_they_stand() -> None:
         app.task(retries=3, max_attempts=3)
     with pytest.raises(ValueError, match="is no back-off"):
         app.task(backoff="later")
+    with pytest.raises(TypeError, match="say the same"):
+        app.task(name="x")(int).options(retries=3, max_attempts=3).call()
+    assert app.task(name="x", max_attempts=5)(int).options(retries=1).call().task.max_attempts == 2
 
 
 # -- options -------------------------------------------------------------------------------------------------------
@@ -165,6 +168,9 @@ def test_arguments_that_are_in_no_list_are_refused_and_not_taken_apart(args: Any
 def test_back_offs_in_all_spellings() -> None:
     assert g.read_backoff("linear").kind == "linear"
     assert g.read_backoff([100, 200]) == q.Backoff(kind="list", delays_ms=(100, 200), jitter=0)
+    assert g.read_backoff([100, 3_600_000]).max_ms == 3_600_000, "an hour stays an hour"
+    with pytest.raises(TypeError, match="whole milliseconds, and '1s' is none"):
+        g.read_backoff(["1s"])  # type: ignore[list-item]
     own = q.Backoff(first_ms=5)
     assert g.read_backoff(own) is own
 

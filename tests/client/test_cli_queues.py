@@ -88,7 +88,7 @@ def test_queue_set_and_show(quorl: Quorl, cluster: StandIn) -> None:
         "100",
     ]
     assert quorl("queue", "set", "jobs", "--partitions", "6", *words).stderr.startswith("set: jobs\n")
-    backoff = q.Backoff(kind="list", delays_ms=(1000, 5000, 60_000), max_ms=60_000, jitter=0)
+    backoff = q.Backoff(kind="list", delays_ms=(1000, 5000, 60_000), jitter=0)
     assert asked == [
         q.PatchQueue(queue="jobs", default_attempts=5, max_lost=2, backoff=backoff, timeout_ms=30_000, keep_finished_ms=0, max_depth=100)
     ]  # fmt: skip

@@ -233,7 +233,9 @@ def test_durations(text: str, ms: int | None) -> None:
     [
         ("exponential", "exponential from 1.0 s to 5m 0s, jitter 0.2"),
         ("linear:2s:1m", "linear from 2.0 s to 1m 0s, jitter 0.2"),
-        ("10ms,1s", "10 ms, 1.0 s, jitter 0.2"),
+        ("10ms,1s", "10 ms, 1.0 s"),
+        ("1s,1h", "1.0 s, 1h 0m"),
+        ("fixed:10m", "fixed from 10m 0s to 10m 0s, jitter 0.2"),
     ],
 )
 def test_backoffs(text: str, told: str) -> None:

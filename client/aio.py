@@ -63,8 +63,7 @@ class AsyncClient:
         transport: AsyncTransport | None = None,
         route: Route | None = None,
     ) -> None:
-        nodes = chosen_servers(servers)
-        self._route = route or Route(nodes, refused_s=refused_s)
+        self._route = route or Route(chosen_servers(servers), refused_s=refused_s)
         self._transport: AsyncTransport = transport or ChannelTransport()
         self._timeout_s = timeout_s
         self._loop: asyncio.AbstractEventLoop | None = None

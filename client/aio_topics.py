@@ -40,7 +40,10 @@ class AsyncTopics:
         self._client = client
 
     async def create(self, name: str, *, partitions: int = 1, error_if_exists: bool = False) -> t.TopicCreated:
-        """Create a topic. One that exists just so is fine, unless ``error_if_exists`` asks for a new one."""
+        """Create a topic; raises ``AlreadyExists`` where it has other partitions.
+
+        One that exists just so is fine, unless ``error_if_exists`` asks for a new one.
+        """
         return await self._client.call(t.CreateTopic(name=name, partitions=partitions, error_if_exists=error_if_exists))
 
     async def list(self, *, prefix: str = "", consistency: Consistency | None = None) -> list[t.TopicInfo]:
@@ -56,11 +59,11 @@ class AsyncTopics:
             cursor = page.next
 
     async def get(self, name: str) -> t.TopicInfo:
-        """Describe a topic."""
+        """Describe a topic; raises ``TopicNotFound``."""
         return await self._client.call(t.GetTopic(topic=name))
 
     async def delete(self, name: str, *, if_empty: bool = False) -> t.TopicDeleted:
-        """Delete a topic with its messages, producers and consumers."""
+        """Delete a topic with its messages, producers and consumers; raises ``TopicNotFound``, or ``TopicNotEmpty``."""
         return await self._client.call(t.DeleteTopic(topic=name, if_empty=if_empty))
 
 
@@ -84,7 +87,8 @@ class AsyncTopic:
         """Append one message and return its place. Appends that run at the same time travel together.
 
         Messages with the same ``key`` are in the same partition, in order. With an ``idempotency_key`` of your own the
-        message travels alone, and appending it again under that key changes nothing.
+        message travels alone, and appending it again under that key changes nothing. Raises ``TopicNotFound``,
+        ``ProducerNotFound``, and ``Invalid`` for a value that is too large or has no JSON form.
         """
         one = message(value, key=key, headers=headers, producer=producer)
         return placed(await self._append([one], idempotency_key))
@@ -92,7 +96,10 @@ class AsyncTopic:
     async def append_many(
         self, values: Iterable[MessageLike], *, producer: int | None = None, idempotency_key: str | None = None
     ) -> list[t.Range]:
-        """Append many messages, all or none, and return where they are. For more than a request holds, use ``producer``."""
+        """Append many messages, all or none, and return where they are. For more than a request holds, use ``producer``.
+
+        Raises as ``append`` does, and ``Invalid`` for more than one request holds.
+        """
         return await self._append(messages(values, producer), idempotency_key)
 
     async def _append(self, batch: list[t.Message], idempotency_key: str | None) -> list[t.Range]:
@@ -106,27 +113,31 @@ class AsyncTopic:
         return AsyncProducer(self._client, self.name, producer_id=producer_id, register_as=name)
 
     async def register_producer(self, name: str = "") -> int:
-        """Register a producer and return its id; ids count from 1 per topic."""
+        """Register a producer and return its id; ids count from 1 per topic. Raises ``TopicNotFound``."""
         return (await self._client.call(t.RegisterProducer(topic=self.name, name=name))).producer_id
 
     async def register_consumer(self, name: str = "", *, start: Literal["earliest", "latest"] = "earliest") -> int:
         """Register a consumer and return its id; ids count from 1 per topic.
 
         Each call makes a new one with a place of its own: the name is for people, and the id is what to go on with.
+        Raises ``TopicNotFound``.
         """
         return (await self._client.call(t.RegisterConsumer(topic=self.name, name=name, start=start))).consumer_id
 
     # -- reading ------------------------------------------------------------------------------------------------------
     async def info(self) -> t.TopicInfo:
-        """Describe the topic."""
+        """Describe the topic; raises ``TopicNotFound``."""
         return await self._client.topics.get(self.name)
 
     async def size(self, consumer_id: int | None = None) -> int:
-        """Count the messages, or those that one consumer has not read."""
+        """Count the messages, or those that one consumer has not read; raises ``TopicNotFound`` or ``ConsumerNotFound``."""
         return (await self._client.call(t.GetSize(topic=self.name, consumer_id=consumer_id))).size
 
     async def message(self, partition: int, offset: int) -> MessageDetails:
-        """Read one message, with the ids of the consumers that have read it."""
+        """Read one message, with the ids of the consumers that have read it.
+
+        Raises ``TopicNotFound``, ``PartitionNotFound`` or ``MessageNotFound``.
+        """
         found = await self._client.call(t.GetMessage(topic=self.name, partition=partition, offset=offset))
         return MessageDetails(read_message(self.name, found), found.read_by)
 
@@ -142,14 +153,17 @@ class AsyncTopic:
         """Read messages of one partition without moving any cursor.
 
         ``start`` is ``earliest``, ``latest``, an offset, or ``ts:`` and an RFC 3339 time. With ``wait_s`` an empty answer is
-        held back until there is a message or the seconds are over.
+        held back until there is a message or the seconds are over. Raises ``TopicNotFound`` or ``PartitionNotFound``.
         """
         request = t.Browse(topic=self.name, partition=partition, start=str(start), limit=limit, wait=wait_s)
         page = await self._client.call(request, consistency=consistency)
         return [read_message(self.name, item) for item in page.items]
 
     async def consume(self, consumer_id: int, *, max: int = 1, wait_s: float = 0) -> list[Message]:  # noqa: A002
-        """Return the next messages that a consumer has not seen, and move its cursor past them; empty at the end."""
+        """Return the next messages that a consumer has not seen, and move its cursor past them; empty at the end.
+
+        Raises ``TopicNotFound`` or ``ConsumerNotFound``.
+        """
         request = t.Consume(topic=self.name, consumer_id=consumer_id, max=max, wait=wait_s)
         return [read_message(self.name, item) for item in (await self._client.call(request)).items]
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from typing_extensions import override
 
+from quorl.client.errors import invalid
 from quorl.client.tasking import raw
 from quorl.cluster.protocol import limits
 
@@ -119,11 +120,13 @@ class Context:
     def save(self, value: Any) -> None:
         """Keep a JSON value: the next attempt finds it in ``checkpoint``, should this one be lost or fail.
 
-        It travels with the next call, about half a second later at most; raises ``Invalid`` if it has no JSON form.
+        It travels with the next call, about half a second later at most; raises ``Invalid`` if it has no JSON form,
+        or more than 64 KiB.
         """
         kept = bytes(raw(value, "/checkpoint"))
         if len(kept) > limits.CHECKPOINT_BYTES_MAX:
-            raise ValueError(f"the checkpoint has {len(kept)} bytes as JSON; {limits.CHECKPOINT_BYTES_MAX} are allowed")
+            said = f"the checkpoint has {len(kept)} bytes as JSON; {limits.CHECKPOINT_BYTES_MAX} are allowed"
+            raise invalid(said, "Store large data elsewhere and save where.", "/checkpoint")
         if self._reporter is not None:
             self._reporter.checkpoint(kept)
 

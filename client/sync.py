@@ -68,8 +68,7 @@ class Client(Renewed):
         transport: Transport | None = None,
         route: Route | None = None,
     ) -> None:
-        nodes = chosen_servers(servers)
-        self._route = route or Route(nodes, refused_s=refused_s)
+        self._route = route or Route(chosen_servers(servers), refused_s=refused_s)
         self._transport: Transport = transport or ChannelTransport()
         self._timeout_s = timeout_s
         self._closed = False

@@ -135,11 +135,17 @@ def test_the_synchronous_topics_are_derived_from_the_asynchronous() -> None:
     assert done.returncode == 0, done.stdout
 
 
+def test_an_app_that_says_where_its_cluster_is_does_not_ask_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("QUORL_SERVER", "http//nowhere")
+    with quorl.App("127.0.0.1:7109") as app:
+        assert app.client.servers == ("http://127.0.0.1:7109",)
+    with pytest.raises(ValueError, match="QUORL_SERVER in the environment"):
+        quorl.Client()
+
+
 def test_what_to_do_is_said_in_python() -> None:
     """The cluster's hints speak HTTP; a program reads of methods, which exist."""
-    of_http = {
-        code for code, kind in CATALOGUE.items() if re.search(r"POST|PUT|GET /v1/(topics|queues|tasks)", kind.hint)
-    }
+    of_http = {code for code, kind in CATALOGUE.items() if re.search(r"POST|PUT|PATCH|GET /v1/|_ms\b", kind.hint)}
     assert of_http <= set(e.IN_PYTHON)
     with quorl.client.Client("127.0.0.1:1") as client:
         for hint in e.IN_PYTHON.values():

@@ -15,6 +15,7 @@ from quorl.client import App, demo
 from quorl.client.cli.misuse import Advised
 from quorl.client.cli.work import load, supervise
 from quorl.client.context import Context, Stopped
+from quorl.client.errors import Invalid
 from quorl.client.worker_ledger import Holding, Ledger
 from quorl.client.worker_pace import STREAK, Pace
 from quorl.cluster.protocol import leases as e
@@ -250,7 +251,7 @@ def test_a_context_refuses_what_no_node_would_take() -> None:
     context = Context()
     with pytest.raises(ValueError, match="0 to 100"):
         context.progress(101)
-    with pytest.raises(ValueError, match="are allowed"):
+    with pytest.raises(Invalid, match="are allowed"):
         context.save("x" * limits.CHECKPOINT_BYTES_MAX)
     context.check()
     context.stop()

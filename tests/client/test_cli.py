@@ -15,7 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from quorl.client import Client
-from quorl.client.cli import cli, main, output, read
+from quorl.client.cli import cli, main, output
 from quorl.client.cli.hints import HINTS
 from quorl.client.cli.lines import LINE_BYTES_MAX
 from quorl.client.errors import IN_PYTHON
@@ -344,7 +344,8 @@ def test_consume_many(quorl: Quorl, client: Client) -> None:
 def test_d7_consume_skips_nothing_when_an_answer_is_lost(
     quorl: Quorl, client: Client, cluster: StandIn, still: Clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(read.time, "sleep", lambda _: cluster.mishaps[0].clear())  # between one fetch and the next
+    between_fetches = "quorl.client.cli.read.time.sleep"
+    monkeypatch.setattr(between_fetches, lambda _: cluster.mishaps[0].clear())
     client.topics.create("x")
     client.topic("x").append_many(["a", "b"])
     client.topic("x").register_consumer()

@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Literal
 
 from quorl.client.handlers import Handler, handlers_of
+from quorl.client.locks import Lock
 from quorl.client.tasking import QUEUE_DEFAULT
 from quorl.client.worker_floor import Plan
 from quorl.client.worker_lines import Lines, to_stderr
@@ -116,7 +117,7 @@ class Worker:
         self._make_heart_client = heart_client or self._heart_client
         self._lines = Lines(write) if lines is None else lines
         self._shift: Shift | None = None
-        self._opening = threading.Lock()
+        self._opening = Lock()  # a signal handler may say stop while its thread has it
         self._stop_asked: bool | None = None
 
     def _client(self) -> AsyncClient:

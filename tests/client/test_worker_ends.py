@@ -14,7 +14,7 @@ import msgspec
 import pytest
 from typing_extensions import override
 
-from quorl.client import Context, worker_floor, worker_pool
+from quorl.client import AsyncClient, Context, Worker, worker_floor, worker_pool
 from quorl.client.handlers import Handler
 from quorl.client.worker_floor import Floor
 from quorl.client.worker_ledger import Holding, Ledger
@@ -111,6 +111,21 @@ def test_ended_at_once_it_gives_everything_back(cluster: TaskCluster) -> None:
     assert not thread.is_alive(), lines
     go.set()
     assert (task.status, task.attempts) == ("QUEUED", 0)
+
+
+def test_it_can_be_told_to_end_by_a_handler_that_interrupts_its_beginning(cluster: TaskCluster) -> None:
+    task = cluster.add("add", 1, 2)
+
+    def client() -> AsyncClient:
+        made.stop()
+        return cluster.aclient()
+
+    made = Worker({"add": add}, client=client, heart_client=cluster.client, write=lambda _: None)
+    running = threading.Thread(target=made.run, daemon=True)
+    running.start()
+    running.join(10)
+    assert not running.is_alive(), "it waits for itself"
+    assert task.status == "QUEUED"
 
 
 @pytest.mark.parametrize("what", ["terminate", "sealed"])

@@ -193,6 +193,8 @@ class RealDisk:
         except OSError as error:
             holder = os.pread(descriptor, 32, 0).decode("ascii", "replace").strip() or "unknown"
             os.close(descriptor)
+            if not isinstance(error, BlockingIOError):
+                raise  # a file system without locks, for one: nobody is known to run here
             raise InUse(
                 f"{self._path} is in use by process {holder}. One process per data directory: stop that one first, "
                 "or give this node a directory of its own."

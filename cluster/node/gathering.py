@@ -70,7 +70,8 @@ class Gathering:
         batch = self._batch
         if batch is None:
             batch = self._batch = _Batch()
-        batch.signs[sign.worker_id] = sign
+        if sign.tokens is not None or sign.worker_id not in batch.signs:  # as in ``Signs``
+            batch.signs[sign.worker_id] = sign
         batch.until = max(batch.until, until)
         left_s = max(0.0, until - self._core.monotonic())
         self._leave_within(batch, min(gather_s(dead_after_ms), _PATIENCE_SHARE * left_s))

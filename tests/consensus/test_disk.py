@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -148,6 +149,21 @@ def test_one_process_per_directory(tmp_path: Path) -> None:
     second = RealDisk(tmp_path)
     second.lock()
     second.close()
+
+
+def test_a_file_system_without_locks_is_not_taken_for_another_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    with pytest.raises(OSError, match="No locks available"):
+        RealDisk(tmp_path).lock()
+    monkeypatch.undo()
+    disk = RealDisk(tmp_path)
+    disk.lock()  # nothing of the try before is held
+    disk.close()
 
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:

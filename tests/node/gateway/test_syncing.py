@@ -54,6 +54,15 @@ async def test_heartbeats_at_a_follower_reach_the_state_together() -> None:
     assert answers[0][2]["quorl-sequence"] == str(len(cluster.group.entries))
 
 
+@pytest.mark.parametrize("node", ["n1", "n2"])
+async def test_b16_a_heartbeat_without_tokens_does_not_take_the_place_of_one_that_names_them(node: str) -> None:
+    """Else a lease whose answer was lost would not go back with the heartbeat that was answered."""
+    cluster = await started()
+    both = [sync(cluster, node, {"beat": {"tokens": [5], "claimed": 3}}), sync(cluster, node, {"beat": {}})]
+    assert [(await one)[0] for one in both] == [200, 200]
+    assert cluster.group.said()[-1].signs == (SignOfLife(1, (5,), (), 3),)
+
+
 async def test_a_heartbeat_at_the_leader_is_gathered_too() -> None:
     cluster = await started()
     assert (await sync(cluster, "n1", {"beat": {}}))[0] == 200

@@ -9,11 +9,13 @@ up at most, whatever it holds.
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
+from quorl.cluster.node.visit import Declined
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
@@ -28,6 +30,13 @@ Read = Callable[[Query[Any]], Awaitable[Reply | Rejection]]
 
 async def with_guess(read: Read, request: Request[Any], value: Reply | Rejection) -> Reply | Rejection:
     """What a write came to, with what may be meant where a name was not found. ``read`` asks the state."""
+    try:
+        return await _guessed(read, request, value)
+    except (Declined, sqlite3.DatabaseError):
+        return value  # a state that cannot be read has no guesses; of several appends some may have been stored
+
+
+async def _guessed(read: Read, request: Request[Any], value: Reply | Rejection) -> Reply | Rejection:
     match value:
         case q.QueueNotFound():
             found = await read(q.GetQueue(queue=getattr(request, "queue", "")))

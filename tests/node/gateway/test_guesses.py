@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sqlite3
+
 import pytest
 
 from quorl.cluster.node.guessing import GUESSED_MAX, with_guess
+from quorl.cluster.node.visit import Declined
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
+from quorl.cluster.protocol.problems import Problem
 from tests.node.fakecore import Cluster
 
 QUEUE, TOPIC = "/v1/queues/emials", "/v1/topics/app-lgo"
@@ -86,3 +90,21 @@ async def test_nothing_is_guessed_of_a_name_that_exists_meanwhile() -> None:
     assert await with_guess(read, k.CancelTask(id="c"), no_task) is no_task
     assert asked.pop() == k.GetTask(id="c")
     assert asked == [q.GetQueue(queue="a"), t.GetTopic(topic="b")]
+
+
+@pytest.mark.parametrize(
+    "error", [Declined(Problem("shutting_down", "n1 is shutting down.")), sqlite3.DatabaseError("disk I/O error")]
+)
+async def test_a4_what_was_stored_is_told_also_where_no_guess_can_be_made(
+    monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    """A node that meets a damaged page over a guess stops; that nothing was applied would be a lie."""
+    cluster = await with_names()
+
+    async def read(_: Query[object]) -> Reply:
+        raise error
+
+    monkeypatch.setattr(cluster.core("n1"), "read", read)
+    appends = [{"topic": topic, "messages": [{"value": 1}]} for topic in ("app-log", "app-lgo")]
+    status, told, _ = await cluster.call("n1", "POST", "/v1/appends", {"appends": appends})
+    assert (status, [item.get("code") for item in told["items"]]) == (201, [None, "topic_not_found"])

@@ -164,8 +164,11 @@ class Gateway:
         try:
             answer = await self._in_time(visit)
         except Declined as declined:
-            answer = voice.problem(declined.problem, scene)
-            if declined.problem.code == "commit_unknown":
+            problem = declined.problem
+            if visit.maybe_applied and problem.code != "commit_unknown":
+                problem = gave_up(self._core, visit, problem).problem
+            answer = voice.problem(problem, scene)
+            if problem.code == "commit_unknown":
                 answer.headers["idempotency-key"] = visit.key
         waits = visit.poll_until > began_s
         return self._count(answer, visit.row.name, None if waits else self._core.monotonic() - began_s)

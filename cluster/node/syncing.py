@@ -90,6 +90,8 @@ class Syncing:
                     settled = one.value
                 case Claims():
                     claims = one.value
+        # And it was: should the state not be readable any more, nobody is to be told otherwise.
+        visit.maybe_applied = True
         return stamped(await self._answer(visit, settled, claims), sequence, replayed=replayed)
 
     async def _claim(self, visit: Visit) -> Came | None:

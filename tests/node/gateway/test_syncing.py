@@ -12,8 +12,11 @@ from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.node.gathering import BEATS_PATH, decode_signs, encode_signs
 from quorl.cluster.node.internal import Internal
+from quorl.cluster.node.visit import Declined
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import SignOfLife
+from quorl.cluster.protocol.grammar import Reply
+from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer, Call
 from tests.node.fakecore import AnswerLost, Cluster
 from tests.node.gateway.test_claims import now, parked, started, submit, tags
@@ -426,3 +429,28 @@ async def test_a_lease_whose_answer_was_lost_goes_back_with_the_next_heartbeat()
     answer = (await sync(cluster, "n2", {"beat": {"tokens": [], "claims": [], "claimed": 1}}))[1]
     assert answer["accepted"] == 0
     assert await status_of(cluster, one) == "QUEUED"
+
+
+@pytest.mark.parametrize("asks", ["reports", "claims", "both"])
+async def test_a4_what_took_effect_is_never_told_not_to_have_where_its_answer_cannot_be_read(
+    monkeypatch: pytest.MonkeyPatch, asks: str
+) -> None:
+    """The node has stopped itself in between; a repeat under the same key is told what came of it."""
+    cluster = await started()
+    ((task_id, token),) = await leased(cluster)
+    body: dict[str, object] = {}
+    if asks != "claims":
+        body["complete"] = [{"task_id": task_id, "lease": token, "result": 1}]
+    if asks != "reports":
+        await submit(cluster)
+        body["claim"] = {"max": 1}
+
+    async def read(_: object) -> Reply:
+        raise Declined(Problem("shutting_down", "n1 is shutting down."))
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(cluster.core("n1"), "read", read)
+        status, told, headers = await sync(cluster, "n1", body, idempotency_key="k")
+    assert (status, told["code"], headers["idempotency-key"]) == (504, "commit_unknown", "k")
+    status, told, _ = await sync(cluster, "n1", body, idempotency_key="k")
+    assert (status, told["accepted"], len(told["tasks"])) == (200, asks != "claims", asks != "reports")

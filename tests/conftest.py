@@ -6,8 +6,13 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import harness
+
+# How long an example takes is a property of the machine, which may stand still for a moment in any of them.
+settings.register_profile("quorl", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("quorl")
 
 MARKS = {
     "simulation": pytest.mark.sim,

@@ -412,7 +412,7 @@ REFUSALS = {code for code, kind in problems.CATALOGUE.items() if kind.status < 5
 }
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     events=st.lists(st.tuples(EVENTS, st.sampled_from([0.0, 0.001, 0.7, 3.0])), max_size=40),
     timeout_s=st.sampled_from([0.001, 1.0, 10.0]),

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from quorl.cluster.machine.digest import content_digest
@@ -103,7 +103,7 @@ def agree(model: Model, rig: Rig) -> None:
             assert size.size == sum(map(len, topic.partitions)) - sum(consumer.next)
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=150)
 @given(entries)
 @example(empty_then_full(wait=0))
 @example(empty_then_full(wait=1))
@@ -122,7 +122,7 @@ def test_the_machine_does_what_the_model_does(run: list[list[tuple[Command[Any],
     agree(model, rig)
 
 
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(entries, st.integers(0, 12))
 def test_replicas_agree_also_after_a_dump_in_the_middle(
     run: list[list[tuple[Command[Any], str | None]]], middle: int

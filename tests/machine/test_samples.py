@@ -209,7 +209,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(STEPS)
 def test_a_node_that_was_started_anew_at_any_time_has_the_same_samples(steps: list[tuple[int, str, str, bool]]) -> None:
     one, other = Desk(), Desk()

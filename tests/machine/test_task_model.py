@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorl.cluster.machine import ids
@@ -224,7 +224,7 @@ class Pair:
         desk.sound()
 
 
-@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100)
 @given(entries)
 def test_the_machine_does_with_tasks_what_the_model_does(run: list[Any]) -> None:
     pair = Pair()
@@ -235,7 +235,7 @@ def test_the_machine_does_with_tasks_what_the_model_does(run: list[Any]) -> None
         pair.agree()
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40)
 @given(entries, st.integers(0, 16))
 def test_replicas_agree_about_tasks_also_after_a_dump_in_the_middle(run: list[Any], middle: int) -> None:
     pair, other = Pair(), Pair(first_way=1)

@@ -148,7 +148,7 @@ class Doing:
                 return e.HoldTask(id=task_id, lease=token, progress=token % 100, checkpoint=msgspec.Raw(b"1"))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(st.lists(deeds, min_size=10, max_size=50))
 def test_everything_that_is_asked_agrees(done: list[tuple[Any, ...]]) -> None:
     doing = Doing()

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from quorl.cluster.machine import deciding, topics
@@ -158,7 +158,7 @@ ALIVE_AND_BUSY: list[Command[Any]] = [
 """What an arbitrary command may meet."""
 
 
-@settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200)
 @given(st.lists(st.one_of(entries.map(encode_entry), st.binary(max_size=50), anything.map(msgspec.msgpack.encode))))
 def test_apply_never_raises(payloads: list[bytes]) -> None:
     one, other = Rig(), Rig(first_way=1)

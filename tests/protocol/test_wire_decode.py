@@ -357,7 +357,7 @@ TARGETS = (
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(
     st.sampled_from(["GET", "POST", "POST", "DELETE", "PUT", "PATCH", "É"]),
     TARGETS,

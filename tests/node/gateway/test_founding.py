@@ -178,7 +178,7 @@ async def test_others_have_their_turn_while_every_topic_is_listed(monkeypatch: p
     assert len(listing.result()[1]["topics"]) == 5
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow])
 @given(
     st.sampled_from(["GET", "POST", "DELETE"]),
     st.sampled_from([*FOUNDING_PATHS, "/v1/topics", "/v1/topics/t/messages", "/v1/topics/t/consumers/1/consume"])

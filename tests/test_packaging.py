@@ -24,7 +24,17 @@ SHIPPED = ("LICENSE", "README.md", "pyproject.toml", "client", "cluster", "src")
 
 def modules() -> set[str]:
     """Every file that belongs into the wheel, as it is named there."""
-    own = ("__init__.py", "channel.py", "demo.py", "lean.py", "logs.py", "py.typed", "soonest.py", "systemd.py")
+    own = (
+        "__init__.py",
+        "channel.py",
+        "demo.py",
+        "lean.py",
+        "logs.py",
+        "py.typed",
+        "shielding.py",
+        "soonest.py",
+        "systemd.py",
+    )
     found = {f"quorl/{name}" for name in own}
     for room in ("client", "cluster"):
         found |= {f"quorl/{path.relative_to(ROOT)}" for path in (ROOT / room).rglob("*.py")}

@@ -17,6 +17,7 @@ import re
 import secrets
 import signal
 import time
+import traceback
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -201,6 +202,7 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
         asyncio.get_running_loop().add_signal_handler(number, stop, number)
     try:
         with contextlib.closing(await listen(server, config.node.http.host, config.node.http.port)) as port:
+            _load_for_tracebacks()
             _calm_memory()
             log.info(
                 "node_started",
@@ -247,6 +249,14 @@ async def _until_one_of(ends: list[asyncio.Future[Any]]) -> None:
     pause_s = systemd.watchdog_s()
     while not (await asyncio.wait(ends, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED))[0]:
         systemd.notify("WATCHDOG=1")
+
+
+def _load_for_tracebacks() -> None:
+    """Load what writing a traceback needs, which Python loads then: a node without descriptors could not say so any more."""
+    try:
+        raise OSError
+    except OSError as error:
+        traceback.format_exception(error)
 
 
 def _calm_memory() -> None:

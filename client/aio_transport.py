@@ -70,28 +70,23 @@ class HttpTransport(AsyncTransport):
     def _open(self) -> aiohttp.ClientSession:
         import aiohttp
 
+        from quorl.sessions import open_session
+
         if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0, limit_per_host=0, socket_factory=self._socket),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                auto_decompress=True,
-            )
+            self._session = open_session(self._sockets.add, cookie_jar=aiohttp.DummyCookieJar(), auto_decompress=True)
             self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         return self._session
-
-    def _socket(self, address: aiohttp.AddrInfoType) -> socket.socket:
-        family, kind, protocol, *_ = address
-        made = socket.socket(family, kind, protocol)
-        self._sockets.add(made)
-        return made
 
     @override
     async def send(self, send: Send) -> Answer | Failure:
         import aiohttp
         from yarl import URL
 
+        from quorl.sessions import Sent
+
         call = send.call
         target = f"{send.node}{call.path}?{call.query}" if call.query else send.node + call.path
+        sent = Sent()
         timeout = aiohttp.ClientTimeout(total=send.timeout_s, sock_connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
         try:
             async with self._open().request(
@@ -101,13 +96,14 @@ class HttpTransport(AsyncTransport):
                 headers=send.headers(),
                 timeout=timeout,
                 allow_redirects=False,
+                trace_request_ctx=sent,
             ) as response:
                 body = await response.read()
                 return Answer(response.status, {name.lower(): text for name, text in response.headers.items()}, body)
         except aiohttp.ConnectionTimeoutError:
-            return Failure("unreachable", "time-out while connecting")
+            return Failure("lost" if sent.any else "unreachable", "time-out while connecting")
         except aiohttp.ClientConnectorError as error:
-            return Failure("refused", explain(error.os_error))
+            return Failure("lost" if sent.any else "refused", explain(error.os_error))
         except TimeoutError:
             return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
         except aiohttp.ClientResponseError as error:

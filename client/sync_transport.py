@@ -44,6 +44,7 @@ from quorl.cluster.protocol.channel import (
     read_answering,
 )
 from quorl.cluster.protocol.wire import Answer
+from quorl.vanished import OPTIONS, notice_vanished
 
 if TYPE_CHECKING:
     import urllib3
@@ -84,21 +85,16 @@ class HttpTransport(Renewed, Transport):
         """The threads that may have a lock of the pool."""
 
     def _open(self) -> urllib3.PoolManager:
-        with loading:
-            import urllib3
-
         with self._opening:
             if self._pool is None:
-                self._pool = urllib3.PoolManager(maxsize=self.CONNECTIONS_KEPT, retries=False)
+                self._pool = _new_pool(self.CONNECTIONS_KEPT)
             return self._pool
 
     @override
     def send(self, send: Send) -> Answer | Failure:
         me = threading.get_ident()
         if me in self._inside:
-            import urllib3
-
-            with urllib3.PoolManager(retries=False) as own:
+            with _new_pool(1) as own:
                 return self._carry(own, send)
         try:
             self._inside.add(me)
@@ -125,8 +121,8 @@ class HttpTransport(Renewed, Transport):
             return Failure("refused", explain(error))
         except x.ConnectTimeoutError:
             return Failure("unreachable", "time-out while connecting")
-        except x.ReadTimeoutError:
-            return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
+        except x.ReadTimeoutError as error:
+            return Failure("lost", _unanswered(send, error))
         except (x.HTTPError, OSError) as error:
             return Failure("lost", f"connection lost: {explain(error)}", foreign=_is_foreign(error))
 
@@ -136,6 +132,15 @@ class HttpTransport(Renewed, Transport):
             pool, self._pool = self._pool, None
         if pool is not None and threading.get_ident() not in self._inside:  # else it goes with the call below
             pool.clear()
+
+
+def _new_pool(kept: int) -> urllib3.PoolManager:
+    with loading:
+        import urllib3
+        from urllib3.connection import HTTPConnection
+
+    watched = [*HTTPConnection.default_socket_options, *OPTIONS]
+    return urllib3.PoolManager(maxsize=kept, retries=False, socket_options=watched)
 
 
 def explain(error: BaseException) -> str:
@@ -153,6 +158,13 @@ def explain(error: BaseException) -> str:
         return foreign_words()
     plain = next((one for one in chain if _wrapped(one) is None), error)
     return str(plain) or type(plain).__name__
+
+
+def _unanswered(send: Send, error: BaseException) -> str:
+    """Return in words why there is no answer: the time for it was over, or, sooner, the other end has vanished."""
+    if any(getattr(one, "errno", None) == errno.ETIMEDOUT for one in _chain(error)):
+        return f"connection lost: {explain(error)}"
+    return f"no answer in {send.timeout_s:.1f} s"
 
 
 def tls_words(error: ssl.SSLError) -> str:
@@ -205,6 +217,7 @@ class Pipe:
         self._socket = socket.create_connection((parts.hostname, port), timeout_s)
         try:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            notice_vanished(self._socket)
             if secure:
                 self._socket = ssl.create_default_context().wrap_socket(self._socket, server_hostname=parts.hostname)
             self._frames = Frames(limits.CHANNEL_ANSWER_BYTES_MAX)
@@ -320,8 +333,8 @@ class ChannelTransport(Renewed, Transport):
         answer: Answer | Failure | None = None
         try:
             answer = pipe.ask(send, now + send.timeout_s)
-        except TimeoutError:
-            return Failure("lost", f"no answer in {send.timeout_s:.1f} s")
+        except TimeoutError as error:
+            return Failure("lost", _unanswered(send, error))
         except (OSError, Broken) as error:
             return Failure("lost", f"connection lost: {explain(error)}")
         finally:

@@ -31,9 +31,11 @@ def modules() -> set[str]:
         "lean.py",
         "logs.py",
         "py.typed",
+        "sessions.py",
         "shielding.py",
         "soonest.py",
         "systemd.py",
+        "vanished.py",
     )
     found = {f"quorl/{name}" for name in own}
     for room in ("client", "cluster"):

@@ -241,7 +241,7 @@ def test_nothing_is_left_for_later() -> None:
 
 
 def test_no_test_is_skipped() -> None:
-    """But for one reason, in one place: a program of Debian's that this machine has not (``tests/tools.py``)."""
+    """But for one reason, in one place: what tests need of the system, and this one has not (``tests/tools.py``)."""
     allowed = ["tests/tools.py"]
     said = [module for module in others() if module.name not in allowed]
     nobody([breach for module in said for breach in matches(SKIPPED, module.name, module.text)])

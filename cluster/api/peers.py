@@ -13,6 +13,7 @@ from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.node.internal import PREFIX
 from quorl.cluster.protocol.channel import fits
 from quorl.cluster.protocol.wire import Answer, Call
+from quorl.sessions import Sent, open_session
 
 _CONNECT_TIMEOUT_S = 1.0
 
@@ -52,6 +53,7 @@ class HttpPeers:
         if url.raw_path_qs != target:
             # What arrives must be what was asked, byte for byte; anything else might be another operation.
             raise PeerUnreachable(f"{target[:200]!r} cannot be sent on as it is")
+        sent = Sent()
         timeout = aiohttp.ClientTimeout(total=max(0.001, timeout_s), sock_connect=_CONNECT_TIMEOUT_S)
         headers = {**call.headers, HEADER: self._token}
         try:
@@ -62,21 +64,21 @@ class HttpPeers:
                 headers=headers,
                 timeout=timeout,
                 allow_redirects=False,
+                trace_request_ctx=sent,
             ) as response:
                 body = await response.read()
                 return Answer(response.status, {k.lower(): v for k, v in response.headers.items()}, body)
         except (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError) as error:
-            raise PeerUnreachable(f"{peer} at {self._addresses[peer]}: {error}") from error
+            unheard: type[Exception] = PeerLost if sent.any else PeerUnreachable
+            raise unheard(f"{peer} at {self._addresses[peer]}: {error}") from error
         except (aiohttp.ClientError, TimeoutError, asyncio.IncompleteReadError) as error:
             raise PeerLost(f"{peer} at {self._addresses[peer]}: {type(error).__name__}") from error
 
     def _opened(self) -> aiohttp.ClientSession:
         if self._session is None:
-            # No limit: a call that waits for news holds its connection, and nothing may queue behind those. How many
-            # calls wait is bounded where they come in.
-            connector = aiohttp.TCPConnector(limit=0, keepalive_timeout=30)
-            self._session = aiohttp.ClientSession(
-                connector=connector,
+            # How many calls wait is bounded where they come in.
+            self._session = open_session(
+                lambda _socket: None,
                 auto_decompress=False,
                 skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
             )

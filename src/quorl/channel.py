@@ -40,6 +40,7 @@ from quorl.cluster.protocol.channel import (
 )
 from quorl.cluster.protocol.wire import Answer, Call
 from quorl.soonest import Soonest
+from quorl.vanished import notice_vanished
 
 IDLE_S_MAX = 50.0
 """Nodes end a channel that was idle for longer than this; none is used that may be ending."""
@@ -266,6 +267,7 @@ class Channel(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # other loops have transports of their own
+        notice_vanished(transport.get_extra_info("socket"))
 
     @override
     def data_received(self, data: bytes) -> None:

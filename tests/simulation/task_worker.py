@@ -386,8 +386,8 @@ class Program:
             how = "fail"
         elif kind == "stop":
             how = "stop"
-        elif kind == "give_back" and self.dice.random() < 0.5:
-            how = "release"
+        elif kind == "give_back" and self.dice.random() < 0.5 and not self.history.calm:
+            how = "release"  # not for ever: a coin may fall so a dozen times
         if token in self._stop:
             return
         self._finished.append(Report(task.id, token, how, msgspec.json.encode([orders.serial, token])))

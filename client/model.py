@@ -85,10 +85,18 @@ def _raw(value: Any) -> msgspec.Raw:
 
 
 def messages(values: Iterable[MessageLike], producer: int | None = None) -> list[t.Message]:
-    """Make messages of plain values; those that are messages already stay as they are."""
+    """Make messages of plain values; those that are messages already get the producer if they name none."""
     if isinstance(values, (str, bytes, Mapping)):  # whose letters or keys would become the messages
         raise TypeError(f"many messages come as one list, and {values!r:.80} is none: append takes one")
-    return [value if isinstance(value, t.Message) else message(value, producer=producer) for value in values]
+    return [
+        _by(producer, value) if isinstance(value, t.Message) else message(value, producer=producer) for value in values
+    ]
+
+
+def _by(producer: int | None, one: t.Message) -> t.Message:
+    if producer is None or one.producer_id is not None:
+        return one
+    return msgspec.structs.replace(one, producer_id=producer)
 
 
 def size_bytes(batch: Sequence[t.Message]) -> int:

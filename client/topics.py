@@ -98,7 +98,7 @@ class Topic:
     ) -> list[t.Range]:
         """Append many messages, all or none, and return where they are. For more than a request holds, use ``producer``.
 
-        Raises as ``append`` does, and ``Invalid`` for more than one request holds.
+        ``producer`` is that of the messages that name none themselves. Raises as ``append`` does, and ``Invalid`` for more than one request holds.
         """
         return self._append(messages(values, producer), idempotency_key)
 

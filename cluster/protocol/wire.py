@@ -239,9 +239,8 @@ def check_headers(call: Call) -> None:
     if origin is not None and origin.partition("://")[2] != call.headers.get("host", ""):
         raise ProtocolError(Problem("forbidden_origin", f"The request comes from a page of {origin[:100]}."))
     sent = "".join(call.headers.get("content-type", "").lower().replace('"', "").split())
-    kind, _, parameters = sent.partition(
-        ";"
-    )  # JSON has none, so that all but another charset say nothing (RFC 8259, 11)
+    kind, _, parameters = sent.partition(";")
+    # JSON has no parameters, so that all but another charset say nothing (RFC 8259, 11).
     other = kind not in {"", _JSON} or "charset=" in parameters.replace("charset=utf-8", "")
     if call.body and other and not (sent == _CURL_DEFAULT and origin is None):
         raise ProtocolError(Problem("unsupported_media_type", f"The body is said to be {sent[:100]}."))

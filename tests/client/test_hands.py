@@ -20,7 +20,6 @@ from quorl.client import (
     QuorlError,
     TopicNotFound,
     Unavailable,
-    message,
 )
 from quorl.client.flow import Failure, Send
 from quorl.client.sync_transport import HttpTransport
@@ -171,18 +170,6 @@ def test_sync_story(cluster: StandIn) -> None:
         assert client.topics.delete("logs").messages == len(VALUES) + 2
         with pytest.raises(TopicNotFound):
             logs.info()
-
-
-def test_a8_a_message_without_a_producer_gets_that_of_its_batch(cluster: StandIn) -> None:
-    with Client(cluster.urls) as client:
-        client.topics.create("logs")
-        logs = client.topic("logs")
-        assert [logs.register_producer() for _ in range(3)] == [1, 2, 3]
-        logs.append_many([message("made"), "plain", message("named", producer=1)], producer=2)
-        with logs.producer(3) as producer:
-            producer.send_many([message("sent")])
-        said = {one.value: one.producer_id for one in logs.browse()}
-        assert said == {"made": 2, "plain": 2, "named": 1, "sent": 3}
 
 
 async def test_aio_story(cluster: StandIn) -> None:

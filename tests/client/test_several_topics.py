@@ -1,4 +1,4 @@
-"""Appends to several topics in one call: who flies with whom, and what each is told."""
+"""Appends of many messages: to several topics in one call, who flies with whom, what each is told, and whose they are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 
 import msgspec
 
-from quorl.client import AsyncClient, Placed, TopicNotFound
+from quorl.client import AsyncClient, Client, Placed, TopicNotFound
 from quorl.client import errors as e
 from quorl.client.batching import Part
 from quorl.client.lanes import AppendLane, AppendPart
@@ -168,3 +168,15 @@ async def test_a_topic_that_is_made_again_with_other_partitions_mixes_up_nobodys
                     (found,) = await topic.browse(place.offset, partition=place.partition, limit=1)
                     assert found.value == key
             await client.topics.delete("x")
+
+
+def test_a8_a_message_without_a_producer_gets_that_of_its_batch(cluster: StandIn) -> None:
+    with Client(cluster.urls) as client:
+        client.topics.create("logs")
+        logs = client.topic("logs")
+        assert [logs.register_producer() for _ in range(3)] == [1, 2, 3]
+        logs.append_many([message("made"), "plain", message("named", producer=1)], producer=2)
+        with logs.producer(3) as producer:
+            producer.send_many([message("sent")])
+        said = {one.value: one.producer_id for one in logs.browse()}
+        assert said == {"made": 2, "plain": 2, "named": 1, "sent": 3}

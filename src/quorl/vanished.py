@@ -10,6 +10,7 @@ Linux knows both bounds; other systems know the first at least. What is lost so 
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from typing import Protocol
 
@@ -40,7 +41,10 @@ class Socket(Protocol):
         """See ``socket.socket``."""
 
 
-def notice_vanished(one: Socket) -> None:
-    """Let a TCP connection be lost soon after the machine at its other end has vanished."""
-    for level, option, value in OPTIONS:
-        one.setsockopt(level, option, value)
+def notice_vanished(one: Socket | None) -> None:
+    """Let a TCP connection be lost soon after the machine at its other end has vanished, as far as it can be told to."""
+    if one is None:  # an event loop that shows none of its sockets
+        return
+    with contextlib.suppress(OSError):  # the other side has closed it already, which macOS takes ill
+        for level, option, value in OPTIONS:
+            one.setsockopt(level, option, value)

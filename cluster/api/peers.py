@@ -78,9 +78,7 @@ class HttpPeers:
         if self._session is None:
             # How many calls wait is bounded where they come in.
             self._session = open_session(
-                lambda _socket: None,
-                auto_decompress=False,
-                skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type"),
+                auto_decompress=False, skip_auto_headers=("User-Agent", "Accept-Encoding", "Content-Type")
             )
         return self._session
 

@@ -29,7 +29,7 @@ async def _note(_session: aiohttp.ClientSession, context: SimpleNamespace, _para
     context.trace_request_ctx.any = True
 
 
-def open_session(made: Callable[[socket.socket], None], **options: Any) -> aiohttp.ClientSession:
+def open_session(made: Callable[[socket.socket], None] | None = None, **options: Any) -> aiohttp.ClientSession:
     """Open a session without limits, whose connections are lost soon if the other machine vanishes; ``made`` is told of each socket.
 
     No limits, as a call that waits for news holds its connection, and nothing may queue behind those.
@@ -39,7 +39,8 @@ def open_session(made: Callable[[socket.socket], None], **options: Any) -> aioht
         family, kind, protocol, *_ = address
         one = socket.socket(family, kind, protocol)
         notice_vanished(one)
-        made(one)
+        if made is not None:
+            made(one)
         return one
 
     notes = aiohttp.TraceConfig()

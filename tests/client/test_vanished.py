@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -15,7 +17,7 @@ from quorl.cluster.api.peers import HttpPeers
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.node.internal import PREFIX
 from quorl.cluster.protocol.wire import Call
-from quorl.vanished import VANISHED_S
+from quorl.vanished import VANISHED_S, notice_vanished
 from tests.client.vanishing import WAIT_S
 from tests.tools import namespace
 
@@ -33,6 +35,22 @@ def test_d3_whoever_waits_for_a_machine_that_vanishes_learns_it_soon() -> None:
     for name, (why, took_s) in told.items():
         assert why.startswith("lost: "), f"{name}: {why}"
         assert took_s < WAIT_S / 2, f"{name} took {took_s} s to notice what is to be noticed after {VANISHED_S}"
+
+
+@pytest.mark.parametrize("gone", [False, True])
+def test_a_connection_that_cannot_be_told_to_notice_it_is_used_all_the_same(gone: bool) -> None:
+    """Some event loops show no sockets, and macOS refuses options of a connection that the other side has closed."""
+
+    class Refusing:
+        asked = 0
+
+        def setsockopt(self, *_option: int) -> None:
+            self.asked += 1
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+
+    refusing = Refusing()
+    notice_vanished(refusing if gone else None)
+    assert refusing.asked == gone
 
 
 class Once:

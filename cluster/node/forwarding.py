@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from quorl.cluster.node.core import Core, PeerLost, Peers
 from quorl.cluster.node.visit import Declined, Visit
-from quorl.cluster.protocol.problems import Problem
+from quorl.cluster.protocol.problems import REPEAT, Problem
 from quorl.cluster.protocol.tracing import HEADER, STATE_HEADER
 from quorl.cluster.protocol.wire import Answer, Call
 
@@ -70,7 +70,7 @@ class Leading:
             if result is not None:
                 return result
             if core.monotonic() >= until:
-                raise gave_up(core, visit, core.outage())
+                raise gave_up(core, visit, self._unheard(leader))
             await core.wait_leader(leader, min(until, core.monotonic() + pause_s))
             pause_s = min(2 * pause_s, _PAUSE_S_MAX)
 
@@ -81,6 +81,17 @@ class Leading:
         if await self._core.wait_leader(None, soon) is None:
             raise gave_up(self._core, visit, self._core.outage())
         visit.leaderless = False
+
+    def _unheard(self, leader: str) -> Problem:
+        """Say why nothing was decided although somebody leads: enough members are there, but that one did not see to it."""
+        why, here = self._core.outage(), self._core.name
+        if why.code != "no_leader":
+            return why
+        if leader == here:
+            return Problem("no_leader", f"{here} leads, but could not have it stored by a majority in time.")
+        detail = f"{leader} leads, as far as {here} knows, but gives it no answer."
+        hint = f"See whether {leader} hangs, or {here} cannot reach its http port. {REPEAT}"
+        return Problem("no_leader", detail, hint=hint)
 
     async def ask(self, leader: str, call: Call, until: float) -> Answer:
         """Send a call to the leader; gives it up as lost when another node comes to lead meanwhile."""

@@ -66,7 +66,7 @@ SEE_TO = (
     "See to the members that the detail names: start those that do not run, make room where a disk is full, and where one runs, "
     "check the network, the addresses in the configs and the secret; its log says why a connection is refused."
 )
-_REPEAT = "Repeat the call; the client libraries do so by themselves."
+REPEAT = "Repeat the call; the client libraries do so by themselves."
 
 _OF_HTTP = (
     Kind(
@@ -218,7 +218,7 @@ _OF_HTTP = (
         503,
         "No leader",
         "No node leads at the moment, so nothing can be written; the call was not carried out.",
-        "An election is under way or no majority is up. " + _REPEAT,
+        "An election is under way or no majority is up. " + REPEAT,
         True,
     ),
     Kind(

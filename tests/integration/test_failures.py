@@ -106,8 +106,10 @@ def test_nodes_that_have_run_out_of_descriptors_elect_another_leader(own_cluster
         for node in others:
             assert node.process is not None
             open_now = [int(one.name) for one in Path(f"/proc/{node.process.pid}/fd").iterdir()]
-            _, hard = resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)
+            soft, hard = resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE)
             resource.prlimit(node.process.pid, resource.RLIMIT_NOFILE, (max(open_now) + 1, hard))
+            # Whoever has connected goes, but the limit would stay: too low for redialling the former leader and for a client.
+            stack.callback(resource.prlimit, node.process.pid, resource.RLIMIT_NOFILE, (soft, hard))
             for _ in open_now:
                 stack.enter_context(socket.create_connection(("127.0.0.1", node.ports[0])))
             until(partial(said, node, "out of system resource"), f"{node.name} to be short")

@@ -84,6 +84,8 @@ class FakeCore:
         self.behind: list[Sealed] = []
         """Commands that travel in the same entry as the next submission, behind it."""
         self.barriers = 0
+        self.why_not = Problem("no_quorum", "2 of 3 members cannot be reached: n2 (refused), n3 (time-out)")
+        """Why nothing can be decided."""
         self.reading: Awaitable[None] | None = None
         sight = StateSight(lambda: self.machine)
         self.parking = Parking(sight, lambda: self.committer, self.monotonic)
@@ -239,7 +241,7 @@ class FakeCore:
         )
 
     def outage(self) -> Problem:
-        return Problem("no_quorum", "2 of 3 members cannot be reached: n2 (refused), n3 (time-out)")
+        return self.why_not
 
 
 class AnswerLost(PeerLost):

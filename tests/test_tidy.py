@@ -138,6 +138,19 @@ def test_the_consensus_room_alone_knows_the_library() -> None:
     )
 
 
+def test_the_floors_above_see_of_the_engine_what_the_replica_offers() -> None:
+    above = [module for module in below("cluster") if module.rooms[1] not in {"protocol", "machine", "consensus"}]
+    engine = "quorl.cluster.consensus.engine"
+    nobody([f"{module.name}:{found.line}" for module in above for found in imports(module) if found.enters(engine)])
+    reached = [
+        f"{module.name}:{node.lineno}: {ast.unparse(node)}"
+        for module in above
+        for node in ast.walk(module.tree)
+        if isinstance(node, ast.Attribute) and node.attr == "engine"
+    ]
+    nobody(reached)
+
+
 def test_the_server_never_imports_the_client() -> None:
     nobody(
         [

@@ -34,7 +34,7 @@ class Health:
 
     def started(self) -> Answer:
         """A node that answers has read its log and its state; it is not started if it had to stop itself since."""
-        fatal = self._node.replica.engine.fatal
+        fatal = self._node.replica.fatal
         return Answer(200, _TEXT, b"started\n") if fatal is None else Answer(503, _TEXT, b"not started\n")
 
     def ready(self, *, verbose: bool) -> Answer:
@@ -55,7 +55,7 @@ class Health:
         troubles = "; ".join(f"{peer}: {why}" for peer, why in sorted(self._troubles().items()))
         missing = troubles or "nothing known"
         return [
-            Check("raft", node.replica.engine.fatal is None, f"{status.role}, term {status.term}"),
+            Check("raft", node.replica.fatal is None, f"{status.role}, term {status.term}"),
             Check("leader", leader is not None, f"{leader} leads" if leader else f"none; other members: {missing}"),
             Check("replay", behind <= _BEHIND_MAX, f"{behind} committed entries are not applied here yet"),
             Check("member", not status.blank, "filling an empty disk" if status.blank else "counts for the quorum"),

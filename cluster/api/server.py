@@ -41,8 +41,8 @@ from quorl.cluster.api.secondlook import second_look
 from quorl.cluster.api.told import Told
 from quorl.cluster.consensus.damage import REMEDY
 from quorl.cluster.consensus.disk import RealDisk
-from quorl.cluster.consensus.engine import Timing
 from quorl.cluster.consensus.listening import listen
+from quorl.cluster.consensus.port import Timing
 from quorl.cluster.consensus.statefile import SqliteStateFiles
 from quorl.cluster.consensus.tcp import TcpNetwork
 from quorl.cluster.node.config import Config, read_secret
@@ -219,7 +219,7 @@ async def _listen(config: Config, node: Node, skin: Skin) -> int:
             await _until_one_of(ends)
             systemd.notify("STOPPING=1")
             if node.died.done():
-                damaged = node.replica.engine.damaged
+                damaged = node.replica.damaged
                 advice = await asyncio.to_thread(second_look, config.node.data_dir) if damaged else None
                 return _died(config.node.name, node.died.result(), damaged=damaged, advice=advice)
             log.info("node_stopping", signal=stopped.result().name)

@@ -23,18 +23,9 @@ from quorl.cluster.consensus.link import Link
 from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.messages import Message
 from quorl.cluster.consensus.names import Named
-from quorl.cluster.consensus.port import NO_DESCRIPTORS, Ahead, Apply, Clock, NotApplied, OutcomeUnknown
+from quorl.cluster.consensus.port import NO_DESCRIPTORS, Ahead, Apply, Clock, NotApplied, OutcomeUnknown, Timing
 from quorl.cluster.consensus.replication import Replication
 from quorl.cluster.protocol import limits
-
-
-class Timing(NamedTuple):
-    """Seconds that shape elections. ``step_down_s`` is how long a leader believes in itself without a majority."""
-
-    election_min_s: float = 0.5
-    election_max_s: float = 1.0
-    heartbeat_s: float = 0.1
-    step_down_s: float = 1.0
 
 
 class Outside(NamedTuple):
@@ -70,10 +61,13 @@ class Engine(Named):
         library.use(clock, dice)
         self.name = name
         self.fatal: str | None = None
+        """Why this member has stopped for good."""
         self.damaged = False
         """Whether that was a damaged state: no restart makes it better."""
         self.suspended = False
+        """Whether nothing is applied for the time being."""
         self.leaving = False
+        """Whether nothing new is proposed, as the lead is about to be given away."""
         self._outside = outside
         self._clock = clock
         self._waiting: dict[int, tuple[int, asyncio.Future[Any]]] = {}
@@ -154,7 +148,7 @@ class Engine(Named):
         return holders >= self.majority
 
     def propose(self, payload: bytes) -> asyncio.Future[Any]:
-        """Append a payload to the log as its leader; see ``port.Consensus``."""
+        """See ``Replica.propose``."""
         if self.fatal is not None or not self.leads or self.leaving:
             raise NotApplied("no_leader", f"{self.name} does not lead")
         index, term = self.log.last_index + 1, self.term

@@ -1,12 +1,11 @@
-"""The narrow port of the consensus room, and what the room needs from the outside world.
+"""What passes between the consensus room and the floors above, and what the room needs from the outside world.
 
-Everything that a test may want to fake is a protocol here: time, dice, disk, network. Nothing in this room reads a
+What the floors above may ask of the room is what ``replica.Replica`` offers; its words stand here. Everything that a test may want to fake is a protocol here: time, dice, disk, network. Nothing in this room reads a
 clock, rolls a die, opens a file or a socket in any other way, so that a whole cluster runs in one thread under a seed.
 """
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import sqlite3
 from collections.abc import Awaitable, Callable
@@ -76,10 +75,20 @@ class Glance(NamedTuple):
     """As much of a member's ``Status`` as every tick asks for."""
 
     leads: bool
+    """False also once it has stopped itself."""
     term: int
     leader: str | None
     quorum_fresh: bool
     applied_index: int
+
+
+class Timing(NamedTuple):
+    """Seconds that shape elections. ``step_down_s`` is how long a leader believes in itself without a majority."""
+
+    election_min_s: float = 0.5
+    election_max_s: float = 1.0
+    heartbeat_s: float = 0.1
+    step_down_s: float = 1.0
 
 
 Apply = Callable[[int, int, bytes], Any]
@@ -94,20 +103,6 @@ class Ahead(Protocol):
 
     def retract(self) -> None:
         """Undo what was prepared, if anything still is: its proposer does not lead any more."""
-
-
-class Consensus(Protocol):
-    """A replicated log as the floors above see it."""
-
-    def status(self) -> Status:
-        """Return what this member knows now."""
-
-    def propose(self, payload: bytes) -> asyncio.Future[Any]:
-        """Append to the log; the future gives what ``apply`` returned here.
-
-        Raises ``NotApplied`` at once where this member does not lead; the future raises ``OutcomeUnknown`` when
-        leadership is lost before the entry was applied.
-        """
 
 
 # -- the outside world --------------------------------------------------------------------------------------------

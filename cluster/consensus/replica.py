@@ -1,6 +1,7 @@
 """The replicated log as one object on one event loop: engine, network and timers put together.
 
-``Replica`` is the ``Consensus`` that the floors above see. It ticks the engine when something happened and by a timer
+``Replica`` is all that the floors above see of the engine: whoever wants another one in its place has to offer what stands
+here under "what the node asks" and "what the node decides". It ticks the engine when something happened and by a timer
 otherwise, reads and writes frames, knows who is there, and decides when a new member may take part.
 """
 
@@ -14,9 +15,9 @@ from typing import Any, NamedTuple
 import msgspec
 
 from quorl.cluster.consensus import library, messages
-from quorl.cluster.consensus.engine import Engine, Outside, Timing
+from quorl.cluster.consensus.engine import Engine, Outside
 from quorl.cluster.consensus.logstore import LogStore
-from quorl.cluster.consensus.port import Ahead, Apply, Clock, Glance, Hello, Network, Role, Status
+from quorl.cluster.consensus.port import Ahead, Apply, Clock, Glance, Hello, Network, Role, Status, Timing
 from quorl.cluster.protocol import limits
 
 TICK_S = 0.05
@@ -48,7 +49,7 @@ class Callbacks(NamedTuple):
 
 
 class Replica:
-    """One member's replicated log. Implements ``Consensus`` for the node and ``NetworkEvents`` for its network."""
+    """One member's replicated log. Implements ``NetworkEvents`` for its network."""
 
     def __init__(
         self,
@@ -121,14 +122,44 @@ class Replica:
             self._timer = self._loop.call_later(TICK_S, self._on_timer)
             self._tick()
 
-    # -- Consensus -------------------------------------------------------------------------------------------------
+    # -- what the node asks ----------------------------------------------------------------------------------------
+    @property
+    def leads(self) -> bool:
+        """Whether this member believes that it leads its current term."""
+        return self.engine.leads
+
+    @property
+    def term(self) -> int:
+        """The highest term seen."""
+        return self.engine.term
+
+    @property
+    def leader(self) -> str | None:
+        """The leader of the current term, as far as heard of; nobody leads a member that has stopped itself."""
+        return self.engine.known_leader if self.engine.fatal is None else None
+
+    @property
+    def applied_index(self) -> int:
+        """The highest index that was applied here."""
+        return self.engine.applied_index
+
+    @property
+    def fatal(self) -> str | None:
+        """Why this member has stopped itself, if it has: it says, stores and applies nothing any more."""
+        return self.engine.fatal
+
+    @property
+    def damaged(self) -> bool:
+        """Whether it has because of a damaged state: no restart makes it better."""
+        return self.engine.damaged
+
     def status(self) -> Status:
         """What this member knows now; see ``port.Status``."""
         engine = self.engine
         return Status(
             role=_ROLES[engine.role],
             term=engine.term,
-            leader=engine.known_leader if engine.fatal is None else None,
+            leader=self.leader,
             quorum_fresh=engine.election.can_decide(),
             first_index=self._log.first_index,
             last_index=self._log.last_index,
@@ -142,13 +173,9 @@ class Replica:
     def glance(self) -> Glance:
         """As much of ``status`` as every tick asks for, at a fraction of its cost."""
         engine = self.engine
-        leads, leader = engine.leads, engine.known_leader if engine.fatal is None else None
+        leads = engine.leads and engine.fatal is None
         fresh = leads and engine.election.can_decide()
-        return Glance(leads, engine.term, leader, fresh, engine.applied_index)
-
-    def propose(self, payload: bytes) -> asyncio.Future[Any]:
-        """See ``port.Consensus``."""
-        return self.engine.propose(payload)
+        return Glance(leads, engine.term, self.leader, fresh, engine.applied_index)
 
     @property
     def log_bytes(self) -> int:
@@ -159,6 +186,37 @@ class Replica:
     def waited(self) -> bool:
         """On the leader: whether somebody waits at a follower, as far as is known here."""
         return not self.engine.replication.waited.isdisjoint(self.engine.reachable)
+
+    # -- what the node decides -------------------------------------------------------------------------------------
+    def propose(self, payload: bytes) -> asyncio.Future[Any]:
+        """Append to the log as its leader; the future gives what ``apply`` returned here.
+
+        Raises ``NotApplied`` at once where this member does not lead, or its log has no room; the future raises
+        ``OutcomeUnknown`` when the lead is lost before the entry was applied.
+        """
+        return self.engine.propose(payload)
+
+    def leave(self, *, leaving: bool) -> None:
+        """Propose nothing new from now on, as the lead is about to be given away; or do so again, as it was not."""
+        self.engine.leaving = leaving
+
+    def hand_over(self, to: str | None = None) -> bool:
+        """Ask that follower, or any, to stand for election if it has the whole log; whether one was asked."""
+        return self.engine.hand_over(to)
+
+    def suspend(self) -> None:
+        """Apply nothing until ``resume``: the state is about to be replaced."""
+        self.engine.suspended = True
+
+    def resume(self, index: int, term: int) -> None:
+        """Go on behind this position, which the state has now."""
+        self.engine.installed(index, term)
+        self.engine.suspended = False
+        self.poke()
+
+    def die(self, reason: str, *, damaged: bool = False) -> None:
+        """Stop for good: going on could do harm."""
+        self.engine.die(reason, damaged=damaged)
 
     def announce(self) -> None:
         """Tell the followers how far the log is committed, where no further entry is about to say it."""

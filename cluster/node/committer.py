@@ -44,7 +44,7 @@ class Log(Protocol):
     """What the committer needs of consensus."""
 
     def propose(self, payload: bytes) -> asyncio.Future[Applied]:
-        """See ``consensus.port.Consensus``."""
+        """See ``consensus.replica.Replica``."""
 
     @property
     def waited(self) -> bool:

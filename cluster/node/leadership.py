@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
-from quorl.cluster.consensus.port import Clock, Glance, NotApplied, Status
+from quorl.cluster.consensus.port import Clock, Glance, NotApplied
 from quorl.cluster.consensus.replica import TICK_S
 from quorl.cluster.machine.events import Event
 from quorl.cluster.machine.machine import Machine
@@ -49,7 +49,7 @@ class Outside(NamedTuple):
     dice: random.Random
     new_token: Callable[[], str]
     log: Log
-    status: Callable[[], Glance | Status]
+    glance: Callable[[], Glance]
     machine: Callable[[], Machine]
     """The state as it is now; another object after a snapshot was put in place."""
     term_at: Callable[[int], int | None]
@@ -84,16 +84,16 @@ class Leadership:
         )
 
     # -- what the node says ----------------------------------------------------------------------------------------
-    def look(self, status: Glance | Status, *, leads: bool, stopping: bool) -> None:
-        """Something in the status may have changed, or a tick went by."""
-        self._time.look(deciding=leads and status.quorum_fresh)
-        if leads and self.term != status.term:
-            if self._outside.term_at(status.applied_index) == status.term:
-                self._begin(status.term)
-        elif not leads and self.term:
+    def look(self, now: Glance, *, stopping: bool) -> None:
+        """Something of what is known of the group may have changed, or a tick went by."""
+        self._time.look(deciding=now.quorum_fresh)
+        if now.leads and self.term != now.term:
+            if self._outside.term_at(now.applied_index) == now.term:
+                self._begin(now.term)
+        elif not now.leads and self.term:
             self.term = 0
             self.step_aside(NotApplied("no_leader", f"{self._outside.name} does not lead any more"))
-        if leads and self.term == status.term and not stopping and self.committer.idle:
+        if now.leads and self.term == now.term and not stopping and self.committer.idle:
             self._pulse()
 
     def applied(self, events: Sequence[Event]) -> None:
@@ -209,8 +209,7 @@ class Leadership:
         self.committer.barrier().add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _stamp(self) -> Stamp:
-        status = self._outside.status()
-        self._time.look(deciding=status.quorum_fresh)
+        self._time.look(deciding=self._outside.glance().quorum_fresh)
         return self._time.stamp()
 
     def _partitions(self, topic: str) -> int | None:

@@ -150,7 +150,7 @@ class Node:
         self._catch_up = CatchUp(
             ports.states, ports.offload, self._peers, ports.disk, ports.clock, self._install, ports.log, self.meters
         )
-        self._internal = Internal(self, ports.states, ports.offload, ports.log, self.replica.engine.hand_over)
+        self._internal = Internal(self, ports.states, ports.offload, ports.log, self.replica.hand_over)
         self._readable.set()
         await self.replica.start()
 
@@ -180,16 +180,18 @@ class Node:
     async def _finish_calls(self) -> None:
         """Let calls that run come to their end, while there are a log, a state and other nodes to end with."""
         deadline = self.monotonic() + _FINISH_S
-        while self.gateway.running and self.monotonic() < deadline and self.replica.engine.fatal is None:
+        while self.gateway.running and self.monotonic() < deadline and self.replica.fatal is None:
             await self._watch.wait_changed(min(deadline, self.monotonic() + self._settings.timing.heartbeat_s / 2))
 
     async def _let_go(self, until: float, to: str | None = None) -> None:
         """Hand the lead to a member that has the whole log; meanwhile, and afterwards, nothing new is proposed here."""
-        engine = self.replica.engine
-        while engine.leads and len(self._members) > 1 and self.monotonic() < until and engine.fatal is None:
-            engine.leaving = engine.leaving or to is not None or self._lead.committer.idle
-            if self._lead.committer.idle:
-                engine.hand_over(to)
+        replica = self.replica
+        while replica.leads and len(self._members) > 1 and self.monotonic() < until and replica.fatal is None:
+            idle = self._lead.committer.idle
+            if idle or to is not None:
+                replica.leave(leaving=True)
+            if idle:
+                replica.hand_over(to)
             await self._watch.wait_changed(min(until, self.monotonic() + self._settings.timing.heartbeat_s))
 
     async def transfer(self, to: str | None, until: float) -> Reply | Rejection:
@@ -202,8 +204,8 @@ class Node:
             try:
                 await self._let_go(until, to)
             finally:
-                self.replica.engine.leaving = self._stopping
-        leads = to == self.name or self.replica.engine.leads
+                self.replica.leave(leaving=self._stopping)
+        leads = to == self.name or self.replica.leads
         leader = self.name if leads else await self.wait_leader(self.name, until + term_s)
         return transferred(self.name, to, leader, self.term(), round(1000 * (self.monotonic() - began)))
 
@@ -234,16 +236,15 @@ class Node:
             self._ports.log.warning("stopped_without_last_commit", why=f"{type(error).__name__}: {error}")
             return
         reason = f"the state could not keep what was applied: {type(error).__name__}: {error}"
-        self.replica.engine.die(reason, damaged=is_damage(error))
+        self.replica.die(reason, damaged=is_damage(error))
 
     def _on_changed(self) -> None:
-        status = self.replica.glance()
-        leads = status.leads and self.replica.engine.fatal is None
-        if self._told != (status.leader, status.term):
-            self.meters.leader_changes += status.leader not in {None, self._told[0]}
-            self._told = (status.leader, status.term)
-            self._ports.log.info("leader_changed", leader=status.leader, term=status.term)
-        self._lead.look(status, leads=leads, stopping=self._stopping)
+        now = self.replica.glance()
+        if self._told != (now.leader, now.term):
+            self.meters.leader_changes += now.leader not in {None, self._told[0]}
+            self._told = (now.leader, now.term)
+            self._ports.log.info("leader_changed", leader=now.leader, term=now.term)
+        self._lead.look(now, stopping=self._stopping)
         self.looking.noticed(self.leader())
         self._watch.changed()
 
@@ -261,10 +262,9 @@ class Node:
 
     async def _install(self, snapshot: Snapshot) -> None:
         """Put the received copy in the place of the state, while nothing is applied or read."""
-        engine = self.replica.engine
-        if snapshot.index <= engine.applied_index:
+        if snapshot.index <= self.replica.applied_index:
             return
-        engine.suspended = True
+        self.replica.suspend()
         self._readable.clear()
         await self._trimming.close()
         self._applying.end()
@@ -276,15 +276,13 @@ class Node:
             try:
                 self.machine = open_machine(self._ports.states, self._store.first_index)
             except (Damaged, sqlite3.Error, OSError) as error:
-                engine.die(f"the state cannot be opened after a snapshot: {error}")
+                self.replica.die(f"the state cannot be opened after a snapshot: {error}")
                 raise
-            engine.installed(self.machine.position.index, self.machine.position.term)
-            engine.suspended = False
+            self.replica.resume(self.machine.position.index, self.machine.position.term)
             self._readable.set()
             self._trimming.paused = False
             self._watch.replaced(self.machine.position.sequence)
             self.looking.replaced()
-            self.replica.poke()
 
     # -- gossip ----------------------------------------------------------------------------------------------------
     def _own_gossip(self) -> Gossip:
@@ -324,14 +322,13 @@ class Node:
 
     def leader(self) -> str | None:
         """See ``Core``: nobody is called the leader before it serves."""
-        engine = self.replica.engine
-        leader = None if engine.fatal is not None else engine.known_leader
+        leader = self.replica.leader
         return leader if leader != self.name or self.leads() else None
 
     def leads(self) -> bool:
         """See ``Core``. Asked several times per request, so it does without the whole ``status``."""
-        engine = self.replica.engine
-        return engine.leads and self._lead.term == engine.term and not self._left
+        replica = self.replica
+        return replica.leads and self._lead.term == replica.term and not self._left
 
     def sequence(self) -> int:
         """See ``Core``."""
@@ -339,7 +336,7 @@ class Node:
 
     def term(self) -> int:
         """See ``Core``."""
-        return self.replica.engine.term
+        return self.replica.term
 
     @property
     def commands_pending(self) -> int:
@@ -435,13 +432,13 @@ class Node:
     def stop_if_damaged(self, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
         """Nobody is answered from a damaged copy of the state, nor for ever refused what the other nodes can read."""
         if is_damage(error):
-            self.replica.engine.die(f"the state could not be read: {error}", damaged=True)
+            self.replica.die(f"the state could not be read: {error}", damaged=True)
         return error
 
     @property
     def readable(self) -> bool:
         """See ``looking.Seen``."""
-        return self._readable.is_set() and not self._closed and self.replica.engine.fatal is None
+        return self._readable.is_set() and not self._closed and self.replica.fatal is None
 
     async def _until_readable(self) -> None:
         """Wait while a snapshot is put in place. A node that has stopped has no state to read any more.

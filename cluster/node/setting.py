@@ -6,8 +6,7 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from quorl.cluster.consensus.engine import Timing
-from quorl.cluster.consensus.port import Clock, Disk, Network, Offload, StateFiles
+from quorl.cluster.consensus.port import Clock, Disk, Network, Offload, StateFiles, Timing
 from quorl.cluster.node.core import Logger, Peers
 from quorl.cluster.node.members import Member
 from quorl.cluster.protocol import limits

@@ -18,10 +18,10 @@ from typing import Any, NamedTuple
 
 from quorl.cluster.consensus import library, messages
 from quorl.cluster.consensus.align import align
-from quorl.cluster.consensus.engine import Engine, Timing
+from quorl.cluster.consensus.engine import Engine
 from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.messages import Message
-from quorl.cluster.consensus.port import NetworkEvents
+from quorl.cluster.consensus.port import NetworkEvents, Timing
 from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
 from tests.simulation.fakedisk import FakeDisk
 

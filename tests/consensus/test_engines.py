@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from quorl.cluster.consensus.engine import Timing
+from quorl.cluster.consensus.port import Timing
 from tests.consensus.engines import Group, acknowledged
 
 

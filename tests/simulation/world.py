@@ -19,8 +19,7 @@ from typing import Any, NamedTuple
 
 from typing_extensions import override
 
-from quorl.cluster.consensus.engine import Timing
-from quorl.cluster.consensus.port import Damaged
+from quorl.cluster.consensus.port import Damaged, Timing
 from quorl.cluster.machine.machine import Applied
 from quorl.cluster.node.members import Member
 from quorl.cluster.node.node import Node

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from quorl.cluster.consensus.port import NotApplied, Role, Status
+from quorl.cluster.consensus.port import Glance, NotApplied
 from quorl.cluster.consensus.replica import TICK_S
 from quorl.cluster.machine.machine import Applied, Machine
 from quorl.cluster.node.leadership import Leadership, Outside
@@ -37,7 +37,7 @@ class Member:
         self.waited = False
         self.term, self.leads, self.quorum = 1, True, True
         outside = Outside(
-            "n1", self, random.Random(1), lambda: "made", self, self.status, lambda: self.machine, lambda _: self.term
+            "n1", self, random.Random(1), lambda: "made", self, self.glance, lambda: self.machine, lambda _: self.term
         )
         self.lead = Leadership(outside, Timekeeper(self))
 
@@ -47,10 +47,9 @@ class Member:
     def wall_ms(self) -> int:
         return WALL_MS + int(1000 * (self.loop.time() - self.began))
 
-    def status(self) -> Status:
-        role = Role.LEADER if self.leads else Role.FOLLOWER
-        index = self.machine.position.index
-        return Status(role, self.term, "n1", self.quorum, 1, index, index, index, {}, frozenset(), blank=False)
+    def glance(self) -> Glance:
+        fresh = self.leads and self.quorum
+        return Glance(self.leads, self.term, "n1", fresh, self.machine.position.index)
 
     def propose(self, payload: bytes) -> asyncio.Future[Applied]:
         self.entries.append(decode_entry(payload))
@@ -66,7 +65,7 @@ class Member:
     async def live(self, seconds: float, *, stopping: bool = False) -> None:
         """Tick as a replica does, for so long."""
         for _ in range(max(1, round(seconds / TICK_S))):
-            self.lead.look(self.status(), leads=self.leads, stopping=stopping)
+            self.lead.look(self.glance(), stopping=stopping)
             await turns()
             await passing(TICK_S)
 
@@ -198,7 +197,7 @@ async def test_what_deleted_topics_leave_is_cleared_away_and_no_faster_than_a_ti
     await passing(2 * TICK_S)
     entries = len(member.entries)
     for stopping in (True, False, False):
-        member.lead.look(member.status(), leads=True, stopping=stopping)
+        member.lead.look(member.glance(), stopping=stopping)
         await turns()
     assert len(member.entries) == entries + 1
     await member.live(10.0)

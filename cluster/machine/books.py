@@ -140,26 +140,29 @@ assert Worker.__struct_fields__[: len(_COLUMNS["workers"])] == _COLUMNS["workers
 
 
 class Coming(NamedTuple):
-    """What tasks that came share; what is not there is 0 or an empty text."""
+    """What tasks that came share; what is not there is 0 or an empty text, which only the first ``RARE`` may be."""
 
     given_id: str
+    alarm_ms: int
+    calendar_ms: int
+    due_ms: int
+    expiry_ms: int
+    timeout_ms: int
     die: int
     queue_id: int
     partition: int
     state: int
     rank: int
-    alarm_ms: int
-    calendar_ms: int
-    due_ms: int
-    expiry_ms: int
     since_ms: int
     name: str
     max_attempts: int
     max_lost: int
-    timeout_ms: int
     created_index: int
     created_term: int
     created_ms: int
+
+
+RARE = Coming._fields.index("timeout_ms") + 1
 
 
 class Books:

@@ -29,7 +29,7 @@ _READY = f"SELECT {_COLUMNS} FROM tasks INDEXED BY tasks_ready WHERE state = 1 A
 _FIRST = f"{_READY} ORDER BY rank, ordinal LIMIT ?"
 _NEXT = f"{_READY} AND (rank, ordinal) > (?, ?) ORDER BY rank, ordinal LIMIT ?"
 _LEASE = (
-    "UPDATE tasks SET state = 2, alarm_ms = ?1 + timeout_ms, expiry_ms = NULL, since_ms = ?1, leases = leases + 1,"
+    "UPDATE OR FAIL tasks SET state = 2, alarm_ms = ?1 + timeout_ms, expiry_ms = NULL, since_ms = ?1, leases = leases + 1,"
     " claim = ?2, worker_id = ?3, worker = ?4, claimed_index = ?5, claimed_term = ?6, claimed_ms = ?7,"
     " token = ordinal - ?8 + ?10 WHERE ordinal BETWEEN ?8 AND ?9"
 )

@@ -127,20 +127,20 @@ def _store(
             alarm_ms = expiry_ms if due_ms is None else due_ms if expiry_ms is None else min(due_ms, expiry_ms)
             said = Coming(
                 task.id or "",
+                alarm_ms or 0,
+                calendar_ms or 0,
+                due_ms or 0,
+                expiry_ms or 0,
+                task.timeout_ms or queue.timeout_ms or 0,
                 0 if task.id else die,
                 queue_id,
                 _partition(queue, task.key) if partitions else -1,
                 number,
                 limits.PRIORITY_MAX - task.priority,
-                alarm_ms or 0,
-                calendar_ms or 0,
-                due_ms or 0,
-                expiry_ms or 0,
                 now_ms,
                 task.name,
                 task.max_attempts or default_attempts,
                 task.max_lost or max_lost,
-                task.timeout_ms or queue.timeout_ms or 0,
                 *entry,
             )
             if said != shared:

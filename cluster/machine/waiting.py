@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
-from quorl.cluster.machine.books import Coming, Queue
+from quorl.cluster.machine.books import RARE, Coming, Queue
 from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import leases as c
 from quorl.cluster.protocol import together as g
@@ -39,29 +39,44 @@ class _Insert(NamedTuple):
     each: int = 2
 
 
-# What is not there comes as 0 or as an empty text: Python's module takes far longer to bind None.
+# OR FAIL: SQLite keeps no copies of pages to undo a statement of many rows by itself; what fails here undoes the whole step.
+_INSERT = "INSERT OR FAIL INTO"
+_ALWAYS = (
+    "die, queue_id, partition, state, rank, since_ms, name, max_attempts, max_lost, created_index, created_term, created_ms,"
+    " attempts, lost, cancel, leases"
+)
 _COME = _Insert(
-    "INSERT INTO tasks (given_id, die, queue_id, partition, state, rank, alarm_ms, calendar_ms, due_ms, expiry_ms, since_ms,"
-    " name, max_attempts, max_lost, timeout_ms, created_index, created_term, created_ms, attempts, lost, cancel, leases,"
-    " ordinal, size_bytes)",
-    "nullif(?1, ''), ?2, ?3, ?4, ?5, ?6, nullif(?7, 0), nullif(?8, 0), nullif(?9, 0), nullif(?10, 0), ?11, ?12, ?13, ?14,"
-    " nullif(?15, 0), ?16, ?17, ?18, 0, 0, 0, 0, ?, ?",
-    shared=18,
+    f"{_INSERT} tasks ({_ALWAYS}, ordinal, size_bytes)",
+    "?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0, 0, 0, ?, ?",
+    shared=12,
 )
 _HANDED = _Insert(  # those that are leased in the entry in which they come
-    "INSERT INTO tasks (given_id, die, queue_id, partition, state, rank, alarm_ms, since_ms, name, max_attempts, max_lost,"
-    " timeout_ms, created_index, created_term, created_ms, claimed_index, claimed_term, claimed_ms, attempts, lost, cancel,"
-    " leases, ordinal, size_bytes, token, claim, worker_id, worker)",
-    "nullif(?1, ''), ?2, ?3, ?4, 2, ?5, nullif(?6, 0), ?7, ?8, ?9, ?10, nullif(?11, 0), ?12, ?13, ?14, ?12, ?13, ?14, 0, 0, 0,"
-    " 1, ?, ?, ?, ?, ?, ?",
-    shared=14,
+    f"{_INSERT} tasks ({_ALWAYS}, claimed_index, claimed_term, claimed_ms, ordinal, size_bytes, token, claim, worker_id, worker)",
+    "?1, ?2, ?3, 2, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, 0, 0, 0, 1, ?10, ?11, ?12, ?, ?, ?, ?, ?, ?",
+    shared=12,
     each=6,
 )
-_BODY = _Insert("INSERT INTO payloads (ordinal, body)", "?, ?")
+# The same of tasks with something that most are without. What one of them is without comes as 0 or as an empty text: Python's
+# module takes far longer to bind None.
+_COME_RARE = _Insert(
+    f"{_INSERT} tasks (given_id, alarm_ms, calendar_ms, due_ms, expiry_ms, timeout_ms, {_ALWAYS}, ordinal, size_bytes)",
+    "nullif(?1, ''), nullif(?2, 0), nullif(?3, 0), nullif(?4, 0), nullif(?5, 0), nullif(?6, 0), ?7, ?8, ?9, ?10, ?11, ?12, ?13,"
+    " ?14, ?15, ?16, ?17, ?18, 0, 0, 0, 0, ?, ?",
+    shared=18,
+)
+_HANDED_RARE = _Insert(
+    f"{_INSERT} tasks (given_id, alarm_ms, timeout_ms, {_ALWAYS}, claimed_index, claimed_term, claimed_ms, ordinal,"
+    " size_bytes, token, claim, worker_id, worker)",
+    "nullif(?1, ''), ?12 + nullif(?6, 0), nullif(?6, 0), ?7, ?8, ?9, 2, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, 0, 0, 0, 1,"
+    " ?16, ?17, ?18, ?, ?, ?, ?, ?, ?",
+    shared=18,
+    each=6,
+)
+_BODY = _Insert(f"{_INSERT} payloads (ordinal, body)", "?, ?")
 _PAYLOAD = "INSERT INTO payloads VALUES (?, nullif(?, ''), nullif(?, ''), ?)"
-_RESULT = _Insert("INSERT INTO results", "?, ?")
+_RESULT = _Insert(f"{_INSERT} results", "?, ?")
 _COMPLETE = (
-    "UPDATE tasks SET state = 4, alarm_ms = ?, since_ms = ?, attempts = attempts + 1, cancel = 0, finished_index = ?,"
+    "UPDATE OR FAIL tasks SET state = 4, alarm_ms = ?, since_ms = ?, attempts = attempts + 1, cancel = 0, finished_index = ?,"
     " finished_term = ?, finished_ms = ? WHERE ordinal BETWEEN ? AND ?"
 )
 
@@ -78,18 +93,20 @@ def write_coming(state: State) -> None:
     if not state.coming:
         return
     for said, handed in state.handed:
-        _insert(state, _HANDED, _as_handed(said), handed)
+        _insert_alike(state, _HANDED, _HANDED_RARE, said, handed)
     for said, tasks in state.coming:
-        _insert(state, _COME, said, tasks)
+        _insert_alike(state, _COME, _COME_RARE, said, tasks)
     _insert(state, _BODY, (), state.bodies)
     if state.payloads:
         state.execute_many(_PAYLOAD, state.payloads)
     state.coming, state.handed, state.bodies, state.payloads = [], [], [], []
 
 
-def _as_handed(said: Coming) -> tuple[object, ...]:
-    alarm_ms = said.since_ms + said.timeout_ms if said.timeout_ms else 0
-    return (*said[:4], said.rank, alarm_ms, *said[10:])
+def _insert_alike(state: State, plain: _Insert, rare: _Insert, said: Coming, values: list[Any]) -> None:
+    if any(said[:RARE]):
+        _insert(state, rare, said, values)
+    else:
+        _insert(state, plain, said[RARE:], values)
 
 
 def _insert(state: State, what: _Insert, shared: tuple[object, ...], values: list[Any]) -> None:

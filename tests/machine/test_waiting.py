@@ -33,12 +33,12 @@ def desk(request: pytest.FixtureRequest) -> Desk:
 
 
 def statements(desk: Desk, *commands: Command[Any], words: int = 2) -> list[str]:
-    """What the machine executes for an entry, by its first words."""
+    """What the machine executes for an entry, by its first words, whatever it says of conflicts."""
     asked: list[str] = []
     desk.connection.set_trace_callback(asked.append)
     desk.entry(*commands)
     desk.connection.set_trace_callback(None)
-    return [" ".join(statement.split()[:words]) for statement in asked]
+    return [" ".join(statement.replace(" OR FAIL", "").split()[:words]) for statement in asked]
 
 
 def test_those_that_are_done_in_an_entry_are_one_statement_for_each_run_of_them() -> None:
@@ -145,4 +145,14 @@ def test_rows_that_cannot_be_written_fail_those_they_are_of_alone(desk: Desk) ->
     desk.sql("DROP TRIGGER spoil")
     desk.sound()
     assert desk.complete(lease).status == "SUCCESS"
+    desk.sound()
+
+
+def test_a_statement_of_many_rows_that_fails_at_one_of_them_leaves_none(desk: Desk) -> None:
+    desk.sql("INSERT INTO payloads (ordinal, body) VALUES (2, x'')")
+    three = s.Submit(queue="q", tasks=[new(), new(), new()]).sealed()
+    values = desk.entry(three, coming())
+    assert [type(value) for value in values] == [CommandFailed, s.Submitted]
+    assert desk.sql("SELECT ordinal FROM tasks") == [(1,)]
+    desk.sql("DELETE FROM payloads WHERE ordinal = 2")
     desk.sound()

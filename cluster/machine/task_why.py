@@ -7,6 +7,7 @@ behind tells what was so then.
 
 from __future__ import annotations
 
+import shlex
 import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -155,7 +156,7 @@ def _in_the_way(connection: sqlite3.Connection, row: TaskRow) -> list[k.Reason]:
 
 def _of_the_workers(connection: sqlite3.Connection, row: TaskRow) -> k.Reason | None:
     """Why none of the workers that serve the queue takes it."""
-    start = f"Start one: quorl worker run MODULE:APP -q {row.queue}"
+    start = f"Start one: quorl worker run MODULE:APP -q {shlex.quote(row.queue)}"
     workers = _serving(connection, row.queue)
     if not workers:
         (dead,) = connection.execute(_DEAD, (row.queue,)).fetchone()

@@ -145,6 +145,14 @@ def test_nobody_serves_its_queue(rows: Rows) -> None:
     assert told(rows, "no_workers").endswith("2 workers that did died lately.")
 
 
+def test_the_command_to_start_one_can_be_copied_whatever_the_queue_is_called() -> None:
+    rows = Rows()
+    rows.queue(name="a b; rm *")
+    rows.task()
+    (one,) = reasons(rows)
+    assert one.hint == "Start one: quorl worker run MODULE:APP -q 'a b; rm *'"
+
+
 def test_all_who_serve_it_are_quiet(rows: Rows) -> None:
     rows.task()
     rows.worker(quiet=1)

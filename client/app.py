@@ -37,7 +37,7 @@ from quorl.client.forking import Renewed, loading
 from quorl.client.handle import Handle, Waiting
 from quorl.client.locks import Lock
 from quorl.client.route import Route, chosen_servers
-from quorl.client.tasking import QUEUE_DEFAULT, TaskOptions, new_task, task_bytes
+from quorl.client.tasking import QUEUE_DEFAULT, TaskOptions, check_options, new_task, task_bytes
 from quorl.cluster.protocol import limits
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class App(Renewed):
         """
         name, queue = options.pop("name", None), options.pop("queue", None)
         if function is None:
-            new_task("x", options=options)  # wrong options are told where they stand
+            check_options(options)  # wrong ones are told where they stand
             return lambda decorated: self._task(decorated, name, queue, options)
         return self._task(function, name, queue, options)
 

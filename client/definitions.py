@@ -11,7 +11,7 @@ from typing_extensions import Unpack, override
 
 from quorl.client.errors import QuorlError, outward
 from quorl.client.handlers import Signature, handler
-from quorl.client.tasking import TaskOptions, annotations_of, new_task, shape_of
+from quorl.client.tasking import TaskOptions, annotations_of, check_options, new_task, shape_of
 from quorl.cluster.protocol import submitting as b
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+_SAME = (("retries", "max_attempts"), ("delay", "run_at"))
+"""Options of which the later one takes the place of the other."""
 
 
 class _Called(NamedTuple):
@@ -86,11 +90,19 @@ class Prepared(Generic[P, R]):
             raise
 
     def options(self, *, queue: str | None = None, **options: Unpack[TaskOptions]) -> Prepared[P, R]:
-        """Return the task with other options for its next submits: ``add.options(priority=9).delay(1, 2)``."""
+        """Return the task with other options for its next submits: ``add.options(priority=9).delay(1, 2)``.
+
+        Raises ``TypeError`` for what is no option, and ``Invalid`` for a value that no node would take.
+        """
         merged = {**self._options, **options}
-        for said, otherwise in (("retries", "max_attempts"), ("max_attempts", "retries")):
+        for said, otherwise in (*_SAME, *[(other, one) for one, other in _SAME]):
             if said in options and otherwise not in options:  # both at once are refused, as they are in ``@app.task``
                 merged.pop(otherwise, None)
+        try:
+            check_options(merged)  # here, and not where somebody else submits it
+        except QuorlError as error:
+            outward(error)
+            raise
         return Prepared(
             self.app, self.name, self.queue if queue is None else queue, merged, self._signature, self._shape
         )

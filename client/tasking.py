@@ -23,6 +23,8 @@ from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
+from quorl.cluster.protocol.problems import ProtocolError
+from quorl.cluster.protocol.strictjson import read_typed
 from quorl.cluster.protocol.together import OneReport
 
 TASK_OVERHEAD_BYTES = 512
@@ -36,6 +38,7 @@ BackoffLike: TypeAlias = str | Sequence[int] | q.Backoff
 
 encode = msgspec.json.Encoder().encode
 decode = msgspec.json.Decoder().decode
+_read_task = msgspec.json.Decoder(b.NewTask)
 
 
 class TaskOptions(TypedDict, total=False):
@@ -74,6 +77,21 @@ class TaskOptions(TypedDict, total=False):
 
 
 _OPTIONS = frozenset(TaskOptions.__annotations__)
+_ELSEWHERE = {
+    "countdown": "delay",
+    "default_retry_delay": "backoff",
+    "eta": "run_at",
+    "job_id": "id",
+    "job_timeout": "timeout",
+    "max_age": "expires",
+    "max_retries": "retries",
+    "retry": "retries",
+    "soft_time_limit": "timeout",
+    "task_id": "id",
+    "time_limit": "timeout",
+    "ttl": "expires",
+}
+"""What other task queues for Python call some of them."""
 
 
 def new_task(
@@ -82,20 +100,18 @@ def new_task(
     kwargs: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> b.NewTask:
-    """Make a task to submit; raises ``Invalid`` for what no node would take, ``TypeError`` for what is no option."""
+    """Make a task to submit; raises ``Invalid`` for a value without a JSON form, ``TypeError`` for what is no option."""
     given = dict(options or {})
     if unknown := given.keys() - _OPTIONS:
-        from quorl.cluster.protocol.routes import nearest
-
-        guess = nearest(min(unknown), _OPTIONS)
-        raise TypeError(
-            f"no such option of a task: {', '.join(sorted(unknown))}{guess}; there are {', '.join(sorted(_OPTIONS))}"
-        )
+        raise _no_option(unknown)
     _check_shape(name, args, kwargs)
     if "retries" in given:
         if "max_attempts" in given:
             raise TypeError("retries and max_attempts say the same: give one of them")
-        given["max_attempts"] = given.pop("retries") + 1
+        retries = given.pop("retries")
+        if not isinstance(retries, (int, type(None))):
+            raise TypeError(f"retries is a whole number, and {retries!r} is none")
+        given["max_attempts"] = None if retries is None else retries + 1
     for seconds, ms in (("expires", "expires_ms"), ("timeout", "timeout_ms"), ("delay", "delay_ms")):
         if seconds in given:
             value = given.pop(seconds)
@@ -115,6 +131,28 @@ def new_task(
     if kwargs:
         given["kwargs"] = raw(dict(kwargs), "/kwargs")
     return b.NewTask(name=name, **given)
+
+
+def _no_option(unknown: Iterable[str]) -> TypeError:
+    from quorl.cluster.protocol.routes import nearest
+
+    first = min(unknown)
+    guess = f" - here that is `{_ELSEWHERE[first]}`" if first in _ELSEWHERE else nearest(first, _OPTIONS)
+    return TypeError(
+        f"no such option of a task: {', '.join(sorted(unknown))}{guess}; there are {', '.join(sorted(_OPTIONS))}"
+    )
+
+
+def check_options(options: Mapping[str, Any]) -> None:
+    """Raise what is wrong with options: ``TypeError`` for what is none, ``Invalid`` for a value that no node takes."""
+    task = new_task("x", options=options)
+    try:
+        read_typed(encode(task), _read_task, b.NewTask.__struct_fields__)
+    except ProtocolError as error:
+        problem = error.problem
+        raise invalid(problem.detail, pointer=problem.errors[0].pointer if problem.errors else "") from None
+    if fault := b.fault_of(task):
+        raise invalid(fault[1], pointer=f"/{fault[0]}")
 
 
 def _check_shape(name: str, args: object, kwargs: object) -> None:

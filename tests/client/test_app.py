@@ -113,21 +113,6 @@ def test_two_functions_of_one_name_are_a_mistake_and_a_reload_is_none() -> None:
         app.task(name="x")(two)
 
 
-def test_wrong_options_are_told_where_they_stand() -> None:
-    app = App()
-    with pytest.raises(TypeError, match="no such option of a task: retrys"):
-        app.task(retrys=3)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="no such option of a task: max_attempt - did you mean `max_attempts`"):
-        app.task(max_attempt=3)  # type: ignore[call-overload]
-    with pytest.raises(TypeError, match="say the same"):
-        app.task(retries=3, max_attempts=3)
-    with pytest.raises(ValueError, match="is no back-off"):
-        app.task(backoff="later")
-    with pytest.raises(TypeError, match="say the same"):
-        app.task(name="x")(int).options(retries=3, max_attempts=3).call()
-    assert app.task(name="x", max_attempts=5)(int).options(retries=1).call().task.max_attempts == 2
-
-
 # -- options -------------------------------------------------------------------------------------------------------
 def test_options_in_seconds_become_milliseconds() -> None:
     when = dt.datetime(2026, 1, 2, tzinfo=dt.UTC)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from quorl.client.aio_topics import AsyncConsumer, AsyncFollower, AsyncTopic, AsyncTopics
     from quorl.client.app import App
     from quorl.client.compat import MyQueue, QueueError, TaskClient, TaskWorker, myQueue
+    from quorl.client.completed import Completed
     from quorl.client.context import NO_CONTEXT, Context, Retry, Stopped
     from quorl.client.definitions import AsyncTask, Call, Task
     from quorl.client.errors import (
@@ -92,6 +93,7 @@ _HOMES = {
         "TaskWorker",
         "myQueue",
     ),
+    "completed": ("Completed",),
     "context": (
         "Context",
         "NO_CONTEXT",
@@ -188,6 +190,7 @@ __all__ = [
     "Call",
     "Client",
     "CommandFailed",
+    "Completed",
     "Consumer",
     "ConsumerNotFound",
     "Context",

@@ -20,17 +20,16 @@ threads and from coroutines alike. An app may be used from any number of threads
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import pathlib
-import shlex
 import sys
 import weakref
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overload
 
 from typing_extensions import Unpack, override
 
+from quorl.client.completed import Completed
 from quorl.client.definitions import AsyncTask, Call, Task, TaskBase
 from quorl.client.errors import QuorlError, outward
 from quorl.client.forking import Renewed, loading
@@ -50,10 +49,6 @@ R = TypeVar("R")
 
 BATCH_BYTES_MAX = 512 * 1024
 """What ``submit_many`` puts into one request."""
-LATE_SHOWN = 3
-"""So many of the tasks that were waited for in vain are named."""
-LATE_LOOK_S = 1.0
-"""So long it is tried to learn what state these are in: the time of whoever waited is over already."""
 
 
 class TaskMaker(Protocol):
@@ -217,45 +212,13 @@ class App(Renewed):
         """Return a handle of a task that was submitted elsewhere."""
         return Handle(self, task_id)
 
-    async def as_completed(
-        self, handles: Iterable[Handle[R]], *, timeout: float | None = None
-    ) -> AsyncIterator[Handle[R]]:
-        """Yield handles as their tasks finish, whatever they come to; raises ``TimeoutError`` after so many seconds.
+    def as_completed(self, handles: Iterable[Handle[R]], *, timeout: float | None = None) -> Completed[R]:
+        """Iterate over handles as their tasks finish, whatever they come to: for ``for`` and for ``async for``.
 
-        It says which are not finished, and what state they are in.
+        Raises ``NotFinished`` (a ``TimeoutError``) after so many seconds from the first step on; it names those that are
+        not finished, and says what state they are in.
         """
-        waiting = {asyncio.ensure_future(self.awaiting.result(one.id, None, one.level)): one for one in handles}
-        deadline = None if timeout is None else asyncio.get_running_loop().time() + timeout
-        try:
-            while waiting:
-                left_s = None if deadline is None else max(0.0, deadline - asyncio.get_running_loop().time())
-                done, _ = await asyncio.wait(waiting, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
-                if not done:
-                    raise TimeoutError(await self._late(list(waiting.values()), timeout or 0.0))
-                for one in done:
-                    await one
-                    yield waiting.pop(one)
-        finally:
-            for one in waiting:
-                one.cancel()
-            await asyncio.gather(*waiting, return_exceptions=True)
-
-    async def _late(self, late: list[Handle[Any]], waited_s: float) -> str:
-        """Say of tasks that were waited for in vain what state the first of them are in, if that is soon known."""
-        first = late[:LATE_SHOWN]
-        states = [""] * len(first)
-        with contextlib.suppress(QuorlError, TimeoutError):
-            async with asyncio.timeout(LATE_LOOK_S):
-                asked = [self.aclient.tasks.result(one.id, consistency=one.level) for one in first]
-                states = [f" is {found.status}" for found in await asyncio.gather(*asked)]
-        told = ", ".join(f"{one.id}{state}" for one, state in zip(first, states, strict=True))
-        more = f", and {len(late) - len(first)} more" if len(late) > len(first) else ""
-        what = "1 task is" if len(late) == 1 else f"{len(late)} tasks are"
-        goes_on = "It goes on, and" if len(late) == 1 else "They go on, and"
-        return (
-            f"{what} not finished after {waited_s:g} s of waiting: {told}{more}\n"
-            f"  {goes_on} can be waited for again. quorl task why {shlex.quote(first[0].id)} says what it waits for"
-        )
+        return Completed(self, handles, timeout)
 
     # -- connections --------------------------------------------------------------------------------------------------
     @property

@@ -53,6 +53,8 @@ from typing_extensions import override
 from quorl.cluster.protocol.grammar import Request
 from quorl.cluster.protocol.problems import SEE_TO, FieldError, ProblemDocument
 
+LATE_SHOWN = 3
+"""Of tasks that were waited for in vain so many are named."""
 _HOME = str(pathlib.Path(__file__).parent.parent)
 
 
@@ -393,17 +395,30 @@ class TaskExpired(NoResult):
 
 
 class NotFinished(QuorlError, TimeoutError):
-    """The task did not finish in the time for which it was waited; it goes on, and can be waited for again."""
+    """What was waited for did not finish in time: a task, or several at once. It goes on, and can be waited for again."""
 
     code = "not_finished"
 
-    def __init__(self, task_id: str, status: str, waited_s: float) -> None:
-        super().__init__(task_id, status, waited_s)
+    def __init__(self, task_id: str, status: str, waited_s: float, others: tuple[tuple[str, str], ...] = ()) -> None:
+        super().__init__(task_id, status, waited_s, others)
         self.task_id = task_id
-        """Of the task."""
+        """Of the task; of several, the first."""
         self.status = status
-        """What it was in when the time was over."""
-        self.detail = f"task {task_id} is {status} after {waited_s:g} s of waiting for its end"
+        """What it was in when the time was over; empty if nobody said so in time."""
+        self.task_ids: tuple[str, ...] = (task_id, *[other for other, _ in others])
+        """All that were waited for together and are not finished."""
         look = "show {} says who runs it" if status == "PROCESSING" else "why {} says what it waits for"
-        self.hint = f"It goes on, and can be waited for again. quorl task {look.format(shlex.quote(task_id))}"
+        goes_on = "They go on" if others else "It goes on"
+        self.detail = f"{_late([(task_id, status), *others])} after {waited_s:g} s of waiting for {'their' if others else 'its'} end"
+        self.hint = f"{goes_on}, and can be waited for again. quorl task {look.format(shlex.quote(task_id))}"
         self.request_id = ""
+
+
+def _late(tasks: Sequence[tuple[str, str]]) -> str:
+    """Name tasks that are not finished, with the state that each is in where it is known; of many the first."""
+    if len(tasks) == 1:
+        return f"task {tasks[0][0]} is {tasks[0][1] or 'not finished'}"
+    told = [one + (f" is {status}" if status else "") for one, status in tasks[:LATE_SHOWN]]
+    if len(tasks) > LATE_SHOWN:
+        told.append(f"and {len(tasks) - LATE_SHOWN} more")
+    return f"{len(tasks)} tasks are not finished ({', '.join(told)})"

@@ -44,6 +44,7 @@ HAD = {
     "Task": "app.task(function)",
     "Call": "app.task(function).call()",
     "Handle": 'app.handle("ID")',
+    "Completed": "app.as_completed([])",
     "Topics": "client.topics",
     "Topic": 'client.topic("NAME")',
     "Producer": 'client.topic("NAME").producer()',
@@ -68,7 +69,7 @@ INNER = {
 }
 """What is public for other modules of the library, and nothing for programs."""
 GROUPS = {
-    "library_tasks": ("App", "Task", "Call", "Handle"),
+    "library_tasks": ("App", "Task", "Call", "Handle", "Completed"),
     "library_handlers": ("Context", "NO_CONTEXT", "Retry", "Stopped"),
     "library_worker": ("Worker",),
     "library_client": ("Client",),

@@ -37,7 +37,6 @@ from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
 from quorl.cluster.protocol import tasks as k
 from tests.client.task_cluster import TaskCluster
-from tests.node.gateway.jumploop import JumpLoop
 
 
 @pytest.fixture
@@ -274,48 +273,6 @@ async def test_coroutines_submit_together_and_wait_for_results(cluster: TaskClus
         finish(cluster, one.id, one.id)
     assert {one.id async for one in app.as_completed([*many, single], timeout=10)} == {o.id for o in (*many, single)}
     await app.aclose()
-
-
-def test_as_completed_yields_what_is_done_and_gives_up_in_time(cluster: TaskCluster) -> None:
-    with asyncio.Runner(loop_factory=JumpLoop) as runner:  # or a busy machine could take the time for what is done
-        runner.run(yields_what_is_done_and_gives_up(cluster))
-
-
-async def yields_what_is_done_and_gives_up(cluster: TaskCluster) -> None:
-    app = app_on(cluster)
-    async with app:
-        on_loop(app, cluster)
-        slow, fast = [await app.asubmit("f") for _ in range(2)]
-        finish(cluster, fast.id, 1)
-        done = app.as_completed([slow, fast], timeout=0.05)
-        assert (await anext(done)).id == fast.id
-        with pytest.raises(TimeoutError) as caught:
-            await anext(done)
-        assert str(caught.value).splitlines() == [
-            f"1 task is not finished after 0.05 s of waiting: {slow.id} is QUEUED",
-            f"  It goes on, and can be waited for again. quorl task why {slow.id} says what it waits for",
-        ]
-        assert (await slow.acancel()).status == "CANCELLED"
-
-
-async def test_of_many_that_are_not_finished_the_first_are_named_even_if_nobody_says_how_they_are(
-    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    app = app_on(cluster)
-    async with app:
-        on_loop(app, cluster)
-        handles = [await app.asubmit("f") for _ in range(5)]
-
-        async def silent(*_: Any, **__: Any) -> k.TaskResult:
-            await asyncio.Event().wait()
-            raise AssertionError
-
-        monkeypatch.setattr("quorl.client.app.LATE_LOOK_S", 0.01)
-        monkeypatch.setattr(app.aclient.tasks, "result", silent)
-        with pytest.raises(
-            TimeoutError, match="^5 tasks are not finished after 0.05 s of waiting: t-1, t-2, t-3, and 2 more"
-        ):
-            await anext(app.as_completed(handles, timeout=0.05))
 
 
 @pytest.mark.parametrize(("status", "look"), [("PROCESSING", "show"), ("QUEUED", "why")])

@@ -114,6 +114,9 @@ async def asubmits(client: AsyncClient, blocking: Client) -> None:
     handles = await app.asubmit_many([send.call("a")])
     async for one in app.as_completed(handles, timeout=60):
         assert_type(await one.aresult(), bool)
+    for one in app.as_completed(app.submit_many([send.call("a")])):
+        assert_type(one, Handle[bool])
+    assert_type(next(app.as_completed([add.delay(1, 2)])).result(), int)
     assert_type(await client.tasks.submit("x", [1], {"a": 2}, queue="q", delay=5), b.SubmittedTask)
     assert_type(blocking.tasks.submit_many([new_task("x")]), list[b.SubmittedTask])
     assert_type(blocking.tasks.wait("id", timeout_s=5), k.TaskResult)

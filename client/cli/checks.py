@@ -111,9 +111,6 @@ def quorum_finding(
             Level.CRIT, "quorum", "", f"{about}, and none leads", "Wait for the election: quorl cluster wait"
         )
     spare = len(there) - info.quorum
-    if full and spare < 0:
-        text = f"{about}: {', '.join(gone)}; too few have room for what is new"
-        return Finding(Level.CRIT, "quorum", "", text, start)
     if gone:
         more = "one more failure stops writes" if spare <= 0 else f"{spare} more may fail"
         return Finding(Level.WARN, "quorum", "", f"{about}: {', '.join(gone)}; {more}", start)

@@ -102,10 +102,7 @@ def _commits(client: Client, info: ClusterInfo) -> str:
     found = commit_finding(client)
     said = f"Commit check: {found.text}." if found.level != Level.CRIT else f"Commit check FAILED: {found.text}."
     if info.health == "degraded":
-        full = spare < 0 and any(member.state == "disk_full" for member in info.members)
-        said += (
-            "  Too few have room for what is new." if full else "  One more failure stops writes." if spare <= 0 else ""
-        )
+        said += "  One more failure stops writes." if spare <= 0 else ""
         away = [member.name for member in info.members if member.state != "ok"]
         said += f"  → quorl doctor{f' --node {output.clean(away[0])}' if away else ''}"
     return said
@@ -182,8 +179,8 @@ def wait(settings: Settings, everybody: bool, max_wait: int | None) -> None:
 def check(settings: Settings) -> None:
     """Check the cluster, for monitoring: one line, and 0 ok, 1 warning, 2 critical, or 3 not known.
 
-    Critical: no quorum, no leader, too few with room on their disks, or nothing is committed. Warning: a member is missing or
-    has no room, or commits are slow.
+    Critical: no quorum (too few members are there, or have room on their disks), no leader, or nothing is committed. Warning:
+    a member is missing or has no room, or commits are slow.
     """
     from quorl.client.errors import QuorlError, in_one_line
 

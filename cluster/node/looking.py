@@ -41,7 +41,7 @@ class Seen(Protocol):
         """The number of entries applied here."""
 
     def outage(self) -> Problem:
-        """Why no leader is known."""
+        """Why no leader is known, or what one decides is not stored by enough."""
 
     def stop_if_damaged(self, error: sqlite3.DatabaseError) -> sqlite3.DatabaseError:
         """Stop the node if this says that its state is damaged; the error again."""
@@ -121,7 +121,7 @@ class Looking:
         return Sight(
             cluster=cluster,
             version=self._version,
-            read_only=None if cluster.leader is not None else self._node.outage().detail,
+            read_only=self._node.outage().detail if cluster.leader is None or cluster.health == "no_quorum" else None,
             as_of_ms=self._lost_leader_ms or self._clock.wall_ms(),
             messages=self._messages,
             disk_full=self._free_bytes() <= limits.DISK_SPARE_BYTES or own.state == "disk_full",

@@ -456,17 +456,20 @@ class Node:
     def cluster(self) -> ClusterInfo:
         """The cluster as this node sees it."""
         status = self.replica.status()
-        standing = self._standing(status)
+        leader, standing = self.leader(), self._standing(status)
+        if leader not in {None, self.name}:
+            # It steps down where it hears no majority: who hears it need not reach the others himself.
+            standing = standing._replace(missing=[])
         members = self._members.describe(status, self._own_gossip())
-        healthy = not standing.missing and self.leader() is not None and all(m.state == "ok" for m in members)
+        well = leader is not None and all(member.state == "ok" for member in members)
         return ClusterInfo(
             name=self._settings.cluster,
             cluster_id=self.machine.cluster_id,
             node=self.name,
-            leader=self.leader(),
+            leader=leader,
             term=status.term,
             quorum=self._members.quorum,
-            health="ok" if healthy else "degraded" if standing.decides else "no_quorum",
+            health="no_quorum" if not standing.decides else "ok" if well else "degraded",
             sequence=self.sequence(),
             machine_version=Machine.VERSION,
             digest=self.machine.digest,

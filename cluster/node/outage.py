@@ -21,14 +21,15 @@ class Standing(NamedTuple):
     """Who is there and has no room for anything new."""
 
     @property
-    def voters(self) -> int:
-        """How many members can decide together."""
-        return self.members - len(self.missing) - len(self.filling)
+    def able(self) -> int:
+        """How many members are there, count, and have room for what is to be decided."""
+        gone = len(self.missing) + len(self.filling)
+        return self.members - gone - len(set(self.full) - set(self.filling))
 
     @property
     def decides(self) -> bool:
-        """Whether enough members are there; a new cluster needs every one of them once."""
-        return self.voters >= self.quorum if self.founded else not self.missing
+        """Whether these are enough; a new cluster needs every member once."""
+        return self.able >= self.quorum and (self.founded or not self.missing)
 
 
 def explain(node: str, standing: Standing) -> Problem:
@@ -41,10 +42,11 @@ def explain(node: str, standing: Standing) -> Problem:
             f"once. Not seen by {node} so far: {names}.",
             hint=f"{SEE_TO} From then on a majority is enough.",
         )
-    able = standing.voters - len(set(standing.full) - set(standing.filling))
-    if standing.decides and able >= standing.quorum:
+    if standing.decides:
         return Problem("no_leader", f"{node} knows of no leader at the moment; an election takes about a second.")
-    detail = f"{able} of {standing.members} members can decide, as seen from {node}; writes need {standing.quorum}."
+    detail = (
+        f"{standing.able} of {standing.members} members can decide, as seen from {node}; writes need {standing.quorum}."
+    )
     if names:
         detail += f" Not reachable: {names}."
     if standing.filling:

@@ -226,7 +226,8 @@ def _of_cluster(sight: Sight, wall_ms: int) -> Iterator[o.Alert]:
     info = sight.cluster
     if sight.read_only is not None:
         code: o.AlertCode = "no_quorum" if info.health == "no_quorum" else "no_leader"
-        text = f"{sight.read_only} Writes are refused; what {info.node} shows is {_span(wall_ms - sight.as_of_ms)} old."
+        old = f"; what {info.node} shows is {_span(wall_ms - sight.as_of_ms)} old" if info.leader is None else ""
+        text = f"{sight.read_only} Writes are refused{old}."
         yield o.Alert(code=code, severity="critical", text=text, node=info.node)
     away = [member for member in info.members if member.state == "unreachable"]
     good = sum(member.state == "ok" for member in info.members)

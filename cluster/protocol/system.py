@@ -66,7 +66,10 @@ class NodeSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ClusterInfo(Reply, frozen=True):
-    """The cluster as the answering node sees it; also answered without a leader. ``settings`` are the answering node's own."""
+    """The cluster as the answering node sees it; also answered without a leader. ``settings`` are the answering node's own.
+
+    ``health`` is "no_quorum" where nothing can be written, because too few members are there or have room on their disks.
+    """
 
     name: str
     cluster_id: str | None

@@ -145,6 +145,27 @@ def test_durations_are_written_in_two_units(modules: Modules, ms: int, text: str
     assert modules.ask("lib/format", "m.duration(v[0])", ms) == text
 
 
+@pytest.mark.parametrize(
+    ("count", "well", "health", "founded", "text"),
+    [
+        (3, 3, "ok", True, "3 of 3 members are ok, 2 are needed: 1 more failure can be borne."),
+        (5, 5, "ok", True, "5 of 5 members are ok, 3 are needed: 2 more failures can be borne."),
+        (3, 2, "degraded", True, "2 of 3 members are ok, 2 are needed: one more failure stops writes."),
+        (3, 1, "no_quorum", True, "1 of 3 members are ok, 2 are needed: nothing can be written."),
+        (1, 0, "no_quorum", True, "0 of 1 members are ok, 1 is needed: nothing can be written."),
+        (1, 1, "ok", True, "1 member: nothing is replicated."),
+        (3, 2, "no_quorum", False, "2 of 3 members are ok: a new cluster begins once all of them are up together"),
+    ],
+)
+def test_b14_the_cluster_page_counts_on_members_that_are_ok_and_no_others(
+    modules: Modules, count: int, well: int, health: str, founded: bool, text: str
+) -> None:
+    quorum = count // 2 + 1
+    seen = {"members": [{}] * count, "quorum": quorum, "health": health, "cluster_id": "c" if founded else None}
+    said = modules.ask("pages/cluster", "m.arithmetic(v[0], v[1], v[2])", seen, well, well - quorum)
+    assert said.startswith(text)
+
+
 def test_text_that_turns_the_direction_of_its_neighbours_is_shown_as_an_escape(modules: Modules) -> None:
     render = "(() => { const box = document.createElement('div'); m.render(m.html`<b>${v[0]}</b>`, box); return box.textContent; })()"
     assert modules.ask("lib/html", render, 'pay("\u202egnp.exe\u2066")') == r'pay("\u202egnp.exe\u2066")'

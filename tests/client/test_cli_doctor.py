@@ -11,6 +11,7 @@ import pytest
 
 import quorl as package
 from quorl.client.cli.checks import Finding, Level, worst
+from quorl.client.cli.common import Exit
 from quorl.client.cli.doctor import Visit, compared, examined, of_node
 from quorl.client.cli.hints import NODE
 from quorl.cluster.protocol import overview as o
@@ -347,13 +348,18 @@ def test_a_member_with_a_full_disk_is_not_counted_on(quorl: Quorl, cluster: Stan
     assert "n3    follower  DISK FULL" in status.stdout
     assert "DEGRADED: n3 disk full" in status.stdout
     members[1] = msgspec.structs.replace(members[1], state="disk_full")
+    info = msgspec.structs.replace(info, health="no_quorum")
     worse = quorl("cluster", "check")
     assert worse.exit_code == 2
-    assert (
-        "1 of 3 members are ok, 2 are needed: n2 disk full, n3 disk full; too few have room for what is new"
-        in worse.stdout
-    )
-    assert "Too few have room for what is new." in quorl("cluster", "status").stderr
+    about = "1 of 3 members are ok, 2 are needed: n2 disk full, n3 disk full; writes are not taken"
+    assert about in worse.stdout
+    stopped = quorl("cluster", "status")
+    assert stopped.exit_code == Exit.UNAVAILABLE
+    assert "leader n1 (term " in stopped.stdout
+    assert "NO QUORUM: n2, n3 disk full" in stopped.stdout
+    assert stopped.stderr == "Writes are not taken.  → quorl doctor\n"
+    (hint,) = [one.hint for one in compared([visit(info, "n1")]) if one.check == "quorum"]
+    assert hint == "Make room on the disk of n2. Make room on the disk of n3."
 
 
 def test_a_full_disk_is_to_be_given_room(cluster: StandIn) -> None:

@@ -48,3 +48,4 @@ def test_members_whose_disks_are_full_are_named_and_counted_once() -> None:
     assert "Not reachable: n3 (h:7203). Without room" in one_each.detail
     assert "0 of 3" in explain("n1", Standing(3, 2, [N2, N3], ["n1"], founded=True, full=("n1",))).detail
     assert explain("n1", Standing(3, 2, [], [], founded=True, full=("n2",))).code == "no_leader"
+    assert not Standing(3, 2, [], [], founded=False, full=("n2", "n3")).decides

@@ -218,6 +218,19 @@ def test_a_node_without_a_leader_says_that_it_is_read_only_and_since_when() -> N
     assert node.later().read_only is None
 
 
+def test_a_node_with_a_leader_is_read_only_where_too_few_have_room_for_what_it_decides() -> None:
+    node = Node()
+    node.looking.noticed("n1")
+    seen = msgspec.structs.replace(node.cluster(), health="no_quorum")
+    node.cluster = lambda: seen  # type: ignore[method-assign]
+    found = node.later(18)
+    assert (found.read_only, found.leader) == ("n2 and n3 cannot be reached.", "n1")
+    assert found.as_of_at_ms == found.made_at_ms, "what is shown is no older for that"
+    assert [(one.code, one.text) for one in found.alerts] == [
+        ("no_quorum", "n2 and n3 cannot be reached. Writes are refused.")
+    ]
+
+
 def test_the_full_disk_of_another_member_is_an_alert() -> None:
     node = Node()
     n1, n2, n3 = node.cluster().members

@@ -96,6 +96,45 @@ def test_a_minority_never_acknowledges() -> None:
         assert stage.problems() == []
 
 
+def test_each_member_says_that_there_is_no_quorum_while_too_few_have_room_for_what_the_leader_decides() -> None:
+    with Stage() as stage:
+        world, (full, other) = stage.world, stage.followers()
+        stage.written(stage.leader())
+
+        def health() -> set[tuple[str, bool]]:
+            return {(one.health, one.leader == stage.leader()) for one in [node.cluster() for node in world.nodes()]}
+
+        assert world.run(2.0, lambda: health() == {("ok", True)})
+        stage.process(full).disk.full = True
+        assert world.run(2.0, lambda: health() == {("degraded", True)})
+        stage.process(other).disk.full = True
+        assert world.run(2.0, lambda: health() == {("no_quorum", True)})
+        for node in world.nodes():
+            assert (node.looking.sight().read_only or "").endswith(
+                f"nothing new is stored there: {', '.join(sorted([full, other]))}."
+            )
+        stage.process(full).disk.full = stage.process(other).disk.full = False
+        assert world.run(2.0, lambda: health() == {("ok", True)})
+        stage.written(stage.leader())
+        assert stage.problems() == []
+
+
+def test_who_hears_the_leader_and_nobody_else_does_not_say_that_there_is_no_quorum() -> None:
+    with Stage(members=5) as stage:
+        leader, apart, *rest = stage.leader(), *stage.followers()
+        stage.written(leader)
+        stage.world.run(1.0)
+        stage.world.wires.cut |= {pair for one in rest for pair in ((apart, one), (one, apart))}
+
+        def seen() -> tuple[str, str | None, int]:
+            told = stage.node(apart).cluster()
+            return told.health, told.leader, sum(member.state == "unreachable" for member in told.members)
+
+        assert stage.world.run(5.0, lambda: seen() == ("degraded", leader, 3))
+        stage.written(apart)
+        assert stage.problems() == []
+
+
 def test_an_emptied_member_does_not_vote_before_it_is_caught_up() -> None:
     with Stage(snapshot_every=8, log_bytes_max=4096) as stage:
         world, (kept, emptied) = stage.world, stage.followers()

@@ -17,21 +17,23 @@ export function Cluster() {
   const { data } = useResource((signal) => get("/v1/cluster", {}, { signal }), [], 3000);
   const { data: history } = useResource((signal) => get("/v1/history", { step: 10 }, { signal }), [], 10_000);
   if (!seen) return html`<${Waiting} />`;
-  const up = seen.members.filter((one) => one.state !== "unreachable").length;
-  const spare = up - seen.quorum;
+  const well = seen.members.filter((one) => one.state === "ok").length;
+  const spare = well - seen.quorum, stopped = seen.health === "no_quorum";
   return html`<div class="overview-top"><section class="panel" aria-label="Map"><header><h2>${seen.cluster}</h2><${Badge} word=${seen.health} /></header><${Map} seen=${seen} /></section>
-      <section class="panel" aria-label="Facts"><header><h2>Agreement</h2></header><div class="body stack wide-gap"><p class=${cls({ "bad-text": spare < 0 || seen.health === "no_quorum", "warn-text": spare === 0 && seen.health !== "no_quorum" && seen.members.length > 1 })}>${arithmetic(seen, up, spare)}</p>
+      <section class="panel" aria-label="Facts"><header><h2>Agreement</h2></header><div class="body stack wide-gap"><p class=${cls({ "bad-text": stopped, "warn-text": !stopped && spare <= 0 && seen.members.length > 1 })}>${arithmetic(seen, well, spare)}</p>
         <dl class="facts"><dt>Leader</dt><dd>${seen.leader || "none"}</dd><dt>Term</dt><dd>${count(seen.term)}</dd><dt>Entries applied at ${seen.node}</dt><dd>${count(seen.sequence)}</dd><dt>Cluster id</dt><dd class="mono small">${seen.cluster_id || "not founded yet"}</dd>
           ${data && html`<dt>Digest of the state</dt><dd class="mono small">${data.digest} <span class="dim">at ${count(data.sequence)}</span></dd>`}<dt>This page</dt><dd>comes from ${seen.node}, quorl ${seen.version}</dd></dl></div></section></div>
     <${Members} seen=${seen} /><${Leaders} history=${history} />`;
 }
 
-function arithmetic(seen, up, spare) {
-  const all = plural(seen.members.length, "member");
-  if (!seen.cluster_id && up < seen.members.length) return `${up} of ${all} can be reached: a new cluster begins once all of them are up together, and nothing can be written until then.`;
-  if (spare < 0) return `${up} of ${all} can be reached, and ${seen.quorum} are needed: nothing can be written.`;
+/** How many members are counted on, and how many more may fail, in the words of `quorl cluster check`. */
+export function arithmetic(seen, well, spare) {
+  const good = `${well} of ${seen.members.length} members are ok`;
+  const told = `${good}, ${seen.quorum} ${seen.quorum === 1 ? "is" : "are"} needed`;
+  if (!seen.cluster_id && well < seen.members.length) return `${good}: a new cluster begins once all of them are up together, and nothing can be written until then.`;
+  if (seen.health === "no_quorum") return `${told}: nothing can be written.`;
   if (seen.members.length === 1) return "1 member: nothing is replicated.";
-  return spare === 0 ? `${up} of ${all} can be reached, as many as are needed: one more failure stops writes.` : `${up} of ${all} can be reached, ${seen.quorum} are needed: ${plural(spare, "more failure")} can be borne.`;
+  return spare <= 0 ? `${told}: one more failure stops writes.` : `${told}: ${plural(spare, "more failure")} can be borne.`;
 }
 
 async function transfer(from, to) {

@@ -40,7 +40,7 @@ from quorl.cluster.protocol.channel import (
 )
 from quorl.cluster.protocol.wire import Answer, Call
 from quorl.soonest import Soonest
-from quorl.vanished import notice_vanished
+from quorl.vanished import Socket, allow_for_full, notice_full, notice_vanished
 
 IDLE_S_MAX = 50.0
 """Nodes end a channel that was idle for longer than this; none is used that may be ending."""
@@ -109,6 +109,7 @@ class Channel(asyncio.Protocol):
     def __init__(self) -> None:
         self._loop, self._process = asyncio.get_running_loop(), os.getpid()
         self._transport: asyncio.Transport | None = None
+        self._socket: Socket | None = None
         self._switched: asyncio.Future[None] | None = self._loop.create_future()
         self._head = b""
         self._frames = Frames(limits.CHANNEL_ANSWER_BYTES_MAX)
@@ -267,7 +268,9 @@ class Channel(asyncio.Protocol):
     @override
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.Transport", transport)  # other loops have transports of their own
-        notice_vanished(transport.get_extra_info("socket"))
+        self._socket = transport.get_extra_info("socket")
+        notice_vanished(self._socket)
+        notice_full(self._socket)
 
     @override
     def data_received(self, data: bytes) -> None:
@@ -317,10 +320,12 @@ class Channel(asyncio.Protocol):
     @override
     def pause_writing(self) -> None:
         self._congested = True
+        allow_for_full(self._socket, full=True)
 
     @override
     def resume_writing(self) -> None:
         self._congested = False
+        allow_for_full(self._socket, full=False)
         self._flush()
 
     @override

@@ -6,18 +6,22 @@ import asyncio
 import errno
 import json
 import os
+import socket
 import subprocess
 import sys
 
 import pytest
+from typing_extensions import override
 
+from quorl.channel import dial
 from quorl.client.aio_transport import HttpTransport
 from quorl.client.flow import Failure, Send
 from quorl.cluster.api.peers import HttpPeers
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
 from quorl.cluster.node.internal import PREFIX
+from quorl.cluster.protocol.channel import NAME
 from quorl.cluster.protocol.wire import Call
-from quorl.vanished import VANISHED_S, notice_vanished
+from quorl.vanished import OPTIONS, VANISHED_S, notice_vanished
 from tests.client.vanishing import WAIT_S
 from tests.tools import namespace
 
@@ -51,6 +55,67 @@ def test_a_connection_that_cannot_be_told_to_notice_it_is_used_all_the_same(gone
     refusing = Refusing()
     notice_vanished(refusing if gone else None)
     assert refusing.asked == gone
+
+
+def test_one_packet_that_is_lost_is_not_a_machine_that_vanished() -> None:
+    """Linux gives an idle connection up at the first look after the bound is over, and looks when it has asked before, too."""
+    told = {name: value for level, name, value in OPTIONS if level == socket.IPPROTO_TCP}
+    first_s, again_s = told[socket.TCP_KEEPIDLE], told[socket.TCP_KEEPINTVL]
+    late_s = 0.2  # its timers may be late by as much
+    asked_again_s = first_s + again_s
+    assert asked_again_s + 2 * late_s < told[socket.TCP_USER_TIMEOUT] / 1000 < asked_again_s + again_s
+
+
+class Full(asyncio.Protocol):
+    """A node that takes nothing in until it is told to."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.ended = asyncio.get_running_loop().create_future()
+
+    @override
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        transport.pause_reading()
+        transport.write(f"HTTP/1.1 101 Switching Protocols\r\nUpgrade: {NAME}\r\n\r\n".encode())
+
+    @override
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.ended.set_result(exc)
+
+
+async def test_a_node_that_takes_no_more_is_not_taken_for_one_that_vanished() -> None:
+    """It reads on when it has worked off what came; Linux would break the connection off, and all calls on it."""
+    loop = asyncio.get_running_loop()
+    nodes: list[Full] = []
+
+    def accept() -> Full:
+        nodes.append(Full())
+        return nodes[-1]
+
+    async with await loop.create_server(accept, "127.0.0.1", 0) as server:
+        channel = await dial(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", {}, 10.0)
+        assert channel._transport is not None
+        connection = channel._transport.get_extra_info("socket")
+
+        def bound_ms() -> int:
+            return int(connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT))
+
+        usual_ms = bound_ms()
+        assert usual_ms > 0
+        large = Call("POST", "/v1/topics/t/messages", "", {}, bytes(1024 * 1024))
+        while not channel._is_congested():
+            channel.begin(large, {}, 60.0, lambda _: None)
+            await asyncio.sleep(0)
+        assert bound_ms() == 0
+        assert nodes[0].transport is not None
+        nodes[0].transport.resume_reading()
+        while channel._is_congested():
+            await asyncio.sleep(0)
+        assert bound_ms() == usual_ms
+        channel.abort()
+        await nodes[0].ended
 
 
 class Once:

@@ -10,7 +10,6 @@ task saved last reaches the cluster before the report that ends its lease.
 
 from __future__ import annotations
 
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from typing import Any
 import msgspec
 
 from quorl.client.context import Context
+from quorl.client.locks import Lock
 from quorl.client.tasking import REPORT_OVERHEAD_BYTES, report_bytes
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import limits
@@ -106,7 +106,7 @@ class Ledger:
         self.name = name
         self.dead_after_s = dead_after_s
         self._make_key = make_key
-        self._lock = threading.Lock()
+        self._lock = Lock()  # a signal handler may come while a handler of the loop says something
         self._held: dict[int, Holding] = {}
         self._open_claims: set[int] = set()
         self._claimed = 0

@@ -24,6 +24,7 @@ import msgspec
 
 from quorl.client.context import Context
 from quorl.client.handlers import Handler, handler
+from quorl.client.locks import Lock
 from quorl.client.worker_job import Verdict, context_of, run_plain
 from quorl.client.worker_ledger import Holding
 from quorl.client.worker_lines import made_error
@@ -44,7 +45,7 @@ class Threads:
         self._size = size
         self._name = name
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._threads = 0
         self._busy = 0
 
@@ -154,8 +155,8 @@ class Child:
     def __init__(self, references: Mapping[str, Reference], first: Callable[[], None] | None) -> None:
         spawn = multiprocessing.get_context("spawn")
         self._pipe, theirs = spawn.Pipe()
-        self._sending = threading.Lock()
-        self._ending = threading.Lock()
+        self._sending = Lock()
+        self._ending = Lock()
         """While it is held no run ends. Not the other one: who sends may wait for a process that does not read."""
         self._killed = False
         self._process = spawn.Process(target=child_main, args=(theirs, dict(references), first), daemon=True)
@@ -240,7 +241,7 @@ class Processes:
         self._references = references
         self._first = first
         self._mine = threading.local()
-        self._lock = threading.Lock()
+        self._lock = Lock()
         self._children: set[Child] = set()
         self._closed = False
 
@@ -293,7 +294,7 @@ def child_main(pipe: Connection, references: dict[str, Reference], first: Callab
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # its worker decides when it ends
     orders: queue.SimpleQueue[tuple[e.ClaimedTask, Context]] = queue.SimpleQueue()
-    sending = threading.Lock()
+    sending = Lock()  # a signal handler of the task may raise while its thread has it
 
     def send(news: Said | Saved | Ended) -> None:
         with sending:

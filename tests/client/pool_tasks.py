@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import time
+from types import FrameType
 from typing import Any
 
+import quorl.client as package
 from quorl.client import NO_CONTEXT, App, Context, Retry
 
+OURS = package.__path__[0]
 app = App()
 
 
@@ -51,6 +55,36 @@ def listen(ctx: Context = NO_CONTEXT) -> None:
 @app.task(name="on_loop")
 async def on_loop() -> int:
     return os.getpid()
+
+
+@app.task(name="interrupt")
+def interrupt(ctx: Context = NO_CONTEXT) -> int:
+    """Be interrupted while it says how far it is, at each place in turn, by what says so too and then raises."""
+    for place in itertools.count():
+        if not interrupted_at(place, ctx):
+            return place
+    raise AssertionError
+
+
+def interrupted_at(place: int, ctx: Context) -> bool:
+    """Say how far it is, and be interrupted at that place, where signal handlers run; returns whether it came so far."""
+    counter = itertools.count()
+
+    def look(frame: FrameType, event: str, _argument: object) -> None:
+        ours = event in ("call", "c_return") and frame.f_code.co_filename.startswith(OURS)
+        if ours and next(counter) == place:
+            sys.setprofile(None)
+            ctx.progress(place, "from the signal handler")
+            raise InterruptedError
+
+    try:
+        sys.setprofile(look)
+        ctx.progress(place, "as ever")
+    except InterruptedError:
+        return True
+    finally:
+        sys.setprofile(None)
+    return False
 
 
 @app.task(name="fork")

@@ -13,9 +13,10 @@ from typing_extensions import override
 from quorl.client import worker_pool
 from quorl.client.context import Context
 from quorl.client.worker_job import Verdict
-from quorl.client.worker_ledger import Holding
+from quorl.client.worker_ledger import Holding, Ledger, Voice
 from quorl.client.worker_pool import Child, Gone, Processes, Reference
 from quorl.cluster.protocol import leases as e
+from tests.client.pool_tasks import interrupt
 from tests.client.test_worker_parts import holding
 
 PATIENCE_S = 20.0
@@ -23,7 +24,7 @@ PATIENCE_S = 20.0
 
 @pytest.fixture
 def child() -> Iterator[Child]:
-    names = ("listen", "where")
+    names = ("listen", "where", "interrupt")
     made = Child({name: Reference("tests.client.pool_tasks", name) for name in names}, None)
     yield made
     made.kill()
@@ -49,6 +50,31 @@ def running(child: Child, one: Holding) -> tuple[threading.Thread, list[Verdict]
     thread = threading.Thread(target=lambda: verdicts.append(child.run(one)), daemon=True)
     thread.start()
     return thread, verdicts
+
+
+def test_a_signal_handler_may_say_how_far_a_task_is_while_the_task_does_and_may_raise(child: Child) -> None:
+    """In a process of its own a task has the main thread, and may bound its time by an alarm whose handler raises."""
+    task = msgspec.structs.replace(holding(1).task, name="interrupt")
+    thread, verdicts = running(child, Holding(task, Context()))
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive(), "the process waits for itself"
+    assert verdicts[0].error is None, verdicts
+    assert msgspec.json.decode(msgspec.json.encode(verdicts[0].result)) > 4
+
+
+def test_an_async_handler_may_be_interrupted_so_as_well() -> None:
+    """It runs where signals arrive, too; its worker's heartbeat has the same lock from another thread."""
+    ledger, one = Ledger(1, "w", 15, lambda: "key"), holding(1)
+    ledger.close_claim(ledger.open_claim(), [one])
+    voice = Voice(ledger, lambda: None)
+    voice.holding = one
+    thread = threading.Thread(target=interrupt, args=(Context(reporter=voice),), daemon=True)
+    thread.start()
+    thread.join(PATIENCE_S)
+    assert not thread.is_alive(), "it waits for itself"
+    assert ledger._lock.acquire(timeout=PATIENCE_S), "nobody gives the lock back"
+    ledger._lock.release()
+    assert ledger.beat().tokens == (1,)
 
 
 def test_a_kill_that_comes_as_its_run_ends_does_not_hit_the_next_one(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -19,8 +18,8 @@ from quorl.client.handlers import Handler
 from quorl.client.worker_floor import Floor
 from quorl.client.worker_ledger import Holding, Ledger
 from tests.client.pool_tasks import app
-from tests.client.task_cluster import TaskCluster
-from tests.client.worker_kit import add, burst, statuses, worker, working
+from tests.client.task_cluster import Task, TaskCluster
+from tests.client.worker_kit import add, burst, program, signalled, statuses, worker, working
 
 
 @pytest.fixture
@@ -170,11 +169,7 @@ print("SUCCESS", [task.status for task in cluster.tasks.values()].count("SUCCESS
 @pytest.mark.slow
 @pytest.mark.parametrize("standby", [False, True])
 def test_b12_it_crashes_in_the_third_to_fifth_task_and_a_standby_never_does(standby: bool) -> None:
-    options = repr({"crash_between": (3, 5), "standby": standby})
-    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, options], capture_output=True, check=False, text=True, env=environment
-    )
+    done = program(sys.executable, "-c", PROGRAM, repr({"crash_between": (3, 5), "standby": standby}))
     begun = done.stderr.count("▶")
     if standby:
         assert (done.returncode, done.stdout, begun) == (0, "SUCCESS 10\n", 10)
@@ -184,34 +179,13 @@ def test_b12_it_crashes_in_the_third_to_fifth_task_and_a_standby_never_does(stan
         assert f"crashing on purpose in task {begun}" in done.stderr
 
 
-SIGNALLED = """
-import os, signal, sys, threading
-from quorl.client import Worker
-from tests.client.task_cluster import TaskCluster
-cluster = TaskCluster()
-task = cluster.add("work")
-go = threading.Event()
-def work():
-    os.kill(os.getpid(), signal.SIGTERM)
-    if sys.argv[1] == "once":
-        threading.Timer(0.2, go.set).start()
-    else:
-        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
-    go.wait()
-    return "finished"
-Worker({"work": work}, client=cluster.aclient, heart_client=cluster.client).run()
-print(task.status)
-"""
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("how", "status"), [("once", "SUCCESS"), ("twice", "QUEUED")])
-def test_the_first_signal_lets_tasks_finish_and_the_second_ends_it_at_once(how: str, status: str) -> None:
-    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    done = subprocess.run(
-        [sys.executable, "-c", SIGNALLED, how], capture_output=True, check=False, text=True, env=environment, timeout=30
-    )
-    assert (done.returncode, done.stdout) == (0, f"{status}\n"), done.stderr
+@pytest.mark.parametrize(
+    ("signals", "status"), [(["SIGTERM"], "SUCCESS"), (["SIGTERM", "SIGINT"], "QUEUED")], ids=["once", "twice"]
+)
+def test_the_first_signal_lets_tasks_finish_and_the_second_ends_it_at_once(signals: list[str], status: str) -> None:
+    done = signalled(*signals)
+    assert (done.returncode, done.stdout) == (0, f"{status} LEFT\n"), done.stderr
 
 
 # -- processes -----------------------------------------------------------------------------------------------------
@@ -275,9 +249,10 @@ def test_what_a_plain_handler_returns_after_its_time_limit_is_no_success(cluster
     assert any("stopped: 0 tasks done, 1 attempt failed" in line for line in lines)
 
 
-def test_what_has_ended_in_time_is_a_success_also_if_the_loop_was_late(
-    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def with_a_late_loop(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch, work: Callable[[], str], timeout_ms: int, *, limit: bool
+) -> tuple[Task, list[str]]:
+    """Run a plain handler while the worker's loop is held up until that has ended; ``limit``: it meets the time limit first."""
     held, ended = threading.Event(), threading.Event()
     limits: list[Callable[[], None]] = []
     run = Floor._in_a_thread
@@ -287,20 +262,26 @@ def test_what_has_ended_in_time_is_a_success_also_if_the_loop_was_late(
         run(self, life, holding, one)
         ended.set()
 
-    monkeypatch.setattr(Floor, "_in_a_thread", noted)
-
-    def work() -> str:
+    def held_up() -> str:
         held.wait(10)
-        return "in time"
+        return work()
 
-    async def hold() -> None:  # on the worker's loop, which comes to the limit before it has heard of the end
+    async def hold() -> None:
         held.set()
         assert ended.wait(10)
-        limits[0]()
+        if limit:  # it comes to it before it has heard of the end
+            limits[0]()
 
-    task = cluster.add("work", timeout_ms=60_000, max_attempts=1)
+    monkeypatch.setattr(Floor, "_in_a_thread", noted)
+    task = cluster.add("work", timeout_ms=timeout_ms, max_attempts=1)
     cluster.add("hold")
-    lines = burst(cluster, {"work": work, "hold": hold}, heartbeat_s=30, concurrency=2)
+    return task, burst(cluster, {"work": held_up, "hold": hold}, heartbeat_s=30, concurrency=2)
+
+
+def test_what_has_ended_in_time_is_a_success_also_if_the_loop_was_late(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    task, lines = with_a_late_loop(cluster, monkeypatch, lambda: "in time", 60_000, limit=True)
     assert (task.status, bytes(task.result)) == ("SUCCESS", b'"in time"'), lines
 
 
@@ -320,27 +301,11 @@ def test_what_has_ended_too_late_is_no_success_though_the_loop_was_late_as_well(
 def test_a_thread_that_was_too_late_is_no_success_though_the_loop_was_late_as_well(
     cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held, ended = threading.Event(), threading.Event()
-    run = Floor._in_a_thread
-
-    def noted(self: Floor, *arguments: Any) -> None:
-        run(self, *arguments)
-        ended.set()
-
-    monkeypatch.setattr(Floor, "_in_a_thread", noted)
-
     def work() -> str:
-        held.wait(10)
         threading.Event().wait(0.1)
         return "late"
 
-    async def hold() -> None:
-        held.set()
-        assert ended.wait(10)
-
-    task = cluster.add("work", timeout_ms=90, max_attempts=1)
-    cluster.add("hold")
-    lines = burst(cluster, {"work": work, "hold": hold}, heartbeat_s=30, concurrency=2)
+    task, lines = with_a_late_loop(cluster, monkeypatch, work, 90, limit=False)
     assert (task.status, task.errors[0].type) == ("FAILED", "Timeout"), lines
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 import threading
 from collections.abc import Callable
@@ -14,7 +13,7 @@ import pytest
 from quorl.client import worker_log
 from quorl.client.worker_lines import Lines, to_stderr
 from tests.client.task_cluster import TaskCluster
-from tests.client.worker_kit import worker
+from tests.client.worker_kit import signalled, worker
 
 
 class _Broken:
@@ -75,40 +74,19 @@ def test_a_failure_of_somebodys_own_writer_is_logged(cluster: TaskCluster, caplo
     assert "a line of the worker could not be written: stopped: 0 tasks done, 0 attempts failed" in caplog.messages
 
 
-INTERRUPTED = """
-import os, signal, sys, threading
-from quorl.client import Worker
-from tests.client.task_cluster import TaskCluster
-cluster = TaskCluster()
-task = cluster.add("work")
-go = threading.Event()
-def work():
-    os.kill(os.getpid(), signal.SIGINT)
-    if sys.argv[1] == "twice":
-        os.kill(os.getpid(), signal.SIGTERM)
-    else:
-        threading.Timer(0.2, go.set).start()
-    go.wait()
-worker = Worker({"work": work}, client=cluster.aclient, heart_client=cluster.client)
-worker.run()
-print(task.status, cluster.status[1])
-"""
-
-
 @pytest.mark.parametrize("stderr", ["nobody reads it", "closed"])
-@pytest.mark.parametrize(("how", "status"), [("once", "SUCCESS"), ("twice", "QUEUED")])
-def test_ctrl_c_ends_it_where_it_ended_the_reader_of_its_lines_too(how: str, status: str, stderr: str) -> None:
+@pytest.mark.parametrize(
+    ("signals", "status"), [(["SIGINT"], "SUCCESS"), (["SIGINT", "SIGTERM"], "QUEUED")], ids=["once", "twice"]
+)
+def test_ctrl_c_ends_it_where_it_ended_the_reader_of_its_lines_too(
+    signals: list[str], status: str, stderr: str
+) -> None:
     """As in ``quorl worker run shop:app 2>&1 | tee log``: the terminal interrupts both."""
+    through = ["sh", "-c", 'exec "$0" "$@" 2>&-'] if stderr == "closed" else []
     ours, theirs = os.pipe()
     os.close(ours)
-    environment = {**os.environ, "PYTHONPATH": ":".join(sys.path)}
-    command = [sys.executable, "-c", INTERRUPTED, how]
-    if stderr == "closed":
-        command = ["sh", "-c", 'exec "$0" "$@" 2>&-', *command]
     try:
-        done = subprocess.run(
-            command, stdout=subprocess.PIPE, stderr=theirs, text=True, env=environment, timeout=60, check=False
-        )
+        done = signalled(*signals, through=through, stderr=theirs)
     finally:
         os.close(theirs)
     assert (done.returncode, done.stdout) == (0, f"{status} LEFT\n")

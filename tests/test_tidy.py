@@ -104,6 +104,21 @@ def test_rooms_of_many_trades_say_where_each_of_their_modules_belongs() -> None:
         nobody([f"cluster/{room}/__init__.py says nothing of {name}" for name in rooms if f"``{name}``" not in told])
 
 
+def test_a_class_of_a_room_has_its_name_for_itself() -> None:
+    for room in FLOORS:
+        first: dict[str, str] = {}
+        breaches = []
+        for module in below("cluster", room):
+            if module.name == "cluster/node/config.py":
+                continue  # its classes are called as the tables of a config are
+            for node in module.tree.body:
+                if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                    other = first.setdefault(node.name, module.name)
+                    if other != module.name:
+                        breaches.append(f"{module.name}:{node.lineno}: {node.name}, as in {other}")
+        nobody(breaches)
+
+
 def test_imports_run_downwards_only() -> None:
     nobody(
         [

@@ -25,7 +25,7 @@ _SYSTEM_BYTES = 64 * 1024
 """What the system may hold of one stream, beside what this process does."""
 
 
-class Node(Protocol):
+class Streaming(Protocol):
     """What the streams need of the node."""
 
     looking: Looking
@@ -55,7 +55,7 @@ class _Socket:
             self._request.transport.abort()
 
 
-async def stream(node: Node, request: web.BaseRequest, call: Call) -> web.StreamResponse:
+async def stream(node: Streaming, request: web.BaseRequest, call: Call) -> web.StreamResponse:
     """Answer one request with a stream, until either side has enough of it."""
     try:
         channels = _asked(call)
@@ -107,6 +107,6 @@ def _asked(call: Call) -> frozenset[Channel]:
     return frozenset(cast("list[Channel]", words))
 
 
-def _refused(node: Node, call: Call, problem: Problem) -> web.Response:
+def _refused(node: Streaming, call: Call, problem: Problem) -> web.Response:
     answer = node.refuse(call, problem)
     return web.Response(status=answer.status, headers=answer.headers, body=answer.body)

@@ -13,7 +13,7 @@ from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer, Call
 
 
-class Answering(Protocol):
+class Desk(Protocol):
     """What answers calls."""
 
     async def handle(self, call: Call) -> Answer:
@@ -23,7 +23,7 @@ class Answering(Protocol):
         """Answer a call that was not even read."""
 
 
-class Log(Protocol):
+class DebugLogger(Protocol):
     """The one word that is said here."""
 
     def debug(self, event: str, **fields: object) -> object:
@@ -33,17 +33,17 @@ class Log(Protocol):
 class Told:
     """Answers as another one does, and says so."""
 
-    def __init__(self, node: Answering, log: Log) -> None:
+    def __init__(self, node: Desk, log: DebugLogger) -> None:
         self._node = node
         self._log = log
 
     async def handle(self, call: Call) -> Answer:
-        """See ``Answering``."""
+        """See ``Desk``."""
         began_s = time.monotonic()
         return self._say(call, await self._node.handle(call), time.monotonic() - began_s)
 
     def refuse(self, call: Call, problem: Problem) -> Answer:
-        """See ``Answering``."""
+        """See ``Desk``."""
         return self._say(call, self._node.refuse(call, problem), 0.0)
 
     def _say(self, call: Call, answer: Answer, seconds: float) -> Answer:

@@ -37,7 +37,7 @@ _FLUSH_S = 0.5
 """When this node stops, its last frames have so long to leave."""
 
 
-class Timing(NamedTuple):
+class Delays(NamedTuple):
     """Every delay of the network. Tests make them shorter."""
 
     connect_s: float = 1.0
@@ -99,7 +99,7 @@ class TcpNetwork(Network):
         *,
         gossip: Callable[[], bytes] = bytes,
         on_gossip: Callable[[str, bytes], None] = lambda _peer, _gossip: None,
-        timing: Timing = Timing(),  # noqa: B008, immutable
+        delays: Delays = Delays(),  # noqa: B008, immutable
     ) -> None:
         assert name not in peers
         self._name = name
@@ -111,7 +111,7 @@ class TcpNetwork(Network):
         self._log = log
         self._gossip = gossip
         self.on_ping = on_gossip
-        self._timing = timing
+        self._delays = delays
         self._refusals = Refusals(clock)
         self._resolver = Resolver()
         self._packed: tuple[bytes, bytes] | None = None
@@ -133,7 +133,7 @@ class TcpNetwork(Network):
         self._events = events
         self.on_data = events.on_frame  # the hot path: no method of ours in between
         self._server = await listen(self._accept, *self._listen)
-        self._ticker = self._loop.call_later(self._timing.ping_s, self._tick)
+        self._ticker = self._loop.call_later(self._delays.ping_s, self._tick)
         for peer in self._peers.values():
             self._dial_in(peer, 0.0)
 
@@ -290,7 +290,7 @@ class TcpNetwork(Network):
 
     # -- which connection ------------------------------------------------------------------------------------------
     def _accept(self) -> Connection:
-        connection = Connection(self, self._timing.handshake_s, None)
+        connection = Connection(self, self._delays.handshake_s, None)
         self._connections.add(connection)  # its socket exists, though it is not made yet: ``close`` must wait for it
         return connection
 
@@ -320,7 +320,7 @@ class TcpNetwork(Network):
         """When both dial at once, the greater name's dial is turned away before it comes up only to be replaced."""
         peer = self._peers[peer_name]
         age_s = self._clock.monotonic() - peer.attempt_since
-        return peer.attempt is not None and self._name < peer_name and age_s < self._timing.prefer_own_s
+        return peer.attempt is not None and self._name < peer_name and age_s < self._delays.prefer_own_s
 
     def _give_up_needless_dial(self, peer: _Peer) -> None:
         """Stop what else was under way, unless the peer may already have chosen it: then it wins on both sides."""
@@ -332,13 +332,13 @@ class TcpNetwork(Network):
         peer.lost = True
         self._log.info("peer_lost", peer=peer.name, why=peer.trouble)
         # At once, for a refusal now tells that the process is dead; but not in a circle if it keeps breaking.
-        short = self._clock.monotonic() - peer.up_since < self._timing.retry_first_s
-        self._dial_in(peer, self._timing.retry_first_s if short else 0.0)
+        short = self._clock.monotonic() - peer.up_since < self._delays.retry_first_s
+        self._dial_in(peer, self._delays.retry_first_s if short else 0.0)
         self._events.on_disconnected(peer.name)
 
     # -- dialling --------------------------------------------------------------------------------------------------
     def _retry(self, peer: _Peer) -> None:
-        delay_s = min(self._timing.retry_first_s * 2**peer.failures, self._timing.retry_max_s)
+        delay_s = min(self._delays.retry_first_s * 2**peer.failures, self._delays.retry_max_s)
         if self._dial_in(peer, delay_s * self._dice.uniform(0.5, 1.0)):
             peer.failures = min(peer.failures + 1, 16)
 
@@ -361,8 +361,8 @@ class TcpNetwork(Network):
                 self._resolver,
                 peer.host,
                 peer.port,
-                self._timing.connect_s,
-                lambda: Connection(self, self._timing.handshake_s, peer.name),
+                self._delays.connect_s,
+                lambda: Connection(self, self._delays.handshake_s, peer.name),
             )
         except Unreachable as unreachable:
             peer.trouble = str(unreachable)
@@ -394,15 +394,15 @@ class TcpNetwork(Network):
         Silence is counted in ticks, not measured by the clock: a node that was paused itself has no right to
         complain about the silence meanwhile.
         """
-        self._ticker = self._loop.call_later(self._timing.ping_s, self._tick)
+        self._ticker = self._loop.call_later(self._delays.ping_s, self._tick)
         gossip = self._gossip()
         for peer in self._peers.values():
             connection = peer.connection
             if connection is None:
                 continue
             connection.quiet_ticks += 1
-            if connection.quiet_ticks * self._timing.ping_s > self._timing.silence_s:
-                connection.abort(f"it said nothing for {self._timing.silence_s:g} s")
+            if connection.quiet_ticks * self._delays.ping_s > self._delays.silence_s:
+                connection.abort(f"it said nothing for {self._delays.silence_s:g} s")
             else:
                 connection.ping(gossip)
 

@@ -9,7 +9,7 @@
 * While it leads: ``leadership`` has the ``committer``, the one way into the log (``weighing``, ``patience``), ``parking``
   for claims (``sight``), ``signs`` of life (which ``gathering`` brings from every node) and the ``timekeeper``.
 * At every node: ``applying`` applies entries, ``watch`` wakes who waits for ``subjects``, ``upkeep`` keeps the log short and
-  fills a copy that fell behind, ``members`` is who is there, ``room`` whether the disk is full.
+  fills a copy that fell behind, ``members`` is who is there, ``diskroom`` whether the disk is full.
 * Being watched: ``looking`` joins ``recorder``, ``lately``, ``overview`` and ``live``; ``meters`` counts.
 * Before: ``config`` and ``configfile``.
 

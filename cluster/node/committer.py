@@ -40,7 +40,7 @@ CROWD_ROWS = 8
 """An entry that writes as many is one of a crowd."""
 
 
-class Log(Protocol):
+class Proposer(Protocol):
     """What the committer needs of consensus."""
 
     def propose(self, payload: bytes) -> asyncio.Future[Applied]:
@@ -68,7 +68,7 @@ class Waiting(NamedTuple):
     future: asyncio.Future[Decided]
 
 
-class Room(NamedTuple):
+class Allowance(NamedTuple):
     """What is left of an entry for those who travel along. The last of them may exceed it."""
 
     commands: int
@@ -79,7 +79,7 @@ class Room(NamedTuple):
 class Company(Protocol):
     """Who travels along with entries."""
 
-    def behind(self, supply: Mapping[str, int], room: Room) -> list[Waiting]:
+    def behind(self, supply: Mapping[str, int], left: Allowance) -> list[Waiting]:
         """Return what goes behind the commands of an entry that brings so many tasks to these queues."""
 
     def due(self, stamp: Stamp) -> Mapping[str, int]:
@@ -89,7 +89,7 @@ class Company(Protocol):
 class Nobody:
     """The company of a node without workers."""
 
-    def behind(self, supply: Mapping[str, int], room: Room) -> list[Waiting]:  # noqa: ARG002
+    def behind(self, supply: Mapping[str, int], left: Allowance) -> list[Waiting]:  # noqa: ARG002
         """See ``Company``."""
         return []
 
@@ -103,7 +103,7 @@ class Committer:
 
     def __init__(
         self,
-        log: Log,
+        replica: Proposer,
         stamp: Callable[[], Stamp],
         partitions: Callable[[str], int | None],
         *,
@@ -112,7 +112,7 @@ class Committer:
         company: Company | None = None,
         meters: Meters | None = None,
     ) -> None:
-        self._log = log
+        self._replica = replica
         self._stamp = stamp
         self._partitions = partitions
         self._node = node
@@ -249,7 +249,7 @@ class Committer:
         """A follower waits until it has applied what was committed last: tell all of them now, if that is still to do."""
         if self._announcement is not None:
             self._cancel_announcement()
-            self._log.announce()
+            self._replica.announce()
 
     # -- one entry after the other ----------------------------------------------------------------------------------
     def _want_kick(self) -> None:
@@ -302,7 +302,7 @@ class Committer:
             refresh,
         )
         try:
-            applied = self._log.propose(encode_entry(entry))
+            applied = self._replica.propose(encode_entry(entry))
         except NotApplied as reason:
             self._refresh = refresh
             for waiting in batch:
@@ -343,12 +343,12 @@ class Committer:
         for queue, count in weighing.submitted.items():
             supply[queue] = supply.get(queue, 0) + count
         if supply:
-            room = Room(
+            left = Allowance(
                 limits.ENTRY_COMMANDS_MAX - len(batch),
                 limits.ENTRY_ROWS_TARGET - weighing.rows,
                 limits.ENTRY_BYTES_TARGET - size,
             )
-            for waiting in self._company.behind(supply, room):
+            for waiting in self._company.behind(supply, left):
                 batch.append(waiting)
                 weighing.add(waiting.sealed)
         self._crowd = weighing.rows >= CROWD_ROWS
@@ -372,7 +372,7 @@ class Committer:
         if wanted and (self._urgent or not self._waits()):
             self._kick()
         elif error is None and self._open:
-            late = self._crowd and not self._log.waited
+            late = self._crowd and not self._replica.waited
             after_s = ANNOUNCE_LATE_S if late else ANNOUNCE_SOON_S
             self._announcement = asyncio.get_running_loop().call_later(after_s, self.announce)
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Protocol
 
 import msgspec
 import structlog
@@ -16,7 +15,7 @@ from structlog.contextvars import bind_contextvars, unbind_contextvars
 
 from quorl.cluster.node import founding
 from quorl.cluster.node.claiming import Claiming
-from quorl.cluster.node.core import Core, Peers
+from quorl.cluster.node.core import Core, Logger, Peers
 from quorl.cluster.node.deadlines import Deadlines
 from quorl.cluster.node.forwarding import Leading, gave_up, sequence_of
 from quorl.cluster.node.gathering import Gathering
@@ -57,13 +56,6 @@ _WAITING = frozenset({t.Browse, t.Consume, GetTask, GetResult, Claim, ClaimMany,
 _REQUEST_ID = re.compile(r"[!-~]{1,200}")
 
 
-class Log(Protocol):
-    """The one word that the gateway logs."""
-
-    def exception(self, event: str, **fields: object) -> object:
-        """Say that something unexpected was raised, with its traceback."""
-
-
 class _Coded(msgspec.Struct):
     code: str = "refused"
 
@@ -86,7 +78,7 @@ class Gateway:
         leader_wait_s: float = LEADER_WAIT_S,
         wait_s_max: float = limits.WAIT_S_MAX,
         defaults: Defaults | None = None,
-        log: Log | None = None,
+        log: Logger | None = None,
         meters: Meters | None = None,
     ) -> None:
         self._core = core
@@ -95,7 +87,7 @@ class Gateway:
         self._new_request_id = request_id
         self._deadline_s = deadline_s
         self._wait_s_max = wait_s_max
-        self._log: Log = structlog.get_logger() if log is None else log
+        self._log: Logger = structlog.get_logger() if log is None else log
         self._polls = LongPolls(core)
         self._deadlines = Deadlines()
         leading = self.leading = Leading(core, peers, leader_wait_s)

@@ -26,7 +26,7 @@ _COPY_AGE_S_MAX = 600.0
 """Nobody pulls it, and it is older than this: a new one is made, should the file have been damaged since."""
 
 
-class Leading(Protocol):
+class Answerer(Protocol):
     """What these calls need of the node."""
 
     def leads(self) -> bool:
@@ -49,7 +49,7 @@ class Internal:
     """Answers the calls under ``/internal/``; whether the caller is a member was checked before."""
 
     def __init__(
-        self, node: Leading, states: StateFiles, offload: Offload, log: Logger, hand_over: Callable[[], bool]
+        self, node: Answerer, states: StateFiles, offload: Offload, log: Logger, hand_over: Callable[[], bool]
     ) -> None:
         """``hand_over`` asks another member to lead, if one can."""
         self._log = log

@@ -20,7 +20,7 @@ from quorl.cluster.consensus.port import Clock, Glance, NotApplied
 from quorl.cluster.consensus.replica import TICK_S
 from quorl.cluster.machine.events import Event
 from quorl.cluster.machine.machine import Machine
-from quorl.cluster.node.committer import Committer, Decided, Log
+from quorl.cluster.node.committer import Committer, Decided, Proposer
 from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.parking import Parking, gather_s
 from quorl.cluster.node.patience import Haste
@@ -41,14 +41,14 @@ _QUIET_MS = 10_000
 """While tasks are QUEUED, cluster time goes on in steps of this size at most."""
 
 
-class Outside(NamedTuple):
+class Footing(NamedTuple):
     """What a leadership needs of its node."""
 
     name: str
     clock: Clock
     dice: random.Random
     new_token: Callable[[], str]
-    log: Log
+    replica: Proposer
     glance: Callable[[], Glance]
     machine: Callable[[], Machine]
     """The state as it is now; another object after a snapshot was put in place."""
@@ -59,9 +59,9 @@ class Outside(NamedTuple):
 class Leadership:
     """One node's lead, while it has it."""
 
-    def __init__(self, outside: Outside, time: Timekeeper, meters: Meters | None = None) -> None:
-        self._outside = outside
-        self._machine = outside.machine
+    def __init__(self, footing: Footing, time: Timekeeper, meters: Meters | None = None) -> None:
+        self._footing = footing
+        self._machine = footing.machine
         self._time = time
         self.term = 0
         """The term in which this node serves as the leader, else 0."""
@@ -71,14 +71,14 @@ class Leadership:
         self._founding = False
         self._lacking = ""
         """Why no majority can store what is new, as far as the members have said."""
-        self._sight = StateSight(outside.machine)
-        self.parking = Parking(self._sight, lambda: self.committer, outside.clock.monotonic)
+        self._sight = StateSight(footing.machine)
+        self.parking = Parking(self._sight, lambda: self.committer, footing.clock.monotonic)
         self.committer = Committer(
-            outside.log,
+            footing.replica,
             self._stamp,
             self._partitions,
-            node=outside.name,
-            seed=partial(outside.dice.getrandbits, _SEED_BITS),
+            node=footing.name,
+            seed=partial(footing.dice.getrandbits, _SEED_BITS),
             company=self.parking,
             meters=meters,
         )
@@ -88,11 +88,11 @@ class Leadership:
         """Something of what is known of the group may have changed, or a tick went by."""
         self._time.look(deciding=now.quorum_fresh)
         if now.leads and self.term != now.term:
-            if self._outside.term_at(now.applied_index) == now.term:
+            if self._footing.term_at(now.applied_index) == now.term:
                 self._begin(now.term)
         elif not now.leads and self.term:
             self.term = 0
-            self.step_aside(NotApplied("no_leader", f"{self._outside.name} does not lead any more"))
+            self.step_aside(NotApplied("no_leader", f"{self._footing.name} does not lead any more"))
         if now.leads and self.term == now.term and not stopping and self.committer.idle:
             self._pulse()
 
@@ -171,7 +171,7 @@ class Leadership:
         self.committer.lead()
         if machine.cluster_id is None and not self._founding:
             self._founding = True
-            command = encode_command(Found(cluster_id=self._outside.new_token()))
+            command = encode_command(Found(cluster_id=self._footing.new_token()))
             founded = self.committer.submit(Sealed(None, b"", command))
             founded.add_done_callback(self._founded)
         elif machine.next_alarm_ms is not None:
@@ -184,7 +184,7 @@ class Leadership:
 
     def _pulse(self) -> None:
         """Nobody asks for anything: an empty entry lets the machine go on with what is due or left to clear away."""
-        now = self._outside.clock.monotonic()
+        now = self._footing.clock.monotonic()
         if now - self._pulsed_s < TICK_S:
             return
         self._pulsed_s = now
@@ -209,7 +209,7 @@ class Leadership:
         self.committer.barrier().add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def _stamp(self) -> Stamp:
-        self._time.look(deciding=self._outside.glance().quorum_fresh)
+        self._time.look(deciding=self._footing.glance().quorum_fresh)
         return self._time.stamp()
 
     def _partitions(self, topic: str) -> int | None:

@@ -16,7 +16,7 @@ from quorl.cluster.machine.overview_queries import Gauges, GetGauges
 from quorl.cluster.machine.task_lists import Briefs, GetBriefs
 from quorl.cluster.node.lately import Durations, Timelines
 from quorl.cluster.node.live import Live
-from quorl.cluster.node.overview import Overviews, Past, Sight
+from quorl.cluster.node.overview import NodeView, Overviews, Past
 from quorl.cluster.node.recorder import Recorder
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply
@@ -25,7 +25,7 @@ from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.system import ClusterInfo
 
 
-class Seen(Protocol):
+class LookedAt(Protocol):
     """The node that is looked at."""
 
     machine: Machine
@@ -48,9 +48,9 @@ class Seen(Protocol):
 
 
 class Looking:
-    """All that is told about one node. Implements ``overview.Core``."""
+    """All that is told about one node. Implements ``overview.Material``."""
 
-    def __init__(self, node: Seen, version: str, clock: Clock, free_bytes: Callable[[], int]) -> None:
+    def __init__(self, node: LookedAt, version: str, clock: Clock, free_bytes: Callable[[], int]) -> None:
         """Begin with nothing seen; ``replaced`` comes before anything is told."""
         self._node = node
         self._version = version
@@ -100,25 +100,25 @@ class Looking:
         return self._recorder.refine(found, self._clock.wall_ms())
 
     def ask(self, request: Query[Any]) -> Reply | Rejection:
-        """See ``overview.Core``."""
+        """See ``overview.Material``."""
         try:
             return self._node.machine.query(request)
         except sqlite3.DatabaseError as error:
             raise self._node.stop_if_damaged(error) from None
 
     def readable(self) -> bool:
-        """See ``overview.Core``."""
+        """See ``overview.Material``."""
         return self._node.readable
 
-    def sight(self) -> Sight:
-        """See ``overview.Core``."""
+    def view(self) -> NodeView:
+        """See ``overview.Material``."""
         if self._messages is None:
             gauges = self.ask(GetGauges())
             assert isinstance(gauges, Gauges)
             self._messages = gauges.messages
         cluster = self._node.cluster()
         own = next(one for one in cluster.members if one.name == cluster.node)
-        return Sight(
+        return NodeView(
             cluster=cluster,
             version=self._version,
             read_only=self._node.outage().detail if cluster.leader is None or cluster.health == "no_quorum" else None,

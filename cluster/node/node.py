@@ -28,16 +28,16 @@ from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
 from quorl.cluster.node.applying import Applying
 from quorl.cluster.node.core import CLUSTER_HEADER, SameCluster
+from quorl.cluster.node.diskroom import DiskRoom
 from quorl.cluster.node.gateway import Gateway
 from quorl.cluster.node.internal import PREFIX, Internal
-from quorl.cluster.node.leadership import Leadership, Outside
+from quorl.cluster.node.leadership import Footing, Leadership
 from quorl.cluster.node.looking import Looking
 from quorl.cluster.node.members import Gossip, Members
 from quorl.cluster.node.meters import Meters
 from quorl.cluster.node.opening import open_machine, refusing_damage
 from quorl.cluster.node.outage import Standing, explain
 from quorl.cluster.node.patience import Haste
-from quorl.cluster.node.room import Room
 from quorl.cluster.node.setting import Ports, Settings
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Timekeeper
@@ -83,7 +83,7 @@ class Node:
         self._keys = itertools.count()
         self._incarnation = ports.new_token()
         self._peers = SameCluster(ports.peers, self._cluster_id)
-        self._room = Room(ports.disk.free_bytes, lambda: self._store.lacked_room, ports.log)
+        self._room = DiskRoom(ports.disk.free_bytes, lambda: self._store.lacked_room, ports.log)
         self.looking = Looking(self, settings.version, ports.clock, ports.disk.free_bytes)
         self.gateway = Gateway(
             self,
@@ -133,7 +133,7 @@ class Node:
             ),
             has_room=lambda: not self._room.full(),
         )
-        outside = Outside(
+        footing = Footing(
             self.name,
             ports.clock,
             ports.dice,
@@ -143,7 +143,7 @@ class Node:
             lambda: self.machine,
             store.term_at,
         )
-        self._lead = Leadership(outside, self._time, self.meters)
+        self._lead = Leadership(footing, self._time, self.meters)
         turn = sorted([self.name, *others]).index(self.name) / len(settings.members)
         bounds = Bounds(settings.snapshot_every, settings.log_bytes_max, turn)
         self._trimming = Trimming(ports.states, ports.offload, self.replica.trim, bounds, ports.log, self.meters)
@@ -437,7 +437,7 @@ class Node:
 
     @property
     def readable(self) -> bool:
-        """See ``looking.Seen``."""
+        """See ``looking.LookedAt``."""
         return self._readable.is_set() and not self._closed and self.replica.fatal is None
 
     async def _until_readable(self) -> None:

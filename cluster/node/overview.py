@@ -33,7 +33,7 @@ _URGENT = {"no_workers": 0, "paused": 1, "sealed": 2, "ok": 2}
 _encode = msgspec.json.Encoder().encode
 
 
-class Sight(NamedTuple):
+class NodeView(NamedTuple):
     """What the node itself knows at this moment."""
 
     cluster: ClusterInfo
@@ -54,10 +54,10 @@ class Past(NamedTuple):
     timelines: Timelines
 
 
-class Core(Protocol):
+class Material(Protocol):
     """What an overview is made of."""
 
-    def sight(self) -> Sight:
+    def view(self) -> NodeView:
         """What the node knows now."""
 
     def ask(self, request: Query[Any]) -> Reply | Rejection:
@@ -70,8 +70,10 @@ class Core(Protocol):
 class Overviews:
     """Makes overviews, and keeps the last one."""
 
-    def __init__(self, core: Core, past: Past, clock: Clock, *, cost: Callable[[], float] = time.thread_time) -> None:
-        self._core = core
+    def __init__(
+        self, material: Material, past: Past, clock: Clock, *, cost: Callable[[], float] = time.thread_time
+    ) -> None:
+        self._material = material
         self._recorder, self._durations, self._timelines = past
         self._clock = clock
         self._cost = cost
@@ -93,7 +95,7 @@ class Overviews:
 
     def _current(self) -> tuple[float, o.Overview, bytes]:
         now = self._clock.monotonic()
-        if not self._core.readable():
+        if not self._material.readable():
             if self._last is None:
                 raise Declined(Problem("not_ready", "A snapshot is being put in the place of the state."))
             return self._last
@@ -105,30 +107,30 @@ class Overviews:
         return self._last
 
     def _make(self) -> o.Overview:
-        sight, wall_ms = self._core.sight(), self._clock.wall_ms()
-        seen = self._core.ask(LookOver(wall_ms=wall_ms, topics=self._recorder.busy_topics()))
+        view, wall_ms = self._material.view(), self._clock.wall_ms()
+        seen = self._material.ask(LookOver(wall_ms=wall_ms, topics=self._recorder.busy_topics()))
         assert isinstance(seen, Seen)
-        info = sight.cluster
+        info = view.cluster
         queues = self._queues(seen)
         topics = [self._topic(topic) for topic in seen.topics]
-        alerts = [*_of_cluster(sight, wall_ms), *_of_queues(queues), *_of_workers(seen, wall_ms)]
+        alerts = [*_of_cluster(view, wall_ms), *_of_queues(queues), *_of_workers(seen, wall_ms)]
         alerts.sort(key=lambda alert: alert.severity)
         return o.Overview(
             made_at_ms=wall_ms,
-            as_of_at_ms=sight.as_of_ms,
+            as_of_at_ms=view.as_of_ms,
             cluster_ms=seen.now_ms,
             cluster=info.name,
             cluster_id=info.cluster_id,
             node=info.node,
-            version=sight.version,
+            version=view.version,
             leader=info.leader,
             term=info.term,
             sequence=info.sequence,
             quorum=info.quorum,
             health=info.health,
-            read_only=sight.read_only,
+            read_only=view.read_only,
             members=info.members,
-            totals=self._totals(seen, sight),
+            totals=self._totals(seen, view),
             latency=self._durations.latency(),
             queues=queues,
             queues_more=seen.queue_count - len(queues),
@@ -140,13 +142,13 @@ class Overviews:
             alerts_more=max(0, len(alerts) - limits.OVERVIEW_ALERTS_MAX),
         )
 
-    def _totals(self, seen: Seen, sight: Sight) -> o.OverviewTotals:
+    def _totals(self, seen: Seen, view: NodeView) -> o.OverviewTotals:
         rates = self._recorder.rates()
         return o.OverviewTotals(
             counts=seen.counts,
             queues=seen.queue_count,
             topics=seen.topic_count,
-            messages=sight.messages,
+            messages=view.messages,
             workers_alive=seen.alive,
             workers_dead=seen.dead,
             busy=seen.busy,
@@ -193,7 +195,7 @@ class Overviews:
         """Read the sparks of those queues, unless no ten seconds are over since that was done."""
         wanted = (seen.now_ms // STEP_MS, frozenset(names))
         if wanted != self._sparks_of:
-            found = self._core.ask(GetSparks(queues=tuple(names)))
+            found = self._material.ask(GetSparks(queues=tuple(names)))
             assert isinstance(found, Sparks)
             self._sparks, self._sparks_of = found.sparks, wanted
 
@@ -222,12 +224,12 @@ def _counted(number: int, one: str, many: str) -> str:
 
 
 # -- alerts --------------------------------------------------------------------------------------------------------
-def _of_cluster(sight: Sight, wall_ms: int) -> Iterator[o.Alert]:
-    info = sight.cluster
-    if sight.read_only is not None:
+def _of_cluster(view: NodeView, wall_ms: int) -> Iterator[o.Alert]:
+    info = view.cluster
+    if view.read_only is not None:
         code: o.AlertCode = "no_quorum" if info.health == "no_quorum" else "no_leader"
-        old = f"; what {info.node} shows is {_span(wall_ms - sight.as_of_ms)} old" if info.leader is None else ""
-        text = f"{sight.read_only} Writes are refused{old}."
+        old = f"; what {info.node} shows is {_span(wall_ms - view.as_of_ms)} old" if info.leader is None else ""
+        text = f"{view.read_only} Writes are refused{old}."
         yield o.Alert(code=code, severity="critical", text=text, node=info.node)
     away = [member for member in info.members if member.state == "unreachable"]
     good = sum(member.state == "ok" for member in info.members)
@@ -244,7 +246,7 @@ def _of_cluster(sight: Sight, wall_ms: int) -> Iterator[o.Alert]:
             yield o.Alert(code="member_catching_up", severity="warning", text=text, node=member.name)
         elif member.state == "disk_full" and member.name != info.node:
             yield o.Alert(code="disk_full", severity="critical", text=_FULL.format(member.name), node=member.name)
-    if sight.disk_full:
+    if view.disk_full:
         yield o.Alert(code="disk_full", severity="critical", text=_FULL.format(info.node), node=info.node)
 
 

@@ -23,7 +23,7 @@ import msgspec
 
 from quorl.cluster.consensus.port import NotApplied
 from quorl.cluster.machine.outlook import Outlook, WorkerState
-from quorl.cluster.node.committer import Decided, Room, Waiting
+from quorl.cluster.node.committer import Allowance, Decided, Waiting
 from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.timekeeper import Stamp
@@ -73,7 +73,7 @@ class Sight(Protocol):
         """Say what a worker is to be told."""
 
 
-class Log(Protocol):
+class Outlet(Protocol):
     """What parking needs of the committer."""
 
     def enqueue(self, waiting: Waiting, haste: Haste) -> None:
@@ -147,9 +147,9 @@ class _Place:
 class Parking:
     """The claims that wait at this node while it leads. Implements ``committer.Company``."""
 
-    def __init__(self, sight: Sight, log: Callable[[], Log], monotonic: Callable[[], float]) -> None:
+    def __init__(self, sight: Sight, committer: Callable[[], Outlet], monotonic: Callable[[], float]) -> None:
         self._sight = sight
-        self._log = log
+        self._committer = committer
         self._monotonic = monotonic
         self._tickets = count()
         self._queues: dict[str, dict[int, _Seat]] = {}
@@ -179,7 +179,9 @@ class Parking:
             while True:
                 place.future = asyncio.get_running_loop().create_future()
                 if worth:
-                    self._log().enqueue(self._waiting(place.whole(), waits=self._monotonic() < until), Haste.PATIENT)
+                    self._committer().enqueue(
+                        self._waiting(place.whole(), waits=self._monotonic() < until), Haste.PATIENT
+                    )
                 elif self._draining or self._monotonic() >= until:
                     return None
                 else:
@@ -219,7 +221,7 @@ class Parking:
             worker = self._sight.worker(seat.claim.worker_id)
             if worker is None or not worker.alive:
                 continue
-            self._log().note(SignOfLife(seat.claim.worker_id), gather_s(worker.dead_after_ms))
+            self._committer().note(SignOfLife(seat.claim.worker_id), gather_s(worker.dead_after_ms))
             until = min(until, now + worker.dead_after_ms / 2000)
         return until
 
@@ -291,15 +293,15 @@ class Parking:
 
     def _propose(self, place: _Place) -> None:
         try:
-            self._log().enqueue(self._waiting(place, waits=True), Haste.PATIENT)
+            self._committer().enqueue(self._waiting(place, waits=True), Haste.PATIENT)
         except NotApplied as reason:
             _end(place, reason)
 
     # -- dealing ---------------------------------------------------------------------------------------------------
-    def behind(self, supply: Mapping[str, int], room: Room) -> list[Waiting]:
+    def behind(self, supply: Mapping[str, int], left: Allowance) -> list[Waiting]:
         """See ``Company``: claims on these queues that would find nothing yet."""
         taken: dict[_Place, None] = {}
-        commands, rows, size = room
+        commands, rows, size = left
         for queue, tasks in supply.items():
             parked = self._queues.get(queue)
             if not parked or commands <= 0 or rows <= 0:

@@ -15,13 +15,13 @@ from typing_extensions import override
 from quorl.cluster.consensus import handshake
 from quorl.cluster.consensus.framing import FrameReader, pack
 from quorl.cluster.consensus.port import Clock, Hello, NetworkEvents
-from quorl.cluster.consensus.tcp import TcpNetwork, Timing
+from quorl.cluster.consensus.tcp import Delays, TcpNetwork
 from quorl.cluster.protocol import limits
 from tests.ports import free_ports
 
 PATIENCE_S = 20.0
 SECRET = b"a secret of the cluster"
-QUICK = Timing(connect_s=0.5, handshake_s=0.4, retry_first_s=0.01, retry_max_s=0.05, ping_s=0.05, silence_s=0.4)
+QUICK = Delays(connect_s=0.5, handshake_s=0.4, retry_first_s=0.01, retry_max_s=0.05, ping_s=0.05, silence_s=0.4)
 
 
 class RealClock(Clock):
@@ -133,7 +133,7 @@ class Node:
             self.log,
             gossip=gossip,
             on_gossip=self.recorder.on_gossip,
-            timing=other.pop("timing", QUICK),
+            delays=other.pop("delays", QUICK),
         )
         assert not other
         self.address = addresses[name]

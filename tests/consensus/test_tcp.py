@@ -103,10 +103,10 @@ async def test_an_address_in_use_is_told_at_the_start() -> None:
 @pytest.mark.parametrize("head_start", range(-12, 13))
 async def test_both_dial_at_once_and_exactly_one_connection_remains(prefer_own_s: float, head_start: int) -> None:
     """Without the turning away of the greater name's dial, too, for it is only a courtesy and not what decides."""
-    timing = QUICK._replace(prefer_own_s=prefer_own_s)
+    delays = QUICK._replace(prefer_own_s=prefer_own_s)
     for _ in range(4):
         at = addresses("n1", "n2")
-        one, two = Node("n1", at, timing=timing), Node("n2", at, timing=timing)
+        one, two = Node("n1", at, delays=delays), Node("n2", at, delays=delays)
         async with running():
             await asyncio.gather(_start_after(-head_start, one), _start_after(head_start, two))
             await settled(one, two)
@@ -358,7 +358,7 @@ async def test_a_resolver_that_hangs_is_asked_once_and_given_up_at_the_end(monke
         return []
 
     one = Node("n1", {"n1": ("127.0.0.1", free_ports(1)[0]), "n2": ("peer.invalid", 1)})
-    one.network._timing = QUICK._replace(connect_s=0.01)
+    one.network._delays = QUICK._replace(connect_s=0.01)
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
     async with running(one):
         await becomes(lambda: one.network._peers["n2"].failures == 3)
@@ -368,7 +368,7 @@ async def test_a_resolver_that_hangs_is_asked_once_and_given_up_at_the_end(monke
 
 async def test_a_peer_whose_machine_does_not_answer_is_given_up_after_the_timeout() -> None:
     at = addresses("n1", "n2")
-    one = Node("n1", at, timing=QUICK._replace(connect_s=0.05))
+    one = Node("n1", at, delays=QUICK._replace(connect_s=0.05))
     with socket.socket() as full, socket.socket() as first, socket.socket() as second:
         full.bind(at["n2"])
         full.listen(0)  # with one connection waiting to be accepted, the system answers no more

@@ -11,8 +11,8 @@ import structlog
 
 from quorl.cluster.consensus.logstore import ROOM_BYTES
 from quorl.cluster.consensus.port import Role, Status
+from quorl.cluster.node.diskroom import DiskRoom
 from quorl.cluster.node.members import Gossip, Member, Members
-from quorl.cluster.node.room import Room
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.system import MemberInfo
 
@@ -189,7 +189,7 @@ def test_the_end_of_the_room_is_said_once_and_so_is_its_return() -> None:
         return free_bytes[0]
 
     with structlog.testing.capture_logs() as told:
-        room = Room(free, lambda: refused, structlog.get_logger())
+        room = DiskRoom(free, lambda: refused, structlog.get_logger())
         assert not room.full()
         free_bytes[0] -= 1
         assert room.full()
@@ -206,7 +206,7 @@ def test_the_end_of_the_room_is_said_once_and_so_is_its_return() -> None:
 
 def test_a_log_that_was_refused_room_is_full_until_it_has_what_it_goes_on_with() -> None:
     free_bytes, refused = [limits.DISK_SPARE_BYTES + 1], [True]
-    room = Room(lambda _: free_bytes[0], lambda: refused[0], structlog.get_logger())
+    room = DiskRoom(lambda _: free_bytes[0], lambda: refused[0], structlog.get_logger())
     assert room.full()
     free_bytes[0] += ROOM_BYTES
     assert not room.full()

@@ -337,7 +337,7 @@ def test_d5_a_state_that_cannot_be_counted_in_is_judged_as_it_is_wherever_it_is_
 
     monkeypatch.setattr(node.machine, "query", query)
     with pytest.raises(sqlite3.DatabaseError):
-        node.looking.sight()
+        node.looking.view()
     assert node.judged == [broken]
 
 

@@ -13,7 +13,7 @@ from tests.simulation.scenes import Scene
 from tests.simulation.stage import Stage
 from tests.simulation.task_scenes import TASK_SCENES
 from tests.simulation.workload import Write
-from tests.simulation.world import Log
+from tests.simulation.world import NodeLogger
 
 SCENES: dict[str, Scene] = {
     scene.__name__: scene
@@ -110,7 +110,7 @@ def test_each_member_says_that_there_is_no_quorum_while_too_few_have_room_for_wh
         stage.process(other).disk.full = True
         assert world.run(2.0, lambda: health() == {("no_quorum", True)})
         for node in world.nodes():
-            assert (node.looking.sight().read_only or "").endswith(
+            assert (node.looking.view().read_only or "").endswith(
                 f"nothing new is stored there: {', '.join(sorted([full, other]))}."
             )
         stage.process(full).disk.full = stage.process(other).disk.full = False
@@ -274,7 +274,7 @@ def test_a_node_that_stops_says_when_its_state_could_not_keep_the_last_entries(m
 
     with Stage() as stage:
         monkeypatch.setattr(applying, "OPEN_S", 60.0)
-        monkeypatch.setattr(Log, "warning", lambda _, event, **fields: warnings.append((event, fields["why"])))
+        monkeypatch.setattr(NodeLogger, "warning", lambda _, event, **fields: warnings.append((event, fields["why"])))
         process = stage.process(stage.followers()[0])
         node = stage.node(process.name)
         stage.written(stage.leader())

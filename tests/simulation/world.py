@@ -33,7 +33,7 @@ from tests.simulation.states import SimStates
 from tests.simulation.task_checks import TaskChecks
 
 
-class Log:
+class NodeLogger:
     """A node's log, in which nobody reads anything but tracebacks."""
 
     def __init__(self, world: World, name: str) -> None:
@@ -167,7 +167,7 @@ class Process:
             peers=SimPeers(world, self.name),
             offload=_Later(world, loop),
             new_token=world.new_token,
-            log=Log(world, self.name),
+            log=NodeLogger(world, self.name),
         )
         knobs = world.knobs
         node = WatchedNode(

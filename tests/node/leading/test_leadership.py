@@ -12,7 +12,7 @@ import pytest
 from quorl.cluster.consensus.port import Glance, NotApplied
 from quorl.cluster.consensus.replica import TICK_S
 from quorl.cluster.machine.machine import Applied, Machine
-from quorl.cluster.node.leadership import Leadership, Outside
+from quorl.cluster.node.leadership import Footing, Leadership
 from quorl.cluster.node.timekeeper import Timekeeper
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Entry, Sealed, SignOfLife, decode_entry, encode_command
@@ -36,10 +36,10 @@ class Member:
         self.entries: list[Entry] = []
         self.waited = False
         self.term, self.leads, self.quorum = 1, True, True
-        outside = Outside(
+        footing = Footing(
             "n1", self, random.Random(1), lambda: "made", self, self.glance, lambda: self.machine, lambda _: self.term
         )
-        self.lead = Leadership(outside, Timekeeper(self))
+        self.lead = Leadership(footing, Timekeeper(self))
 
     def monotonic(self) -> float:
         return self.loop.time()

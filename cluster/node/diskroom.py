@@ -14,7 +14,7 @@ from quorl.cluster.protocol import limits
 _MIB = 2**20
 
 
-class Room:
+class DiskRoom:
     """The room on one disk, which is said in the log when it ends and when it is there again."""
 
     def __init__(self, free_bytes: Callable[[int], int], refused: Callable[[], bool], log: Logger) -> None:

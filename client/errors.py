@@ -43,6 +43,8 @@ here for each refusal in the table of operations (a test says so); a refusal tha
 
 from __future__ import annotations
 
+import errno
+import os
 import pathlib
 import shlex
 from collections.abc import Sequence
@@ -55,6 +57,9 @@ from quorl.cluster.protocol.problems import SEE_TO, FieldError, ProblemDocument
 
 LATE_SHOWN = 3
 """Of tasks that were waited for in vain so many are named."""
+OWN_LINK = "This machine reaches none of their networks: is its own link up?"
+_NO_NETWORK = os.strerror(errno.ENETUNREACH).lower()
+_RUNS = "Does the cluster run?  quorl cluster status · quorl up (a cluster on this machine)"
 _HOME = str(pathlib.Path(__file__).parent.parent)
 
 
@@ -303,7 +308,7 @@ class Unavailable(QuorlError):
         self.nobody = False
         """Whether it was given up early, as ``refused_s`` says, because no node was met at any of the addresses."""
         if not self.advice and tries:
-            self.advice = "Does the cluster run?  quorl cluster status · quorl up (a cluster on this machine)"
+            self.advice = OWN_LINK if all(why == _NO_NETWORK for _, why in tries) else _RUNS
         self.hint = f"Nothing was applied. {self.advice}".rstrip()
 
     @override

@@ -356,11 +356,13 @@ def three_lines(word: str, what: str, why: str, hint: str) -> None:
 
 
 def _hint(error: QuorlError) -> str:
-    from quorl.client.errors import OutcomeUnknown
+    from quorl.client.errors import OWN_LINK, OutcomeUnknown
 
     if isinstance(error, OutcomeUnknown):
         return "It may have been applied: look before you repeat it."
     if error.code == "unavailable":  # nobody answered at all
+        if getattr(error, "advice", "") == OWN_LINK:
+            return f"Nothing was applied. {OWN_LINK}"
         return f"Nothing was applied. Does the cluster run?  {START} · quorl doctor"
     advice = HINTS.get(error.code) or getattr(error, "advice", "") or "What is wrong with it?"
     return f"Nothing was applied. {advice} · quorl doctor · quorl errors {error.code}"

@@ -15,6 +15,8 @@ from typing_extensions import override
 
 from quorl.channel import dial
 from quorl.client.aio_transport import HttpTransport
+from quorl.client.cli.common import Exit
+from quorl.client.errors import OWN_LINK
 from quorl.client.flow import Failure, Send
 from quorl.cluster.api.peers import HttpPeers
 from quorl.cluster.node.core import PeerLost, PeerUnreachable
@@ -29,9 +31,13 @@ DELETE = Call("DELETE", f"{PREFIX}snapshot", "", {}, b"")
 """Of a path that nodes, too, call over HTTP."""
 
 
-def test_d3_whoever_waits_for_a_machine_that_vanishes_learns_it_soon() -> None:
-    """A dead machine closes no connection: without being told to look, the kernel would let each of these wait to its end."""
-    command = [*namespace(), sys.executable, "-m", "tests.client.vanishing"]
+@pytest.mark.parametrize("cable", ["theirs", "ours"])
+def test_d3_whoever_waits_for_a_machine_that_vanishes_learns_it_soon(cable: str) -> None:
+    """A dead machine closes no connection: without being told to look, the kernel would let each of these wait to its end.
+
+    So would it where its own link is down, though a machine with a second one may reach the others.
+    """
+    command = [*namespace(), sys.executable, "-m", "tests.client.vanishing", cable]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3 * WAIT_S)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
@@ -39,6 +45,36 @@ def test_d3_whoever_waits_for_a_machine_that_vanishes_learns_it_soon() -> None:
     for name, (why, took_s) in told.items():
         assert why.startswith("lost: "), f"{name}: {why}"
         assert took_s < WAIT_S / 2, f"{name} took {took_s} s to notice what is to be noticed after {VANISHED_S}"
+
+
+LINKLESS = """
+import asyncio, sys
+from quorl import AsyncClient, Client, Unavailable
+from quorl.client.cli import main
+servers = "10.0.0.1,10.0.0.2"
+async def ask():
+    async with AsyncClient(servers, timeout_s=1) as client:
+        await client.topics.list()
+def ask_sync():
+    with Client(servers, timeout_s=1) as client:
+        client.topics.list()
+for way in (ask_sync, lambda: asyncio.run(ask())):
+    try:
+        way()
+    except Unavailable as error:
+        print(error.hint)
+sys.argv = ["quorl", "-s", servers, "topic", "ls", "--timeout", "1"]
+sys.exit(main())
+"""
+
+
+def test_who_has_no_link_himself_is_not_asked_whether_the_cluster_runs() -> None:
+    done = subprocess.run(
+        [*namespace(), sys.executable, "-c", LINKLESS], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stdout.splitlines() == [f"Nothing was applied. {OWN_LINK}"] * 2, done.stderr
+    assert f"try    Nothing was applied. {OWN_LINK}\n" in done.stderr
+    assert done.returncode == Exit.UNAVAILABLE
 
 
 @pytest.mark.parametrize("gone", [False, True])

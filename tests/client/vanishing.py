@@ -1,7 +1,7 @@
 """A machine that vanishes under calls that wait for its answer: a network namespace whose cable is pulled.
 
-Run as ``unshare -Urn python -m tests.client.vanishing``; prints one line of JSON: of each kind of connection what became of a
-call that would have waited for a minute, and after how many seconds.
+Run as ``unshare -Urn python -m tests.client.vanishing CABLE``; prints one line of JSON: of each kind of connection what became
+of a call that would have waited for a minute, and after how many seconds. ``CABLE``: whose is pulled, ``theirs`` or ``ours``.
 """
 
 from __future__ import annotations
@@ -80,12 +80,12 @@ def join(other: subprocess.Popen[str]) -> None:
     assert other.stdout.readline() == "serving\n"
 
 
-def vanish() -> None:
-    """Pull its cable out of the switch: nothing that is sent there arrives any more, and nobody is told."""
-    run("ip", "link", "set", "cable", "down")
+def vanish(cable: str) -> None:
+    """Pull its cable out of the switch: nothing that is sent there arrives any more, and nobody is told. Or have no link any more."""
+    run("ip", "link", "set", {"theirs": "cable", "ours": "switch"}[cable], "down")
 
 
-async def ask_all(other: subprocess.Popen[str]) -> dict[str, tuple[str, float]]:
+async def ask_all(other: subprocess.Popen[str], cable: str) -> dict[str, tuple[str, float]]:
     """Call the other machine in every way there is, let it vanish, and tell what became of the calls."""
     send = Send(f"http://{THERE}:{PORT}", CALL, WAIT_S)
     http = aio_transport.HttpTransport()
@@ -109,7 +109,7 @@ async def ask_all(other: subprocess.Popen[str]) -> dict[str, tuple[str, float]]:
     for _ in calls:
         assert other.stdout is not None
         assert await asyncio.to_thread(other.stdout.readline) == "call\n"
-    vanish()
+    vanish(cable)
     began_s, told = time.monotonic(), dict[str, tuple[str, float]]()
 
     async def wait(name: str) -> None:
@@ -134,7 +134,7 @@ def main() -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
         try:
             join(other)
-            print(json.dumps(asyncio.run(ask_all(other))))
+            print(json.dumps(asyncio.run(ask_all(other, sys.argv[1]))))
         finally:
             other.kill()
 

@@ -27,7 +27,8 @@ SOURCES_SHA256 = {
 REGULAR = b"\x00"
 """First byte of a log command that carries a payload of ours."""
 NO_OP = b"\x01"
-"""A log command that carries nothing: the birth sentinel, and the first entry of every leader."""
+"""A log command that carries nothing: the first entry of every leader, and the sentinel with which every log begins, so that it
+is never empty."""
 
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
 

@@ -35,6 +35,7 @@ from typing import overload
 from quorl.cluster.consensus.ballot import NAME as BALLOT_NAME
 from quorl.cluster.consensus.ballot import Ballot
 from quorl.cluster.consensus.damage import damaged
+from quorl.cluster.consensus.library import NO_OP
 from quorl.cluster.consensus.port import NO_DESCRIPTORS, Disk, LogFile
 from quorl.cluster.consensus.segment import (
     HEADER_BYTES,
@@ -51,9 +52,6 @@ from quorl.cluster.consensus.segment import (
 
 Entry = tuple[bytes, int, int]
 """Command, index, term: the shape that the library slices and sends."""
-
-NO_OP = b"\x01"
-"""The library's entry without effect; every log begins with one, so that it is never empty."""
 
 SEGMENT_BYTES = 64 * 1024 * 1024
 """Unless told otherwise; a node takes a quarter of its ``log_bytes_max``."""

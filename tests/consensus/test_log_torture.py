@@ -15,7 +15,8 @@ import pytest
 
 from quorl.cluster.consensus import segment
 from quorl.cluster.consensus.ballot import Ballot
-from quorl.cluster.consensus.logstore import NO_OP, Entry, LogStore
+from quorl.cluster.consensus.library import NO_OP
+from quorl.cluster.consensus.logstore import Entry, LogStore
 from quorl.cluster.consensus.port import Damaged
 from tests.simulation.fakedisk import UNLIMITED_BYTES, Died, FakeDisk, FakeFile, FakeView
 

@@ -7,7 +7,8 @@ from random import Random
 
 import pytest
 
-from quorl.cluster.consensus.logstore import NO_OP, LogStore
+from quorl.cluster.consensus.library import NO_OP
+from quorl.cluster.consensus.logstore import LogStore
 from quorl.cluster.consensus.port import Damaged
 from quorl.cluster.consensus.segment import encode_header, encode_record, segment_name
 from tests.simulation.fakedisk import FakeDisk

@@ -5,6 +5,18 @@ which key, what an answer means) and share its guarantees: a write has its effec
 every call has a deadline, and an error says whether anything was applied and which nodes were tried and why. Appends that
 run at the same time travel together (``batching``).
 
+* The mind, without input or output: ``flow``, ``route`` (which node first), ``batching`` and its ``lanes``, ``claims`` (several in
+  one call), ``sharing`` (whose part is whose). ``model`` and ``tasking`` are what users hand in and get back, ``errors`` what
+  can go wrong.
+* The hands: ``aio`` (``aio_flights``, ``aio_transport``) and ``sync`` (``sync_transport``); what is called on them: ``aio_topics``,
+  ``aio_tasks``, ``aio_producer``, and ``topics``, ``tasks``, ``producer``. ``locks`` and ``forking`` are for signals and forks.
+* Tasks as functions: ``app``, ``definitions``, ``handle`` and ``completed``; for who runs them ``handlers``, ``context`` and
+  ``tracing``.
+* A worker is ``worker``, and behind it ``worker_shift``, ``worker_ledger``, ``worker_floor``, ``worker_pool``, ``worker_job``,
+  ``worker_heart``, ``worker_pace``, ``worker_elsewhere``, ``worker_lines`` and ``worker_log``.
+* Beside these: ``compat`` has the founding interfaces, ``demo`` tasks to try, ``measures``, ``load``, ``crew`` and ``steady`` what
+  ``quorl bench`` does. ``cli`` is the command line, ``local`` runs clusters on one machine.
+
 Names load when they are first used, so that importing this package loads neither HTTP library.
 """
 

@@ -97,11 +97,15 @@ def floor(name: str) -> int:
     return {**FLOORS, "main": max(FLOORS.values()) + 1}.get(room, -1)
 
 
-def test_rooms_of_many_trades_say_where_each_of_their_modules_belongs() -> None:
-    for room in ("consensus", "node", "api"):
-        rooms = {module.rooms[-1].removesuffix(".py"): module for module in below("cluster", room)}
-        told = ast.get_docstring(rooms.pop("__init__").tree) or ""
-        nobody([f"cluster/{room}/__init__.py says nothing of {name}" for name in rooms if f"``{name}``" not in told])
+def test_each_package_says_where_each_of_its_modules_belongs() -> None:
+    breaches = []
+    for package in (module for module in below("cluster") + below("client") if module.rooms[-1] == "__init__.py"):
+        if package.rooms[:-1] == ("cluster",):
+            continue  # it is told as a table of rooms
+        told = set(re.findall(r"``(\w+)``", ast.get_docstring(package.tree) or ""))
+        there = {path.stem for path in package.path.parent.glob("*.py")} - {"__init__"}
+        breaches += [f"{package.name} says nothing of {name}" for name in sorted(there - told)]
+    nobody(breaches)
 
 
 def test_a_class_of_a_room_has_its_name_for_itself() -> None:

@@ -2,6 +2,14 @@
 
 Data goes to stdout, talk to stderr; ``--json`` gives every answer with the names of the API; the exit codes are a contract
 (``common.Exit``). Only click is imported until a command needs more, and of the commands only the one that is asked for.
+
+* Commands: ``api``, ``bench``, ``cheat``, ``cluster``, ``completion``, ``contexts``, ``dead``, ``doctor``, ``info``, ``monitor``,
+  ``node`` (``init``, ``nodelogs``), ``queue``, ``task`` (``submit``, ``importing``), ``top``, ``topic`` (``produce``, ``read``), ``up``,
+  and ``worker`` (``work``, ``workers``). ``__main__`` is for Python without the script.
+* What they share: ``common`` (options, client, exit codes), ``options`` and ``times`` (values of a line), ``names`` (what a shell
+  completes), ``asking``, ``waiting``, ``watching``, ``verbose``, ``lines``.
+* What they say: ``output`` (data), ``telling`` (tasks), ``loglines``, ``glance``, ``checks`` (findings), ``looking`` (where there is no
+  quorum), ``hints``, ``misuse``, ``guessing``, ``fitting``.
 """
 
 from __future__ import annotations

@@ -4,15 +4,23 @@ Purpose: every node applies the same entries in the same order and must come to 
 same digest, years later too. The machine knows no network, no clock and no log; it is handed a SQLite connection, a Raft
 index, a term and the bytes of an entry.
 
-Where things are: ``machine`` is the door (``apply``, ``query``, ``render``); ``state`` holds the connection and what is
-remembered of it in Python, with ``books`` for queues and workers; ``topics``, ``queues``, ``submitting``, ``claiming``,
-``settling``, ``tasks`` and ``workers`` decide about commands; ``due`` does what happens by itself; ``moves`` is every step
-from one state of a task to another, ``waiting`` writes the rows of those steps that many take; ``ownership`` is who serves
-what; ``ids`` is what the leader's dice decide, ``leaders`` who
-led; ``receipts`` remembers first outcomes for repeats; ``graves`` clears away what deleted topics have left; ``queries``
-answers reads, on any connection, with ``reading`` for messages, ``shelf`` for those that were decoded lately, ``pages`` for
-lists, and a module each for queues, tasks and workers; ``schema`` is the tables; ``digest`` and ``dump`` are for comparing
-and moving whole states; ``check`` states the invariants over rows.
+Where things are:
+
+* The door is ``machine`` (``apply``, ``query``, ``render``). ``state`` is the connection and what is remembered of it in
+  Python, with ``books`` for queues and workers; ``schema`` is the tables.
+* Commands: ``deciding`` says which function applies which. ``topics`` (and ``appending``), ``queues``, ``submitting`` (and
+  ``sameness``), ``claiming`` (and ``arriving``), ``settling``, ``tasks`` and ``workers`` decide; ``together`` and
+  ``task_batches`` do to several what those do to one. ``moves`` is every step from one state of a task to another,
+  ``waiting`` writes the rows of steps that many take, ``causes`` groups what tasks died of, ``ownership`` is who serves what,
+  ``ids`` what the leader's dice decide. ``receipts`` remembers first ``outcomes`` for repeats.
+* What happens by itself: ``due`` does what has come to be so, ``graves`` clears away what deleted topics have left,
+  ``samples`` and ``leaders`` keep history. ``events`` tell whoever watches.
+* Reads, on any connection: ``queries`` answers them, with ``reading`` for messages (``shelf``: those that were decoded
+  lately), ``pages`` for lists, and modules by what is asked about: ``queue_queries``; ``task_queries``, ``task_lists`` and
+  ``task_why``, over ``task_rows``; ``dead_queries``, ``worker_queries``, ``history_queries``, ``overview_queries`` and
+  ``metric_queries``. ``outlook`` is what a leader looks at before it proposes. ``guessing`` names what was perhaps meant,
+  ``counted`` puts numbers into words.
+* Whole states: ``digest`` and ``dump`` compare and move them, ``check`` states the invariants over rows.
 
 Invariants:
 

@@ -3,20 +3,21 @@
 ``now_ms`` counts the time in which the cluster could decide: from the last entry's time on, by the leader's monotonic
 clock, and only while a majority that counts answers. So it stands still without a leader, and for one whose only company
 is members that are being filled; and no wall clock can move it.
-``wall_ms`` is for people: the median of the members' calendars, so that one wrong clock moves nothing.
+``wall_ms`` is for people: the median of the members' calendars, so that one wrong clock moves nothing. What is kept of the
+others' calendars is held against the monotonic clock: against this member's own calendar they would all jump with it when
+somebody sets it, until each of them is heard again.
 """
 
 from __future__ import annotations
 
 import math
-import statistics
 from typing import NamedTuple
 
 from quorl.cluster.consensus.port import Clock
 
 _STEP_S_MAX = 1.0
 """A longer gap between two looks is a pause of this process, in which it decided nothing."""
-_OFFSET_AGE_S_MAX = 10.0
+_CALENDAR_AGE_S_MAX = 10.0
 """A calendar that was last heard of before that does not count."""
 
 
@@ -36,10 +37,11 @@ class Timekeeper:
         self._elapsed_s = 0.0
         self._looked_at = clock.monotonic()
         self._counting = False
-        self._offsets: dict[str, tuple[float, int]] = {}
-        self._median_ms = 0
-        """Of the offsets, as long as none is told anew or grows old."""
-        self._median_until = -math.inf
+        self._calendars: dict[str, tuple[float, float]] = {}
+        """By member: when it was heard, and what its calendar showed when the monotonic clock began."""
+        self._bounds_ms = -math.inf, math.inf
+        """Between which of these the median with this member's own lies, as long as none is told anew or grows old."""
+        self._bounds_until = -math.inf
 
     def take_over(self, now_ms: int) -> None:
         """Begin a leadership at the cluster time of the last entry."""
@@ -58,17 +60,22 @@ class Timekeeper:
 
     def heard(self, peer: str, wall_ms: int) -> None:
         """Note another member's calendar."""
-        self._offsets[peer] = (self._clock.monotonic(), wall_ms - self._clock.wall_ms())
-        self._median_until = -math.inf
+        now = self._clock.monotonic()
+        self._calendars[peer] = (now, wall_ms - now * 1000)
+        self._bounds_until = -math.inf
 
     def wall_ms(self) -> int:
-        """The median of the calendars of this member and of those heard of lately."""
+        """The median of the calendars of this member and of those heard of lately; of an even number the lower one."""
         now = self._clock.monotonic()
-        if now > self._median_until:
-            fresh = [(at, offset) for at, offset in self._offsets.values() if now - at <= _OFFSET_AGE_S_MAX]
-            self._median_ms = int(statistics.median_low([0, *[offset for _, offset in fresh]]))
-            self._median_until = min([at for at, _ in fresh], default=math.inf) + _OFFSET_AGE_S_MAX
-        return self._clock.wall_ms() + self._median_ms
+        if now > self._bounds_until:
+            fresh = [(at, began_ms) for at, began_ms in self._calendars.values() if now - at <= _CALENDAR_AGE_S_MAX]
+            others = sorted(began_ms for _, began_ms in fresh)
+            middle = len(others) // 2
+            self._bounds_ms = others[middle - 1] if middle else -math.inf, others[middle] if others else math.inf
+            self._bounds_until = min([at for at, _ in fresh], default=math.inf) + _CALENDAR_AGE_S_MAX
+        own_ms = self._clock.wall_ms()
+        low_ms, high_ms = (began_ms + now * 1000 for began_ms in self._bounds_ms)
+        return own_ms if low_ms <= own_ms <= high_ms else int(low_ms if own_ms < low_ms else high_ms)
 
     def stamp(self) -> Stamp:
         """The moment of the entry that is about to be proposed."""

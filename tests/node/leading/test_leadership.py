@@ -248,20 +248,24 @@ async def test_a_disk_that_cannot_be_read_is_judged_where_entries_are_applied() 
     assert await member.do(t.RegisterConsumer(topic="t"))
 
 
-class Still:
-    """A clock that stands."""
+class Ticking:
+    """A clock whose calendar goes with it, and can be set."""
 
     now_s = 0.0
+    set_by_ms = 0
 
     def monotonic(self) -> float:
         return self.now_s
 
+    def right_ms(self) -> int:
+        return WALL_MS + int(self.now_s * 1000)
+
     def wall_ms(self) -> int:
-        return WALL_MS
+        return self.right_ms() + self.set_by_ms
 
 
 def test_d13_the_calendar_is_the_median_of_those_heard_of_lately_whenever_it_is_asked() -> None:
-    clock = Still()
+    clock = Ticking()
     keeper = Timekeeper(clock)
     offsets = {"n2": 5_000, "n3": 60_000}
     for peer, offset_ms in offsets.items():
@@ -279,6 +283,30 @@ def test_d13_the_calendar_is_the_median_of_those_heard_of_lately_whenever_it_is_
         assert keeper.wall_ms() - clock.wall_ms() == -9_000
     clock.now_s = 30.0
     assert keeper.wall_ms() - clock.wall_ms() == 0
+
+
+@pytest.mark.parametrize("set_by_ms", [3_600_000, -3_600_000])
+@pytest.mark.parametrize("others", [2, 4])
+def test_d13_a_calendar_that_is_set_moves_nothing_before_the_others_are_heard_again_either(
+    set_by_ms: int, others: int
+) -> None:
+    clock = Ticking()
+    keeper = Timekeeper(clock)
+    for number in range(others):
+        keeper.heard(f"n{number + 2}", clock.wall_ms() + 10 * number)
+    assert keeper.wall_ms() == WALL_MS + (0 if others == 2 else 10)
+    clock.set_by_ms = set_by_ms
+    clock.now_s = 0.25
+    assert abs(keeper.wall_ms() - clock.right_ms()) <= 20
+
+
+def test_d13_of_two_calendars_the_earlier_one_counts_also_when_one_of_them_is_set() -> None:
+    clock = Ticking()
+    keeper = Timekeeper(clock)
+    keeper.heard("n2", clock.wall_ms() + 10)
+    assert keeper.wall_ms() == WALL_MS
+    clock.set_by_ms = 3_600_000
+    assert keeper.wall_ms() == WALL_MS + 10
 
 
 async def test_where_no_majority_has_room_nothing_that_was_not_proposed_is_waited_for() -> None:

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from quorl.client.app import App
     from quorl.client.compat import MyQueue, QueueError, TaskClient, TaskWorker, myQueue
     from quorl.client.completed import Completed
-    from quorl.client.context import NO_CONTEXT, Context, Retry, Stopped
+    from quorl.client.context import NO_CONTEXT, Context, NoRetry, Retry, Stopped
     from quorl.client.definitions import AsyncTask, Call, Task
     from quorl.client.errors import (
         AlreadyExists,
@@ -109,6 +109,7 @@ _HOMES = {
     "context": (
         "Context",
         "NO_CONTEXT",
+        "NoRetry",
         "Retry",
         "Stopped",
     ),
@@ -217,6 +218,7 @@ __all__ = [
     "MessageNotFound",
     "MyQueue",
     "NoResult",
+    "NoRetry",
     "NotFinished",
     "OutcomeUnknown",
     "PartitionNotFound",

@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, Self, TypeVar, overl
 
 from typing_extensions import Unpack, override
 
+from quorl.client import elsewhere
 from quorl.client.completed import Completed
 from quorl.client.definitions import AsyncTask, Call, Task, TaskBase
 from quorl.client.errors import QuorlError, outward
@@ -85,6 +86,11 @@ class App(Renewed):
             weakref.WeakKeyDictionary()
         )
         super().__init__()
+
+    if not TYPE_CHECKING:  # for them there is nothing
+
+        def __getattr__(self, name: str) -> Any:
+            raise elsewhere.no_attribute(self, name, elsewhere.APP)
 
     @override
     def _renew(self) -> None:

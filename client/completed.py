@@ -129,7 +129,9 @@ def _run(loop: asyncio.AbstractEventLoop, errand: Coroutine[Any, Any, None], tol
     end: BaseException | None = None
     try:
         loop.run_until_complete(errand)
-    except BaseException as error:  # whoever iterates has it
+    except QuorlError as error:
+        end = error.with_traceback(None)  # how it came about in this thread is of no use to whoever iterates
+    except BaseException as error:
         end = error
     finally:
         loop.close()

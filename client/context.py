@@ -35,6 +35,13 @@ class Retry(Exception):
         return self.reason
 
 
+class NoRetry(Exception):
+    """Raise it, or an exception of your own that is one, to fail the task now: another attempt would not help.
+
+    ``raise NoRetry("the card was refused") from error`` has what led to it in the task's history too.
+    """
+
+
 class Stopped(Exception):
     """Raised by ``Context.check``: the task was cancelled, or its lease is gone, and the handler is to end."""
 

@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, ParamSpec, TypeVar, 
 
 from typing_extensions import Unpack, override
 
+from quorl.client import elsewhere
 from quorl.client.errors import QuorlError, outward
+from quorl.client.handle import Handle
 from quorl.client.handlers import Signature, handler
 from quorl.client.tasking import TaskOptions, annotations_of, check_options, new_task, shape_of
 from quorl.cluster.protocol import submitting as b
 
 if TYPE_CHECKING:
     from quorl.client.app import App
-    from quorl.client.handle import Handle
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -54,6 +55,11 @@ class Prepared(Generic[P, R]):
         self._signature = signature
         self._shape = shape
 
+    if not TYPE_CHECKING:  # for them there is nothing
+
+        def __getattr__(self, name: str) -> Any:
+            raise elsewhere.no_attribute(self, name, elsewhere.TASK)
+
     def check(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> None:
         """Raise ``TypeError`` for arguments that the function would not take."""
         try:
@@ -80,6 +86,10 @@ class Prepared(Generic[P, R]):
         except QuorlError as error:
             outward(error)
             raise
+
+    def handle(self, task_id: str) -> Handle[R]:
+        """Return a handle of such a task that was submitted elsewhere; its result has the type that the function says."""
+        return Handle(self.app, task_id, self._shape)
 
     async def adelay(self, *args: P.args, **kwargs: P.kwargs) -> Handle[R]:
         """The same as ``delay``, for asyncio."""

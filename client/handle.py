@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import msgspec
 from typing_extensions import override
 
+from quorl.client import elsewhere
 from quorl.client.errors import NotFinished, QuorlError, outward
 from quorl.client.tasking import decode, outcome_of
 from quorl.cluster.protocol import tasks as k
@@ -41,6 +42,11 @@ class Handle(Generic[R]):
         self._shape = shape
         self._level: Consistency | None = "session" if submitted else None
         """Of what this app has submitted, the app's route knows how new a copy of the state must be to have it."""
+
+    if not TYPE_CHECKING:  # for them there is nothing
+
+        def __getattr__(self, name: str) -> Any:
+            raise elsewhere.no_attribute(self, name, elsewhere.HANDLE)
 
     def status(self) -> k.Status:
         """Return the state that the task is in now; raises ``TaskNotFound``."""

@@ -19,7 +19,7 @@ from quorl.cluster.protocol import topics as t
 MESSAGE_OVERHEAD_BYTES = 64
 """What the names of a message's fields and its producer id add to a request, at most."""
 
-JSON_HINT = "Send numbers, text, lists, objects, dataclasses, dates, UUIDs or bytes."
+JSON_HINT = 'Send numbers, text, lists, objects, dataclasses, dates, UUIDs or bytes, and of a pydantic model what model_dump(mode="json") returns.'
 """What to do about a value that has no JSON form."""
 
 _encode = msgspec.json.Encoder().encode

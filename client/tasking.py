@@ -17,6 +17,7 @@ import msgspec
 from msgspec import UNSET
 from typing_extensions import Format, get_annotations
 
+from quorl.client import elsewhere
 from quorl.client.errors import NoResult, TaskCancelled, TaskExpired, TaskFailed, invalid
 from quorl.client.model import JSON_HINT
 from quorl.cluster.protocol import leases as e
@@ -77,21 +78,6 @@ class TaskOptions(TypedDict, total=False):
 
 
 _OPTIONS = frozenset(TaskOptions.__annotations__)
-_ELSEWHERE = {
-    "countdown": "delay",
-    "default_retry_delay": "backoff",
-    "eta": "run_at",
-    "job_id": "id",
-    "job_timeout": "timeout",
-    "max_age": "expires",
-    "max_retries": "retries",
-    "retry": "retries",
-    "soft_time_limit": "timeout",
-    "task_id": "id",
-    "time_limit": "timeout",
-    "ttl": "expires",
-}
-"""What other task queues for Python call some of them."""
 
 
 def new_task(
@@ -137,7 +123,7 @@ def _no_option(unknown: Iterable[str]) -> TypeError:
     from quorl.cluster.protocol.routes import nearest
 
     first = min(unknown)
-    guess = f" - here that is `{_ELSEWHERE[first]}`" if first in _ELSEWHERE else nearest(first, _OPTIONS)
+    guess = f" - here that is `{elsewhere.OPTIONS[first]}`" if first in elsewhere.OPTIONS else nearest(first, _OPTIONS)
     return TypeError(
         f"no such option of a task: {', '.join(sorted(unknown))}{guess}; there are {', '.join(sorted(_OPTIONS))}"
     )

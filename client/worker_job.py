@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from quorl.client.context import Context, Retry, Stopped
+from quorl.client.context import Context, NoRetry, Retry, Stopped
 from quorl.client.handlers import Handler, WrongValue
 from quorl.client.tasking import decode, encode
 from quorl.client.tracing import Running, running
@@ -123,7 +123,7 @@ def error_verdict(error: BaseException) -> Verdict:
     if isinstance(error, Retry):
         delay_ms = None if error.in_ is None else min(limits.DELAY_MS_MAX, max(0, round(1000 * error.in_)))
         return Verdict(error=error_of(error), delay_ms=delay_ms)
-    return Verdict(error=error_of(error))
+    return Verdict(error=error_of(error), retry=not isinstance(error, NoRetry))
 
 
 def misfit_verdict(one: Handler, task: e.ClaimedTask, error: BaseException) -> Verdict | None:

@@ -70,7 +70,7 @@ INNER = {
 """What is public for other modules of the library, and nothing for programs."""
 GROUPS = {
     "library_tasks": ("App", "Task", "Call", "Handle", "Completed"),
-    "library_handlers": ("Context", "NO_CONTEXT", "Retry", "Stopped"),
+    "library_handlers": ("Context", "NO_CONTEXT", "Retry", "NoRetry", "Stopped"),
     "library_worker": ("Worker",),
     "library_client": ("Client",),
     "library_topics": (

@@ -10,7 +10,7 @@ from types import FrameType
 from typing import Any
 
 import quorl.client as package
-from quorl.client import NO_CONTEXT, App, Context, Retry
+from quorl.client import NO_CONTEXT, App, Context, NoRetry, Retry
 
 OURS = package.__path__[0]
 app = App()
@@ -31,6 +31,23 @@ def bad(text: str) -> int:
 @app.task(name="again")
 def again(ctx: Context = NO_CONTEXT) -> None:
     raise Retry(in_=2.0)
+
+
+class CardRefused(NoRetry):
+    """Of a shop's own."""
+
+
+@app.task(name="refuse")
+def refuse() -> None:
+    try:
+        raise ConnectionError("the bank says 402")
+    except ConnectionError as error:
+        raise CardRefused("no money") from error
+
+
+@app.task(name="refuse_on_loop")
+async def refuse_on_loop() -> None:
+    refuse()
 
 
 @app.task(name="die")

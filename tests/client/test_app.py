@@ -363,6 +363,7 @@ def test_results_come_as_annotated(cluster: TaskCluster) -> None:
     other = point.delay()
     finish(cluster, other.id, "no point")
     plain: Any = other.result(timeout=5)
+    assert point.handle(handle.id).result(timeout=5) == Point(1, when)
     assert plain == "no point"
 
 

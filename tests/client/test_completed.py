@@ -116,6 +116,7 @@ def test_a_thread_is_told_what_is_late_and_what_is_wrong(cluster: TaskCluster, a
         "2 tasks are not finished (t-1 is QUEUED, t-2 is QUEUED) after 0.01 s of waiting for their end"
     )
     assert caught.value.task_ids == ("t-1", "t-2")
+    assert [frame.name for frame in caught.traceback] == ["test_a_thread_is_told_what_is_late_and_what_is_wrong"]
     with pytest.raises(TaskNotFound):
         list(app.as_completed([app.handle("nowhere")]))
 

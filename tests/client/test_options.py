@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
+import re
+
 import pytest
 
-from quorl.client import App, Invalid
-from quorl.client import tasking as g
+from quorl.client import App, Invalid, TaskOptions, elsewhere
 
 
 def test_wrong_options_are_told_where_they_stand() -> None:
@@ -45,5 +47,28 @@ def test_options_of_one_submit_are_told_where_they_stand_too() -> None:
 
 
 def test_what_other_queues_call_an_option_is_one_here() -> None:
-    assert set(g._ELSEWHERE.values()) <= set(g.TaskOptions.__annotations__)
-    assert not set(g._ELSEWHERE) & set(g.TaskOptions.__annotations__)
+    assert set(elsewhere.OPTIONS.values()) <= set(TaskOptions.__annotations__)
+    assert not set(elsewhere.OPTIONS) & set(TaskOptions.__annotations__)
+
+
+@pytest.mark.parametrize("words", ["APP", "TASK", "HANDLE"])
+def test_who_calls_a_method_as_elsewhere_is_told_its_name_here(words: str) -> None:
+    app = App()
+    task = app.task(name="x")(int)
+    one = {"APP": app, "TASK": task, "HANDLE": app.handle("x")}[words]
+    for name, here in getattr(elsewhere, words).items():
+        with pytest.raises(
+            AttributeError, match=re.escape(f"has no attribute {name!r}; here that is {here}")
+        ) as caught:
+            getattr(one, name)
+        assert caught.value.name == name
+        assert ":" in here or "Retry" in here or hasattr(one, here.partition("(")[0])
+    with pytest.raises(AttributeError, match="^'[A-Za-z]+' object has no attribute 'nothing'$"):
+        _ = one.nothing  # type: ignore[attr-defined]
+    assert not hasattr(one, "get_nothing")
+    assert copy.copy(one)
+
+
+def test_a_task_with_options_is_told_the_same() -> None:
+    with pytest.raises(AttributeError, match="'Prepared' object has no attribute 'send'; here that is delay"):
+        _ = App().task(name="x")(int).options(priority=9).send  # type: ignore[attr-defined]

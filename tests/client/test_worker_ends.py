@@ -205,6 +205,16 @@ def test_plain_functions_run_in_processes_and_say_what_they_would_say_in_threads
     assert tasks["die"].errors[0].message == "the process that ran the task ended with code 7"
 
 
+@pytest.mark.parametrize("pool", ["thread", "process"])
+def test_what_another_attempt_would_not_mend_has_no_other(cluster: TaskCluster, pool: str) -> None:
+    tasks = [cluster.add(name, max_attempts=5) for name in ("refuse", "refuse_on_loop")]
+    lines = burst(cluster, app.tasks, pool=pool)  # type: ignore[arg-type]
+    for task in tasks:
+        assert (task.status, len(task.errors)) == ("FAILED", 1), lines
+        assert (task.errors[0].type, task.errors[0].message) == ("CardRefused", "no money")
+        assert "the bank says 402" in task.errors[0].traceback
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # forking beside threads is what is tried
 @pytest.mark.parametrize("pool", ["process", "thread"])
 def test_a_copy_that_a_handler_made_ends_with_the_handler_and_reports_nothing(cluster: TaskCluster, pool: str) -> None:

@@ -99,6 +99,7 @@ def submits() -> None:
     assert_type(app.submit_many([add.call(1, 2)]), list[Handle[int]])
     assert_type(app.submit("other.task", 1, 2, queue="x", priority=9), Handle[Any])
     assert_type(resize.delay("p").result(), str)
+    assert_type(resize.handle("id"), Handle[str])
     try:
         send.delay("a", body="b").result(timeout=1)
     except TaskFailed as error:

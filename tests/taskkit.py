@@ -7,6 +7,7 @@ A ``Hand`` is one worker at one node that does only what a test tells it, so it 
 from __future__ import annotations
 
 import contextlib
+import http.client
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -164,29 +165,39 @@ class Hand:
 
 @contextlib.contextmanager
 def beating(hand: Hand, urls: Sequence[str], every_s: float = 0.2) -> Iterator[threading.Event]:
-    """Keep a worker alive from a thread, at whichever node answers. The event is set once it is told that it is not."""
+    """Keep a worker alive through each of the nodes, so that no silent one delays what another would hear.
+
+    The event is set once it is told that it is not alive.
+    """
     stop, told = threading.Event(), threading.Event()
 
-    def beat() -> None:
-        for turn in count():
-            if stop.is_set():
-                return
-            with contextlib.suppress(OSError):
-                url = urls[turn % len(urls)]
+    def beat(url: str) -> None:
+        while not stop.is_set():
+            with contextlib.suppress(OSError, http.client.HTTPException):  # that node may be down, or dying
                 reply = call(url, "POST", f"/v1/workers/{hand.id}/sync", {"beat": {}}, timeout_s=3)
                 if reply.status in {404, 409}:
                     told.set()
-                if reply.status != 200:
-                    continue
             stop.wait(every_s)
 
-    thread = threading.Thread(target=beat, name=f"beats of {hand.name}")
-    thread.start()
+    threads = [threading.Thread(target=beat, args=(url,), name=f"beats of {hand.name}") for url in urls]
+    for thread in threads:
+        thread.start()
     try:
         yield told
     finally:
         stop.set()
-        thread.join()
+        for thread in threads:
+            thread.join()
+
+
+def wait_running(cluster: LocalCluster, calls: int) -> None:
+    """Wait until the leader answers so many calls: those that wait there, its own and those of other nodes, or none."""
+
+    def so() -> bool:
+        text = call(cluster[cluster.leader()].url, "GET", "/metrics").body.decode()
+        return float(text.partition("\nquorl_http_requests_running ")[2].partition("\n")[0]) == calls
+
+    until(so, f"{calls} calls to run at the leader")
 
 
 class Run(NamedTuple):

@@ -72,7 +72,8 @@ def test_b2_b3_b6_b9_from_a_pipe_to_the_dead(shell: Shell, tmp_path: Path) -> No
     assert shell.json("queue", "show", "pipe")["sealed"] is True
     assert shell.run("task", "import", "-q", "pipe", "-", data=LINES)[0] == 4, "it is sealed"
     assert "NO WORKERS" in shell.run("queue", "ls", "pipe")[1]
-    code, _, err = shell.run("worker", "run", "quorl.demo:app", "-q", "pipe", "--name", "w1")
+    working = ("worker", "run", "quorl.demo:app", "-q", "pipe", "--name", "w1", "--dead-after", "60")
+    code, _, err = shell.run(*working)
     assert code == 0, err  # the queue is sealed: its worker ends once it is empty
     assert shell.run("task", "result", "12345abc")[1] == "20\n"
     assert shell.run("task", "wait", "good", "late", "bad")[0] == 1

@@ -62,7 +62,8 @@ def busy(cluster: LocalCluster) -> LocalCluster:
     tasks = [{"name": "f", "id": f"metrics {n}"} for n in range(3)]
     assert call(url, "POST", "/v1/queues/metrics/tasks", {"tasks": tasks}).status == 201
     assert call(url, "POST", "/v1/queues/metrics/tasks", {"name": "f"}).json["code"] == "queue_full"
-    worker_id = call(url, "POST", "/v1/workers", {"name": "metrics worker", "queues": ["metrics"]}).json["worker_id"]
+    worker = {"name": "metrics worker", "queues": ["metrics"], "dead_after_ms": 600_000}  # alive for all tests
+    worker_id = call(url, "POST", "/v1/workers", worker).json["worker_id"]
     claim = {"worker_id": worker_id, "queues": ["metrics"], "max": 2}
     done, failed = call(url, "POST", "/v1/claims", claim).json["tasks"]
     for status in (200, 409):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -23,16 +25,16 @@ def test_d6_a_leader_change_costs_no_live_worker_its_lease(own_cluster: LocalClu
     leader = own_cluster.leader()
     n1, n2 = other_urls(own_cluster, leader)
     queue = kit.fresh("d6")
-    hands = [Hand(url, queue, **MORTAL) for url in (n1, n2, n1)]
-    silent = Hand(n2, queue, **MORTAL)
     kit.submit(n1, queue, *({"name": "add", "args": [n]} for n in range(4)))
-    with (
-        beating(hands[0], own_cluster.urls) as a,
-        beating(hands[1], own_cluster.urls) as b,
-        beating(hands[2], own_cluster.urls) as c,
-    ):
-        held = [hand.one() for hand in hands]
-        lost = silent.one()
+    with contextlib.ExitStack() as alive:
+        hands, held, told = list[Hand](), list[kit.Task](), list[threading.Event]()
+        for url in (n1, n2, n1):
+            hands.append(Hand(url, queue, **MORTAL))
+            told.append(alive.enter_context(beating(hands[-1], own_cluster.urls)))
+            held.append(hands[-1].one())
+        silent = Hand(n2, queue, **MORTAL)
+        with beating(silent, own_cluster.urls):
+            lost = silent.one()
         own_cluster[leader].kill()
         own_cluster.leader(other_than=leader)
         kit.wait_status(own_cluster, silent, "DEAD")
@@ -42,7 +44,7 @@ def test_d6_a_leader_change_costs_no_live_worker_its_lease(own_cluster: LocalClu
             assert len(seen["history"]) == 1
             hand.url = n2
             assert hand.complete(task, "in time").status == 200
-        assert not any(told.is_set() for told in (a, b, c))
+        assert not any(one.is_set() for one in told)
     again = Hand(n1, queue).one()
     assert again["id"] == lost["id"]
     assert again["lease"]["token"] > max(task["lease"]["token"] for task in (*held, lost))
@@ -54,13 +56,13 @@ def test_e2_cluster_time_stands_still_without_a_leader(own_cluster: LocalCluster
     queue = kit.fresh("e2")
     task_id = kit.submit_one(n1, queue, name="add")
     hand = Hand(n1, queue, **MORTAL)
-    claimed = hand.one()
-    for name in ("n2", "n3"):
-        own_cluster[name].kill()
-    down_s = time.monotonic()
-    assert hand.sync(beat={}).status == 503
-    until(lambda: time.monotonic() > down_s + 1.5 * LIMIT_S, "the dead limit to be over on every wall")
     with beating(hand, own_cluster.urls) as told:
+        claimed = hand.one()
+        for name in ("n2", "n3"):
+            own_cluster[name].kill()
+        down_s = time.monotonic()
+        assert hand.sync(beat={}).status == 503
+        until(lambda: time.monotonic() > down_s + 1.5 * LIMIT_S, "the dead limit to be over on every wall")
         own_cluster.start()
         own_cluster.leader()
         seen = kit.task_of(own_cluster.urls[1], task_id)

@@ -50,6 +50,7 @@ def test_c1_workers_that_all_wait_get_tasks_in_turn(cluster: LocalCluster) -> No
         waiting = {hand.name: threads.submit(hand.one, 60) for hand in hands}
         shares: Counter[str] = Counter()
         for _ in range(30):
+            kit.wait_running(cluster, 3)
             kit.submit_one(cluster.urls[1], queue, name="equal")
             until(lambda: any(one.done() for one in waiting.values()), "somebody to get it")
             (served,) = [hand for hand in hands if waiting[hand.name].done()]
@@ -119,10 +120,11 @@ def test_b10_b13_c2_a_dead_workers_task_runs_elsewhere_and_finished_ones_do_not(
     """Within the dead limit plus one tick; the death counts as no attempt."""
     n1, n2, n3 = cluster.urls
     queue = kit.fresh("b13")
-    dying = Hand(n1, queue, **MORTAL)
     finished_id, lost_id = (kit.submit_one(n1, queue, name="add", args=[n]) for n in range(2))
-    finished, lost = dying.claim(max_=2)
-    assert dying.complete(finished, "once").status == 200
+    dying = Hand(n1, queue, **MORTAL)
+    with beating(dying, cluster.urls):
+        finished, lost = dying.claim(max_=2)
+        assert dying.complete(finished, "once").status == 200
     last_sign_s = time.monotonic()
     heir = Hand(n2, queue, **PATIENT)
     again = heir.one()
@@ -264,7 +266,8 @@ def test_d8_a_late_report_gets_lease_lost_and_changes_nothing(cluster: LocalClus
     queue = kit.fresh("d8")
     task_id = kit.submit_one(n1, queue, name="add")
     late = Hand(n1, queue, **MORTAL)
-    old = late.one()
+    with beating(late, cluster.urls):
+        old = late.one()
     kit.wait_status(cluster, late, "DEAD")
     heir = Hand(n2, queue, **PATIENT)
     new = heir.one()

@@ -108,7 +108,6 @@ async def serving(config: Path, patch: pytest.MonkeyPatch) -> AsyncIterator[Plac
         if served.done():
             served.result()
         place.node, place.skin = found.result()
-        place.skin._body_s_max = BODY_S
         while True:
             with contextlib.suppress(aiohttp.ClientConnectionError):
                 async with session.get(place.url + "/livez"):
@@ -201,6 +200,7 @@ async def headers_too_large(scene: Scene) -> Told:
 
 @provokes("request_timeout")
 async def request_timeout(scene: Scene) -> Told:
+    scene.patch.setattr(scene.place.skin, "_body_s_max", BODY_S)
     return await scene.place.raw(announced(9) + b'{"name"')
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from time import monotonic, time
 from typing import Any
 
@@ -20,6 +20,7 @@ from quorl.cluster.protocol import limits
 from tests.ports import free_ports
 
 PATIENCE_S = 20.0
+_TICK_S = 0.01
 SECRET = b"a secret of the cluster"
 QUICK = Delays(connect_s=0.5, handshake_s=0.4, retry_first_s=0.01, retry_max_s=0.05, ping_s=0.05, silence_s=0.4)
 
@@ -166,6 +167,22 @@ async def running(*nodes: Node) -> AsyncIterator[None]:
         for node in nodes:
             await node.network.close()
         assert asyncio.all_tasks() <= before
+
+
+@contextmanager
+def own_time() -> Iterator[Callable[[], float]]:
+    """The seconds since, as this loop could use them: while the machine stands still or serves others, a tick passes at most."""
+    loop = asyncio.get_running_loop()
+    ticks: list[asyncio.TimerHandle] = []
+
+    def tick() -> None:
+        ticks.append(loop.call_later(_TICK_S, tick))
+
+    tick()
+    try:
+        yield lambda: (len(ticks) - 1) * _TICK_S
+    finally:
+        ticks[-1].cancel()
 
 
 async def becomes(right: Callable[[], object]) -> None:

@@ -10,6 +10,7 @@ import sys
 import pytest
 
 HERE = pathlib.Path(__file__).parent / "typing"
+pytestmark = pytest.mark.timeout(600)  # a checker without a cache on a busy machine: half a minute of a whole core
 
 
 def check(sample: pathlib.Path) -> str:

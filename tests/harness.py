@@ -26,6 +26,9 @@ from tests.ports import free_ports
 _PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
+CALM: dict[str, dict[str, Any]] = {"raft": {"election_timeout_ms": [2500, 5000]}}
+"""Sections of a config with which whoever leads goes on leading though a node stands still for two seconds on a busy machine."""
+
 running: list[LocalCluster] = []
 """The clusters of the tests that run now."""
 
@@ -160,6 +163,7 @@ def stored(node: LocalNode, topic: str, partition: int = 0) -> list[Any]:
 
 
 __all__ = [
+    "CALM",
     "READY_S",
     "ROOT",
     "LocalCluster",

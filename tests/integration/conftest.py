@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import LocalCluster, cluster_in
+from tests.harness import CALM, LocalCluster, cluster_in
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """A cluster for tests that harm nobody; each uses topics of its own."""
-    with cluster_in(tmp_path_factory.mktemp("cluster")) as cluster:
+    """A cluster for tests that harm nobody, and in which nothing happens by itself; each uses topics of its own."""
+    with cluster_in(tmp_path_factory.mktemp("cluster"), sections=CALM) as cluster:
         yield cluster
 
 

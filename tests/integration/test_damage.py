@@ -13,7 +13,18 @@ from pathlib import Path
 import pytest
 
 from quorl.client import Client
-from tests.harness import LocalCluster, LocalNode, call, cluster_in, converge, data_dir, log_begins_at, stored, until
+from tests.harness import (
+    CALM,
+    LocalCluster,
+    LocalNode,
+    call,
+    cluster_in,
+    converge,
+    data_dir,
+    log_begins_at,
+    stored,
+    until,
+)
 
 TEXT = "x" * 2000
 
@@ -21,7 +32,7 @@ TEXT = "x" * 2000
 @pytest.fixture
 def cluster(tmp_path: Path) -> Iterator[LocalCluster]:
     """Its logs are shortened often, so that the state of a node cannot be made from them."""
-    with cluster_in(tmp_path / "cluster", sections={"raft": {"snapshot_every": 20}}) as cluster:
+    with cluster_in(tmp_path / "cluster", sections={"raft": {"snapshot_every": 20, **CALM["raft"]}}) as cluster:
         yield cluster
 
 
@@ -110,9 +121,8 @@ def test_d5_a_node_that_meets_a_damaged_page_stops_and_is_filled_again_by_the_ot
 
 def test_d5_a_leader_that_has_no_sound_copy_to_give_lets_another_lead(tmp_path: Path) -> None:
     """A member whose disk is new is filled all the same, from another's state: no log goes back to the beginning."""
-    # Long, so that no node of a busy machine takes the lead before the damaged one is asked for a copy.
-    patient = {"election_timeout_ms": [3000, 6000]}
-    sections = {"raft": {"snapshot_every": 20, "log_bytes_max": 1024**2, **patient}}
+    # Calm, so that no node of a busy machine takes the lead before the damaged one is asked for a copy.
+    sections = {"raft": {"snapshot_every": 20, "log_bytes_max": 1024**2, **CALM["raft"]}}
     with cluster_in(tmp_path / "cluster", sections=sections) as cluster, Client(cluster.urls, timeout_s=60) as client:
         client.topics.create("t")
         for number in range(100):

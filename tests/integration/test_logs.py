@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from quorl.cluster.api.exits import Exit
-from tests.harness import READY_S, LocalNode, call, cluster_in, die_with_parent, node_of, until, write_configs
+from tests.harness import CALM, READY_S, LocalNode, call, cluster_in, die_with_parent, node_of, until, write_configs
 
 
 def lines(node: LocalNode) -> list[dict[str, Any]]:
@@ -21,7 +21,7 @@ def lines(node: LocalNode) -> list[dict[str, Any]]:
 
 def test_d15_a_forwarded_call_has_one_request_id_at_both_nodes_and_no_secret_is_told(tmp_path: Path) -> None:
     hidden = {"authorization": "Bearer hunter2", "idempotency-key": "hunter3", "cookie": "hunter4"}
-    with cluster_in(tmp_path, sections={"log": {"level": "debug", "format": "json"}}) as cluster:
+    with cluster_in(tmp_path, sections={**CALM, "log": {"level": "debug", "format": "json"}}) as cluster:
         leader = cluster.leader()
         follower = next(name for name in cluster.nodes if name != leader)
         headers = {"request-id": "follow-me", **hidden}

@@ -11,14 +11,14 @@ import pytest
 
 from quorl.client import Client, TransferRefused
 from quorl.cluster.protocol.system import TransferLeadership
-from tests.harness import LocalCluster, call, cluster_in, converge, stored, until
+from tests.harness import CALM, LocalCluster, call, cluster_in, converge, stored, until
 
 TRANSFERS = "/v1/cluster/leader-transfers"
 
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    with cluster_in(tmp_path_factory.mktemp("transfer")) as cluster:
+    with cluster_in(tmp_path_factory.mktemp("transfer"), sections=CALM) as cluster:
         yield cluster
 
 
@@ -65,7 +65,7 @@ def test_somebody_takes_it_if_nobody_is_named_and_who_has_it_keeps_it(cluster: L
 
 
 def test_who_is_no_member_or_cannot_be_reached_gets_no_lead(tmp_path: Path) -> None:
-    with cluster_in(tmp_path) as cluster:
+    with cluster_in(tmp_path, sections=CALM) as cluster:
         unknown = call(cluster.urls[0], "POST", TRANSFERS, {"to": "n9"})
         assert (unknown.status, unknown.json["code"]) == (404, "member_not_found")
         before = cluster.leader()

@@ -11,7 +11,7 @@ run at the same time travel together (``batching``).
 * The hands: ``aio`` (``aio_flights``, ``aio_transport``) and ``sync`` (``sync_transport``); what is called on them: ``aio_topics``,
   ``aio_tasks``, ``aio_producer``, and ``topics``, ``tasks``, ``producer``. ``locks`` and ``forking`` are for signals and forks.
 * Tasks as functions: ``app``, ``definitions``, ``handle`` and ``completed``; for who runs them ``handlers``, ``context`` and
-  ``tracing``.
+  ``tracing``. ``elsewhere`` has the words that other task queues use for the same.
 * A worker is ``worker``, and behind it ``worker_shift``, ``worker_ledger``, ``worker_floor``, ``worker_pool``, ``worker_job``,
   ``worker_heart``, ``worker_pace``, ``worker_elsewhere``, ``worker_lines`` and ``worker_log``.
 * Beside these: ``compat`` has the founding interfaces, ``demo`` tasks to try, ``measures``, ``load``, ``crew`` and ``steady`` what

@@ -54,6 +54,16 @@ _CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
 _ROOM = "Make room where its data_dir is: below 64 MiB it takes nothing new."
 _REFUSED = re.compile(r"(?P<peer>[\w.-]+): refused \[(?P<told>told )?(?P<code>\w+)\]: ")
 """What a node says of a member that it refuses, or that told it so, and why: see ``consensus/refusals.py``."""
+_ABOUT_REFUSALS = {
+    "cluster": "Give all the same [cluster] name.",
+    "cluster_id": "One of them has the data_dir of another cluster: give it that of this one, or an empty one.",
+    "garbled": "Let nothing but quorl nodes use the raft ports.",
+    "late": "Let nothing but quorl nodes use the raft ports.",
+    "member": "Make [[cluster.members]] the same on every node, and [node] name one of them.",
+    "protocol": "Let all run releases of quorl that are at most one apart.",
+    "self": "Give every node a name of its own, and see that the address of none leads to another.",
+}
+"""What to do where members refuse each other, by the code of ``handshake.Refused``; of secrets and twins more is known."""
 _OF_THE_CLUSTER = ("no_leader", "no_quorum", "one_failure_left", "member_", "disk_full")
 """Alerts that are checked here anyway begin with one of these."""
 _OF_THE_WORK = frozenset({"no_workers"})
@@ -158,7 +168,7 @@ def visit_all(settings: Settings) -> list[Visit]:
 
         visits = list(pool.map(ask, [Visit(url) for url in urls]))
         infos = [one.info for one in visits if one.info is not None]
-        members = {member.name: member for info in infos for member in info.members}
+        members = members_of(infos)
         for one in visits:
             found = [member for member in members.values() if one.url.endswith(f"//{member.http}")]
             one.member = members.get(one.name) or (found[0] if found else None)
@@ -169,6 +179,16 @@ def visit_all(settings: Settings) -> list[Visit]:
             one.raft_why = why
     order = {name: place for place, name in enumerate(members)}
     return sorted(visits, key=lambda one: order.get(one.name, len(order)))
+
+
+def members_of(infos: Sequence[ClusterInfo]) -> dict[str, MemberInfo]:
+    """Return the members by their names, each as the node sees it that knows most: who is cut off is all right by itself."""
+    return {member.name: member for info in sorted(infos, key=_rank) for member in info.members}
+
+
+def _rank(info: ClusterInfo) -> tuple[bool, int, int]:
+    """Return what makes one node's sight of the cluster count more than another's."""
+    return info.leader is not None, info.term, info.sequence
 
 
 def _ask(transport: Transport, visit: Visit, timeout_s: float) -> Visit:
@@ -250,7 +270,7 @@ def of_node(visit: Visit) -> Iterator[Finding]:
                 Level.WARN, "port", name, f"{text}; other members hear it", "Is its address reachable from here?"
             )
         else:
-            yield Finding(Level.WARN, "port", name, text, f"Does it run there?  {NODE}")
+            yield Finding(Level.WARN, "port", name, text, _about_silence(visit.why))
         yield from _raft(visit)
         return
     yield Finding(Level.OK, "port", name, f"{place} answers in {visit.took_ms:.1f} ms")
@@ -258,6 +278,17 @@ def of_node(visit: Visit) -> Iterator[Finding]:
     yield from _health(visit)
     if visit.seen is not None:
         yield _clock(visit, visit.seen)
+
+
+def _about_silence(why: str) -> str:
+    """Say what to do about a node that does not answer."""
+    if "network is unreachable" in why:
+        return "This machine has no way to it: is its own link up?"
+    if "no route" in why or "time-out while connecting" in why:
+        return "Is its machine up, and does its firewall let this one in?"
+    if "said nothing" in why:
+        return "If a node runs there, it hangs: see to its log, its disk and its machine, and start it anew."
+    return f"Does it run there?  {NODE}"
 
 
 def _health(visit: Visit) -> Iterator[Finding]:
@@ -270,7 +301,7 @@ def _health(visit: Visit) -> Iterator[Finding]:
         if found["ok"] == "-":
             twin = _twin(visit.name, detail)
             level = Level.CRIT if check in {"disk", "raft"} or twin else Level.WARN
-            hint = _ROOM if check == "disk" else "The node's log says more."
+            hint = _ROOM if check == "disk" else _about_refusals(detail) or "The node's log says more."
             if twin:
                 hint = f"Two processes run as {twin}: stop the one that should not be there."
             yield Finding(level, check, visit.name, detail, hint)
@@ -278,6 +309,12 @@ def _health(visit: Visit) -> Iterator[Finding]:
             yield Finding(Level.WARN, check, visit.name, f"only {detail}", _ROOM)
         elif free is not None:
             yield Finding(Level.OK, check, visit.name, detail)
+
+
+def _about_refusals(detail: str) -> str:
+    """Say what to do about the members that a node refuses, or that refuse it."""
+    codes = dict.fromkeys(found["code"] for found in _REFUSED.finditer(detail))
+    return " ".join(dict.fromkeys(_ABOUT_REFUSALS[code] for code in codes if code in _ABOUT_REFUSALS))
 
 
 def _clock(visit: Visit, seen: Overview) -> Finding:
@@ -289,7 +326,7 @@ def _clock(visit: Visit, seen: Overview) -> Finding:
     if off_ms > SKEW_MS:
         word = "behind" if behind_ms > ahead_ms else "ahead of"
         text = f"its clock is {off_ms / 1000:.1f} s or more {word} the one here"
-        hint = "Let NTP set both. Leases do not depend on it; moments and --run-at do, by the leader's clock."
+        hint = "Let NTP set both. Leases do not depend on it; moments and --run-at go by the median of the members' clocks."
         return Finding(Level.WARN, "clock", visit.name, text, hint)
     return Finding(Level.OK, "clock", visit.name, f"as here, within {(SKEW_MS + _OVERVIEW_AGE_MS) / 1000:g} s")
 
@@ -302,9 +339,9 @@ def compared(visits: Sequence[Visit]) -> Iterator[Finding]:
     infos = [one.info for one in visits if one.info is not None]
     if not infos:
         return
-    best = max(infos, key=lambda info: (info.leader is not None, info.term, info.sequence))
+    best = max(infos, key=_rank)
     prints = prints_of(infos)
-    apart = strangers(prints, best.node)
+    apart = strangers(prints, best.node) | {one.name for one in visits if _REFUSED.search(one.ready)} - {best.node}
     yield quorum_finding(best, apart, {info.node for info in infos})
     if any(info.leader for info in infos):  # else each of them has said that it knows none
         leaders = {i.node: f"{i.leader or 'nobody'} in term {i.term}" for i in infos}

@@ -50,10 +50,13 @@ def check(settings: Settings, config: str) -> None:  # noqa: ARG001 - every comm
 @click.option("--ready", is_flag=True, help="End with 5 unless the node takes calls.")
 @common_options
 def status(settings: Settings, ready: bool) -> None:
-    """Print the health of one node, check by check: the first of --server, else the one on port 7101 here.
+    """Print the health of one node, check by check: the first of --server, else the one at 127.0.0.1:7101.
+
+    A node that listens at an address of its network alone is asked there, also on its own machine.
 
     \b
     quorl node status --ready -q                     for health checks: prints nothing, ends with 0 or 5
+    quorl node status --ready -s 10.0.0.12           the one at 10.0.0.12:7101
     """  # noqa: D301 - click's mark against rewrapping
     import http.client
     import urllib.error
@@ -64,7 +67,7 @@ def status(settings: Settings, ready: bool) -> None:
     from quorl.client.sync_transport import explain
 
     timeout_s = settings.timeout_s if settings.refused_s is None else SILENT_PATIENCE * settings.refused_s
-    url = settings.nodes()[0]
+    url, *others = settings.nodes()
     target = f"{url}/readyz?verbose"
     try:
         with urllib.request.urlopen(target, timeout=timeout_s) as answer:  # noqa: S310 - the user's own URL
@@ -89,6 +92,8 @@ def status(settings: Settings, ready: bool) -> None:
         checks = [{"name": one["name"], "ok": one["ok"] == "+", "detail": one["detail"]} for one in lines]
         click.echo(json.dumps({"server": url, "ready": code == _OK, "checks": checks}, ensure_ascii=False))
     elif not settings.quiet:
+        if others:
+            settings.say(f"of {url}, the first of {1 + len(others)}:")
         click.echo(text, nl=False)
     if ready and code != _OK:
         click.get_current_context().exit(Exit.UNAVAILABLE)

@@ -397,7 +397,8 @@ def _files(source: Source, base: Path) -> Iterator[Complaint]:
     if not secret_file:
         return
     place, path = "cluster.secret_file", _absolute(base, secret_file)
-    remedy = f"Make one, the same on every node: openssl rand -hex 32 > {path} && chmod 600 {path}"
+    make = f"openssl rand -hex 32 > {path} && chmod 600 {path}"
+    remedy = f"Copy that of the other nodes there, for it is the same on all; the first of a new cluster: {make}"
     try:
         if not path.read_bytes().strip():
             yield place, f"{place}: {path} is empty\n{remedy}"

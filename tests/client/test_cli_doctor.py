@@ -12,7 +12,7 @@ import pytest
 import quorl as package
 from quorl.client.cli.checks import Finding, Level, worst
 from quorl.client.cli.common import Exit
-from quorl.client.cli.doctor import Visit, compared, examined, of_node
+from quorl.client.cli.doctor import Visit, compared, examined, members_of, of_node
 from quorl.client.cli.hints import NODE
 from quorl.cluster.protocol import overview as o
 from quorl.cluster.protocol.system import ClusterInfo
@@ -332,6 +332,55 @@ def test_a_member_that_runs_and_is_not_heard_is_not_to_be_started(cluster: Stand
     assert hints["raft port"] == "It runs: does a firewall let the members through?"
     (alone,) = [one.hint for one in examined(visits[:1]) if one.check == "quorum"]
     assert alone == f"See to n3: {NODE}"
+
+
+@pytest.mark.parametrize(
+    ("code", "advice"),
+    [
+        ("told cluster", "Give all the same [cluster] name."),
+        ("cluster_id", "One of them has the data_dir of another cluster: give it that of this one, or an empty one."),
+        ("something_new", "The node's log says more."),
+    ],
+)
+def test_of_a_member_that_is_refused_the_network_is_not_blamed(cluster: StandIn, code: str, advice: str) -> None:
+    info = cluster.info()
+    members = [*info.members[:2], msgspec.structs.replace(info.members[2], state="unreachable")]
+    info = msgspec.structs.replace(info, members=members, health="degraded")
+    visits = [visit(info, "n1"), visit(info, "n2"), visit(info, "n3", leader=None)]
+    both = "; ".join(f"{peer}: refused [{code}]: in whatever words" for peer in ("n1", "n2"))
+    visits[2].ready = f"[-]leader failed: none; other members: {both}\nnot ready\n"
+    hints = [(one.check, one.node, one.hint) for one in examined(visits) if one.level != Level.OK and one.hint]
+    assert hints == [("leader", "n3", advice)]
+
+
+@pytest.mark.parametrize(
+    ("why", "advice"),
+    [
+        ("connection refused", f"Does it run there?  {NODE}"),
+        ("network is unreachable", "This machine has no way to it: is its own link up?"),
+        ("no route to host", "Is its machine up, and does its firewall let this one in?"),
+        ("time-out while connecting", "Is its machine up, and does its firewall let this one in?"),
+        ("it took the connection and said nothing for 2.0 s", "If a node runs there, it hangs: see to its log"),
+    ],
+)
+def test_what_to_do_about_a_node_that_does_not_answer_follows_from_how_it_does_not(why: str, advice: str) -> None:
+    assert next(of_node(Visit("http://nowhere:1", why=why))).hint.startswith(advice)
+
+
+@pytest.mark.parametrize("order", ["n1 n2 n3", "n3 n2 n1"])
+def test_whether_a_member_is_there_is_the_word_of_the_others(cluster: StandIn, order: str) -> None:
+    """A node whose raft port alone is behind a firewall answers over HTTP, and is all right by itself."""
+    info = cluster.info()
+
+    def seen_by(node: str) -> ClusterInfo:
+        away = {"n1", "n2"} if node == "n3" else {"n3"}
+        members = [
+            msgspec.structs.replace(one, state="unreachable" if one.name in away else "ok") for one in info.members
+        ]
+        return msgspec.structs.replace(info, node=node, members=members, leader=None if node == "n3" else "n1")
+
+    members = members_of([seen_by(node) for node in order.split()])
+    assert {name: one.state for name, one in members.items()} == {"n1": "ok", "n2": "ok", "n3": "unreachable"}
 
 
 def test_a_member_with_a_full_disk_is_not_counted_on(quorl: Quorl, cluster: StandIn) -> None:

@@ -27,7 +27,8 @@ def test_d15_a_health_check_is_told_by_the_exit_code_alone(
     ):
         cluster.mishaps[0].append(Answer(status, {"content-type": "text/plain"}, text))
         done = quorl("node", "status", *words)
-        assert (done.exit_code, done.stdout, done.stderr) == (ends, shown, "")
+        talk = "" if "-q" in words else f"of {cluster.urls[0]}, the first of 3:\n"
+        assert (done.exit_code, done.stdout, done.stderr) == (ends, shown, talk)
     assert [(name, call.path, call.query) for name, call in cluster.calls] == [("n1", "/readyz", "verbose")] * 3
 
 

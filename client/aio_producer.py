@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from quorl.client.aio import AsyncClient
 
 BUFFER_BYTES_MAX = 4 * 1024 * 1024
+"""Handed over and not yet stored; who hands over more waits. Several flights, and no more memory than that."""
 
 
 class AsyncPending:

@@ -24,6 +24,7 @@ from quorl.client.route import Route
 from quorl.cluster.protocol.grammar import Request
 
 FLIGHT_BYTES_MAX = 512 * 1024
+"""Half of a request: what is longer would keep those that come next from leaving."""
 HURRY_SHARE = 0.05
 """Who has less than this share of a call's time left after a flight that failed is told so, and not put on another."""
 

@@ -17,12 +17,18 @@ from quorl.cluster.protocol import workers as w
 
 LOOPS = 16
 MANY = 32
+"""Loops that submit, and tasks in each call where several go in one: what one busy program does."""
 CLAIM_WAIT_S = 5.0
+"""Of a worker's claim. It never runs out while there is work."""
 WARM_UP_CALLS = 20
+"""Until connections are up and everything that is compiled late is."""
 IDLE_S = 3.0
 IDLE_PAUSE_S = 0.002
+"""Of single tasks, one at a time, each when everything is quiet again."""
 DRAIN_S = 120.0
+"""After that nothing moves any more, and it is an error."""
 PATIENT_MS = 60_000
+"""A worker is not taken for dead for being busy."""
 
 ARGS = msgspec.Raw(b"[" + load.payload() + b"]")
 """As for the other systems, the payload exists as bytes before the clock starts."""

@@ -50,7 +50,9 @@ from quorl.cluster.protocol.wire import Answer, Call
 R = TypeVar("R")
 
 TIMEOUT_S = 10.0
+"""Of a call. The node is told, and answers a little sooner, so that it is the node that says what became of it."""
 CONNECT_TIMEOUT_S = 2.0
+"""To any node, far away ones too; who has not answered by then is asked last."""
 ATTEMPT_SHARE = 0.4
 """One attempt may take this share of the time for the call, so that a silent node does not use all of it up."""
 ATTEMPT_S_MIN = 0.5
@@ -62,6 +64,7 @@ SILENT_PATIENCE = 2
 """So many times as long as for those that refuse is waited for those that take the connection and say nothing."""
 BACKOFF_S_MIN = 0.05
 BACKOFF_S_MAX = 1.0
+"""Between rounds through all nodes: at first shorter than an election, then no burden to nodes that are in need."""
 
 _TOO_MANY = 429
 _NOT_APPLIED = frozenset(

@@ -27,6 +27,7 @@ R = TypeVar("R")
 POLLS_MAX = 64
 """Long polls that one event loop has open at the same time."""
 ROUND_S = 20.0
+"""Of one long poll: shorter than what proxies allow, longer than what would be felt as polling."""
 CROWDED_ROUND_S = 1.0
 """While more wait than there are polls, each takes turns of so long."""
 

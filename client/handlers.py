@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from quorl.client.app import App
 
 TEXT_CHARS_MAX = 2_000
+"""Of a signature, which is registered with every worker."""
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
 

@@ -14,15 +14,18 @@ from quorl.cluster.protocol import topics as t
 PAYLOAD_BYTES = 200
 BATCH = 500
 BATCHES_IN_FLIGHT = 4
+"""A small JSON object, so many in a call, and so many such calls at once."""
 FILL_BYTES = 512 * 1024
 """Half of what a request may hold."""
 WARM_UP_S = 0.5
+"""Until connections are up."""
 _ID = '{"id":"00000000-0000-4000-8000-%012d",'
 _HEAD = (
     _ID + '"type":"order.created","ts":1700000000000,'
     '"user":"u-12345678","items":[{"sku":"A-100","qty":2,"price":1999}],"note":"'
 )
 PAYLOAD_BYTES_MIN = 64
+"""Its id takes most of that."""
 
 
 def payload(number: int = 1, size: int = PAYLOAD_BYTES) -> bytes:

@@ -25,6 +25,7 @@ Figures = dict[str, object]
 
 PREFIX = "quorl-bench-"
 _LOOK_S = 0.05
+"""How often it is looked whether another node leads."""
 _WAITING: tuple[q.PurgeState, ...] = ("SCHEDULED", "QUEUED", "RETRY")
 _FINISHED: tuple[q.PurgeState, ...] = ("SUCCESS", "FAILED", "CANCELLED", "EXPIRED")
 

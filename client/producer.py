@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from quorl.client.sync import Client
 
 BUFFER_BYTES_MAX = 4 * 1024 * 1024
+"""Handed over and not yet stored; who hands over more waits. Several flights, and no more memory than that."""
 
 assert BUFFER_BYTES_MAX > limits.REQUEST_BYTES_MAX
 

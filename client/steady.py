@@ -25,9 +25,12 @@ EVERY_S = 0.01
 ATTEMPT_S = 2.0
 GIVE_UP_S = 30.0
 LOOK_BACK_S = 1.5
+"""A write leaves every hundredth of a second, is tried for so long at one node and so long at all; what was
+acknowledged in the last second and a half tells whether it is steady."""
 STEADY_SHARE = 0.5
 """The writer is steady again once half of the writes due in the last moments were acknowledged."""
 _STEADY_WAIT_S = 60.0
+"""Many elections: it is an error then."""
 
 
 class Writer:

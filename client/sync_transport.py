@@ -58,8 +58,11 @@ ASK_AGAIN_S = 5.0
 KEPT_MAX = 64
 """So many channels to one node are kept for the next call."""
 _READ_BYTES = 256 * 1024
+"""Read from a socket at a time."""
 _HEAD_BYTES_MAX = 16 * 1024
+"""Of the answer to the upgrade: more is no answer of a node."""
 _SWITCHING = 101
+"""HTTP's word for an upgrade that is granted."""
 
 
 class Transport(Protocol):

@@ -34,7 +34,9 @@ if TYPE_CHECKING:
     from quorl.client.sync import Client
 
 CONCURRENCY_DEFAULT = 8
+"""Threads wait for others more than they compute; as many do not harm where they do not."""
 GRACE_S = 30.0
+"""At a stop: how long what runs may take to end. Kubernetes kills after as long, by default."""
 
 _dice = random.SystemRandom()
 

@@ -31,6 +31,8 @@ NO_THREAD_S = 1.0
 """So long nothing is claimed after the system had no thread to give."""
 CRASH_S_MAX = 0.2
 CRASH_CODE = 1
+"""A crash that was asked for (``crash_between``) comes within so many seconds of a task's beginning, and ends the
+process so."""
 
 _dice = random.SystemRandom()
 

@@ -17,6 +17,7 @@ from quorl.client.worker_ledger import Ledger
 from quorl.cluster.protocol import leases as e
 
 BEAT_S_MIN = 0.1
+"""However little a worker was told: more often says nothing new."""
 TIMEOUT_S_MIN = 1.0
 """A silent node is given up and another one asked well before the worker is taken for dead."""
 

@@ -25,6 +25,7 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.together import OneReport
 
 BATCH_BYTES_MAX = 512 * 1024
+"""Of reports in one call: half of a request, for there is a claim, and all else that it says."""
 
 
 @dataclass(eq=False, slots=True)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 LOGGER = "quorl.worker"
 RESULT_CHARS_MAX = 60
 MESSAGE_CHARS_MAX = 120
+"""What a line shows of a result, and of an error's message."""
 CUT = "\n  … cut …\n"
 _HOME = pathlib.Path(__file__).resolve().parent
 

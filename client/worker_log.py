@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from quorl.client.worker_floor import Plan
 
 ERROR_CHARS_MAX = 1_000
+"""Of an error's message; the whole of it is with the task."""
 
 
 to_stderr = Stderr(clock=False)

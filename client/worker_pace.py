@@ -10,6 +10,8 @@ from __future__ import annotations
 
 SHORT_S = 0.005
 LONG_S = 0.010
+"""Tasks that take less than the first are claimed ahead, and more of them; those that take more than the second are
+not."""
 STREAK = 16
 """So many full claims, one after the other, speak of a backlog."""
 PREFETCH_SHARE = 4
@@ -25,6 +27,7 @@ BREATH_S = 0.002
 LINGER_S_MAX = 0.010
 """While claims come back full: so long reports wait for the one that is out, to travel with the next."""
 _WEIGHT = 0.2
+"""Of a new duration in the mean of all: the last five or so decide."""
 
 
 class Pace:

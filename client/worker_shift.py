@@ -43,10 +43,12 @@ CLAIM_WAIT_S = 5.0
 """How long a claim is parked at most, which is also how long a node that has gone silent can keep this worker idle, more or less."""
 CLAIM_TIMEOUT_S = 5.0
 BURST_WAIT_S = 1.0
+"""What a claim may take besides its wait; and how long one waits, in a burst, while tasks are still to come."""
 NEWS_S = 0.5
 """Progress and checkpoints travel so long after they were told, at the latest."""
 AGAIN_S_MIN = 0.2
 AGAIN_S_MAX = 5.0
+"""After a call that failed: at first sooner than an election takes, then no burden to nodes that are in need."""
 FIRST_S = 2.0
 """The first attempt to register takes so long at most: who starts a worker soon learns that no cluster answers."""
 UNWIND_S = 1.0

@@ -257,6 +257,39 @@ ELSEWHERE = re.compile(
 TEXTS = ("*.md", "*.toml", "*.yml", "Makefile", "Dockerfile", ".ci/*", "configs/*", "deploy/*", "docs/**/*.md")
 
 
+def is_number(value: ast.expr) -> bool:
+    match value:
+        case ast.Constant(value=int() | float() as found):
+            return not isinstance(found, bool)
+        case ast.Tuple(elts=parts):
+            return all(map(is_number, parts))
+        case ast.BinOp(left=left, right=right):
+            return is_number(left) and is_number(right)
+        case ast.UnaryOp(operand=one):
+            return is_number(one)
+        case _:
+            return False
+
+
+def test_numbers_with_a_name_have_a_note() -> None:
+    """One behind several that follow each other line by line speaks of all of them."""
+    breaches = []
+    for module in below("cluster") + below("client"):
+        silent: list[ast.Assign] = []
+        last = 0
+        for node in module.tree.body:
+            if isinstance(node, ast.Expr) and node.lineno == last + 1:
+                silent = []
+            elif not isinstance(node, ast.Assign) or node.lineno != last + 1:
+                breaches += [f"{module.name}:{one.lineno}: {ast.unparse(one)}" for one in silent]
+                silent = []
+            if isinstance(node, ast.Assign) and is_number(node.value):
+                silent.append(node)
+            last = node.end_lineno or node.lineno
+        breaches += [f"{module.name}:{one.lineno}: {ast.unparse(one)}" for one in silent]
+    nobody(breaches)
+
+
 def matches(pattern: re.Pattern[str], name: str, text: str) -> list[str]:
     return [
         f"{name}:{number}: {line.strip()}" for number, line in enumerate(text.splitlines(), 1) if pattern.search(line)

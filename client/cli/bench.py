@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from quorl.client.aio import AsyncClient
 
 BATCH_MAX = 1_000
+"""As many as a claim may have."""
 _SECONDS = click.option(
     "--for", "for_ms", type=Duration(), default="5s", show_default=True, metavar="DURATION", help="So long."
 )

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 COMMIT_S = 5.0
 """So long a commit is waited for that should take milliseconds."""
 COMMIT_SLOW_MS = 1_000
+"""A hundred times what a commit takes, and less than people call broken."""
 
 
 _AGREED = {

@@ -28,8 +28,11 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 
 ASK_S = 2.0
+"""One node, which may not answer."""
 POLL_S = 0.2
+"""Between looks of ``wait``."""
 WAIT_MS = 60_000
+"""Of ``wait``, unless it is told otherwise: a cluster that is started takes a few seconds."""
 # fmt: off
 COLUMNS = ("NODE", "ROLE", "STATE", "HTTP", "TERM", "COMMIT", "APPLIED", "LAG", "RTT", "SEEN", "UPTIME", "VERSION")
 # fmt: on

@@ -31,6 +31,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 FORMS = ("table", "wide", "json", "ndjson", "csv", "name")
 WATCH_S = 2.0
+"""Between rounds of ``--watch``."""
 REFUSED_S = 2.0
 """A command gives up after so long where every node refuses the connection, unless --timeout says how long to try."""
 

@@ -24,6 +24,7 @@ R = TypeVar("R")
 
 THREADS = 16
 CHUNK = 256
+"""Tasks are done something to in so many threads, so many at a time: Ctrl-C is heeded in between."""
 CAUSE = re.compile("[0-9a-f]{16}")
 _WORDS = {"retry": ("Retry", "retried"), "forget": ("Forget", "forgotten")}
 

@@ -45,9 +45,13 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 
 ASK_S = 3.0
+"""One node, which may not answer."""
 SKEW_MS = 2_000
+"""Clocks that differ by less harm nobody: only moments that people name go by them."""
 LAG_ENTRIES = 1_000
+"""A follower is that far behind for a moment under load, and no longer."""
 FREE_MIB = 1_024
+"""Less is worth a warning, well before 64 MiB, with which the log takes nothing new."""
 _OVERVIEW_AGE_MS = 1_000
 """A node makes an overview once a second at most, so the clock in it may be so old."""
 _CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")

@@ -9,9 +9,11 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol import overview as o
 
 GLANCE_S = 2.0
+"""A table that has waited for so long goes without."""
 BEATS_SHOWN = 12
 """Cells of ``OverviewWorker.beats`` in a table: the last two minutes."""
 _CELL_MS = 10_000
+"""Of a cell."""
 
 
 def glance(client: Client) -> o.Overview | None:

@@ -33,7 +33,9 @@ LINE_BYTES_MAX = 640 * 1024
 """Room for arguments and named arguments of the greatest size."""
 BATCH_BYTES = 384 * 1024
 BATCH_TASKS = 1000
+"""Of one call: well within a request, so that an answer comes soon and progress is seen."""
 FULL_PAUSE_S = 0.5
+"""Before a queue that is full is tried again."""
 END = b"end"
 
 

@@ -23,6 +23,7 @@ from quorl.client.cli.common import Exit, Settings, common_options, fail
 HTTP_PORT, RAFT_PORT = 7101, 7201
 DATA_DIR = "/var/lib/quorl"
 SECRET_BYTES = 32
+"""From the system's dice, written as twice as many digits."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 UNIT = """\

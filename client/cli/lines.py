@@ -14,6 +14,7 @@ import click
 from quorl.client.cli import output
 
 READ_BYTES = 256 * 1024
+"""Read at a time."""
 LINE_BYTES_MAX = 256 * 1024
 """A longer line could be no message; it is not kept in memory either."""
 

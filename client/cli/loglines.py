@@ -17,6 +17,7 @@ from quorl.client.cli.output import clean
 _SHOWN_APART = ("event", "level", "time", "node", "worker", "logger", "exception")
 _PLAIN = "info"
 _BLOCK_BYTES = 64 * 1024
+"""Read at a time, from the end of a file on."""
 
 
 class Line(NamedTuple):

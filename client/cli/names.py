@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import click
 
 PATIENCE_S = 0.5
+"""A shell that completes a name does not wait for longer."""
 LIMIT = 1000
 """So many names are offered at most."""
 _PATHS = {"topics": "/v1/topics", "queues": "/v1/queues", "workers": "/v1/workers"}

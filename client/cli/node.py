@@ -17,6 +17,7 @@ from quorl.client.cli.init import init
 from quorl.client.cli.nodelogs import logs
 
 _OK = 200
+"""HTTP's word for it."""
 _CHECK = re.compile(r"\[(?P<ok>[+-])\](?P<name>\S+) \S+: (?P<detail>.*)")
 _config = click.option("-c", "--config", required=True, metavar="FILE", help="The node's configuration, TOML.")
 

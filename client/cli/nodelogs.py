@@ -22,6 +22,7 @@ from quorl.client.cli.loglines import Line, laid_out, last, read
 
 LEVELS = ("debug", "info", "warning", "error", "critical")
 _LOOK_S = 0.2
+"""How often it is looked for new lines."""
 _UNITS = ("/run/systemd/units/invocation:quorl.service", "/etc/systemd/system/quorl.service")
 _ELSEWHERE = "systemd: journalctl -u quorl -f · Docker: docker compose logs -f n1 · Kubernetes: kubectl logs -f quorl-0"
 

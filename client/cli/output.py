@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 GAP = "  "
 COLUMN_CHARS = 8
+"""What every column has where a table is wider than the terminal."""
 LOOSE_CHARS = 20
 """Room that a folded column should have at least."""
 ID_CHARS = 36

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 128 * 1024
 CHUNK_LINES = 2000
+"""What is handed to the producer at once: it is told of each of them when it is stored."""
 
 
 @click.command()

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from quorl.client.topics import Consumer, Follower, Topic
 
 FETCH_MAX = 1000
+"""Of one call, as many as it may be."""
 REPEATS_MAX = 3
+"""So often a read that does not follow fails before that is told."""
 PAUSE_S = 1.0
+"""Before it is."""
 
 
 @click.command(short_help="Print the messages that a consumer has not read.")

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"-\d")
 NAMES_MAX = 20
+"""Of the names that workers know, shown where one is unknown."""
 
 
 def new_id() -> str:

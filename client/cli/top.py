@@ -29,9 +29,11 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol.system import MemberInfo
 
 ASK_S = 2.0
+"""Until what was seen last is said to be old."""
 BLOCKS = " ▁▂▃▄▅▆▇█"
 SPARK_CELLS = 12
 ALERTS_MAX = 5
+"""Cells of a curve, and lines of alerts above the tables."""
 _QUIT = frozenset("qQ\x03\x04\x1b")
 
 

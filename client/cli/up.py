@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from quorl.client.local.laptop import Laptop
 
 _LOOK_S = 0.2
+"""How often it is looked for keys and for nodes that ended."""
 _LINES = 5
 """So many of each log are shown by a key."""
 _KEYS = "k kill leader · r restart it · w +worker · W -worker · l logs · ? help"

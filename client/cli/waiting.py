@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 FIRST_ROUND_S = 1.0
 """So long is a task not explained: its worker may be about to register, as right after a cluster has come up."""
 ROUND_S = 20.0
+"""Of one long poll, after which it is said why the task does not run."""
 STUCK = frozenset({"paused", "no_workers", "no_owner", "unknown_name"})
 """Reasons to wait that only somebody can end."""
 NOT_THERE = frozenset({"no_workers", "unknown_name"})

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from quorl.cluster.protocol import workers as w
 
 RUNNING_MAX = 10_000
+"""Tasks that run of which it is looked whose they are."""
 SPARE = ("PID", "HOST", "LOST", "BEATS (2 min)", "FAILED TRIES", "QUEUES")
 _workers = click.argument("workers", metavar="WORKER...", nargs=-1, required=True, shell_complete=names("workers"))
 

@@ -24,10 +24,15 @@ TOPIC = "quorl up: failover"
 RUNNING = 3
 """So many tasks run while the leader is killed, if there are workers."""
 RUN_S = 2.0
+"""Each, so that they outlast an election."""
 _BEFORE_S = 0.3
 _AFTER_S = 0.3
+"""Writers run for so long before the kill and after the first write behind it, so that there is something to count on
+both sides."""
 _TASK_EVERY_S = 0.01
+"""A task is submitted so often."""
 _GIVE_UP_S = 30.0
+"""Longer than any failover: it is an error then."""
 
 
 class Outcome(NamedTuple):

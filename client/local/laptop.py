@@ -23,11 +23,15 @@ from quorl.client.local import ports
 from quorl.client.local.processes import READY_S, LocalCluster, LocalNode, NodeFailed, until
 
 PORT_BASE = 7100
+"""HTTP listens on the ports behind it."""
 _NEXT_BASE = 200
 _BASES = 20
 _RAFT = 100
+"""Where ports are taken the next base is tried, so many times; raft listens so far behind HTTP."""
 _PDEATHSIG = 1
+"""Linux's ``PR_SET_PDEATHSIG``: a process of ours ends with the one that started it."""
 _WORKER_STOP_S = 10.0
+"""A worker that has not ended by then is killed."""
 DEMO_APP = "quorl.demo:app"
 DEMO_QUEUE = "demo"
 """Of its own, so that the demo's worker and yours do not take each other's tasks."""

@@ -24,7 +24,9 @@ from typing import IO, Any, Self
 READY_S = 60.0
 """Generous: on a busy machine a Python process alone may need seconds to start."""
 STOP_S = 15.0
+"""A node takes four seconds at most to leave; on a busy machine more."""
 _POLL_S = 0.02
+"""How often it is looked whether something has come to be."""
 
 
 class NodeFailed(Exception):

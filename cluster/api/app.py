@@ -29,6 +29,7 @@ from quorl.cluster.protocol.wire import Answer, Call
 BODY_S_MAX = 30.0
 """A body that takes longer to arrive is given up: its client is gone, or means no good."""
 _CHUNK_BYTES = 64 * 1024
+"""What is read at a time of a body that is refused anyway."""
 _OF_THE_TABLE = "/v1/"
 """What begins so is never answered here."""
 

@@ -27,6 +27,7 @@ _TYPES = {
     ".svg": "image/svg+xml; charset=utf-8",
 }
 _COMPRESSED_FROM_BYTES = 1024
+"""A smaller file travels in one packet as it is."""
 _FOR_EVER = "public, max-age=31536000, immutable"
 _ASK_ANEW = "no-cache"
 

@@ -26,9 +26,12 @@ SILENCE_S_MAX = 10.0
 UNTAKEN_S_MAX = 30.0
 """As channels have it."""
 HEADER_BYTES_MAX = 16 * 1024
+"""Of one header. With the 8 KiB that aiohttp takes by itself a target of TARGET_BYTES_MAX would not fit into the
+first line."""
 LINE_BYTES_MAX = HEADER_BYTES_MAX + 1
 """Of the first line. One more than of a header, so that it can be told which of them was too long."""
 HEADERS_MAX = 128
+"""Of one request: browsers send some 20, proxies a few more."""
 _TOO_MANY = "Too many headers received"
 _UNREADABLE = (http_exceptions.HttpProcessingError, ClientPayloadError, web.RequestPayloadError)
 

@@ -11,6 +11,8 @@ from quorl.cluster.consensus.port import LogFile
 from quorl.cluster.node.meters import Histogram
 
 _LAG_EVERY_S = 0.25
+"""How often the loop's lag is measured: a stall of half as long is seen every second time, at four wake-ups a
+second."""
 
 
 class _MeteredFile:

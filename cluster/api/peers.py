@@ -16,6 +16,8 @@ from quorl.cluster.protocol.wire import Answer, Call
 from quorl.sessions import Sent, open_session
 
 _CONNECT_TIMEOUT_S = 1.0
+"""Within a data centre a connection takes a millisecond: who takes none by then is as good as away, and the call goes
+on."""
 
 
 _COPIES = f"{PREFIX}snapshot"

@@ -15,7 +15,9 @@ from pathlib import Path
 from quorl.cluster.consensus.statefile import STATE_NAME
 
 LOOK_S = 1.0
+"""The whole look, so that the process ends soon: of what is larger than a disk reads in that time nothing is said."""
 _PIECE_BYTES = 1024 * 1024
+"""Read at a time, and the clock looked at in between."""
 _STEPS = 10_000
 """So many instructions of SQLite's take far less than a millisecond."""
 

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from quorl.cluster.api.metrics import Exposition
 
 _SHUTDOWN_S = 1.0
+"""At a stop: how long connections may take to end by themselves, after the node has answered what ran."""
 _FOUNDING_S = 3.0
 """Who has no leader after so long says whom it waits for: nothing else would be heard of a first start until all are up."""
 _STEP_DOWN_S = 1.0

@@ -26,6 +26,7 @@ from quorl.cluster.protocol.crc import crc32
 
 NAME = "ballot"
 VERSION = 1
+"""Of the file's format; a node refuses another one, and changes nothing."""
 SENTINEL_INDEX = 1
 """The index of the entry with which every log is born; its term is 0, in which nobody can vote or lead."""
 

@@ -25,6 +25,7 @@ from quorl.cluster.protocol import limits
 
 DATA = 1
 PING = 2
+"""The first byte of a frame."""
 _DATA_MARK = bytes([DATA])
 _PING_MARK = bytes([PING])
 WRITE_BUFFER_BYTES_MAX = 2 * limits.REPLICATION_WINDOW_BYTES + limits.FRAME_BYTES_MAX

@@ -20,6 +20,7 @@ _CALLS = {"x86_64": (206, 207, 208, 209), "aarch64": (0, 1, 4, 2)}
 """The numbers of io_setup, io_destroy, io_getevents and io_submit."""
 _FDSYNC = 3
 _TELL_DESCRIPTOR = 1
+"""Linux's ``IOCB_CMD_FDSYNC``, and ``IOCB_FLAG_RESFD``: tell an eventfd of the end."""
 _EVENT = struct.Struct("=QQqq")
 """What an operation came to: data, address of the operation, result or negated errno, and a second result."""
 

@@ -35,6 +35,7 @@ from quorl.cluster.consensus.port import Hello
 PROTOCOL = 1
 """Raised by every change after which old and new nodes would misread each other."""
 NONCE_BYTES = 32
+"""Of each side: as many as HMAC-SHA-256 gives, so that guessing one is no easier than the other."""
 SHOWN_CHARS_MAX = 64
 """Of what the other side says of itself."""
 

@@ -31,6 +31,7 @@ NO_OP = b"\x01"
 is never empty."""
 
 FOLLOWER, CANDIDATE, LEADER = 0, 1, 2
+"""The library's numbers for what a member is."""
 
 SyncObj = syncobj.SyncObj
 SyncObjConf = pysyncobj.config.SyncObjConf

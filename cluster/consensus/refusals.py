@@ -7,6 +7,7 @@ from typing import NamedTuple
 from quorl.cluster.consensus.port import Clock
 
 KEPT_MAX = 64
+"""Strangers of whom is known why: more than a cluster has members, few enough to read."""
 RECENT_S = 30.0
 """A node that is still there tries several times a second, so what is older concerns nobody any more."""
 REPEAT_S = 60.0

@@ -25,6 +25,7 @@ from quorl.cluster.consensus.damage import damaged, other_format
 from quorl.cluster.protocol.crc import crc32
 
 VERSION = 1
+"""Of the log's format; a node refuses another one, and changes nothing."""
 
 _MAGIC = b"quorllog"
 _MARKER = b"\xf1Rq\x8e"

@@ -38,12 +38,15 @@ WAL_BYTES_MAX = 512 * 1024 * 1024
 """One that has grown beyond this is cut instead: new room in a file costs more than room that is used again, but not that much."""
 _COPY_NAME = re.compile(r"state-[0-9]+-[0-9]+\.copy")
 _PIECE_BYTES = 1024 * 1024
+"""Read at a time for a copy's checksum, in a thread that lets the loop have its turn in between."""
 _BUSY_MS = 30_000
 """How long a writer waits for a checkpoint that cuts the log; a slow disk should delay it, not stop the node."""
 _PAGE_BYTES = 4096
 """SQLite's own choice, which is left to it."""
 _WRITER_CACHE_KIB = 16 * 1024
 _READER_CACHE_KIB = 2 * 1024
+"""SQLite's caches of the connection that writes and of one that reads: what writing touches over and over stays,
+reads go past it."""
 
 
 class SqliteStateFiles:

@@ -20,10 +20,13 @@ from quorl.cluster.consensus.damage import is_damage
 _MAGIC = b"SQLite format 3\0"
 _HEAD_BYTES = 32
 _PAGE_BYTES_MIN = 512
+"""As SQLite's file format has it: the log's head, which is also as much of the state's as is looked at; and the
+smallest page."""
 _LOCK_BYTE = 0x40000000
 """The page in which this byte lies is never used."""
 _LOOK = "PRAGMA quick_check(1)"
 _FRAME_HEAD_BYTES = 24
+"""Before each page in SQLite's write-ahead log."""
 _SALT = slice(16, 24)
 """Of the log's head: what the frames since the log was begun anew repeat, behind 8 bytes of their own."""
 

@@ -22,6 +22,7 @@ from quorl.cluster.machine.events import Event, QueueCounted
 
 _QUEUES_REMEMBERED_MAX = 10_000
 _WORKERS_REMEMBERED_MAX = 20_000
+"""With more at work all of them are forgotten, and read back one by one: slower, and bounded."""
 _COLUMNS = {table.name: table.columns for table in schema.TABLES}
 _STATES = ("scheduled", "queued", "processing", "retry", "success", "failed", "cancelled", "expired")
 _TOTALS = ("total_started", "total_succeeded", "total_failed_attempts", "total_lost", "total_failed")

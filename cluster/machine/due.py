@@ -18,6 +18,7 @@ from quorl.cluster.machine.state import State
 from quorl.cluster.protocol import limits
 
 _PUT_OFF_MS = 60_000
+"""What raises when its moment has come is tried again then: sooner would fill entries with it."""
 _TASKS = (
     "SELECT ordinal FROM tasks INDEXED BY tasks_alarm WHERE alarm_ms IS NOT NULL AND alarm_ms <= ?"
     " ORDER BY alarm_ms, ordinal LIMIT ?"

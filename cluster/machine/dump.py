@@ -19,6 +19,7 @@ from quorl.cluster.machine.schema import TABLES, StateError
 
 _MAGIC = "quorl-state"
 _RECORD_BYTES_MAX = 64 * 1024 * 1024
+"""No row is nearly as large: what says so is damaged."""
 _DAMAGE = (
     msgspec.DecodeError,
     ValueError,

@@ -36,6 +36,7 @@ _HEX = re.compile(r"[0-9a-f]+", re.ASCII).fullmatch
 _TAIL_BITS = 24
 """What the last six digits of an id tell of the ordinal."""
 _DIGITS = 12
+"""Of the last group of an id that was made here."""
 _LIKE_MADE = re.compile(rf"(.{{20,28}})([0-9a-f]{{{_DIGITS}}})", re.ASCII).fullmatch
 """An id that was made here, with what a slip does to its beginning."""
 _ORDINAL = f"SELECT {ids.of('t')} FROM tasks t WHERE t.ordinal = ?"

@@ -17,6 +17,7 @@ from quorl.cluster.protocol.queues import QueueNotFound
 from quorl.cluster.protocol.topics import TopicNotFound
 
 SPARK_STEPS = 30
+"""The samples of a spark: five minutes."""
 
 _GAUGES = ("waiting", "running")
 _COUNTS = o.HistoryCounts.__struct_fields__

@@ -21,9 +21,11 @@ from quorl.cluster.protocol.grammar import Query, Reply
 from quorl.cluster.protocol.queues import QueueCounts
 
 RUNNING_SHOWN_MAX = 5
+"""Of the tasks that a worker runs, so many are shown."""
 LAGS_MAX = 1_000
 """Cursors of one topic that are looked at to say how far behind its consumers are."""
 BEAT_CELLS = 60
+"""Of ``BEAT_CELL_S`` each: the last ten minutes."""
 
 _STATES = QueueCounts.__struct_fields__
 _QUEUE_SUMS = (

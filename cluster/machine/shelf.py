@@ -14,6 +14,7 @@ from quorl.cluster.machine.reading import Place, StoredPayload
 from quorl.cluster.protocol import limits
 
 _WORTH_MESSAGES = 16
+"""A batch of fewer is soon decoded again, and would take the place of one that is not."""
 
 
 class _Held(NamedTuple):

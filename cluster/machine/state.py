@@ -21,6 +21,7 @@ from quorl.cluster.machine.events import Event, News
 
 _TOPICS_REMEMBERED_MAX = 10_000
 _LEASES_REMEMBERED_MAX = 100_000
+"""With more in use all of them are forgotten, and read back one by one: slower, and bounded."""
 _INSERT_HEADER = f"INSERT INTO machine ({', '.join(schema.HEADER)}) VALUES ({', '.join('?' * len(schema.HEADER))})"
 _UPDATE_HEADER = f"UPDATE machine SET {', '.join(f'{column} = ?' for column in schema.HEADER)}"
 _SELECT_HEADER = f"SELECT {', '.join(schema.HEADER)} FROM machine"

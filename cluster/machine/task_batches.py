@@ -16,6 +16,7 @@ from quorl.cluster.protocol.grammar import Rejection
 from quorl.cluster.protocol.queues import QueueNotFound
 
 REFUSED_SHOWN_MAX = 100
+"""Of those that were refused, so many are named; all are counted."""
 
 _OF_QUEUE = (
     f"SELECT {ids.of('tasks')}, ordinal, name FROM tasks INDEXED BY tasks_resting WHERE state NOT IN (1, 2) AND queue_id = ? AND state = ?"

@@ -30,6 +30,7 @@ QUEUES_MERGED_MAX = 1_000
 ARGUMENT_BYTES_SHOWN_MAX = 1_024
 """The arguments of a task with a larger body are left out of lists."""
 _ITEM_BYTES = 600
+"""An estimate of the JSON of a task in a list, without its arguments."""
 
 _COLUMNS = "SELECT ordinal, queue_id, state, name, worker_id FROM tasks WHERE"
 _BEHIND = {"newest": "ordinal < ? ORDER BY ordinal DESC", "oldest": "ordinal > ? ORDER BY ordinal"}

@@ -25,6 +25,7 @@ from quorl.cluster.protocol.workers import Handler
 WORKERS_LOOKED_AT_MAX = 100
 """So many of a queue's workers are looked at; of more, it is not said what all of them are."""
 _NAMES_GUESSED_MAX = 200
+"""Names among which one is looked for that was meant: each is compared with it letter by letter."""
 
 _WORKERS = (
     "SELECT w.worker_id, w.name, w.quiet, w.leases, p.concurrency, p.handlers FROM worker_queues s"

@@ -214,6 +214,7 @@ def read_secret(config: Config) -> bytes | None:
 
 
 _SECRET_BYTES_FEW = 16
+"""A shorter secret is warned of: it can be guessed from what a connection shows."""
 
 
 def cautions(config: Config) -> list[str]:

@@ -12,6 +12,7 @@ from quorl.cluster.node.core import Logger
 from quorl.cluster.protocol import limits
 
 _MIB = 2**20
+"""Bytes."""
 
 
 class DiskRoom:

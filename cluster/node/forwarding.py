@@ -20,7 +20,8 @@ T = TypeVar("T")
 
 _PAUSE_S_MIN = 0.05
 _PAUSE_S_MAX = 1.0
-"""Between tries while the leader stays the same, doubling: it answers that it cannot, or not at all."""
+"""Seconds between tries while the leader stays the same, doubling: it answers that it cannot, or not at all. At first sooner than
+an election takes, then no burden to a leader that is in need."""
 _SENT_ON = ("content-type", HEADER, STATE_HEADER)
 """Headers of the caller's that change what the call means."""
 _RELAYED = (

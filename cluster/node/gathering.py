@@ -26,6 +26,7 @@ BEATS_PATH = "/internal/beats"
 _TRY_S = 1.0
 """A leader that does not take heartbeats for so long is asked again."""
 _PAUSE_S = 0.05
+"""Before the same leader is asked again."""
 _PATIENCE_SHARE = 0.5
 """The share of a caller's patience in which his heartbeat may wait for others."""
 

@@ -23,6 +23,7 @@ from quorl.cluster.protocol.appends import AppendedAll, TopicAppended
 from quorl.cluster.protocol.grammar import Query, Rejection, Reply, Request
 
 GUESSED_MAX = 8
+"""Of several names that are not there, for so many one is looked for that was meant: each look reads the state."""
 _NO_TOPIC = str(t.TopicNotFound.__struct_config__.tag)
 
 Read = Callable[[Query[Any]], Awaitable[Reply | Rejection]]

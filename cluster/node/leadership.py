@@ -35,8 +35,10 @@ from quorl.cluster.protocol.together import ClaimBatch
 from quorl.shielding import shield
 
 _SEED_BITS = 63
+"""Of the dice in an entry: as many as SQLite's integers hold without a sign."""
 _MISSED_MS = 1_000
 _MISSED_SHARE = 100
+"""A hundredth of a wait, and a second at least, may be lost when the lead changes: see ``_would_be_missed``."""
 _QUIET_MS = 10_000
 """While tasks are QUEUED, cluster time goes on in steps of this size at most."""
 

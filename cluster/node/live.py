@@ -22,12 +22,17 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import overview as o
 
 TURN_S = 0.25
+"""News are gathered for so long, and written to all at once: eyes do not see more than that, and browsers need not
+draw it."""
 RETRY_MS = 2_000
+"""What browsers are told to wait before they connect again."""
 STILL_HERE_S = 15.0
+"""A word after so long without one, as proxies cut streams that are silent for a minute, or for half of one."""
 STILL_HERE = b": still here\n\n"
 CHANNELS: tuple[o.Channel, ...] = ("overview", "tasks", "topics")
 
 _TASKS_NOTED_MAX = 10 * limits.STREAM_TASKS_MAX
+"""Tasks that changed and have not been told of: the oldest are left out, and pages ask for what they show."""
 
 _encode = msgspec.json.Encoder().encode
 

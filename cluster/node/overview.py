@@ -27,7 +27,9 @@ from quorl.cluster.protocol.queues import QueueCounts
 from quorl.cluster.protocol.system import ClusterInfo, MemberInfo
 
 PERIOD_S = 1.0
+"""As often as people can read numbers; the charts have a point for each second."""
 SHARE = 0.02
+"""Of the loop's time, at most, that goes into it."""
 _URGENT = {"no_workers": 0, "paused": 1, "sealed": 2, "ok": 2}
 
 _encode = msgspec.json.Encoder().encode

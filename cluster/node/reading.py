@@ -27,6 +27,7 @@ from quorl.cluster.protocol.problems import Problem, problem_of
 from quorl.cluster.protocol.wire import Answer, Call
 
 _STATUS_FULL = 507
+"""What a leader answers for a barrier for which too few disks have room."""
 
 
 class _Barrier(msgspec.Struct, frozen=True):

@@ -15,6 +15,7 @@ from quorl.cluster.protocol.system import LeadershipTransferred, TransferLeaders
 from quorl.cluster.protocol.wire import Answer
 
 TRANSFER_S = 2.0
+"""Twice the longest time-out of an election by default: who was asked and does not lead by then will not."""
 
 
 class Transferring:

@@ -24,6 +24,7 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.wire import Answer, Call
 
 PIECE_BYTES = 1024 * 1024
+"""Of a copy, in one call: one that a break loses is soon sent again, and few calls are needed for a gigabyte."""
 _CALL_TIMEOUT_S = 30.0
 """A copy that takes longer to make is asked for again: the leader goes on making it."""
 _PAUSE_S_MIN, _PAUSE_S_MAX = 1.0, 15.0

@@ -31,6 +31,7 @@ CLOSED_UNMET = f"it took the connection and closed it without a word: a node tha
 """What is said of whoever does so when he is asked for the upgrade."""
 _LENGTH_BYTES = 4
 _METHOD_CHARS_MAX = 20
+"""The length before a frame, and the longest method that one may name."""
 _HEADERS_BYTES_MAX = limits.CHANNEL_HEAD_BYTES_MAX - limits.TARGET_BYTES_MAX - 4 * 1024
 """What the values of headers may have, so that there is room for all else that stands at the head of a call."""
 _ABOUT_BYTES = 1024

@@ -9,22 +9,31 @@ from __future__ import annotations
 # -- what users may send ------------------------------------------------------------------------------------------
 TOPIC_NAME_CHARS_MAX = 200
 PARTITIONS_MAX = 256
+"""Every append to a topic writes a row for each partition that it reaches."""
 LABEL_CHARS_MAX = 200
 """Names of producers and consumers, which are for people only."""
 MESSAGE_VALUE_BYTES_MAX = 256 * 1024
+"""A quarter of a request; larger things are better kept elsewhere, and a message name them."""
 MESSAGE_KEY_CHARS_MAX = 1024
 MESSAGE_HEADERS_MAX = 64
 MESSAGE_HEADER_CHARS_MAX = 4096
+"""Of a name, and of a value."""
 APPEND_MESSAGES_MAX = 10_000
+"""Of one call, which stands in one entry: while that is applied nothing else is."""
 REQUEST_BYTES_MAX = 1024 * 1024
+"""Of a body: one entry holds it whole, and is the pause that everybody else waits for."""
 TARGET_BYTES_MAX = 8 * 1024
 """Path and query of one request; 200 characters of a topic name are at most 2 400 bytes percent-encoded."""
 IDEMPOTENCY_KEY_CHARS_MAX = 200
+"""A receipt holds it for as long as it is remembered."""
 JSON_NESTING_MAX = 100
+"""Some readers refuse deeper values."""
 WAIT_S_MAX = 60.0
+"""Of a long poll; proxies break off what is silent for much longer."""
 PAGE_ITEMS_DEFAULT = 100
 PAGE_ITEMS_MAX = 1000
 PAGE_BYTES_MAX = 4 * 1024 * 1024
+"""A page ends where either is reached; a larger one would hold up a node's other answers."""
 CONSUME_MESSAGES_MAX = 1000
 QUEUE_NAME_CHARS_MAX = 200
 TASK_ID_CHARS_MAX = 200
@@ -32,37 +41,54 @@ TASK_NAME_CHARS_MAX = 200
 SUBMIT_TASKS_MAX = 4_000
 """Fewer than the rows of one entry, with what each of them writes."""
 TASK_ARGUMENT_BYTES_MAX = 256 * 1024
+"""Of the positional arguments of a task, and as much of those by name."""
 RESULT_BYTES_MAX = 256 * 1024
+"""As a message."""
 CHECKPOINT_BYTES_MAX = 64 * 1024
+"""It may be written every half second for as long as a task runs, and each time it goes into the log."""
 ERROR_TEXT_CHARS_MAX = 16 * 1024
 """Of a traceback, and of an error's message; what is longer is refused, so that workers cut it where it tells least."""
 NOTE_CHARS_MAX = 1_000
+"""Of what a task says of its progress."""
 TAGS_MAX = 32
 TAG_CHARS_MAX = 200
 PRIORITY_MAX = 9
 PRIORITY_DEFAULT = 5
+"""The highest goes first; by default there is room on both sides."""
 ATTEMPTS_MAX = 100
+"""Of one task; each is kept in its history."""
 LOST_DEFAULT = 5
+"""A task that has cost so many workers their lives is FAILED: it may be what kills them."""
 BACKOFF_DELAYS_MAX = 100
+"""Of a list of waits: as many as there may be attempts."""
 DELAY_MS_MAX = 10 * 365 * 24 * 3600 * 1000
+"""Ten years."""
 KEEP_FINISHED_MS_DEFAULT = 7 * 24 * 3600 * 1000
+"""Seven days."""
 CLAIM_TASKS_MAX = 1_000
 CLAIMS_TOGETHER_MAX = 100
+"""Of several workers, in one call."""
 CLAIM_TASKS_EACH_MAX = CLAIM_TASKS_MAX // CLAIMS_TOGETHER_MAX
 """Of each of several claims, so that together they are never more than one may be."""
 CLAIM_BYTES_MAX = 4 * 1024 * 1024
+"""Of what is handed out at once: no more than a page of anything else."""
 SETTLE_TASKS_MAX = 1_000
+"""Reports in one call. Each writes a few rows, and one entry holds them all."""
 WORKER_QUEUES_MAX = 100
 WORKER_HANDLERS_MAX = 1_000
+"""Names of tasks, with their signatures."""
 WORKER_CONCURRENCY_MAX = 10_000
+"""As many as it may hold leases."""
 HEARTBEAT_MS_MIN = 100
 HEARTBEAT_MS_MAX = 3600 * 1000
+"""From ten a second to one an hour: more often says nothing new, and each goes through the leader."""
 INTEGER_MAX = 2**53 - 1
 """The largest integer that every JSON reader keeps exact."""
 
 # -- what the cluster remembers -----------------------------------------------------------------------------------
 RECEIPTS_MAX = 250_000
 RECEIPT_AGE_MS_MAX = 24 * 3600 * 1000
+"""A repeat under a key is recognised for a day, unless so many newer ones have come."""
 RECEIPT_EVICTIONS_PER_COMMAND = 4
 """More than one, so that a backlog of old receipts shrinks; bounded, so that no entry stalls on it."""
 RECEIPTS_LOOSE_BYTES = 1_900
@@ -82,14 +108,17 @@ WORKER_KEPT_MS = 24 * 3600 * 1000
 BEATS_KEPT = 120
 """Heartbeats shown of each worker: ten minutes of those that come every five seconds."""
 LEADERS_KEPT = 10_000
+"""Changes of the leader that are remembered: more than a cluster has in years."""
 HISTORY_KEPT = 1_000
 """Leases of one task that ended without success, and as many of its other transitions: the newest of them."""
 PURGED_TASKS_PER_COMMAND = 1_000
+"""Purged or removed at once; a command that has more to do goes on with the next one."""
 BATCH_TASKS_MAX = 1_000
 """Tasks that one call does something to."""
 DUE_TASKS_PER_ENTRY = 500
 """Tasks whose moment has come, and that one entry attends to; the next entry goes on."""
 DUE_WORKERS_PER_ENTRY = 50
+"""Each may bring thousands of leases to their end."""
 TICKS_KEPT = 720
 """Samples of ten seconds each that are kept of everything: two hours."""
 SAMPLED_PER_TICK_MAX = 500
@@ -106,12 +135,16 @@ DISK_SPARE_BYTES = 64 * 1024 * 1024
 """With less room than this the log takes nothing new, so that what is committed can still be applied and kept."""
 COMMANDS_PENDING_MAX = 10_000
 COMMANDS_PENDING_BYTES_MAX = 64 * 1024 * 1024
+"""Waiting at the leader for an entry: what comes on top is refused with ``too_many_requests``. Seconds of work for
+it."""
 ENTRY_COMMANDS_MAX = 2_000
+"""Each has a receipt and an outcome of its own."""
 ENTRY_BYTES_TARGET = 1024 * 1024
 """Group commit closes an entry once it holds this much; one command more may exceed it by REQUEST_BYTES_MAX."""
 ENTRY_ROWS_TARGET = 4_096
 """Group commit closes an entry once its commands may write so many rows; one command more may exceed it."""
 ENTRY_BYTES_MAX = 4 * 1024 * 1024
+"""What an entry has at most, with all that may exceed its targets."""
 ENTRY_SIGNS_MAX = 1_000
 ENTRY_SIGNS_BYTES_TARGET = 256 * 1024
 """Signs of life that one entry carries; one more, which names all the tokens that a worker may hold, may exceed it."""
@@ -120,8 +153,11 @@ BEATS_BYTES_TARGET = 64 * 1024
 LOG_BYTES_KEPT_MAX = 512 * 1024 * 1024
 """Log that is kept on disk for a connected follower that stores nothing."""
 FRAME_BYTES_MAX = 16 * 1024 * 1024
+"""From a member; more ends the connection."""
 HANDSHAKE_BYTES_MAX = 4 * 1024
+"""Before a peer has proved anything it may send no more than this."""
 PENDING_HANDSHAKES_MAX = 64
+"""Who connects beyond that is sent away: strangers would else take all descriptors."""
 APPEND_BYTES_MAX = 2 * 1024 * 1024
 """Entries in one append_entries message; at least one entry is always sent, so the true bound is ENTRY_BYTES_MAX."""
 REPLICATION_WINDOW_BYTES = 8 * 1024 * 1024
@@ -131,6 +167,7 @@ FLUSH_BESIDE_BYTES = 32 * 1024
 FLUSH_BESIDE_S = 0.001
 """A disk that takes longer lately has all entries flushed so."""
 APPLY_BYTES_PER_TICK = 1024 * 1024
+"""Of entries that are applied before anything else has its turn, so that heartbeats leave in time."""
 APPLY_ENTRY_BYTES_MIN = 16 * 1024
 """What an entry counts for at least: an empty one is work too, all the more while it clears away."""
 RECORDED_S = 600
@@ -142,6 +179,7 @@ METRIC_SERIES_MAX = 100
 INTAKE_BYTES_MAX = 256 * 1024 * 1024
 """Bodies and frames of which a part has arrived, of all connections together: beyond that the next part is refused."""
 LONG_POLLS_MAX = 5_000
+"""Calls that wait at one node: beyond that they are refused, and may be repeated without waiting."""
 CHANNEL_CALLS_MAX = 1_024
 """Calls under way on one channel; a client that has more opens another."""
 CHANNEL_BYTES_MAX = 8 * 1024 * 1024
@@ -168,7 +206,10 @@ OVERVIEW_SPARKS_MAX = 50
 OVERVIEW_TOPICS_MAX = 50
 OVERVIEW_WORKERS_MAX = 50
 OVERVIEW_ALERTS_MAX = 50
+"""What an overview shows of each; what is left out is counted. All of it is encoded once a second, and sent to every
+page."""
 DECODED_BATCHES_MAX = 64
+"""Batches whose messages are kept decoded for whoever reads them one by one."""
 DECODED_BYTES_MAX = 4 * 1024 * 1024
 """Bodies of the batches that are kept decoded; the smallest messages take about ten times as much once decoded."""
 

@@ -15,6 +15,7 @@ from quorl.cluster.protocol.grammar import Rejection
 from quorl.cluster.protocol.operations import OPERATIONS
 
 RETRY_AFTER_MS_DEFAULT = 1000
+"""What a caller is told to wait where nothing better is known: about an election."""
 DETAIL_CHARS_MAX = 500
 """Details may quote what was sent; this bounds the echo."""
 

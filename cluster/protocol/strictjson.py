@@ -26,6 +26,7 @@ _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"\\'))
 _NOT_NUMERIC = bytes(set(range(256)) - set(b'0123456789eE,]} \t\r\n"'))
 _NUMERIC = bytes.maketrans(b"0123456789E,]} \t\r\n", b"0" * 10 + b"e" + b"," * 7)
 _LONG = b"0" * 200
+"""So many digits in a row, with an exponent of two digits, may be more than a double holds."""
 _POWER = b"e000"
 _POWERS_MAX = 1_000
 """More of them are looked at no faster than all is decoded; names in hexadecimal digits have some."""

@@ -13,10 +13,12 @@ HEADER = "traceparent"
 STATE_HEADER = "tracestate"
 STATE_CHARS_MAX = 512
 STATE_MEMBERS_MAX = 32
+"""As W3C Trace Context has them; what is longer is left out."""
 _FORM = re.compile(r"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?", re.DOTALL)
 _KEY = r"[a-z0-9][a-z0-9_\-*/]{0,255}|[a-z0-9][a-z0-9_\-*/]{0,240}@[a-z][a-z0-9_\-*/]{0,13}"
 _MEMBER = re.compile(rf"({_KEY})=[ -+\--<>-~]{{0,255}}[!-+\--<>-~]")
 _SAMPLED = 1
+"""The flag by which a caller says that he records it."""
 
 
 class Trace(NamedTuple):

@@ -206,6 +206,7 @@ def _find(method: str, path: str) -> tuple[Operation, Plan, dict[str, Any] | Non
 
 
 _PATH_CHARS_KEPT = 200
+"""A longer path is found anew each time, so that a thousand of them do not take megabytes."""
 _place = functools.lru_cache(1024)(_find)
 """The same for paths that were asked for lately; most calls are for few."""
 

@@ -18,6 +18,7 @@ from quorl.cluster.protocol.queues import Backoff
 from quorl.cluster.protocol.routes import nearest
 
 _SHOWN_CHARS_MAX = 40
+"""Of what was sent and is wrong."""
 _PLACE = re.compile(r"^(?P<what>.*) - at `(?:key in )?\$?\.?(?P<path>[^`]*)`$", re.DOTALL)
 _STEP = re.compile(r"(?:^|\.)(\w+)|\[(\d+)\]")
 _FIELD = re.compile(r"Object (?:missing required|contains unknown) field `(?P<name>.*)`$", re.DOTALL)

@@ -70,6 +70,10 @@ class Pending:
         return self.place().offset
 
 
+class NoThread(RuntimeError):
+    """The system gives no thread to send what waits; it is tried again by whoever waits for it, or hands over more."""
+
+
 class Producer(Renewed):
     """Sends a stream of messages. Leaving ``with`` sends what waits, and raises what went wrong."""
 
@@ -120,7 +124,8 @@ class Producer(Renewed):
         while not self._hand_over(part):
             self._wait_for(lambda: self.error is not None or self._closed or self._has_room(part.size_bytes))
         self._wake()
-        self._see_to_it()
+        with contextlib.suppress(NoThread):  # it is handed over, so it is no failure: whoever waits for it tries again
+            self._see_to_it()
         if self._closed:  # by a signal handler, after it was found open: what closing promises is done for this one too
             self.close()
         return Pending(part, self._wait)
@@ -234,9 +239,14 @@ class Producer(Renewed):
 
     def _finish(self) -> None:
         """At the end of the program: send what waits, and say what nobody was told."""
-        self._landing()
-        if self.error is not None and not self._told:
-            why = getattr(self.error, "detail", str(self.error))
+        error: Exception | None = None
+        try:
+            self._landing()
+        except NoThread as none:
+            error = none
+        error = self.error or error
+        if error is not None and not self._told:
+            why = getattr(error, "detail", str(error))
             sys.stderr.write(f"quorl: not all that was handed to the producer of {self._topic!r} is stored: {why}\n")
 
     def close(self) -> None:
@@ -276,10 +286,13 @@ def _start(thread: threading.Thread) -> None:
         finally:
             begun.release()
 
-    _thread.start_new_thread(start, ())
+    try:
+        _thread.start_new_thread(start, ())
+    except RuntimeError as error:
+        raise NoThread(f"what waits cannot be sent now: {error}") from error
     begun.acquire()
     if failed:
-        raise failed[0]
+        raise NoThread(f"what waits cannot be sent now: {failed[0]}") from failed[0]
 
 
 _open: set[Callable[[], None]] = set()
@@ -288,8 +301,7 @@ _open: set[Callable[[], None]] = set()
 
 def _finish_all() -> None:
     for finish in list(_open):
-        with contextlib.suppress(RuntimeError):  # no thread can be made any more
-            finish()
+        finish()
 
 
 atexit.register(_finish_all)

@@ -23,12 +23,12 @@ from quorl.client.worker_job import Verdict, context_of, error_verdict, run_asyn
 from quorl.client.worker_ledger import Holding, Ledger, Voice
 from quorl.client.worker_lines import Lines, made_error
 from quorl.client.worker_pace import Pace
-from quorl.client.worker_pool import Processes, Threads, references_of
+from quorl.client.worker_pool import NoProcess, Processes, Threads, references_of
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol.tasks import TaskError
 
 NO_THREAD_S = 1.0
-"""So long nothing is claimed after the system had no thread to give."""
+"""So long nothing is claimed after the system had no thread or process to give."""
 CRASH_S_MAX = 0.2
 CRASH_CODE = 1
 """A crash that was asked for (``crash_between``) comes within so many seconds of a task's beginning, and ends the
@@ -100,7 +100,7 @@ class Floor:
         self.open = True
         """Whether tasks are begun; after that they are given back."""
         self.claims_after = 0.0
-        """Until then nothing is claimed: there are no threads for it."""
+        """Until then nothing is claimed: there are no threads or processes for it."""
         self.crashing = False
         self.done = self.failed = 0
 
@@ -222,6 +222,9 @@ class Floor:
                 verdict = self._processes.run(holding)
             else:
                 verdict = run_plain(one, holding.task, holding.context)
+        except NoProcess as error:  # as with threads
+            self.claims_after = self._loop.time() + NO_THREAD_S
+            verdict = Verdict(why=f"the system gives no process to run it: {error}")
         except (
             BaseException
         ) as error:  # whatever a process may have sent, the task must come to an end, and the thread not

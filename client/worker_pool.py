@@ -149,6 +149,10 @@ class Gone(Exception):
     """A process had died before it was handed a task."""
 
 
+class NoProcess(Exception):
+    """The system has no process to give, or no descriptors for one; nothing was begun."""
+
+
 class Child:
     """One process, driven by one thread."""
 
@@ -246,7 +250,7 @@ class Processes:
         self._closed = False
 
     def run(self, holding: Holding) -> Verdict:
-        """Run a task in the process of the calling thread."""
+        """Run a task in the process of the calling thread; raises ``NoProcess`` where there is none to be had."""
         for _ in range(TRIES):
             with contextlib.suppress(Gone):
                 return self._child().run(holding)
@@ -260,7 +264,10 @@ class Processes:
         if child is None or not child.alive:
             with self._lock:
                 self._children.discard(child) if child else None
-                child = Child(self._references, self._first())
+                try:
+                    child = Child(self._references, self._first())
+                except OSError as error:
+                    raise NoProcess(error.strerror or str(error)) from error
                 self._children.add(child)
             self._mine.child = child
         return child

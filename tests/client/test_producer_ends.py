@@ -19,8 +19,10 @@ for number in range(100):
 """
 
 
-def ended(servers: str, more: str = "", *, timeout_s: float = 0.5) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-c", PROGRAM + more, servers, str(timeout_s)]
+def ended(
+    servers: str, more: str = "", *, before: str = "", timeout_s: float = 0.5
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-c", before + PROGRAM + more, servers, str(timeout_s)]
     return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
 
 
@@ -38,6 +40,17 @@ def test_what_could_not_be_sent_at_the_end_is_said() -> None:
     done = ended(closed_port())
     assert "quorl: not all that was handed to the producer of 'x' is stored: no node answered in" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_no_thread_could_be_started_for_is_said(cluster: StandIn) -> None:
+    none = "import _thread\ndef none(*_):\n    raise RuntimeError('no threads left')\n_thread.start_new_thread = none\n"
+    with Client(cluster.servers) as client:
+        client.topics.create("x")
+    done = ended(cluster.servers, before=none)
+    assert (done.returncode, done.stderr) == (
+        0,
+        "quorl: not all that was handed to the producer of 'x' is stored: what waits cannot be sent now: no threads left\n",
+    )
 
 
 def test_what_was_told_before_is_not_said_again() -> None:

@@ -14,7 +14,7 @@ import pytest
 from typing_extensions import override
 
 from quorl.client import Client, Unavailable, producer
-from quorl.client.producer import BUFFER_BYTES_MAX, Producer
+from quorl.client.producer import BUFFER_BYTES_MAX, Pending, Producer
 from quorl.cluster.protocol import limits
 from tests.client.test_reentry import PATIENCE_S, Store, at_every_place, entered_at
 
@@ -95,7 +95,12 @@ def test_the_thread_is_started_where_no_handler_runs(monkeypatch: pytest.MonkeyP
     assert store.stored == ["one"]
 
 
-def test_a_thread_that_cannot_be_started_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("wait", [lambda made, _: made.flush(), lambda _, pending: pending.offset()])
+def test_a_thread_that_cannot_be_started_is_told_to_whoever_waits(
+    wait: Callable[[Producer, Pending], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not to whoever hands over: what he hands over once more, for an error, would be stored twice."""
+
     class Refused(threading.Thread):
         @override
         def start(self) -> None:
@@ -105,8 +110,9 @@ def test_a_thread_that_cannot_be_started_is_told_of(monkeypatch: pytest.MonkeyPa
     store = Store()
     with Client("http://a", transport=store) as client:
         made = client.topic("x").producer()
+        pending = made.send("one")
         with pytest.raises(RuntimeError, match="can't start new thread"):
-            made.send("one")
+            wait(made, pending)
         monkeypatch.undo()
         made.close()  # what it was handed waits all the same
     assert store.stored == ["one"]

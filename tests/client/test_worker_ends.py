@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import os
 import sys
@@ -65,6 +66,29 @@ def test_a_task_that_the_system_gives_no_thread_for_is_given_back_and_the_worker
         FewThreads.left = 9
         go.set()
         cluster.until(lambda: statuses(cluster) == ["SUCCESS"] * 3)
+
+
+def test_a_task_that_the_system_gives_no_process_for_is_given_back_and_the_worker_goes_on(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has not run, so it has not failed either: its attempts are for what goes wrong with it."""
+    refused = 2
+
+    class Few(worker_pool.Child):
+        def __init__(self, *how: Any) -> None:
+            nonlocal refused
+            if refused:
+                refused -= 1
+                raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+            super().__init__(*how)
+
+    monkeypatch.setattr(worker_pool, "Child", Few)
+    monkeypatch.setattr(worker_floor, "NO_THREAD_S", 0.05)
+    with working(cluster, app.tasks, pool="process", concurrency=1) as lines:  # type: ignore[arg-type]
+        task = cluster.add("where")
+        cluster.until(lambda: statuses(cluster) == ["SUCCESS"])
+    assert task.attempts == 1
+    assert sum("no process to run it: Resource temporarily unavailable" in line for line in lines) == 2
 
 
 # -- ending --------------------------------------------------------------------------------------------------------

@@ -12,9 +12,10 @@ from typing import Any, TypeVar
 from typing_extensions import override
 
 from quorl.client.cli import output
-from quorl.client.errors import Unavailable
+from quorl.client.errors import QuorlError, Unavailable
 from quorl.client.sync import Client
 from quorl.cluster.protocol.grammar import Consistency, Query, Request
+from quorl.cluster.protocol.system import GetCluster
 
 R = TypeVar("R")
 
@@ -22,7 +23,9 @@ PATIENCE_S = 4.0
 """For so long it may be an election, which ends by itself."""
 PATIENCE_AGAIN_S = 1.0
 """The same where there was no quorum already when it was looked last, as in the rounds of ``--watch``."""
-_NO_QUORUM = frozenset({"no_quorum", "no_leader"})
+ASK_S = 1.0
+"""To tell a lost quorum from an election: what is shown is there already, and does not wait for longer."""
+_LACKING = {"no_quorum": "there is no quorum", "no_leader": "there is no leader"}
 
 
 class Looking(Client):
@@ -56,21 +59,30 @@ class Looking(Client):
         try:
             found = super().call(request, timeout_s=min(self._patience_s, whole_s))
             if self._route.leader is None:  # a list is read at any node, also at one that is cut off
-                self._say_whose("there is no leader")
+                self._say_whose(self._route.heard(), self._what_lacks())
             return found
         except Unavailable as error:
-            if error.code not in _NO_QUORUM:
+            lacks = error.code
+            if lacks not in _LACKING:
                 took_s = self.clock() - began
                 if whole_s <= self._patience_s or error.nobody:
                     raise
                 return super().call(request, timeout_s=whole_s - took_s)
         found = super().call(request, timeout_s=whole_s, consistency="local")
-        self._say_whose("there is no quorum")
+        self._say_whose(self._route.heard(), lacks)
         return found
 
-    def _say_whose(self, why: str) -> None:
+    def _what_lacks(self) -> str:
+        """Ask the node that knows of no leader why, in the words in which it would refuse what needs one."""
+        try:
+            info = super().call(GetCluster(), timeout_s=min(ASK_S, self.timeout_s))
+        except QuorlError:
+            return "no_leader"
+        return "no_quorum" if info.health == "no_quorum" else "no_leader"
+
+    def _say_whose(self, heard: tuple[str, int], lacks: str) -> None:
         self.alone = True
-        node, sequence = self._route.heard()
+        node, sequence = heard
         self._say(
-            f"{why}: as of entry {output.grouped(sequence)}, from {output.clean(node)}, which may be behind  → quorl doctor"
+            f"{_LACKING[lacks]}: as of entry {output.grouped(sequence)}, from {output.clean(node)}, which may be behind  → quorl doctor"
         )

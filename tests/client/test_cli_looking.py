@@ -14,13 +14,14 @@ from quorl.client.cli import looking
 from quorl.client.cli.common import Settings
 from quorl.cluster.protocol import wire
 from quorl.cluster.protocol.grammar import Request
+from quorl.cluster.protocol.system import MemberNotFound
 from quorl.cluster.protocol.wire import Answer, Call
 from tests.client.commands import Quorl
 from tests.client.desk import Desk, info
 from tests.client.scripted import Clock, problem
 from tests.client.stand_in import StandIn
 
-NOTE = "there is no quorum: as of entry {}, from n{}, which may be behind  → quorl doctor"
+NOTE = "there is no {}: as of entry {}, from n{}, which may be behind  → quorl doctor"
 
 
 class Outage:
@@ -56,10 +57,11 @@ def test_without_a_quorum_a_topic_is_shown_as_one_node_has_it(
     outage.code = code
     tail = quorl("topic", "tail", "x")
     assert (sorted(tail.stdout.split()), tail.exit_code) == (["one", "two"], 0)
-    assert tail.stderr.splitlines() in [[NOTE.format(cluster.machine.position.sequence, n)] for n in (1, 2, 3)]
+    lacks = code.removeprefix("no_")
+    assert tail.stderr.splitlines() in [[NOTE.format(lacks, cluster.machine.position.sequence, n)] for n in (1, 2, 3)]
     shown = quorl("topic", "show", "x")
     assert shown.stdout.startswith("x · created ")
-    assert shown.stderr.startswith("there is no quorum: ")
+    assert shown.stderr.startswith(f"there is no {lacks}: ")
 
 
 def test_without_a_quorum_a_task_is_shown_as_one_node_has_it(quorl: Quorl, cluster: StandIn, outage: Outage) -> None:
@@ -76,11 +78,20 @@ def test_a_list_that_a_node_without_a_leader_gives_is_said_to_be_its_own(
     quorl: Quorl, client: Client, cluster: StandIn, line: str
 ) -> None:
     client.topics.create("x")
-    assert "there is no leader" not in quorl(*line.split()).stderr
+    assert "there is no" not in quorl(*line.split()).stderr
     cluster.leader = None
-    note = NOTE.replace("quorum", "leader").format(cluster.machine.position.sequence, "")
-    assert note.partition("from n")[0] in quorl(*line.split()).stderr
-    assert "there is no leader" not in quorl(*line.split(), "--json").stderr
+
+    def lacks(what: str) -> bool:
+        note = NOTE.format(what, cluster.machine.position.sequence, "")
+        return note.partition("from n")[0] in quorl(*line.split()).stderr
+
+    cluster.health = "degraded"
+    assert lacks("leader")
+    cluster.health = "no_quorum"
+    assert lacks("quorum"), "as what is read at the leader says"
+    cluster.answers["get_cluster"] = lambda _: MemberNotFound(detail="a node that cannot say why")
+    assert lacks("leader")
+    assert "there is no" not in quorl(*line.split(), "--json").stderr
 
 
 def test_where_the_wait_for_a_task_finds_no_quorum_it_is_not_said_that_nothing_was_submitted(

@@ -140,7 +140,8 @@ class Channel:
         self._last = 0
         self._held_bytes = 0
         self._answers: list[Answered] = []
-        self._answer_bytes = 0
+        self._answer_bytes = self._waiting_bytes = 0
+        """Of answers that leave in this turn, and of large ones that wait for room."""
         self._flush_wanted = self._reading_paused = False
         self._room: asyncio.Task[None] | None = None
         self._moves = self._moves_seen = self._idle = 0
@@ -162,8 +163,7 @@ class Channel:
                     raise Broken(f"{len(asking.calls)} calls in one frame")
                 for asked in asking.calls:
                     self._came(asked)
-                if self._arrived and not self._begin_wanted:
-                    self._begin_some()
+                self._begin_more()
                 for number in asking.gone:
                     self._leave(number)
             if self._half_bytes or self._frames:
@@ -208,21 +208,31 @@ class Channel:
             self._balance()
 
     def _begin_some(self) -> None:
-        """Begin calls in the order in which they came, and the rest in the next turns of the loop."""
-        for _ in range(min(_BEGUN_AT_ONCE, len(self._arrived))):
+        """Begin calls in the order in which they came, and the rest in the next turns of the loop.
+
+        None while there are answers enough that the client has not taken: those of a thousand calls would be gigabytes.
+        """
+        if crowded := self._crowded:
+            _ = self._drained()
+        for _ in range(0 if crowded else min(_BEGUN_AT_ONCE, len(self._arrived))):
             number, call = self._arrived.popleft()
             if number in self._running:  # its caller has not gone meanwhile
                 _, size = self._running[number]
                 self._running[number] = (self._loop.create_task(self._serve(number, call)), size)
-        self._begin_wanted = bool(self._arrived)
+        self._begin_wanted = bool(self._arrived) and not crowded
         if self._begin_wanted:
             self._loop.call_soon(self._begin_some)
+
+    def _begin_more(self) -> None:
+        """Go on with those that waited, if there is room now."""
+        if self._arrived and not self._begin_wanted and not self._transport.is_closing():
+            self._begin_some()
 
     async def _serve(self, number: int, call: Call) -> None:
         try:
             answer = await self._take(call)
             if len(answer.body) > _LARGE_BYTES:
-                await self._until_room()
+                await self._until_room(len(answer.body))
             self._answer(number, answer, alone=len(self._running) == 1)
         except ConnectionError:
             pass  # it broke while a large answer waited
@@ -230,6 +240,7 @@ class Channel:
             self._answer(number, failed(self._refuse, call, error))
         finally:
             self._release(number)
+            self._begin_more()
 
     def _leave(self, number: int) -> None:
         """The caller has gone."""
@@ -270,6 +281,11 @@ class Channel:
     def _congested(self) -> bool:
         return self._transport.get_write_buffer_size() + self._answer_bytes > limits.CHANNEL_UNSENT_BYTES_MAX
 
+    @property
+    def _crowded(self) -> bool:
+        untaken = self._transport.get_write_buffer_size() + self._answer_bytes + self._waiting_bytes
+        return untaken > limits.CHANNEL_UNSENT_BYTES_MAX
+
     def _balance(self) -> None:
         """Read on only while what came is worked off, and what was answered is taken."""
         congested = self._congested
@@ -284,10 +300,14 @@ class Channel:
         if congested:
             _ = self._drained()
 
-    async def _until_room(self) -> None:
-        """Wait until the client has taken most of what was sent; raises ``ConnectionError``."""
-        while self._congested:
-            await shield(self._drained())
+    async def _until_room(self, size: int) -> None:
+        """Let an answer wait until the client has taken most of what was sent; raises ``ConnectionError``."""
+        self._waiting_bytes += size
+        try:
+            while self._congested:
+                await shield(self._drained())
+        finally:
+            self._waiting_bytes -= size
 
     def _drained(self) -> asyncio.Task[None]:
         """What ends when there is room again. One for all who wait: aiohttp's own would end with the first that goes."""
@@ -300,6 +320,7 @@ class Channel:
         if not done.cancelled():
             done.exception()  # a connection that broke meanwhile is no event
         self._balance()
+        self._begin_more()
 
     # -- ends ------------------------------------------------------------------------------------------------------
     def look(self) -> None:

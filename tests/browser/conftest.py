@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, ViewportSize, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, ViewportSize, expect, sync_playwright
 
 from tests.browser import scene as scenes
 from tests.harness import ROOT, LocalCluster
@@ -62,16 +62,30 @@ class Seen:
         self._homes = {urlsplit(url).netloc for url in cluster.urls}
         page.on("console", lambda message: self._complain(f"console: {message.text}", network="net::" in message.text))
         page.on("pageerror", lambda error: self._complain(f"error: {error}"))
-        page.on("request", lambda request: self._asked(request.url))
+        self._open: set[Request] = set()
+        page.on("request", self._asked)
+        page.on("requestfinished", self._answered)
+        page.on("requestfailed", self._answered)
 
     def _complain(self, text: str, *, network: bool = False) -> None:
         # Chromium breaks off its requests, also those on loopback, when an interface of the machine comes or goes: the page lives with it.
         if not (network and (self.failing_is_fine or "net::ERR_NETWORK_CHANGED" in text)):
             self.complaints.append(text)
 
-    def _asked(self, url: str) -> None:
-        if urlsplit(url).netloc not in self._homes:
-            self.complaints.append(f"request to {url}")
+    def _asked(self, request: Request) -> None:
+        if request.resource_type != "eventsource":  # which never ends
+            self._open.add(request)
+        if urlsplit(request.url).netloc not in self._homes:
+            self.complaints.append(f"request to {request.url}")
+
+    def _answered(self, request: Request) -> None:
+        self._open.discard(request)
+
+    def settle(self) -> None:
+        """Wait until the page has all that it has asked for, and has drawn it."""
+        while self._open:
+            self.page.wait_for_timeout(20)  # in which the browser tells
+        self.page.evaluate("new Promise(drawn => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
 
     def quiet(self) -> None:
         """Nothing was complained of."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from tests.harness import ROOT, LocalCluster, call, cluster_in, die_with_parent, until
+from tests.harness import CALM, ROOT, LocalCluster, call, cluster_in, die_with_parent, until
 from tests.taskkit import ok, put_queue, submit, task_of
 
 SOON_DEAD = {"worker_heartbeat_s": 1.0, "worker_dead_after_s": 4.0}
@@ -25,8 +25,8 @@ BIG = 2**53 + 1
 
 @contextlib.contextmanager
 def cluster(directory: Path) -> Iterator[LocalCluster]:
-    """Three nodes whose workers are soon taken for dead."""
-    with cluster_in(directory, name="shop-prod", sections={"tasks": SOON_DEAD}) as started:
+    """Three nodes whose workers are soon taken for dead, while the lead moves only if somebody moves it."""
+    with cluster_in(directory, name="shop-prod", sections={**CALM, "tasks": SOON_DEAD}) as started:
         yield started
 
 

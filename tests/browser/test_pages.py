@@ -24,6 +24,8 @@ WIDEST: ViewportSize = {"width": 1920, "height": 1080}
 USUAL: ViewportSize = {"width": 1280, "height": 900}
 SHIFT_MAX = 0.02
 FIRST_PAINT_MS_MAX = 300
+"""On a machine that paints ``PLAIN``, which has no script, in ``PLAIN_MS``; a slower one may take longer by as much."""
+PLAIN, PLAIN_MS = "problems/commit_unknown", 60
 # A painted page need not have reported its paint yet: the observer is told of it then, and of one that was before.
 FIRST_PAINT = """() => new Promise(told => new PerformanceObserver((seen, observer) => {
     const first = seen.getEntriesByName('first-contentful-paint')[0]
@@ -239,13 +241,14 @@ def test_b1_the_policy_is_strict_and_the_first_paint_is_quick(opened: Open, scen
     assert policy.startswith("default-src 'self'; ")
     assert "unsafe" not in policy
     with opened(scene.cluster, scene.url) as seen:
-        live(seen.page)
-        paints = []
-        for _ in range(3):
-            seen.page.reload()
+        paints: dict[str, list[float]] = {PLAIN: [], "": []}
+        for _ in range(4):  # the first of which fills the browser's cache
+            for path, took_ms in paints.items():
+                seen.page.goto(f"{scene.url}/{path}")
+                took_ms.append(seen.page.evaluate(FIRST_PAINT))
             live(seen.page)
-            paints.append(seen.page.evaluate(FIRST_PAINT))
-        assert min(paints) < FIRST_PAINT_MS_MAX, paints
+        slowness = max(1.0, min(paints[PLAIN]) / PLAIN_MS)
+        assert min(paints[""]) < FIRST_PAINT_MS_MAX * slowness, paints
 
 
 @pytest.mark.parametrize("where", ["#/overview", "#/queues", "#/tasks?order=oldest", "#/workers"])
@@ -254,6 +257,7 @@ def test_b1_nothing_jumps_while_it_is_live(opened: Open, scene: Scene, where: st
     with opened(scene.cluster, f"{scene.url}/{where}") as seen:
         live(seen.page)
         seen.page.wait_for_timeout(1500)
+        seen.settle()
         before = seen.page.evaluate("window.shifts")
         seen.page.wait_for_timeout(4000)
         assert seen.page.evaluate("window.shifts") - before < SHIFT_MAX

@@ -213,13 +213,14 @@ class _Keys:
                 f"  {alive} of {len(nodes)} nodes run: with one less nothing could be written; r starts those that are down"
             )
             return
-        leader = self._laptop.cluster.leader()
-        click.echo(f"  ✗ {leader} is to get SIGKILL while messages and tasks are written…")
-        self._down.add(leader)
         try:
-            click.echo(f"  ✓ {kill_leader(self._laptop.cluster)}")
+            click.echo(f"  ✓ {kill_leader(self._laptop.cluster, self._condemned)}")
         except (QuorlError, NodeFailed) as error:
             click.echo(f"  ✗ it could not be measured: {error}")
+
+    def _condemned(self, leader: str) -> None:
+        click.echo(f"  ✗ {leader} is to get SIGKILL while messages and tasks are written…")
+        self._down.add(leader)
 
     def _restart(self) -> None:
         cluster = self._laptop.cluster

@@ -100,8 +100,11 @@ class _Writer(threading.Thread):
             raise self.error
 
 
-def kill_leader(cluster: LocalCluster) -> Outcome:
-    """Kill the leader of a cluster of which a majority stays; raises ``QuorlError`` or ``NodeFailed`` if it does not go on."""
+def kill_leader(cluster: LocalCluster, tell: Callable[[str], None]) -> Outcome:
+    """Kill the leader of a cluster of which a majority stays; raises ``QuorlError`` or ``NodeFailed`` if it does not go on.
+
+    ``tell`` is called with its name right before: who leads when this begins may not lead any more by then.
+    """
     run = secrets.token_hex(4)
     with Client(cluster.urls, timeout_s=_GIVE_UP_S) as client:
         client.topics.create(TOPIC)
@@ -116,6 +119,7 @@ def kill_leader(cluster: LocalCluster) -> Outcome:
         tasks.start()
         time.sleep(_BEFORE_S)
         killed = cluster.leader()
+        tell(killed)
         began_s = time.monotonic()
         cluster[killed].kill()
         leader, term = _next_leader(cluster)

@@ -6,7 +6,7 @@ every call has a deadline, and an error says whether anything was applied and wh
 run at the same time travel together (``batching``).
 
 * The mind, without input or output: ``flow``, ``route`` (which node first), ``batching`` and its ``lanes``, ``claims`` (several in
-  one call), ``sharing`` (whose part is whose). ``model`` and ``tasking`` are what users hand in and get back, ``errors`` what
+  one call), ``sharing`` (whose part is whose). ``model`` and ``tasking`` are what users hand in and get back (``validated``: models like pydantic's), ``errors`` what
   can go wrong.
 * The hands: ``aio`` (``aio_flights``, ``aio_transport``) and ``sync`` (``sync_transport``); what is called on them: ``aio_topics``,
   ``aio_tasks``, ``aio_producer``, and ``topics``, ``tasks``, ``producer``. ``locks`` and ``forking`` are for signals and forks.

@@ -15,6 +15,7 @@ from typing_extensions import override
 from quorl.client import elsewhere
 from quorl.client.errors import NotFinished, QuorlError, outward
 from quorl.client.tasking import decode, outcome_of
+from quorl.client.validated import from_json
 from quorl.cluster.protocol import tasks as k
 from quorl.cluster.protocol.grammar import Consistency
 
@@ -101,7 +102,7 @@ class Handle(Generic[R]):
         result = bytes(found.result)
         if self._shape is not None:
             try:
-                return cast("R", msgspec.json.decode(result, type=self._shape))
+                return cast("R", msgspec.json.decode(result, type=self._shape, dec_hook=from_json))
             except msgspec.ValidationError:
                 pass  # not what the annotation says: the plain value is what there is
         return cast("R", decode(result))

@@ -12,6 +12,7 @@ from typing_extensions import override
 
 from quorl.client.context import Context
 from quorl.client.tasking import annotations_of, shape_of, signature_as_written
+from quorl.client.validated import from_json
 from quorl.cluster.protocol import workers as w
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def _shaped(value: Any, shapes: Mapping[str, Any], name: str) -> Any:
     if shape is None:
         return value
     try:
-        return msgspec.convert(value, shape)
+        return msgspec.convert(value, shape, dec_hook=from_json)
     except msgspec.ValidationError as error:
         raise WrongValue(f"argument {name!r}: {error}") from None
 

@@ -13,16 +13,17 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from quorl.client.errors import invalid
+from quorl.client.validated import to_json
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 
 MESSAGE_OVERHEAD_BYTES = 64
 """What the names of a message's fields and its producer id add to a request, at most."""
 
-JSON_HINT = 'Send numbers, text, lists, objects, dataclasses, dates, UUIDs or bytes, and of a pydantic model what model_dump(mode="json") returns.'
+JSON_HINT = "Send numbers, text, lists, objects, dataclasses, dates, UUIDs or bytes."
 """What to do about a value that has no JSON form."""
 
-_encode = msgspec.json.Encoder().encode
+_encode = msgspec.json.Encoder(enc_hook=to_json).encode
 _decode = msgspec.json.Decoder().decode
 
 

@@ -1,8 +1,8 @@
 """Tasks as users hand them in and get them back: options, arguments and results, between Python and the wire.
 
 Arguments and results are JSON: whatever msgspec encodes (dataclasses, dates and UUIDs become their JSON form, bytes base64
-text), and never a pickle. What JSON has no word for comes back as the annotation says: a handler's ``when: datetime`` is
-one again.
+text) and models that validate themselves (``validated``), and never a pickle. What JSON has no word for comes back as the
+annotation says: a handler's ``when: datetime`` is one again.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing_extensions import Format, get_annotations
 from quorl.client import elsewhere
 from quorl.client.errors import NoResult, TaskCancelled, TaskExpired, TaskFailed, invalid
 from quorl.client.model import JSON_HINT
+from quorl.client.validated import from_json, to_json
 from quorl.cluster.protocol import leases as e
 from quorl.cluster.protocol import queues as q
 from quorl.cluster.protocol import submitting as b
@@ -37,7 +38,7 @@ QUEUE_DEFAULT = "default"
 BackoffLike: TypeAlias = str | Sequence[int] | q.Backoff
 """``fixed``, ``linear`` or ``exponential``; the waits after each attempt in milliseconds; or a ``Backoff``."""
 
-encode = msgspec.json.Encoder().encode
+encode = msgspec.json.Encoder(enc_hook=to_json).encode
 decode = msgspec.json.Decoder().decode
 _read_task = msgspec.json.Decoder(b.NewTask)
 
@@ -240,7 +241,7 @@ def shape_of(annotation: Any) -> Any:
     if not _needs_shape(annotation):
         return None
     try:
-        msgspec.json.Decoder(annotation)
+        msgspec.json.Decoder(annotation, dec_hook=from_json)
     except (TypeError, ValueError, NameError):
         return None  # a type that msgspec does not know: the handler gets the plain value
     return annotation

@@ -108,7 +108,8 @@ def test_a_thread_has_them_as_they_finish_too(cluster: TaskCluster, app: App) ->
     assert list(app.as_completed([])) == []
 
 
-def test_a_thread_is_told_what_is_late_and_what_is_wrong(cluster: TaskCluster, app: App) -> None:
+def test_a_thread_is_told_what_is_late_and_what_is_wrong(app: App, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(completed, "LATE_LOOK_S", 60)
     handles = [app.submit("f") for _ in range(2)]
     with pytest.raises(NotFinished) as caught:
         next(app.as_completed(handles, timeout=0.01))

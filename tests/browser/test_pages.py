@@ -401,6 +401,16 @@ def test_b1_messages_are_published_browsed_and_followed(opened: Open, scene: Sce
         expect(page.locator(".message .offset").first).to_have_text("390")
 
 
+def test_b1_how_to_read_a_topic_can_be_copied_whatever_it_is_called(opened: Open, scene: Scene) -> None:
+    ok(call(scene.url, "POST", "/v1/topics", {"name": "a b"}))
+    try:
+        with opened(scene.cluster, f"{scene.url}/#/topics/a%20b") as seen:
+            told = seen.page.get_by_role("region", name="Consumers").locator("code")
+            expect(told).to_have_text("quorl topic consume 'a b' --register")
+    finally:
+        ok(call(scene.url, "DELETE", "/v1/topics/a%20b"))
+
+
 def test_b1_the_theme_can_be_chosen_and_is_kept(opened: Open, scene: Scene) -> None:
     with opened(scene.cluster, scene.url, scheme="light") as seen:
         page = seen.page

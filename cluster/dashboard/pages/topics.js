@@ -3,6 +3,7 @@ import { html, cls, useEffect, useState } from "../lib/html.js";
 import { listen, overview } from "../lib/live.js";
 import { all, get, path, post } from "../lib/api.js";
 import { useResource } from "../lib/resource.js";
+import { shell } from "../lib/copyas.js";
 import { bytes, clock, count, plural, rate } from "../lib/format.js";
 import { route, to, go } from "../lib/route.js";
 import { Count, Empty, Filter, Icon, Meter, Problem, attempt } from "../ui/parts.js";
@@ -77,7 +78,7 @@ function Consumers({ name, ends }) {
   const items = data?.items || [];
   const most = Math.max(1, ...items.map((one) => one.lag));
   return html`<section class="panel flush" aria-label="Consumers"><header><h2>Consumers</h2><span class="right">${items.length ? plural(items.length, "consumer") : ""}</span></header>
-    ${error && !data ? html`<div class="body pad"><${Problem} error=${error} /></div>` : !items.length ? html`<${Empty} title=${data ? "Nobody reads it yet" : "…"}><code>quorl topic consume ${name}</code><//>` : html`<div class="table-wrap short" tabindex="0"><table class="brief">
+    ${error && !data ? html`<div class="body pad"><${Problem} error=${error} /></div>` : !items.length ? html`<${Empty} title=${data ? "Nobody reads it yet" : "…"}><code>${shell("quorl", "topic", "consume", name, "--register")}</code><//>` : html`<div class="table-wrap short" tabindex="0"><table class="brief">
       <thead><tr><th class="num">Id</th><th>Name</th><th class="num">Lag</th><th class="gone"><span class="visually-hidden">Share of the largest lag</span></th><th>Next offset</th></tr></thead>
       <tbody>${items.map((one) => html`<tr key=${one.consumer_id}><td class="num">${one.consumer_id}</td><td class="cut cell">${one.name || html`<span class="zero">–</span>`}</td><td class="num"><${Count} value=${one.lag} tone=${one.lag > 1000 ? "warn" : ""} /></td>
         <td class="gone"><${Meter} share=${one.lag / most} tone=${one.lag > 1000 ? "warn" : ""} label=${`lag ${one.lag}`} /></td><td class="mono small dim">${one.cursors.map((cursor) => (one.cursors.length > 1 ? `${cursor.partition}:${cursor.next_offset}` : cursor.next_offset)).join(" ")}</td></tr>`)}</tbody></table></div>`}</section>`;

@@ -22,6 +22,8 @@ _PAUSE_S_MIN = 0.05
 _PAUSE_S_MAX = 1.0
 """Seconds between tries while the leader stays the same, doubling: it answers that it cannot, or not at all. At first sooner than
 an election takes, then no burden to a leader that is in need."""
+_LATELY_S = 2.0
+"""A leader that answered some call within so long is not said to give no answer: between two tries there is half of it."""
 _SENT_ON = ("content-type", HEADER, STATE_HEADER)
 """Headers of the caller's that change what the call means."""
 _RELAYED = (
@@ -44,6 +46,8 @@ class Leading:
         self._leader_wait_s = leader_wait_s
         self.asked = 0
         """How often another node was asked because it leads."""
+        self._heard = "", 0.0
+        """Who answered anything last, and when."""
 
     async def at_leader(
         self,
@@ -90,8 +94,12 @@ class Leading:
             return why
         if leader == here:
             return Problem("no_leader", f"{here} leads, but could not have it stored by a majority in time.")
+        who, when_s = self._heard
+        if who == leader and self._core.monotonic() - when_s < _LATELY_S:
+            detail = f"{leader} leads, as far as {here} knows, and answers, but could not see to it."
+            return Problem("no_leader", detail, hint=f"The log of {leader} says what holds it up. {REPEAT}")
         detail = f"{leader} leads, as far as {here} knows, but gives it no answer."
-        hint = f"See whether {leader} hangs, or {here} cannot reach its http port. {REPEAT}"
+        hint = f"See whether {leader} hangs, or the disks of a majority, or {here} cannot reach its http port. {REPEAT}"
         return Problem("no_leader", detail, hint=hint)
 
     async def ask(self, leader: str, call: Call, until: float) -> Answer:
@@ -102,7 +110,9 @@ class Leading:
         try:
             await asyncio.wait([asked, changed], return_when=asyncio.FIRST_COMPLETED)
             if asked.done():
-                return asked.result()
+                answer = asked.result()
+                self._heard = leader, self._core.monotonic()
+                return answer
             raise PeerLost(f"{leader} did not answer before {changed.result() or 'the deadline'} took its place")
         finally:
             asked.cancel()

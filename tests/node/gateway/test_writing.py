@@ -198,7 +198,7 @@ async def test_a_leader_that_is_never_reached_means_certainly_not_applied() -> N
 @pytest.mark.parametrize(
     ("asked", "detail", "hint"),
     [
-        ("n2", "n1 leads, as far as n2 knows, but gives it no answer.", "See whether n1 hangs, or n2 cannot reach"),
+        ("n2", "n1 leads, as far as n2 knows, but gives it no answer.", "See whether n1 hangs, or the disks"),
         ("n1", "n1 leads, but could not have it stored by a majority in time.", "An election is under way"),
     ],
 )
@@ -210,6 +210,16 @@ async def test_d4_a_leader_that_is_known_is_not_said_to_be_missing(asked: str, d
     status, body, _ = await cluster.call(asked, "POST", MESSAGES, {"value": 1})
     assert (status, body["code"], body["detail"]) == (503, "no_leader", detail)
     assert body["hint"].startswith(hint)
+
+
+async def test_d4_a_leader_that_answers_that_it_cannot_is_not_said_to_give_no_answer() -> None:
+    cluster = await with_topic(deadline_s=0.2)
+    cluster.core("n2").why_not = Problem("no_leader", "n2 knows of no leader at the moment.")
+    cluster.peers.script = [problem(503, "not_ready")] * 99
+    status, body, _ = await cluster.call("n2", "POST", MESSAGES, {"value": 1})
+    assert (status, body["code"]) == (503, "no_leader")
+    assert body["detail"] == "n1 leads, as far as n2 knows, and answers, but could not see to it."
+    assert body["hint"].startswith("The log of n1 says")
 
 
 async def test_d7_an_outcome_that_stays_unknown_is_said_to_be_with_the_key_to_repeat_it() -> None:

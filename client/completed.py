@@ -20,23 +20,24 @@ if TYPE_CHECKING:
     from quorl.client.handle import Handle
 
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 LATE_LOOK_S = 1.0
 """So long it is tried to learn what state late tasks are in: the time of whoever waited is over already."""
 
 
-class Completed(Generic[R]):
+class Completed(Generic[R_co]):
     """Handles as their tasks finish, for ``for`` and ``async for``; raises ``NotFinished`` once the time is over."""
 
-    def __init__(self, app: App, handles: Iterable[Handle[R]], timeout: float | None) -> None:
+    def __init__(self, app: App, handles: Iterable[Handle[R_co]], timeout: float | None) -> None:
         self._what = (app, list(handles), timeout)
-        self._here: Generator[Handle[R]] | None = None
-        self._there: AsyncGenerator[Handle[R]] | None = None
+        self._here: Generator[Handle[R_co]] | None = None
+        self._there: AsyncGenerator[Handle[R_co]] | None = None
 
     def __iter__(self) -> Self:
         return self
 
-    def __next__(self) -> Handle[R]:
+    def __next__(self) -> Handle[R_co]:
         """Return the handle of the task that finishes next."""
         if self._here is None:
             self._here = _in_a_thread(*self._what)
@@ -49,7 +50,7 @@ class Completed(Generic[R]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Handle[R]:
+    async def __anext__(self) -> Handle[R_co]:
         """Return the handle of the task that finishes next."""
         if self._there is None:
             self._there = _finished(*self._what)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 _SAME = (("retries", "max_attempts"), ("delay", "run_at"))
@@ -33,7 +34,7 @@ class _Called(NamedTuple):
     shape: Any = None
 
 
-class Call(_Called, Generic[R]):
+class Call(_Called, Generic[R_co]):
     """A task to submit: what ``submit_many`` takes. ``R`` is the type of its result."""
 
     __slots__ = ()

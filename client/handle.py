@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from quorl.client.aio import AsyncClient
     from quorl.client.app import App
 
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 POLLS_MAX = 64
 """Long polls that one event loop has open at the same time."""
@@ -33,7 +33,7 @@ CROWDED_ROUND_S = 1.0
 """While more wait than there are polls, each takes turns of so long."""
 
 
-class Handle(Generic[R]):
+class Handle(Generic[R_co]):
     """A submitted task. Making a handle calls nobody; handles can be made from ids: ``app.handle(id)``."""
 
     __slots__ = ("_app", "_level", "_shape", "id")
@@ -54,7 +54,7 @@ class Handle(Generic[R]):
         """Return the state that the task is in now; raises ``TaskNotFound``."""
         return self._app.client.tasks.result(self.id).status
 
-    def result(self, timeout: float | None = None) -> R:
+    def result(self, timeout: float | None = None) -> R_co:
         """Wait until the task is finished and return its result; ``timeout`` in seconds, None: as long as it takes.
 
         Raises ``TaskFailed`` (with the error and traceback of its last attempt), ``TaskCancelled``, ``TaskExpired``,
@@ -75,7 +75,7 @@ class Handle(Generic[R]):
         """The same as ``status``, for asyncio."""
         return (await self._app.aclient.tasks.result(self.id)).status
 
-    async def aresult(self, timeout: float | None = None) -> R:
+    async def aresult(self, timeout: float | None = None) -> R_co:
         """The same as ``result``, for asyncio."""
         try:
             found = await self._app.awaiting.result(self.id, timeout, self._level)
@@ -93,7 +93,7 @@ class Handle(Generic[R]):
         """How fresh a copy of the state must be to answer for this task."""
         return self._level
 
-    def _value(self, found: k.TaskResult, timeout: float | None) -> R:
+    def _value(self, found: k.TaskResult, timeout: float | None) -> R_co:
         if found.status not in k.FINAL:
             raise NotFinished(self.id, found.status, timeout or 0.0)
         error = outcome_of(found)
@@ -102,10 +102,10 @@ class Handle(Generic[R]):
         result = bytes(found.result)
         if self._shape is not None:
             try:
-                return cast("R", msgspec.json.decode(result, type=self._shape, dec_hook=from_json))
+                return cast("R_co", msgspec.json.decode(result, type=self._shape, dec_hook=from_json))
             except msgspec.ValidationError:
                 pass  # not what the annotation says: the plain value is what there is
-        return cast("R", decode(result))
+        return cast("R_co", decode(result))
 
     @override
     def __repr__(self) -> str:

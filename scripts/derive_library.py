@@ -119,6 +119,7 @@ def typed(annotation: object, names: Mapping[str, Any]) -> str:
 
     text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
     text = re.sub(r"\b([a-z]\w*)\.([A-Z]\w+)", shortened, text)
+    text = text.replace("R_co", "R")  # the same result, of classes that stand for wider types as well
     return re.sub(r"Unpack\[(\w+)\]", r"\1", text).replace(" | UnsetType", "").replace("dt.datetime", "datetime")
 
 

@@ -236,6 +236,9 @@ class Network(Protocol):
     def send(self, peer: str, frame: bytes) -> bool:
         """Queue a frame; False if there is no connection. Never blocks."""
 
+    def ping(self) -> None:
+        """Tell all who are connected at once how this member stands; they hear of it some times a second anyway."""
+
     async def close(self) -> None:
         """Stop listening and close every connection."""
 

@@ -222,6 +222,10 @@ class Replica:
         """Tell the followers how far the log is committed, where no further entry is about to say it."""
         self.engine.announce()
 
+    def ping(self) -> None:
+        """Tell the other members at once how this one stands."""
+        self._network.ping()
+
     def trim(self, durable_index: int) -> None:
         """Forget log entries that the state durably contains, as far as the others do not need them from here.
 

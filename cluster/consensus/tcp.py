@@ -147,6 +147,13 @@ class TcpNetwork(Network):
             self._packed = frame, pack_data(frame)
         return connection.send(self._packed[1])
 
+    @override
+    def ping(self) -> None:
+        gossip = self._gossip()
+        for peer in self._peers.values():
+            if peer.connection is not None:
+                peer.connection.ping(gossip)
+
     def buffered(self, peer: str) -> int:
         """Bytes queued for a peer that the system has not taken yet."""
         connection = self._peers[peer].connection

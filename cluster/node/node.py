@@ -244,6 +244,7 @@ class Node:
             self.meters.leader_changes += now.leader not in {None, self._told[0]}
             self._told = (now.leader, now.term)
             self._ports.log.info("leader_changed", leader=now.leader, term=now.term)
+            self.replica.ping()  # what others tell of this node is else half a second behind an election
         self._lead.look(now, stopping=self._stopping)
         self.looking.noticed(self.leader())
         self._watch.changed()

@@ -294,6 +294,17 @@ async def test_pings_alone_keep_a_connection_and_carry_gossip() -> None:
         assert one.recorder.count("disconnected", "n2") == 0
 
 
+async def test_who_has_news_does_not_wait_for_the_next_ping() -> None:
+    at, seldom, news = addresses("n1", "n2"), QUICK._replace(ping_s=60.0, silence_s=600.0), [b"old"]
+    one, two = Node("n1", at, gossip=lambda: news[0], delays=seldom), Node("n2", at, delays=seldom)
+    one.network.ping()  # there is nobody yet
+    async with running(one, two):
+        await two.recorder.until(lambda: two.recorder.gossip == [("n1", b"old")])
+        news[0] = b"new"
+        one.network.ping()
+        await two.recorder.until(lambda: two.recorder.gossip == [("n1", b"old"), ("n1", b"new")])
+
+
 async def test_a_peer_that_does_not_read_is_cut_off() -> None:
     at = addresses("n1", "n2")
     two = Node("n2", at)

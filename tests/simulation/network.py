@@ -169,6 +169,16 @@ class SimNetwork:
             else:
                 self._queue(peer, "ping", self._gossip())
 
+    def ping(self) -> None:
+        """Told past all that is on its way: it decides nothing, and no seed is another one because of it."""
+        gossip = self._gossip()
+        for peer, end in self._ends.items():
+            target = self.world.networks.get(peer)
+            there = None if target is None or target.closed else target._ends.get(self.name)
+            up = there is not None and there.serial == end.serial and self.world.wires.open(self.name, peer)
+            if target is not None and up:
+                target._loop.call_soon(target._on_gossip, self.name, gossip)
+
     # -- connecting ------------------------------------------------------------------------------------------------
     def _dial_all(self) -> None:
         for peer in self.world.names:

@@ -96,6 +96,19 @@ def test_a_minority_never_acknowledges() -> None:
         assert stage.problems() == []
 
 
+def test_the_term_of_each_member_is_known_to_all_as_soon_as_it_has_begun() -> None:
+    with Stage() as stage:
+        stage.written(stage.leader())
+        for name in [*stage.followers(), stage.leader()]:
+            stage.lead(name)
+            assert stage.world.run(0.2, lambda: _terms_told(stage) == {stage.node(stage.leader()).term()})
+        assert stage.problems() == []
+
+
+def _terms_told(stage: Stage) -> set[int | None]:
+    return {member.term for node in stage.world.nodes() for member in node.cluster().members}
+
+
 def test_each_member_says_that_there_is_no_quorum_while_too_few_have_room_for_what_the_leader_decides() -> None:
     with Stage() as stage:
         world, (full, other) = stage.world, stage.followers()

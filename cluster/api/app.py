@@ -19,8 +19,8 @@ from quorl.cluster.api.health import Health
 from quorl.cluster.api.hosts import Hosts
 from quorl.cluster.api.intake import Intake
 from quorl.cluster.api.members_only import HEADER, knows
-from quorl.cluster.api.requests import call_of, give_leave, waits_for_leave
-from quorl.cluster.node.internal import PREFIX
+from quorl.cluster.api.requests import call_of, give_leave, respond, waits_for_leave
+from quorl.cluster.node.core import PREFIX
 from quorl.cluster.protocol.channel import NAME, PATH
 from quorl.cluster.protocol.limits import REQUEST_BYTES_MAX
 from quorl.cluster.protocol.problems import DETAIL_CHARS_MAX, Problem
@@ -102,9 +102,9 @@ class Skin:
         path, headers = call.path, call.headers
         if not self._hosts.take(headers.get("host")):
             detail = f"The request is for {headers['host'][:100]}, which is no name of this node."
-            return _respond(self._node.refuse(call, Problem("forbidden_host", detail)))
+            return respond(self._node.refuse(call, Problem("forbidden_host", detail)))
         if (answer := self._at_once(call)) is not None:
-            return _respond(answer)
+            return respond(answer)
         if (stream := self._streams.get(path)) is not None:
             return await stream(request, call)
         body: bytes | Problem
@@ -115,17 +115,17 @@ class Skin:
             detail = f"The body did not arrive within {self._body_s_max:g} s."
             body = Problem("request_timeout", detail)
         if isinstance(body, Problem):
-            response = _respond(self._node.refuse(call, body))
+            response = respond(self._node.refuse(call, body))
             response.force_close()  # where the next request would begin, there may be more of this body
             return response
-        return _respond(await self._told(call._replace(body=body)))
+        return respond(await self._told(call._replace(body=body)))
 
     async def _channel(self, request: web.BaseRequest, call: Call) -> web.StreamResponse:
         if wants_channel(call.headers) and call.method == "GET" and not request.body_exists:
             return await self.channels.serve(request, call.headers)
         detail = f"This path takes a GET with the headers Connection: Upgrade and Upgrade: {NAME}, and no body."
         answer = self._node.refuse(call, Problem("upgrade_required", detail))
-        return _respond(answer._replace(headers={**answer.headers, "connection": "upgrade", "upgrade": NAME}))
+        return respond(answer._replace(headers={**answer.headers, "connection": "upgrade", "upgrade": NAME}))
 
     async def take(self, call: Call) -> Answer:
         """Answer one call that came on a channel, as if it had come by itself. The channel's host was looked at before."""
@@ -191,7 +191,7 @@ class Skin:
 
     def unreadable(self, code: str, detail: str) -> web.StreamResponse:
         """Answer what could not be read as a request, and so has no path or headers that are known."""
-        return _respond(self._node.refuse(Call("GET", "/", "", {}, b""), Problem(code, detail[:DETAIL_CHARS_MAX])))
+        return respond(self._node.refuse(Call("GET", "/", "", {}, b""), Problem(code, detail[:DETAIL_CHARS_MAX])))
 
     async def _read_body(self, request: web.BaseRequest, most: int) -> bytes | Problem:
         """The body; or what is wrong with it, as one that is too large, of which no more than the limit was read."""
@@ -229,7 +229,3 @@ def introduce(version: str) -> None:
 
 def _no_metrics(_call: Call) -> Problem:
     return Problem("route_not_found", "This node's configuration says `[metrics] enabled = false`.")
-
-
-def _respond(answer: Answer) -> web.Response:
-    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)

@@ -11,6 +11,7 @@ from typing import Protocol, cast
 
 from aiohttp import ClientConnectionResetError, web
 
+from quorl.cluster.api.requests import respond
 from quorl.cluster.node.live import CHANNELS
 from quorl.cluster.node.looking import Looking
 from quorl.cluster.node.visit import Declined
@@ -60,16 +61,16 @@ async def stream(node: Streaming, request: web.BaseRequest, call: Call) -> web.S
     try:
         channels = _asked(call)
     except ProtocolError as error:
-        return _refused(node, call, error.problem)
+        return respond(node.refuse(call, error.problem))
     live = node.looking.live
     if live.closed:
-        return _refused(node, call, Problem("shutting_down", f"{node.name} is shutting down."))
+        return respond(node.refuse(call, Problem("shutting_down", f"{node.name} is shutting down.")))
     try:
         told = live.open(channels, _Socket(request), resumed="last-event-id" in call.headers)
     except Declined as declined:
-        return _refused(node, call, declined.problem)
+        return respond(node.refuse(call, declined.problem))
     if told is None:
-        return _refused(node, call, Problem("too_many_streams", f"{node.name} serves {len(live)} streams."))
+        return respond(node.refuse(call, Problem("too_many_streams", f"{node.name} serves {len(live)} streams.")))
     response = web.StreamResponse(
         headers={
             "content-type": f"{_TYPE}; charset=utf-8",
@@ -105,8 +106,3 @@ def _asked(call: Call) -> frozenset[Channel]:
             detail = f"There is no channel `{word[:100]}`{nearest(word, CHANNELS)}. There are {', '.join(CHANNELS)}."
             raise ProtocolError(Problem("invalid_parameter", detail))
     return frozenset(cast("list[Channel]", words))
-
-
-def _refused(node: Streaming, call: Call, problem: Problem) -> web.Response:
-    answer = node.refuse(call, problem)
-    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)

@@ -9,6 +9,8 @@ from quorl.cluster.node.node import Node
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.wire import Answer
 
+_BEHIND_MAX = 10_000
+"""Some ten seconds of a cluster that is busy with single writes."""
 _TEXT = {"content-type": "text/plain; charset=utf-8", "cache-control": "no-store"}
 
 
@@ -62,7 +64,3 @@ class Health:
             Check("disk", free > limits.DISK_SPARE_BYTES, f"{free // 2**20} MiB free"),
             Check("running", not node.stopping, "shutting down" if node.stopping else "takes requests"),
         ]
-
-
-_BEHIND_MAX = 10_000
-"""Some ten seconds of a cluster that is busy with single writes."""

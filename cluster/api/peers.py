@@ -9,8 +9,7 @@ from yarl import URL
 
 from quorl.channel import Line, Lost, NoChannel, NotSent
 from quorl.cluster.api.members_only import HEADER
-from quorl.cluster.node.core import PeerLost, PeerUnreachable
-from quorl.cluster.node.internal import PREFIX
+from quorl.cluster.node.core import SNAPSHOT, PeerLost, PeerUnreachable
 from quorl.cluster.protocol.channel import fits
 from quorl.cluster.protocol.wire import Answer, Call
 from quorl.sessions import Sent, open_session
@@ -18,10 +17,6 @@ from quorl.sessions import Sent, open_session
 _CONNECT_TIMEOUT_S = 1.0
 """Within a data centre a connection takes a millisecond: who takes none by then is as good as away, and the call goes
 on."""
-
-
-_COPIES = f"{PREFIX}snapshot"
-"""Pieces of a copy are large, and would hold up every call on the same connection."""
 
 
 class HttpPeers:
@@ -38,7 +33,8 @@ class HttpPeers:
     async def call(self, peer: str, call: Call, timeout_s: float) -> Answer:
         """See ``core.Peers``."""
         line = self._lines[peer]
-        if line.plain or call.path.startswith(_COPIES) or not fits(call):
+        # Pieces of a copy are large, and would hold up every call on the same connection.
+        if line.plain or call.path.startswith(SNAPSHOT) or not fits(call):
             return await self._over_http(peer, call, timeout_s)
         try:
             return await line.ask(call, dict(call.headers), max(0.001, timeout_s))

@@ -1,4 +1,4 @@
-"""What a request says before anybody reads its body, as the call that it makes.
+"""What a request says before anybody reads its body, as the call that it makes; and an answer as the response that it is.
 
 Invariants: a header that stands several times is one list (RFC 9110, 5.3), so nothing that was sent is passed over: where
 one value is wanted, two are none. Who names the host in the first line means that one, whatever ``Host`` says (RFC 9112, 3.2.2).
@@ -10,7 +10,7 @@ import re
 
 from aiohttp import HttpVersion11, web
 
-from quorl.cluster.protocol.wire import Call
+from quorl.cluster.protocol.wire import Answer, Call
 
 _ABSOLUTE = re.compile(r"https?://([^/?#]*)(.*)", re.IGNORECASE | re.DOTALL).fullmatch
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -28,6 +28,11 @@ def call_of(request: web.BaseRequest) -> Call:
         target = whole[2] if whole[2].startswith("/") else f"/{whole[2]}"
     path, _, query = target.partition("?")
     return Call(request.method, path, query, headers, b"")
+
+
+def respond(answer: Answer) -> web.Response:
+    """The response that carries an answer."""
+    return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
 
 def waits_for_leave(request: web.BaseRequest) -> bool:

@@ -9,18 +9,9 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
+from quorl.cluster.api.app import Handler
 from quorl.cluster.protocol.problems import Problem
 from quorl.cluster.protocol.wire import Answer, Call
-
-
-class Desk(Protocol):
-    """What answers calls."""
-
-    async def handle(self, call: Call) -> Answer:
-        """Answer one call; never raises."""
-
-    def refuse(self, call: Call, problem: Problem) -> Answer:
-        """Answer a call that was not even read."""
 
 
 class DebugLogger(Protocol):
@@ -33,17 +24,17 @@ class DebugLogger(Protocol):
 class Told:
     """Answers as another one does, and says so."""
 
-    def __init__(self, node: Desk, log: DebugLogger) -> None:
+    def __init__(self, node: Handler, log: DebugLogger) -> None:
         self._node = node
         self._log = log
 
     async def handle(self, call: Call) -> Answer:
-        """See ``Desk``."""
+        """See ``Handler``."""
         began_s = time.monotonic()
         return self._say(call, await self._node.handle(call), time.monotonic() - began_s)
 
     def refuse(self, call: Call, problem: Problem) -> Answer:
-        """See ``Desk``."""
+        """See ``Handler``."""
         return self._say(call, self._node.refuse(call, problem), 0.0)
 
     def _say(self, call: Call, answer: Answer, seconds: float) -> Answer:

@@ -372,7 +372,8 @@ class LogStore:
         """Bear witness for what is committed, so that its loss would be noticed."""
         self.ballot.raise_floor(self._floor)
 
-    def _destroy(self) -> None:
+    def close(self) -> None:
+        """Make durable what is there, and let go of the file."""
         self.sync()
         self.ballot.raise_floor(self._floor)
         self._file.close()

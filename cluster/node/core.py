@@ -23,6 +23,12 @@ CLUSTER_HEADER = "quorl-cluster"
 """Names the cluster of the node that sends a call."""
 
 
+PREFIX = "/internal/"
+"""Below it lies what nodes ask each other, and nobody else."""
+BARRIER, BEATS, SNAPSHOT = f"{PREFIX}barrier", f"{PREFIX}beats", f"{PREFIX}snapshot"
+"""And what that is: see ``internal``. The pieces of a snapshot lie below its own path, by its name."""
+
+
 class PeerUnreachable(Exception):
     """The call certainly did not reach the peer."""
 

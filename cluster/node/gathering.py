@@ -13,16 +13,15 @@ from collections.abc import Iterator
 import msgspec
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
-from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
+from quorl.cluster.node.core import BEATS, Core, PeerLost, PeerUnreachable
 from quorl.cluster.node.forwarding import Leading
 from quorl.cluster.node.parking import gather_s
-from quorl.cluster.node.signs import size_of
+from quorl.cluster.node.signs import keep, size_of
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import SignOfLife
 from quorl.cluster.protocol.wire import Call
 from quorl.shielding import shield
 
-BEATS_PATH = "/internal/beats"
 _TRY_S = 1.0
 """A leader that does not take heartbeats for so long is asked again."""
 _PAUSE_S = 0.05
@@ -71,8 +70,7 @@ class Gathering:
         batch = self._batch
         if batch is None:
             batch = self._batch = _Batch()
-        if sign.tokens is not None or sign.worker_id not in batch.signs:  # as in ``Signs``
-            batch.signs[sign.worker_id] = sign
+        keep(batch.signs, sign)
         batch.until = max(batch.until, until)
         left_s = max(0.0, until - self._core.monotonic())
         self._leave_within(batch, min(gather_s(dead_after_ms), _PATIENCE_SHARE * left_s))
@@ -140,7 +138,7 @@ class Gathering:
             await core.wait_leader(leader, until if leader is None else min(until, core.monotonic() + _PAUSE_S))
 
     async def _ask(self, leader: str, signs: tuple[SignOfLife, ...], until: float) -> int | None:
-        call = Call("POST", BEATS_PATH, "", {"quorl-hops": "1"}, encode_signs(signs))
+        call = Call("POST", BEATS, "", {"quorl-hops": "1"}, encode_signs(signs))
         answer = await self._leading.ask(leader, call, min(until, self._core.monotonic() + _TRY_S))
         return _delivered_decoder.decode(answer.body).sequence if answer.status == 200 else None
 

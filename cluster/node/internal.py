@@ -12,14 +12,13 @@ import msgspec
 
 from quorl.cluster.consensus.damage import REMEDY, is_damage
 from quorl.cluster.consensus.port import Damaged, NotApplied, Offload, OutcomeUnknown, Snapshot, StateFiles
-from quorl.cluster.node.core import Logger
+from quorl.cluster.node.core import BARRIER, BEATS, SNAPSHOT, Logger
 from quorl.cluster.node.gathering import decode_signs
 from quorl.cluster.node.upkeep import PIECE_BYTES
 from quorl.cluster.protocol.entry import SignOfLife
 from quorl.cluster.protocol.wire import Answer, Call
 from quorl.shielding import shield
 
-PREFIX = "/internal/"
 _READ_LATELY_S = 10.0
 """A copy that was read from this lately is being pulled: whoever comes next gets the same one."""
 _COPY_AGE_S_MAX = 600.0
@@ -63,17 +62,15 @@ class Internal:
 
     async def handle(self, call: Call) -> Answer:
         """Answer one call."""
-        match call.path.removeprefix(PREFIX).split("/"):
-            case ["barrier"]:
-                return await self._barrier()
-            case ["beats"]:
-                return await self._beats(call.body)
-            case ["snapshot"]:
-                return await self._copy()
-            case ["snapshot", name]:
-                return await self._piece(name, parse_qs(call.query))
-            case _:
-                return _json(404, {"code": "route_not_found"})
+        if call.path == BARRIER:
+            return await self._barrier()
+        if call.path == BEATS:
+            return await self._beats(call.body)
+        if call.path == SNAPSHOT:
+            return await self._copy()
+        if call.path.startswith(f"{SNAPSHOT}/"):
+            return await self._piece(call.path.removeprefix(f"{SNAPSHOT}/"), parse_qs(call.query))
+        return _json(404, {"code": "route_not_found"})
 
     async def _barrier(self) -> Answer:
         if not self._node.leads():

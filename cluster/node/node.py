@@ -27,10 +27,10 @@ from quorl.cluster.consensus.replica import Callbacks, Identity, Replica
 from quorl.cluster.machine.events import CommandSpoiled, EntrySkipped
 from quorl.cluster.machine.machine import Applied, Machine, Outcome
 from quorl.cluster.node.applying import Applying
-from quorl.cluster.node.core import CLUSTER_HEADER, SameCluster
+from quorl.cluster.node.core import CLUSTER_HEADER, PREFIX, SameCluster
 from quorl.cluster.node.diskroom import DiskRoom
 from quorl.cluster.node.gateway import Gateway
-from quorl.cluster.node.internal import PREFIX, Internal
+from quorl.cluster.node.internal import Internal
 from quorl.cluster.node.leadership import Footing, Leadership
 from quorl.cluster.node.looking import Looking
 from quorl.cluster.node.members import Gossip, Members
@@ -169,7 +169,7 @@ class Node:
         await self._trimming.close()
         await self.replica.close()
         try:
-            self._store._destroy()  # noqa: SLF001 - the library's word for closing its journal
+            self._store.close()
         except OSError as error:
             # What was promised is durable already; the last note of how far that reaches is for the next start only.
             self._ports.log.warning("stopped_without_last_sync", why=str(error))

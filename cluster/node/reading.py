@@ -14,7 +14,7 @@ import msgspec
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.machine.queries import BadCursor, BadStart, ListNames, Names
 from quorl.cluster.machine.worker_queries import BeatLog, Heartbeats
-from quorl.cluster.node.core import Core, PeerLost, PeerUnreachable
+from quorl.cluster.node.core import BARRIER, Core, PeerLost, PeerUnreachable
 from quorl.cluster.node.forwarding import Leading
 from quorl.cluster.node.polls import LongPolls
 from quorl.cluster.node.subjects import Subject
@@ -141,7 +141,7 @@ class Reading:
             raise Declined(why)
 
     async def _barrier_at(self, leader: str, until: float) -> _Barrier | None:
-        call = Call("GET", "/internal/barrier", "", {"quorl-hops": "1"}, b"")
+        call = Call("GET", BARRIER, "", {"quorl-hops": "1"}, b"")
         try:
             answer = await self._leading.ask(leader, call, until)
         except (PeerUnreachable, PeerLost):

@@ -42,8 +42,7 @@ class Signs:
     def note(self, signs: Iterable[SignOfLife]) -> None:
         """Add some; nobody waits."""
         for sign in signs:
-            if sign.tokens is not None or sign.worker_id not in self._signs:
-                self._signs[sign.worker_id] = sign
+            keep(self._signs, sign)
 
     def tell(self, signs: Iterable[SignOfLife]) -> asyncio.Future[int]:
         """Add some; the future gives the sequence by which all of them are in the state."""
@@ -73,6 +72,12 @@ class Signs:
         waiting, self._waiting = self._waiting, []
         self._signs.clear()
         return waiting
+
+
+def keep(signs: dict[int, SignOfLife], sign: SignOfLife) -> None:
+    """Let a sign travel along: in place of an older one of its worker, unless that names tokens and this does not."""
+    if sign.tokens is not None or sign.worker_id not in signs:
+        signs[sign.worker_id] = sign
 
 
 def size_of(sign: SignOfLife) -> int:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import msgspec
 
 from quorl.cluster.consensus.port import Clock, Damaged, Disk, Offload, Snapshot, StateFiles
-from quorl.cluster.node.core import Logger, PeerLost, Peers, PeerUnreachable
+from quorl.cluster.node.core import SNAPSHOT, Logger, PeerLost, Peers, PeerUnreachable
 from quorl.cluster.node.meters import Meters
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.wire import Answer, Call
@@ -178,14 +178,14 @@ class CatchUp:
             self._log.info("snapshot_installed", leader=leader, index=snapshot.index, size_bytes=snapshot.size_bytes)
 
     async def _pull(self, leader: str) -> Snapshot:
-        snapshot = msgspec.json.decode(await self._get(leader, "/internal/snapshot", ""), type=Snapshot)
+        snapshot = msgspec.json.decode(await self._get(leader, SNAPSHOT, ""), type=Snapshot)
         wanted_bytes = snapshot.size_bytes + limits.DISK_SPARE_BYTES
         missing_bytes = wanted_bytes - self._disk.free_bytes(wanted_bytes)
         if missing_bytes > 0:
             raise OSError(errno.ENOSPC, f"{missing_bytes} bytes more must be free for {snapshot.size_bytes} of state")
         offset = 0
         while offset < snapshot.size_bytes:
-            piece = await self._get(leader, f"/internal/snapshot/{snapshot.name}", f"offset={offset}")
+            piece = await self._get(leader, f"{SNAPSHOT}/{snapshot.name}", f"offset={offset}")
             if not piece:
                 break
             await self._offload.run(partial(self._states.receive, offset, piece))

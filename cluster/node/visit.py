@@ -101,7 +101,7 @@ class Visit:
     """Whether it waits for a leader now, and for nothing else."""
 
 
-_TRY_ELSEWHERE = {"no_leader", "no_quorum", "not_ready", "shutting_down"}
+_TRY_ELSEWHERE = {"no_leader", "shutting_down"}
 
 
 def refuse_if_final(visit: Visit, reason: NotApplied) -> None:

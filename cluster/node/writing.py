@@ -59,9 +59,27 @@ class Writing:
                 return await self._commit(visit)
 
     async def _commit(self, visit: Visit) -> Answer | None:
-        """Commit here. An empty ``Consume`` is tried again whenever something happens to its topic.
+        """Commit here, and answer with what it came to; None to try again."""
+        decided = await self._decided(visit)
+        if decided is None:
+            return None
+        value, sequence, replayed = decided
+        if isinstance(value, (TaskExists, IdempotencyKeyReused)) and isinstance(visit.request, Submit):
+            under_its_key = isinstance(value, IdempotencyKeyReused)
+            value = await self._as_meant(visit.request, visit.key, value)
+            replayed = replayed or (under_its_key and isinstance(value, Reply))
+        value = await with_guess(self._core.read, visit.request, value)
+        if isinstance(value, Rejection):
+            answer = visit.voice.problem(problem_of(value), visit.scene)
+        else:
+            answer = visit.voice.reply(visit.row, value)
+        return stamped(answer, sequence, replayed=replayed)
 
-        Its last try says so in the log: after it, no copy of an earlier one can take messages that nobody would get.
+    async def _decided(self, visit: Visit) -> tuple[Reply | Rejection, int, bool] | None:
+        """What the command came to, by the entry of which sequence, and whether it had done so before; None to try again.
+
+        An empty ``Consume`` is tried again here, whenever something happens to its topic. Its last try says so in the log: after
+        it, no copy of an earlier one can take messages that nobody would get.
         """
         assert visit.sealed is not None
         last = visit.patient is None
@@ -81,22 +99,11 @@ class Writing:
             value = await self._core.render(outcome.value)
             visit.maybe_applied = False
             if last or not isinstance(value, t.Consumed) or value.items:
-                break
+                return value, sequence, outcome.replayed
             assert isinstance(visit.request, t.Consume)
             # An append may stand behind this very command in its entry: what came with it counts as news, too.
             topic = Subject("topic", visit.request.topic)
             last = not await self._polls.wait_news(topic, sequence - 1, visit.poll_until)
-        replayed = outcome.replayed
-        if isinstance(value, (TaskExists, IdempotencyKeyReused)) and isinstance(visit.request, Submit):
-            under_its_key = isinstance(value, IdempotencyKeyReused)
-            value = await self._as_meant(visit.request, visit.key, value)
-            replayed = replayed or (under_its_key and isinstance(value, Reply))
-        value = await with_guess(self._core.read, visit.request, value)
-        if isinstance(value, Rejection):
-            answer = visit.voice.problem(problem_of(value), visit.scene)
-        else:
-            answer = visit.voice.reply(visit.row, value)
-        return stamped(answer, sequence, replayed=replayed)
 
     async def _as_meant(
         self, request: Submit, key: str, refusal: TaskExists | IdempotencyKeyReused

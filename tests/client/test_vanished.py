@@ -19,8 +19,7 @@ from quorl.client.cli.common import Exit
 from quorl.client.errors import OWN_LINK
 from quorl.client.flow import Failure, Send
 from quorl.cluster.api.peers import HttpPeers
-from quorl.cluster.node.core import PeerLost, PeerUnreachable
-from quorl.cluster.node.internal import PREFIX
+from quorl.cluster.node.core import PREFIX, PeerLost, PeerUnreachable
 from quorl.cluster.protocol.channel import NAME
 from quorl.cluster.protocol.wire import Call
 from quorl.vanished import OPTIONS, VANISHED_S, notice_vanished

@@ -15,8 +15,7 @@ import time
 from quorl.client import aio_transport, sync_transport
 from quorl.client.flow import Failure, Send
 from quorl.cluster.api.peers import HttpPeers
-from quorl.cluster.node.core import PeerLost
-from quorl.cluster.node.internal import PREFIX
+from quorl.cluster.node.core import PREFIX, PeerLost
 from quorl.cluster.protocol.channel import NAME
 from quorl.cluster.protocol.wire import Answer, Call
 

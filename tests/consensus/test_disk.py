@@ -132,7 +132,7 @@ def test_a_log_lives_on_either(disk: Disk) -> None:
     log.deleteEntriesFrom(25)
     log.trim_to(10)
     before = log[:]
-    log._destroy()
+    log.close()
     again = LogStore(disk, segment_bytes=200)
     assert again[:] == before
     assert again.ballot.floor == 20

@@ -359,7 +359,7 @@ def test_leaving_writes_the_floor(disk: FakeDisk) -> None:
     log = filled(disk)
     log.add(b"x", 13, 1)
     log.setRaftCommitIndex(13)
-    log._destroy()
+    log.close()
     assert store(disk).ballot.floor == 13
 
 

@@ -17,9 +17,9 @@ from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.machine.machine import Applied, Machine
 from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.node.committer import Committer
-from quorl.cluster.node.core import PeerLost, PeerUnreachable
+from quorl.cluster.node.core import PREFIX, PeerLost, PeerUnreachable
 from quorl.cluster.node.gateway import Gateway
-from quorl.cluster.node.internal import PREFIX, Internal
+from quorl.cluster.node.internal import Internal
 from quorl.cluster.node.parking import Parking, gather_s
 from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.sight import StateSight

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
-from quorl.cluster.node.core import PeerLost, PeerUnreachable
-from quorl.cluster.node.gathering import BEATS_PATH, decode_signs, encode_signs
+from quorl.cluster.node.core import BEATS, PeerLost, PeerUnreachable
+from quorl.cluster.node.gathering import decode_signs, encode_signs
 from quorl.cluster.node.internal import Internal
 from quorl.cluster.node.visit import Declined
 from quorl.cluster.protocol import limits
@@ -52,7 +52,7 @@ async def test_heartbeats_at_a_follower_reach_the_state_together() -> None:
     ]
     assert now() - began == pytest.approx(1.0)
     ((peer, call),) = cluster.peers.calls
-    assert (peer, call.path, call.method) == ("n1", BEATS_PATH, "POST")
+    assert (peer, call.path, call.method) == ("n1", BEATS, "POST")
     assert cluster.group.said()[-1].signs == (SignOfLife(1, (5,), (2,), 3), SignOfLife(2))
     assert answers[0][2]["quorl-sequence"] == str(len(cluster.group.entries))
 
@@ -223,11 +223,11 @@ async def test_heartbeats_from_node_to_node_are_read_with_care() -> None:
     cluster = await started()
     unused: Any = None
     door = Internal(cluster.core("n1"), unused, unused, unused, unused)
-    assert (await door.handle(Call("POST", BEATS_PATH, "", {}, b"\xc1"))).status == 400
-    done = await door.handle(Call("POST", BEATS_PATH, "", {}, encode_signs((SignOfLife(1),))))
+    assert (await door.handle(Call("POST", BEATS, "", {}, b"\xc1"))).status == 400
+    done = await door.handle(Call("POST", BEATS, "", {}, encode_signs((SignOfLife(1),))))
     assert (done.status, done.body) == (200, b'{"sequence":2}')
     cluster.group.lead("n2")
-    assert (await door.handle(Call("POST", BEATS_PATH, "", {}, encode_signs((SignOfLife(1),))))).status == 503
+    assert (await door.handle(Call("POST", BEATS, "", {}, encode_signs((SignOfLife(1),))))).status == 503
 
 
 # -- reports and claims --------------------------------------------------------------------------------------------

@@ -224,7 +224,7 @@ async def test_d14_idle_strangers_are_few_and_short_lived() -> None:
     async with running(node, friend):
         await node.until_connected("n1")
         with own_time() as passed_s:
-            crowd = [await Stranger.visit(node) for _ in range(200)]
+            crowd = [await Stranger.visit(node) for _ in range(limits.PENDING_HANDSHAKES_MAX + 36)]
             assert len(node.network._pending) <= limits.PENDING_HANDSHAKES_MAX
             async with impersonating(hello("n3"), at["n3"]):  # outgoing connections are not held up by the crowd
                 await node.until_connected("n3")

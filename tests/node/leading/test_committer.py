@@ -398,11 +398,10 @@ async def test_d13_who_is_patient_waits_behind_an_entry_too_and_then_a_moment(
     log.apply()
     await first
     assert log.entries == [[b"0"]]
-    while len(log.entries) < 2:
-        await asyncio.sleep(0)
+    await asyncio.wait(waiting, timeout=2 * patience.WAIT_S)
+    assert log.entries == [[b"0"], [b"1"]]
     log.apply()
     await waiting[0]
-    assert log.entries == [[b"0"], [b"1"]]
     second = patient(committer, b"2")
     await asyncio.sleep(0)
     assert log.entries[2:] == [[b"2"]], "nobody came, so the next one does not wait"

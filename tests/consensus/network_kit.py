@@ -22,7 +22,7 @@ from tests.ports import free_ports
 PATIENCE_S = 20.0
 _TICK_S = 0.01
 SECRET = b"a secret of the cluster"
-QUICK = Delays(connect_s=0.5, handshake_s=0.4, retry_first_s=0.01, retry_max_s=0.05, ping_s=0.05, silence_s=0.4)
+QUICK = Delays(connect_s=0.5, handshake_s=2.0, retry_first_s=0.01, retry_max_s=0.05, ping_s=0.05, silence_s=0.4)
 
 
 class RealClock(Clock):

@@ -97,8 +97,8 @@ def submits() -> None:
     assert_type(add.options(queue="slow", delay=60, priority=9, key="k").delay(1, 2), Handle[int])
     assert_type(add.call(1, 2), Call[int])
     assert_type(app.submit_many([add.call(1, 2)]), list[Handle[int]])
-    assert_type(app.submit_many([add.call(1, 2), send.call("a")]), list[Handle[object]])
-    both: list[Handle[object]] = [add.delay(1, 2), send.delay("a")]
+    assert_type(app.submit_many([add.call(1, 2), resize.call("p")]), list[Handle[object]])
+    both: list[Handle[object]] = [add.delay(1, 2), resize.delay("p")]
     assert_type(next(app.as_completed(both)), Handle[object])
     assert_type(app.submit("other.task", 1, 2, queue="x", priority=9), Handle[Any])
     assert_type(resize.delay("p").result(), str)

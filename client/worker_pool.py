@@ -114,9 +114,15 @@ class Ended(msgspec.Struct, tag="ended"):
     verdict: Verdict
 
 
+class Unable(msgspec.Struct, tag="unable"):
+    """From a process: it ends without having looked for a task, as the system does not give it what it needs."""
+
+    why: str
+
+
 _encode = msgspec.json.Encoder().encode
 _read_order = msgspec.json.Decoder(Order | Stop).decode
-_read_news = msgspec.json.Decoder(Said | Saved | Ended).decode
+_read_news = msgspec.json.Decoder(Said | Saved | Ended | Unable).decode
 
 
 def references_of(handlers: Mapping[str, Handler]) -> dict[str, Reference]:
@@ -168,7 +174,7 @@ class Child:
         theirs.close()
 
     def run(self, holding: Holding) -> Verdict:
-        """Have the process run a task, and return what came of it; raises ``Gone`` if it was certainly not begun."""
+        """Have the process run a task, and return what came of it; raises ``Gone`` or ``NoProcess`` if it was certainly not begun."""
         over = threading.Event()
 
         def kill() -> None:
@@ -223,6 +229,9 @@ class Child:
                     reporter.save(value)
                 case Ended(verdict):
                     return verdict
+                case Unable(why):
+                    self.kill()
+                    raise NoProcess(why)
 
     @property
     def alive(self) -> bool:
@@ -303,7 +312,7 @@ def child_main(pipe: Connection, references: dict[str, Reference], first: Callab
     orders: queue.SimpleQueue[tuple[e.ClaimedTask, Context]] = queue.SimpleQueue()
     sending = Lock()  # a signal handler of the task may raise while its thread has it
 
-    def send(news: Said | Saved | Ended) -> None:
+    def send(news: Said | Saved | Ended | Unable) -> None:
         with sending:
             pipe.send_bytes(_encode(news))
 
@@ -320,7 +329,11 @@ def child_main(pipe: Connection, references: dict[str, Reference], first: Callab
         except (EOFError, OSError):
             os._exit(0)  # the worker is gone, and with it whoever would want a result
 
-    threading.Thread(target=listen, daemon=True).start()
+    try:
+        threading.Thread(target=listen, daemon=True).start()
+    except RuntimeError as error:
+        send(Unable(str(error)))
+        return
     known: dict[str, Handler] = {}
     while True:
         task, context = orders.get()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import sys
+import threading
 import time
 from types import FrameType
 from typing import Any
@@ -126,3 +127,12 @@ def fork_and_fail() -> Any:
 @app.task(name="fork_on_loop")
 async def fork_on_loop() -> Any:
     return fork.function(None)
+
+
+def without_threads() -> None:
+    """Let the system give this process no thread any more."""
+
+    def none(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    threading.Thread.start = none  # type: ignore[assignment, method-assign]

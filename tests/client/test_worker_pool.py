@@ -14,9 +14,9 @@ from quorl.client import worker_pool
 from quorl.client.context import Context
 from quorl.client.worker_job import Verdict
 from quorl.client.worker_ledger import Holding, Ledger, Voice
-from quorl.client.worker_pool import Child, Gone, Processes, Reference
+from quorl.client.worker_pool import Child, Gone, NoProcess, Processes, Reference
 from quorl.cluster.protocol import leases as e
-from tests.client.pool_tasks import interrupt
+from tests.client.pool_tasks import interrupt, without_threads
 from tests.client.test_worker_parts import holding
 
 PATIENCE_S = 20.0
@@ -198,3 +198,14 @@ def test_a_process_is_killed_where_there_is_no_thread_to_tell_it_in(
     thread.join(10)
     assert [verdict.stopped for verdict in verdicts] == [True]
     assert not child.alive
+
+
+def test_a_process_without_the_thread_that_it_needs_says_so_and_has_begun_nothing() -> None:
+    """It ends then, which would count as an attempt of the task that was on its way to it."""
+    processes = Processes({"where": Reference("tests.client.pool_tasks", "where")}, lambda: without_threads)
+    task = msgspec.structs.replace(holding(1).task, name="where")
+    with pytest.raises(NoProcess, match="can't start new thread"):
+        processes.run(Holding(task, Context()))
+    (child,) = processes._children
+    assert not child.alive
+    processes.close()

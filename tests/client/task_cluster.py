@@ -29,6 +29,7 @@ from quorl.cluster.protocol.grammar import Rejection, Reply, Request
 from quorl.cluster.protocol.wire import Answer
 
 NULL = msgspec.Raw(b"null")
+_LOOK_S = 0.02
 BEFORE = Failure("unreachable", "connection refused")
 AFTER = Failure("lost", "connection reset")
 """A mishap: the call is carried out, and its answer lost."""
@@ -98,10 +99,13 @@ class TaskCluster:
         for watcher in watchers:
             watcher()
 
-    def until(self, condition: Callable[[], object], timeout_s: float = 10) -> None:
-        """Wait until the cluster is so; each call that it serves is an occasion to look."""
+    def until(self, condition: Callable[[], object], timeout_s: float = 30) -> None:
+        """Wait until something is so: each call that is served is an occasion to look, and there are some without one."""
+        deadline_s = time.monotonic() + timeout_s
         with self._changed:
-            assert self._changed.wait_for(condition, timeout_s), [vars(task) for task in self.tasks.values()]
+            while not condition():
+                assert time.monotonic() < deadline_s, [vars(task) for task in self.tasks.values()]
+                self._changed.wait(_LOOK_S)
 
     def named(self, operation: str) -> list[Request[Any]]:
         return [request for name, request, _ in self.calls if name == operation]

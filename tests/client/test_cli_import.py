@@ -163,7 +163,7 @@ def test_what_is_not_known_to_be_there_is_sent_again_under_its_key(cluster: Stan
 def test_an_outage_is_waited_out_once_the_queue_was_there(cluster: StandIn) -> None:
     desk = Desk(cluster)
     gate = threading.Event()
-    with start(cluster, *IMPORT, "--timeout", "0.4") as process:
+    with start(cluster, *IMPORT, "--timeout", "2") as process:
         assert process.stdin is not None
         assert process.stdout is not None
         assert process.stderr is not None

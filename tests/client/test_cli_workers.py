@@ -159,7 +159,7 @@ def test_b16_monitor_has_one_line_per_worker(quorl: Quorl, cluster: StandIn) -> 
 def test_the_monitor_goes_on_through_an_outage_and_ends_with_ctrl_c(cluster: StandIn) -> None:
     workers_of(cluster, ALIVE)
     listed(cluster, "list_tasks", k.TaskList)
-    with start(cluster, "monitor", "--every", "0.1", "--timeout", "0.3") as process:
+    with start(cluster, "monitor", "--every", "0.1", "--timeout", "1") as process:
         assert process.stdout is not None
         assert process.stderr is not None
         assert process.stdout.readline().startswith(b"NAME")

@@ -57,6 +57,8 @@ ASK_AGAIN_S = 5.0
 """The same of a server that was in trouble when it was asked."""
 KEPT_MAX = 64
 """So many channels to one node are kept for the next call."""
+_Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+"""One that takes no descriptor of its own, of which a program may have none left."""
 _READ_BYTES = 256 * 1024
 """Read from a socket at a time."""
 _HEAD_BYTES_MAX = 16 * 1024
@@ -266,7 +268,7 @@ class Pipe:
             return False
         if time.monotonic() - self._heard_s >= IDLE_S_MAX:
             return False
-        with selectors.DefaultSelector() as look:
+        with _Selector() as look:
             look.register(self._socket, selectors.EVENT_READ)
             return not look.select(0)
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
+import resource
 import socket
 import threading
 from collections.abc import Iterator
@@ -119,6 +121,20 @@ def test_calls_of_a_thread_share_one_connection(node: Node, transport: ChannelTr
     assert node.heads == [b"GET /v1/channel HTTP/1.1"]
     (call, *_) = node.calls
     assert call == Call("POST", "/v1/x", "a=1", {"accept": "application/json", "quorl-timeout-ms": "5000"}, b"1")
+
+
+def test_a_kept_connection_is_used_by_a_program_without_descriptors(node: Node, transport: ChannelTransport) -> None:
+    assert answered(transport.send(send(node))) == b"1"
+    limits_before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free, limits_before[1]))
+    try:
+        found = transport.send(send(node, b"2"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits_before)
+    assert answered(found) == b"2"
+    assert len(node.connections) == 1
 
 
 def test_an_answer_may_come_in_pieces_and_be_large(node: Node, transport: ChannelTransport) -> None:

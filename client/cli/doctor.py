@@ -267,12 +267,11 @@ def of_node(visit: Visit) -> Iterator[Finding]:
     """Yield what is to be said about one node."""
     place, name = visit.url.partition("://")[2], visit.name
     if visit.info is None:
-        heard = visit.member is not None and visit.member.state == "ok"
+        heard = visit.member is not None and visit.member.state != "unreachable"
         text = f"{place} does not answer: {visit.why}"
         if heard:
-            yield Finding(
-                Level.WARN, "port", name, f"{text}; other members hear it", "Is its address reachable from here?"
-            )
+            hint = "Is that still its address, and can it be reached from here?"
+            yield Finding(Level.WARN, "port", name, f"{text}; other members hear it", hint)
         else:
             yield Finding(Level.WARN, "port", name, text, _about_silence(visit.why))
         yield from _raft(visit)
@@ -382,7 +381,10 @@ def _same(check: str, said: Sequence[tuple[str, str]], what: str, level: Level) 
         "leader": "For a moment that is an election. If it stays: can all members reach each other?",
         "version": "Upgrade the others too, one node after the other.",
         "machine": "Upgrade the others too, one node after the other.",
-    }.get(check, "Compare the config files: the tables [cluster] and [[cluster.members]] must be the same everywhere.")
+    }.get(
+        check,
+        "Compare the config files: the tables [cluster] and [[cluster.members]] must be the same everywhere. A node reads its own when it starts.",
+    )
     return Finding(level, check, "", f"they differ in {what}: {told}", hint)
 
 

@@ -212,8 +212,10 @@ def test_states_are_only_compared_at_the_same_sequence(cluster: StandIn) -> None
 
 def test_a_node_that_does_not_answer(cluster: StandIn) -> None:
     info = cluster.info()
-    heard = Visit(f"http://{info.members[2].http}", info.members[2], why="connection refused")
-    (found,) = of_node(heard)
+    away = Visit(f"http://{info.members[2].http}", info.members[2], why="connection refused")
+    (found,) = of_node(away)
+    behind = Visit(away.url, msgspec.structs.replace(info.members[2], state="catching_up"), why="connection refused")
+    assert list(of_node(behind)) == [found]
     assert (found.level, found.check, found.node) == (Level.WARN, "port", "n3")
     assert found.text == f"{info.members[2].http} does not answer: connection refused; other members hear it"
     unheard = Visit("http://nowhere:1", why="no such host")

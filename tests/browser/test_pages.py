@@ -381,7 +381,10 @@ def test_b1_a_group_of_dead_tasks_is_retried_after_saying_how_many(opened: Open,
         group.locator(".group-head").click()
         expect(group.locator(".sample pre")).to_contain_text("raise LookupError")
         group.get_by_role("button", name="Retry").click()
-        expect(page.get_by_role("dialog")).to_contain_text("5 tasks are queued again")
+        asked = page.get_by_role("dialog")
+        expect(asked).to_contain_text("5 tasks are queued again")
+        asked.get_by_role("button", name="CLI").click()
+        expect(asked.locator("pre")).to_have_text(re.compile(r"^quorl dead retry -q emails --error [0-9a-f]{16}$"))
         page.get_by_role("button", name="Keep as it is").click()
         expect(page.get_by_role("dialog")).to_have_count(0)
 

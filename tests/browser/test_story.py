@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import expect
 
 from tests.browser import scene as scenes
-from tests.browser.conftest import NARROW, Open, live, serious, shot
+from tests.browser.conftest import NARROW, Open, live, overflow, serious, shot
 from tests.harness import call, cluster_in
 from tests.taskkit import finished, ok, task_of
 
@@ -134,3 +134,5 @@ def test_b1_an_empty_cluster_explains_what_to_do_first(opened: Open, tmp_path: P
                 live(seen.page)
                 shot(seen.page, f"empty-{name}")
                 assert serious(seen.page) == []
+                seen.page.set_viewport_size(NARROW)
+                assert overflow(seen.page) == 0, name

@@ -1,5 +1,5 @@
 // Is it healthy, is it moving, what is wrong.
-import { html, cls } from "../lib/html.js";
+import { html, cls, useState } from "../lib/html.js";
 import { overview } from "../lib/live.js";
 import { bytes, count, duration, plural, rate } from "../lib/format.js";
 import { to } from "../lib/route.js";
@@ -8,6 +8,9 @@ import { Map } from "../ui/map.js";
 import { History } from "../ui/history.js";
 import { QueueTable } from "../ui/queuetable.js";
 import { Start } from "../ui/start.js";
+
+/** So many alerts stand above the numbers: where a host of queues has lost its workers, the page would be nothing else. */
+const ALERTS = 5;
 
 export function Overview() {
   const seen = overview.value;
@@ -34,13 +37,16 @@ function alertLink(alert) {
 
 function Alerts({ seen }) {
   const shown = seen.alerts.filter((alert) => alert.code !== "no_leader" && alert.code !== "no_quorum"); // the banner says so
+  const [all, setAll] = useState(false);
   if (!shown.length) return null;
-  return html`<ul class="alerts" aria-label="Alerts">${shown.map((alert) => {
+  const many = shown.length > ALERTS + 1;
+  return html`<ul class="alerts" aria-label="Alerts">${shown.slice(0, many && !all ? ALERTS : shown.length).map((alert) => {
     const where = alertLink(alert);
     return html`<li key=${`${alert.code} ${alert.node} ${alert.queue} ${alert.worker_id}`} class=${cls("alert", alert.severity === "critical" ? "bad" : "warn")}>
       <span class="mark" aria-hidden="true">${alert.severity === "critical" ? "!" : "i"}</span><span class="visually-hidden">${alert.severity}: </span>
       <span class="grow">${alert.text}</span>${where && html`<a href=${where}>Look</a>`}</li>`;
-  })}${seen.alerts_more > 0 && html`<li class="dim small">and ${plural(seen.alerts_more, "more alert")}</li>`}</ul>`;
+  })}${many && html`<li><button type="button" class="button small" aria-expanded=${all} onClick=${() => setAll(!all)}>${all ? `Show the first ${ALERTS}` : `Show ${plural(shown.length - ALERTS, "more alert")}`}</button></li>`}
+    ${seen.alerts_more > 0 && (all || !many) && html`<li class="dim small">and ${plural(seen.alerts_more, "more alert")}</li>`}</ul>`;
 }
 
 function Tile({ label, value, note, href, tone, title, pair }) {
@@ -76,7 +82,7 @@ function WorkersBrief({ seen }) {
   return html`<section class="panel flush" aria-label="Workers"><header><h2>Workers</h2><span class="right"><a href="#/workers">All workers</a></span></header>
     ${!shown.length ? html`<${Empty} title="No workers"><code>quorl worker run shop:app</code> starts one.<//>` : html`<div class="table-wrap" tabindex="0"><table class="brief">
       <thead><tr><th>Worker</th><th>Status</th><th class="num">Busy</th><th class="gone">Queues</th></tr></thead>
-      <tbody>${shown.map((one) => html`<tr key=${one.worker_id}><td><a class="name-cell cut" href=${to("workers", { open: one.worker_id })}>${one.name}</a>${one.standby && html` <span class="tag">stand-by</span>`}</td>
+      <tbody>${shown.map((one) => html`<tr key=${one.worker_id}><td><a class="name-cell cut" href=${to("workers", { open: one.worker_id })} title=${one.name}>${one.name}</a>${one.standby && html` <span class="tag">stand-by</span>`}</td>
         <td><${Badge} word=${one.status} /></td><td class="num">${one.status === "ALIVE" ? `${one.leases}/${one.concurrency}` : "–"}</td><td class="dim cut cell gone">${one.queues.join(", ")}</td></tr>`)}</tbody></table></div>`}
     ${more > 0 && html`<p class="more"><a href="#/workers">and ${plural(more, "more worker")}</a></p>`}</section>`;
 }
@@ -85,7 +91,7 @@ function TopicsBrief({ seen }) {
   return html`<section class="panel flush" aria-label="Topics"><header><h2>Topics</h2><span class="right"><a href="#/topics">All topics</a></span></header>
     ${!seen.topics.length ? html`<${Empty} title="No topics"><code>quorl topic create NAME</code> makes one.<//>` : html`<div class="table-wrap" tabindex="0"><table class="brief">
       <thead><tr><th>Topic</th><th class="num">Messages</th><th class="num">In /s</th><th class="num">Worst lag</th><th class="num gone">Size</th></tr></thead>
-      <tbody>${seen.topics.map((one) => html`<tr key=${one.topic}><td><a class="name-cell cut" href=${to("topics", one.topic)}>${one.topic}</a></td>
+      <tbody>${seen.topics.map((one) => html`<tr key=${one.topic}><td><a class="name-cell cut" href=${to("topics", one.topic)} title=${one.topic}>${one.topic}</a></td>
         <td class="num">${count(one.messages)}</td><td class="num">${rate(one.appended_s)}</td><td class="num"><${Count} value=${one.worst_lag} /></td><td class="num gone">${bytes(one.bytes)}</td></tr>`)}</tbody></table></div>`}
     ${seen.topics_more > 0 && html`<p class="more"><a href="#/topics">and ${plural(seen.topics_more, "more topic")}</a></p>`}</section>`;
 }

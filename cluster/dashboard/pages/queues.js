@@ -36,7 +36,7 @@ function Rest({ shown, wanted }) {
   if (!data) return html`<div class="more"><${Problem} error=${error} />${!error && "…"}</div>`;
   const rest = data.items.filter((one) => !shown.has(one.name) && one.name.toLowerCase().includes(wanted));
   return html`<div class="table-wrap" tabindex="0"><table><thead><tr><th>${plural(rest.length, "more queue")}</th><th>Health</th><th class="num">Queued</th><th class="num">Processing</th><th class="num">Failed</th></tr></thead>
-    <tbody>${rest.map((one) => html`<tr key=${one.name} class="click" onClick=${() => go("queues", one.name)}><td><a class="name-cell cut" href=${to("queues", one.name)}>${one.name}</a></td>
+    <tbody>${rest.map((one) => html`<tr key=${one.name} class="click" onClick=${() => go("queues", one.name)}><td><a class="name-cell cut" href=${to("queues", one.name)} title=${one.name}>${one.name}</a></td>
       <td><${Health} queue=${one} /></td><td class="num"><${Count} value=${one.counts.queued} /></td><td class="num"><${Count} value=${one.counts.processing} /></td><td class="num"><${Count} value=${one.counts.failed} tone="bad" /></td></tr>`)}</tbody></table></div>`;
 }
 
@@ -89,7 +89,7 @@ function Serving({ name }) {
   return html`<section class="panel flush" aria-label="Workers that serve it"><header><h2>Workers that serve it</h2></header>
     ${!items.length ? html`<${Empty} title=${data ? "None" : "…"}><code>${shell("quorl", "worker", "run", "MODULE:APP", "-q", name)}</code><//>` : html`<div class="table-wrap" tabindex="0"><table class="brief">
       <thead><tr><th>Worker</th><th>Status</th><th class="gone">State</th><th class="num">Busy</th><th class="num">Heard</th></tr></thead>
-      <tbody>${items.map((one) => html`<tr key=${one.worker_id}><td><a class="name-cell cut" href=${to("workers", { open: one.worker_id })}>${one.name}</a>${one.standby && html` <span class="tag">stand-by</span>`}</td>
+      <tbody>${items.map((one) => html`<tr key=${one.worker_id}><td><a class="name-cell cut" href=${to("workers", { open: one.worker_id })} title=${one.name}>${one.name}</a>${one.standby && html` <span class="tag">stand-by</span>`}</td>
         <td><${Badge} word=${one.status} /></td><td class="gone">${one.status === "ALIVE" ? html`<${Badge} word=${one.state} />` : html`<span class="zero">–</span>`}</td><td class="num">${one.leases}/${one.concurrency}</td><td class="num"><${Ago} at=${one.last_heartbeat} /></td></tr>`)}</tbody></table></div>`}</section>`;
 }
 

@@ -67,7 +67,7 @@ export function Submit() {
       <div class="body stack wide-gap"><${Which} draft=${draft} set=${set} alive=${alive} handler=${handler} queue=${request.queue} />
         ${params && draft.form ? html`<${Form} params=${params} draft=${draft} set=${set} wrong=${request.wrong} />` : html`<${RawArguments} draft=${draft} set=${set} wrong=${request.wrong} />`}
         <${Options} draft=${draft} set=${set} />
-        <div class="row"><button class="button primary" disabled=${!request.ready || Boolean(overview.value?.read_only)}><${Icon} name="submit" />Submit to ${request.queue}</button>${!request.ready && draft.name && html`<span class="dim small">${request.missing}</span>`}</div>
+        <div class="row"><button class="button primary" disabled=${!request.ready || Boolean(overview.value?.read_only)}><${Icon} name="submit" /><span class="cut">Submit to ${request.queue}</span></button>${!request.ready && draft.name && html`<span class="dim small">${request.missing}</span>`}</div>
         ${draft.name && html`<details><summary>The same elsewhere</summary><${CopyAs} copies=${submitCopies(request)} /></details>`}</div></form>
     <section class="stack wide-gap" aria-label="Submitted from here">${sent.length ? sent.slice(0, 8).map((one) => html`<${Followed} key=${one.id} ...${one} />`)
       : html`<div class="panel"><${Empty} title="Here you will see what becomes of it">Each task that you submit is followed live.<//></div>`}</section></div>`;
@@ -122,7 +122,7 @@ function Which({ draft, set, alive, handler, queue }) {
   const note = draft.name && alive ? misfit(draft.name, queue, alive) : alive && !names.length ? "No worker is alive: give the name and the arguments as JSON." : "";
   return html`<div class="field"><label for="task-name">Task</label><input id="task-name" class="input wide" required maxlength="200" list="task-names" placeholder=${offered[0] || "shop.add"} value=${draft.name} spellcheck=${false} autocomplete="off"
       onInput=${(event) => set({ name: event.target.value, values: {} })} /><datalist id="task-names">${names.map((name) => html`<option key=${name} value=${name}>${handlers.get(name).signature}</option>`)}</datalist>
-      ${!draft.name && names.length > 0 && html`<div class="row picks">${offered.slice(0, PICKS).map((name) => html`<button key=${name} type="button" class="button small" onClick=${() => set({ name, values: {} })}>${name}</button>`)}${offered.length > PICKS && html`<span class="dim small">… ${offered.length - PICKS} more</span>`}</div>`}
+      ${!draft.name && names.length > 0 && html`<div class="row picks">${offered.slice(0, PICKS).map((name) => html`<button key=${name} type="button" class="button small" onClick=${() => set({ name, values: {} })}><span class="cut">${name}</span></button>`)}${offered.length > PICKS && html`<span class="dim small">… ${offered.length - PICKS} more</span>`}</div>`}
       ${handler && html`<span class="note"><code>${draft.name}${handler.signature}</code></span>`}<span class="note">${note}</span>${handler?.doc && html`<p class="doc">${handler.doc}</p>`}</div>
     <div class="field"><label for="task-queue">Queue</label><input id="task-queue" class="input wide" maxlength="200" list="task-queues" placeholder=${queue} value=${draft.queue} spellcheck=${false} autocomplete="off" onInput=${(event) => set({ queue: event.target.value })} />
       <datalist id="task-queues">${queues.map((name) => html`<option key=${name} value=${name} />`)}</datalist></div>`;

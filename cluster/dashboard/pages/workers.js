@@ -56,7 +56,7 @@ function Row({ one, current }) {
   const alive = one.status === "ALIVE", left = one.status === "LEFT";
   const more = one.leases - one.running.length;
   return html`<tr class=${cls("click", { "is-cursor": current, "is-left": left })} data-row=${one.worker_id} onClick=${() => refine({ open: one.worker_id })}>
-    <td class="first"><a class="name-cell cut" href=${to("workers", { ...route.value.query, open: one.worker_id })} onClick=${(event) => event.stopPropagation()}>${one.name}</a>
+    <td class="first"><a class="name-cell cut" href=${to("workers", { ...route.value.query, open: one.worker_id })} title=${one.name} onClick=${(event) => event.stopPropagation()}>${one.name}</a>
       <div class="dim small nowrap">${one.host}:${one.pid} · id ${one.worker_id}</div></td>
     <td><span class="row tight"><${Badge} word=${one.status} />${one.standby && html`<span class="tag" title=${one.active ? "It stands in for a worker that died" : "It works only in the place of a worker that died"}>stand-by${one.active ? ", active" : ""}</span>`}${one.quiet && html`<span class="tag" title="It claims nothing more">quiet</span>`}</span></td>
     <td class="nowrap">${alive ? html`<${Badge} word=${one.state} /> <span class="dim small nowrap">${one.leases}/${one.concurrency}</span>` : html`<span class="zero">–</span>`}</td>

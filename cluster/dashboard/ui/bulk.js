@@ -2,7 +2,7 @@
 import { html, useState } from "../lib/html.js";
 import { post } from "../lib/api.js";
 import { count, plural } from "../lib/format.js";
-import { curl } from "../lib/copyas.js";
+import { curl, shell } from "../lib/copyas.js";
 import { attempt } from "./parts.js";
 import { confirm } from "./dialog.js";
 
@@ -31,6 +31,13 @@ async function run(body) {
   return sum;
 }
 
+/** The commands that do the same; none where the command line has no word for it. */
+function commands(action, { ids, queue, status, name, cause }) {
+  if (ids) return action === "forget" ? [] : [["CLI", shell("quorl", "task", action, ...ids)]];
+  if (action === "cancel" || !(cause || status === "FAILED")) return [];
+  return [["CLI", shell("quorl", "dead", action === "retry" ? "retry" : "purge", "-q", queue, ...(name ? ["--name", name] : []), ...(cause ? ["--error", cause] : ["--all"]))]];
+}
+
 /** Do `action` to what `which` says ({ids} or filters); resolves to whether it was done. */
 export async function bulk(action, which, about) {
   const [word, effect, done] = WORDS[action];
@@ -42,7 +49,7 @@ export async function bulk(action, which, about) {
     title: `${word} ${about}?`, action: affected ? `${word} ${plural(affected, "task")}` : "Nothing to do", danger: action !== "retry",
     text: [affected ? `${plural(affected, "task")} ${effect}.` : "None of these tasks is in a state in which that can be done.",
       ...(impact.refused.length ? [`${plural(impact.refused.length, "task")} cannot be: another state, or gone.`] : [])],
-    copies: which.ids?.length > 20 ? [] : [["curl", curl("POST", "/v1/tasks/batch", body)]],
+    copies: which.ids?.length > 20 ? [] : [["curl", curl("POST", "/v1/tasks/batch", body)], ...commands(action, which)],
   });
   if (!sure || !affected) return false;
   return attempt(() => run(body), (found) => `${plural(found.done, "task")} ${done}`);

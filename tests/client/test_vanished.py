@@ -52,17 +52,17 @@ from quorl import AsyncClient, Client, Unavailable
 from quorl.client.cli import main
 servers = "10.0.0.1,10.0.0.2"
 async def ask():
-    async with AsyncClient(servers, timeout_s=1) as client:
+    async with AsyncClient(servers, timeout_s=30, refused_s=0.1) as client:
         await client.topics.list()
 def ask_sync():
-    with Client(servers, timeout_s=1) as client:
+    with Client(servers, timeout_s=30, refused_s=0.1) as client:
         client.topics.list()
 for way in (ask_sync, lambda: asyncio.run(ask())):
     try:
         way()
     except Unavailable as error:
         print(error.hint)
-sys.argv = ["quorl", "-s", servers, "topic", "ls", "--timeout", "1"]
+sys.argv = ["quorl", "-s", servers, "topic", "ls"]
 sys.exit(main())
 """
 

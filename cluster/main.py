@@ -43,7 +43,10 @@ def main(argv: list[str] | None = None) -> int:
     if arguments.check:
         return _check(arguments.config, config)
     logs.configure(config.log.format, config.log.level, {"node": config.node.name})
-    return _run(config)
+    try:
+        return _run(config)
+    except KeyboardInterrupt:  # Ctrl-C before the node listens to signals: what it needs takes a moment to load
+        return Exit.STOPPED
 
 
 class _Parser(argparse.ArgumentParser):
@@ -175,8 +178,6 @@ def _run(config: configs.Config) -> int:
     os.umask(0o077)  # what is stored here is nobody else's to read
     try:
         return asyncio.run(serve(config))
-    except KeyboardInterrupt:
-        return Exit.STOPPED
     except InUse as error:
         logs.end(log, "data_in_use", str(error), data_dir=place)
         return Exit.DAMAGED

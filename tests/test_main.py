@@ -335,6 +335,19 @@ def test_the_exit_code_says_why_the_node_stopped(
     assert said in capsys.readouterr().err
 
 
+def test_an_interrupt_while_the_node_loads_what_it_needs_stops_it_without_a_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Interrupted(types.ModuleType):
+        @override
+        def __getattribute__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(logs, "configure", lambda *_: None)
+    monkeypatch.setitem(sys.modules, "quorl.cluster.api.server", Interrupted("quorl.cluster.api.server"))
+    assert main(["--config", str(CONFIG)]) == Exit.STOPPED
+
+
 def test_a_port_in_use_is_said_before_anything_is_created(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

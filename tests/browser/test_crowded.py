@@ -38,7 +38,18 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
 @pytest.mark.parametrize("size", [NARROW, USUAL], ids=["narrow", "usual"])
 @pytest.mark.parametrize(
     "where",
-    ["overview", "queues", f"queues/{LONG}", "tasks", "workers", "topics", f"topics/{LONG}", "dead", "submit", "cluster"],
+    [
+        "overview",
+        "queues",
+        f"queues/{LONG}",
+        "tasks",
+        "workers",
+        "topics",
+        f"topics/{LONG}",
+        "dead",
+        "submit",
+        "cluster",
+    ],
 )
 def test_b1_long_names_make_no_page_wider(opened: Open, cluster: LocalCluster, where: str, size: ViewportSize) -> None:
     with opened(cluster, f"{cluster.urls[0]}/#/{where}", size=size) as seen:

@@ -10,17 +10,7 @@ so is a call without a ``Host``, which no browser sends.
 
 from __future__ import annotations
 
-import ipaddress
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a name or an address means this machine, whoever resolves it."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+from quorl.cluster.node.config import is_loopback
 
 
 def name_in(header: str) -> str:

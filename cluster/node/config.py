@@ -24,7 +24,7 @@ from msgspec import Meta
 from quorl.cluster.node.configfile import Address, ConfigError, Mistake, Source, guess, read
 from quorl.cluster.protocol import limits
 
-__all__ = ["Address", "Config", "ConfigError", "Member", "Mistake", "cautions", "load", "read_secret"]
+__all__ = ["Address", "Config", "ConfigError", "Member", "Mistake", "cautions", "is_loopback", "load", "read_secret"]
 
 MEMBERS_MAX = 15
 """Beyond this many, every entry waits for more disks than it gains safety from."""
@@ -32,6 +32,8 @@ HEARTBEATS_PER_ELECTION_MIN = 3
 """An election must not be caused by one or two late heartbeats."""
 HEARTBEATS_PER_LIMIT_MIN = 2
 """A worker must not be given up because of one late heartbeat."""
+_SECRET_BYTES_FEW = 16
+"""A shorter secret is warned of: it can be guessed from what a connection shows."""
 ANY_HOST = frozenset({"0.0.0.0", "::"})
 MISSING: Final = object()
 
@@ -213,10 +215,6 @@ def read_secret(config: Config) -> bytes | None:
     return None if file is None else file.read_bytes().strip()
 
 
-_SECRET_BYTES_FEW = 16
-"""A shorter secret is warned of: it can be guessed from what a connection shows."""
-
-
 def cautions(config: Config) -> list[str]:
     """What is allowed and still worth a warning, a sentence each."""
     said = []
@@ -227,9 +225,9 @@ def cautions(config: Config) -> list[str]:
     if secret is not None and len(secret) < _SECRET_BYTES_FEW:
         few = f"the cluster secret in {file} has {len(secret)} bytes, so few that who listens on the wire can try them all"
         said.append(f"{few}: take 32 random ones, openssl rand -hex 32")
-    if config.auth.mode == "insecure" and not _loopback(config.node.http.host):
+    if config.auth.mode == "insecure" and not is_loopback(config.node.http.host):
         said.append(f"anyone who reaches {config.node.http} can read and write everything: [auth] mode is insecure")
-    if config.cluster.secret_file is None and not _loopback(config.node.raft.host):
+    if config.cluster.secret_file is None and not is_loopback(config.node.raft.host):
         said.append(f"anyone who reaches {config.node.raft} can speak as a member: [cluster] secret_file is not set")
     for key, address, known in (("http", config.node.http, config.me.http), ("raft", config.node.raft, config.me.raft)):
         if address.port != known.port:
@@ -255,7 +253,8 @@ def _absolute(base: Path, path: Path) -> Path:
     return Path(os.path.normpath(Path.cwd() / base / path.expanduser()))
 
 
-def _loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Whether a name or an address means this machine, whoever resolves it."""
     if host == "localhost":
         return True
     try:
@@ -343,7 +342,7 @@ def _meet(one: Address, other: Address, here: Collection[str] | None = None) -> 
     if len(hosts) == 1:
         return True
     return any(host in ANY_HOST for host in hosts) and (
-        here is None or all(host in ANY_HOST or host in here or _loopback(host) for host in hosts)
+        here is None or all(host in ANY_HOST or host in here or is_loopback(host) for host in hosts)
     )
 
 
@@ -380,10 +379,10 @@ def _exposure(source: Source) -> Iterator[Complaint]:
         return
     trusted = '[auth] mode = "insecure" on a network that you trust'
     http, raft = source.get("node.http"), source.get("node.raft")
-    if http and not _loopback(http.host):
+    if http and not is_loopback(http.host):
         what = f'[auth] mode = "none" but http listens on {http.host} → anyone on the network could read and write everything.'
         yield "node.http", f'{what}\nSet http = "127.0.0.1:{http.port}", or {trusted}.'
-    if raft and not _loopback(raft.host) and source.get("cluster.secret_file", MISSING) is MISSING:
+    if raft and not is_loopback(raft.host) and source.get("cluster.secret_file", MISSING) is MISSING:
         what = (
             f"no [cluster] secret_file but raft listens on {raft.host} → anyone on the network could speak as a member."
         )

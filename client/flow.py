@@ -39,7 +39,7 @@ from typing import Any, Literal, NamedTuple, NoReturn, TypeAlias, TypeVar, cast
 import msgspec
 
 from quorl.client.errors import OutcomeUnknown, Try, Unavailable, rejected
-from quorl.client.route import Route, unported
+from quorl.client.route import Route, unported, unsigned
 from quorl.cluster.protocol import problems, wire
 from quorl.cluster.protocol.channel import NotHttp, Silent
 from quorl.cluster.protocol.grammar import Consistency, Operation, Query, Reply, Request
@@ -343,7 +343,7 @@ class _Campaign:
     def give_up(self) -> NoReturn:
         """Raise what this call has come to."""
         took_s = self.route.clock() - self.started
-        tries = tuple(Try(node, self.tries.get(node, (0, "not tried"))[1]) for node in self.route.nodes)
+        tries = tuple(Try(unsigned(node), self.tries.get(node, (0, "not tried"))[1]) for node in self.route.nodes)
         answered = any(telling >= _ANSWERED for telling, _ in self.tries.values())
         did = "could take the call" if answered else "answered"
         called = _describe(self.row, self.request)

@@ -76,6 +76,14 @@ def _read_server(server: str) -> str:
     return parts.geturl().rstrip("/")
 
 
+def unsigned(node: str) -> str:
+    """The address without the name and the password in it, for messages that others may read."""
+    if "@" not in node:
+        return node
+    parts = urlsplit(node)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def unported(node: str) -> str:
     """What to add where no node answers at an address, if it is a URL without a port: few would know which one was tried."""
     parts = urlsplit(node)

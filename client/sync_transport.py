@@ -11,6 +11,7 @@ that it is in: channels are taken and kept by single steps, and urllib3's pool, 
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import errno
 import os
@@ -20,7 +21,7 @@ import ssl
 import threading
 import time
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from typing_extensions import override
 
@@ -116,8 +117,9 @@ class HttpTransport(Renewed, Transport):
         target = f"{send.node}{call.path}?{call.query}" if call.query else send.node + call.path
         timeout = urllib3.Timeout(total=send.timeout_s, connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
         try:
+            headers = send.headers() | _credentials(send.node)
             response = pool.urlopen(
-                call.method, target, body=call.body or None, headers=send.headers(), timeout=timeout, redirect=False
+                call.method, target, body=call.body or None, headers=headers, timeout=timeout, redirect=False
             )
             return Answer(
                 response.status, {name.lower(): text for name, text in response.headers.items()}, response.data
@@ -181,6 +183,12 @@ def tls_words(error: ssl.SSLError) -> str:
 def _wrapped(error: BaseException) -> BaseException | None:
     """What an error was made around, which is how urllib3 tells of others' errors: its own text is no words then."""
     return next((arg for arg in error.args if isinstance(arg, BaseException)), None)
+
+
+def _credentials(node: str) -> dict[str, str]:
+    """The name and the password of a URL as the header that carries them: urllib3 leaves that to its callers."""
+    userinfo, at, _ = urlsplit(node).netloc.rpartition("@") if "@" in node else ("", "", "")
+    return {"Authorization": f"Basic {base64.b64encode(unquote(userinfo).encode()).decode()}"} if at else {}
 
 
 def _chain(error: BaseException) -> list[BaseException]:

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from quorl import systemd
 from quorl.client.errors import OutcomeUnknown, QuorlError, Rejected, Unavailable, WorkerNotAlive, WorkerNotFound
 from quorl.client.handlers import Handler
+from quorl.client.route import unsigned
 from quorl.client.worker_elsewhere import Elsewhere
 from quorl.client.worker_floor import Floor, Plan
 from quorl.client.worker_heart import Heart
@@ -172,7 +173,7 @@ class Shift:
             dead_after_ms=self._plan.dead_after_ms,
         )
         if first:
-            self._lines.banner(self._plan, self._handlers, self._client.servers)
+            self._lines.banner(self._plan, self._handlers, tuple(map(unsigned, self._client.servers)))
         key: str | None = None
         while not self._stopping:
             try:

@@ -159,8 +159,9 @@ def _next_steps(settings: Settings, out: pathlib.Path, members: list[Member], *,
     settings.say("copy to each machine, check there, and start:")
     for one in members:
         settings.say(f"  scp -r {out / one.name}/. {one.host}:/etc/quorl/")
-    settings.say("  quorl node check -c /etc/quorl/node.toml")
+    settings.say(f"  {pathlib.Path(sys.executable).with_name('quorl')} node check -c /etc/quorl/node.toml")
     settings.say(f"  {out / 'quorl.service'} belongs into /etc/systemd/system; its user `quorl` must own /etc/quorl")
+    settings.say("  systemctl enable --now quorl")
     settings.say(
         f"or in containers: copy {out} to each machine, and there, in it: docker compose up -d {members[0].name}"
     )

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 HEALTH = {"ok": "ok", "no_workers": "NO WORKERS", "paused": "paused", "sealed": "sealed"}
 WAITING = ("SCHEDULED", "QUEUED", "RETRY")
+ALARMS = 3
+"""So many queues that nobody serves are told with what starts a worker; of more the table says so."""
 PURGEABLE = (*WAITING, "SUCCESS", "FAILED", "CANCELLED", "EXPIRED")
 
 _names = click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=names("queues"))
@@ -63,8 +65,11 @@ def ls(settings: Settings, prefix: str) -> None:
     )
     rows = [_row(info, rates.get(info.name)) for info in found]
     output.table(columns, rows, numbers=columns[2:], spare=("SCHED", "RETRY"), loose=("QUEUE",))
-    for info in found:
+    alone = [info for info in found if info.health == "no_workers"]
+    for info in alone[:ALARMS]:
         _alarm(settings, info)
+    if len(alone) > ALARMS:
+        settings.say(f"! and {output.counted(len(alone) - ALARMS, 'more queue')} with NO WORKERS")
     if not found:
         settings.say(f"no queue begins with {prefix!r}" if prefix else "no queues yet: the first task makes one")
 

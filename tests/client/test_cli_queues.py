@@ -51,6 +51,18 @@ def test_queue_ls(quorl: Quorl, cluster: StandIn) -> None:
     assert "no queue begins with" in quorl("queue", "ls", "zz").stderr
 
 
+@pytest.mark.parametrize(("queues", "more"), [(3, []), (4, ["! and 1 more queue with NO WORKERS"])])
+def test_of_many_queues_without_workers_some_are_told(
+    quorl: Quorl, cluster: StandIn, queues: int, more: list[str]
+) -> None:
+    counts = q.QueueCounts(queued=1)
+    found = [queue_info(f"q{n}", counts=counts, health="no_workers", workers=0) for n in range(queues)]
+    listed(cluster, "list_queues", q.QueueList, *found)
+    told = quorl("queue", "ls").stderr.splitlines()
+    assert [line.partition(":")[0] for line in told[:3]] == ["! q0", "! q1", "! q2"]
+    assert told[3:] == more
+
+
 def test_queue_set_and_show(quorl: Quorl, cluster: StandIn) -> None:
     desk = Desk(cluster)
     listed(

@@ -41,8 +41,9 @@ OPTIONS = (
     *[(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in _BOUNDS if hasattr(socket, name)],
 )
 """Level, option and value, as far as this system has them."""
-_UNSENT_BYTES = 128 * 1024
-"""Whoever is told when a connection is full wants no more in the kernel than this beyond what the other end has room for."""
+_UNSENT_BYTES = 256 * 1024
+"""Whoever is told when a connection is full wants no more in the kernel than this, some frame of a channel, beyond what the other
+end has room for. Of who leaves so little unread behind for too long it is still said that he has vanished."""
 
 
 class Socket(Protocol):

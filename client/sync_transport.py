@@ -117,7 +117,7 @@ class HttpTransport(Renewed, Transport):
         target = f"{send.node}{call.path}?{call.query}" if call.query else send.node + call.path
         timeout = urllib3.Timeout(total=send.timeout_s, connect=min(CONNECT_TIMEOUT_S, send.timeout_s))
         try:
-            headers = send.headers() | _credentials(send.node)
+            headers = send.headers() | credentials(send.node)
             response = pool.urlopen(
                 call.method, target, body=call.body or None, headers=headers, timeout=timeout, redirect=False
             )
@@ -185,7 +185,7 @@ def _wrapped(error: BaseException) -> BaseException | None:
     return next((arg for arg in error.args if isinstance(arg, BaseException)), None)
 
 
-def _credentials(node: str) -> dict[str, str]:
+def credentials(node: str) -> dict[str, str]:
     """The name and the password of a URL as the header that carries them: urllib3 leaves that to its callers."""
     userinfo, at, _ = urlsplit(node).netloc.rpartition("@") if "@" in node else ("", "", "")
     return {"Authorization": f"Basic {base64.b64encode(unquote(userinfo).encode()).decode()}"} if at else {}

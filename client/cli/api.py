@@ -97,7 +97,7 @@ def _headers(given: tuple[str, ...], body: bytes) -> dict[str, str]:
 
 def _ask(settings: Settings, call: Call) -> Answer:
     from quorl.client.flow import Failure, Send
-    from quorl.client.route import unported
+    from quorl.client.route import unported, unsigned
 
     refused, lost = [], ""
     with contextlib.closing(settings.transport()) as transport:
@@ -105,7 +105,7 @@ def _ask(settings: Settings, call: Call) -> Answer:
             answer = transport.send(Send(node, call, settings.timeout_s))
             if not isinstance(answer, Failure):
                 return answer
-            refused.append(f"{node} {answer.why}{unported(node)}")
+            refused.append(f"{unsigned(node)} {answer.why}{unported(node)}")
             if answer.kind == "lost":
                 lost = refused[-1]
                 break

@@ -91,9 +91,16 @@ class Visit:
     """Why nothing listens on its raft port, as seen from here; empty: something does; None: its address is not known."""
 
     @property
+    def place(self) -> str:
+        """Its URL as it may be told."""
+        from quorl.client.route import unsigned
+
+        return unsigned(self.url)
+
+    @property
     def name(self) -> str:
         """The node's name, or where it should be."""
-        return self.info.node if self.info is not None else self.member.name if self.member is not None else self.url
+        return self.info.node if self.info is not None else self.member.name if self.member is not None else self.place
 
 
 @click.command(short_help="Ask every node, and say what is wrong.")
@@ -265,7 +272,7 @@ def _raft(visit: Visit) -> Iterator[Finding]:
 # -- one node ------------------------------------------------------------------------------------------------------
 def of_node(visit: Visit) -> Iterator[Finding]:
     """Yield what is to be said about one node."""
-    place, name = visit.url.partition("://")[2], visit.name
+    place, name = visit.place.partition("://")[2], visit.name
     if visit.info is None:
         heard = visit.member is not None and visit.member.state != "unreachable"
         text = f"{place} does not answer: {visit.why}"
@@ -437,7 +444,7 @@ def _report(settings: Settings, visits: Sequence[Visit], findings: Sequence[Find
         "version": quorl.__version__,
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
-        "servers": [one.url for one in visits],
+        "servers": [one.place for one in visits],
     }
     level = worst(list(findings))
     if settings.as_json:

@@ -64,14 +64,15 @@ def status(settings: Settings, ready: bool) -> None:
     import urllib.request
 
     from quorl.client.flow import SILENT_PATIENCE
-    from quorl.client.route import unported
-    from quorl.client.sync_transport import explain
+    from quorl.client.route import unported, unsigned
+    from quorl.client.sync_transport import credentials, explain
 
     timeout_s = settings.timeout_s if settings.refused_s is None else SILENT_PATIENCE * settings.refused_s
-    url, *others = settings.nodes()
-    target = f"{url}/readyz?verbose"
+    named, *others = settings.nodes()
+    url = unsigned(named)
+    target = urllib.request.Request(f"{url}/readyz?verbose", headers=credentials(named))  # noqa: S310 - the user's own URL
     try:
-        with urllib.request.urlopen(target, timeout=timeout_s) as answer:  # noqa: S310 - the user's own URL
+        with urllib.request.urlopen(target, timeout=timeout_s) as answer:  # noqa: S310 - likewise
             code, kind, text = answer.status, answer.headers.get_content_type(), answer.read().decode(errors="replace")
     except urllib.error.HTTPError as refusal:
         with refusal:

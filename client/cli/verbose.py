@@ -11,6 +11,7 @@ import click
 from typing_extensions import override
 
 from quorl.client.flow import Failure, Send
+from quorl.client.route import unsigned
 from quorl.client.sync_transport import ChannelTransport
 from quorl.cluster.protocol.wire import Answer
 
@@ -23,7 +24,7 @@ class Telling(ChannelTransport):
         began = time.monotonic()
         answer = super().send(send)
         call = send.call
-        target = f"{send.node}{call.path}" + (f"?{call.query}" if call.query else "")
+        target = f"{unsigned(send.node)}{call.path}" + (f"?{call.query}" if call.query else "")
         sent = f" ({len(call.body)} bytes)" if call.body else ""
         took = f"{1000 * (time.monotonic() - began):.0f} ms"
         if isinstance(answer, Failure):

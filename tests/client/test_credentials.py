@@ -14,6 +14,7 @@ from typing_extensions import override
 from quorl import AsyncClient, Client
 from quorl.client.errors import Unavailable
 from quorl.client.route import unsigned
+from tests.client.commands import Quorl
 
 WANTED = "Basic " + base64.b64encode(b"me:p@ss").decode()
 
@@ -70,6 +71,18 @@ def test_a_name_and_a_password_go_to_the_proxy_and_into_no_message(
     assert set(heard) == {WANTED}
     assert "ss@" not in str(told.value)
     assert f"http://{place}" in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["topic", "ls", "-v"], ["node", "status"], ["api", "GET", "/v1/topics"], ["doctor"], ["cluster", "check", "-v"]],
+)
+def test_no_command_tells_the_password(quorl: Quorl, proxy: tuple[str, list[str | None]], words: list[str]) -> None:
+    place, heard = proxy
+    told = quorl(*words, "-s", f"http://me:p%40ss@{place}")
+    assert set(heard) == {WANTED}
+    assert "ss@" not in told.output
+    assert "me:" not in told.output
 
 
 def test_an_address_without_a_password_is_told_as_it_is() -> None:

@@ -28,6 +28,9 @@ UNDELIVERED_S = 2.5
 """With something on its way for so long that did not arrive, however often it was sent, it is lost, too. Linux goes by this
 bound, and not by how often it has asked, also where it looks for signs of life: so it ends between the last question and the next."""
 
+FULL_S = 10.0
+"""The same while the other end takes no more: so long a node takes for a call at most, and who has waited for it is gone then."""
+
 _USER_TIMEOUT = "TCP_USER_TIMEOUT"
 _BOUNDS = (
     ("TCP_KEEPIDLE", QUIET_S),
@@ -65,14 +68,13 @@ def notice_full(one: Socket | None) -> None:
 
 
 def allow_for_full(one: Socket | None, *, full: bool) -> None:
-    """While the other end takes no more, as a node does that works off much, leave it to those who wait how long they do.
+    """While the other end takes no more, as a node does that works off much, wait for it longer.
 
     It answers each question for room with none, and Linux would take that for silence.
     """
     if hasattr(socket, _USER_TIMEOUT):
-        of_system = 0
-        bound = of_system if full else int(1000 * UNDELIVERED_S)
-        _set(one, [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, bound)])
+        bound_s = FULL_S if full else UNDELIVERED_S
+        _set(one, [(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(1000 * bound_s))])
 
 
 def _set(one: Socket | None, options: Iterable[tuple[int, int, int]]) -> None:

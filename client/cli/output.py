@@ -100,11 +100,13 @@ def table(
     spare: Sequence[str] = (),
     loose: Sequence[str] = (),
     headed: bool = True,
+    before: dict[str, int] | None = None,
 ) -> None:
     """Print a table; the columns named in ``numbers`` stand to the right.
 
     ``spare``: columns that a terminal without room for all does without, in this order. ``loose``: those that are folded there
-    to make room, and no others if it is given. ``headed``: with their names.
+    to make room, and no others if it is given. ``headed``: with their names. ``before``: how wide
+    columns have been in the tables above this one, where that is no terminal: they are as wide again, so that all stand in line.
     """
     settings = current()
     headed = headed and settings.headers
@@ -120,7 +122,10 @@ def table(
             columns, lines = fitted(columns, lines, spare, loose, shutil.get_terminal_size().columns)
         _draw(columns, lines, numbers, loose, headed=headed)
         return
-    widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
+    before = {} if before is None else before
+    for name, *cells in zip(columns, *lines, strict=True):
+        before[name] = max(before.get(name, len(name)), *map(len, cells), 0)
+    widths = [before[name] for name in columns]
     for line in [list(columns), *lines] if headed else lines:
         cells = [
             cell.rjust(width) if name in numbers else cell.ljust(width)
@@ -217,10 +222,11 @@ class Screen:
 
     def __init__(self) -> None:
         self._shown = False
+        self._widths: dict[str, int] = {}
 
     def show(self, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
         """Show the table of now."""
-        table(columns, rows, headed=not self._shown)
+        table(columns, rows, headed=not self._shown, before=self._widths)
         self._shown = True
 
     def say(self, text: str) -> None:

@@ -156,6 +156,18 @@ def test_b16_monitor_has_one_line_per_worker(quorl: Quorl, cluster: StandIn) -> 
     assert quorl("monitor", "--once").stderr == "no worker\n"
 
 
+def test_tables_one_after_the_other_stand_in_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with output.screen(live=False) as screen:
+        for ago in ("10.0 s", "0 ms", "1.0 s"):
+            screen.show(("NAME", "AGO", "BUSY"), [("w1", ago, "0/4")])
+    assert capsys.readouterr().out.splitlines() == [
+        "NAME  AGO     BUSY",
+        "w1    10.0 s  0/4",
+        "w1    0 ms    0/4",
+        "w1    1.0 s   0/4",
+    ]
+
+
 def test_the_monitor_goes_on_through_an_outage_and_ends_with_ctrl_c(cluster: StandIn) -> None:
     workers_of(cluster, ALIVE)
     listed(cluster, "list_tasks", k.TaskList)

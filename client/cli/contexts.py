@@ -1,7 +1,7 @@
 """``quorl context``: clusters by name, kept in a file of the user's, so that commands need no addresses.
 
-The file is ``contexts.json`` in ``$XDG_CONFIG_HOME/quorl`` (``~/.config/quorl``); it is replaced as a whole and holds
-no secret. Who is asked: ``--server``, else ``--context``, else ``QUORL_SERVER``, else ``QUORL_CONTEXT``, else the
+The file is ``contexts.json`` in ``$XDG_CONFIG_HOME/quorl`` (``~/.config/quorl``); it is replaced as a whole, and nobody
+else may read it: an address may have a password for a proxy in it, which no command shows. Who is asked: ``--server``, else ``--context``, else ``QUORL_SERVER``, else ``QUORL_CONTEXT``, else the
 context in use.
 """
 
@@ -61,6 +61,7 @@ def _write(contexts: dict[str, str], current: str | None) -> None:
     fresh = place.with_name(f"{place.name}.{os.getpid()}")
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
+        fresh.touch(mode=0o600)
         fresh.write_text(text, encoding="utf-8")
         fresh.replace(place)
     except OSError as error:
@@ -93,14 +94,16 @@ def ls(settings: Settings) -> None:
     contexts, current = read()
     in_use = settings.context or os.environ.get("QUORL_CONTEXT") or current
     if settings.as_json:
-        output.emit([{"name": name, "server": url, "current": name == in_use} for name, url in contexts.items()])
+        output.emit([_about(name, url, current=name == in_use) for name, url in contexts.items()])
         return
-    rows = [(name, "*" if name == in_use else "", url) for name, url in contexts.items()]
+    rows = [(name, "*" if name == in_use else "", _shown(url)) for name, url in contexts.items()]
     output.table(("CONTEXT", "USE", "SERVER"), rows, loose=("SERVER",))
     if not contexts:
         settings.say("none yet: quorl context add NAME URL[,URL]")
     if named := settings.server or os.environ.get("QUORL_SERVER"):
-        settings.say(f"! {'--server' if settings.server else 'QUORL_SERVER'} goes before: {output.clean(named)}")
+        settings.say(
+            f"! {'--server' if settings.server else 'QUORL_SERVER'} goes before: {output.clean(_shown(named))}"
+        )
 
 
 @context_group.command(short_help="Keep the addresses of a cluster under a NAME, or change them.")
@@ -123,7 +126,7 @@ def add(settings: Settings, name: str, servers: str, use_it: bool) -> None:
     contexts[name] = nodes
     current = name if use_it or current is None else current
     _write(contexts, current)
-    _conclude(settings, {"name": name, "server": nodes, "current": current == name}, "changed" if before else "added")
+    _conclude(settings, _about(name, nodes, current=current == name), "changed" if before else "added")
 
 
 @context_group.command()
@@ -133,7 +136,7 @@ def use(settings: Settings, name: str) -> None:
     """Talk to this cluster from now on."""
     contexts, _ = read()
     _write(contexts, _known(contexts, name))
-    _conclude(settings, {"name": name, "server": contexts[name], "current": True}, "in use")
+    _conclude(settings, _about(name, contexts[name], current=True), "in use")
 
 
 @context_group.command()
@@ -144,7 +147,18 @@ def rm(settings: Settings, name: str) -> None:
     contexts, current = read()
     gone = contexts.pop(_known(contexts, name))
     _write(contexts, None if current == name else current)
-    _conclude(settings, {"name": name, "server": gone, "current": False}, "forgotten")
+    _conclude(settings, _about(name, gone, current=False), "forgotten")
+
+
+def _about(name: str, servers: str, *, current: bool) -> dict[str, Any]:
+    return {"name": name, "server": _shown(servers), "current": current}
+
+
+def _shown(servers: str) -> str:
+    from quorl.client.route import unsigned
+
+    nodes = servers.split(",")
+    return ",".join([unsigned(node) if "://" in node else node.rpartition("@")[2] for node in nodes])
 
 
 def _conclude(settings: Settings, about: dict[str, Any], word: str) -> None:

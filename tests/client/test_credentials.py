@@ -7,6 +7,7 @@ import base64
 import http.server
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 from typing_extensions import override
@@ -83,6 +84,22 @@ def test_no_command_tells_the_password(quorl: Quorl, proxy: tuple[str, list[str 
     assert set(heard) == {WANTED}
     assert "ss@" not in told.output
     assert "me:" not in told.output
+
+
+def test_a_context_keeps_the_password_for_its_user_and_shows_it_to_nobody(
+    quorl: Quorl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("QUORL_SERVER", raising=False)
+    told = [quorl("context", "add", "live", "https://me:p%40ss@queue.example")]
+    monkeypatch.setenv("QUORL_SERVER", "me:p%40ss@10.0.0.1")
+    for words in (["ls"], ["ls", "--json"], ["use", "live"], ["rm", "live", "--json"]):
+        file = tmp_path / "config" / "quorl" / "contexts.json"
+        assert "p%40ss" in file.read_text()
+        assert file.stat().st_mode & 0o777 == 0o600
+        told.append(quorl("context", *words))
+    assert all(one.exit_code == 0 and "queue.example" in one.output for one in told)
+    assert "10.0.0.1" in told[1].output
+    assert not any("ss@" in one.output or "me:" in one.output for one in told)
 
 
 def test_an_address_without_a_password_is_told_as_it_is() -> None:

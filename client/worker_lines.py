@@ -225,8 +225,8 @@ class Lines:
         self._say(f"stopping: {running} running, {grace_s:g} s for them; once more ends it at once")
 
     def undelivered(self, reports: int) -> None:
-        """! what could not be reported runs again."""
-        self._say(f"! {reports} reports could not be delivered: those tasks will run again")
+        """! of what may not have been reported; a report that arrived counts, though its answer was lost."""
+        self._say(f"! not confirmed: {counted(reports, 'report')}. A task whose report did not arrive will run again")
 
     def stopped(self, done: int, failed: int) -> None:
         """The last line."""

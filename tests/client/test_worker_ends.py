@@ -14,12 +14,12 @@ import msgspec
 import pytest
 from typing_extensions import override
 
-from quorl.client import AsyncClient, Context, Worker, worker_floor, worker_pool
+from quorl.client import AsyncClient, Context, Worker, worker_floor, worker_pool, worker_shift
 from quorl.client.handlers import Handler
 from quorl.client.worker_floor import Floor
 from quorl.client.worker_ledger import Holding, Ledger
 from tests.client.pool_tasks import app
-from tests.client.task_cluster import Task, TaskCluster
+from tests.client.task_cluster import AFTER, Task, TaskCluster
 from tests.client.worker_kit import add, burst, program, signalled, statuses, worker, working
 
 
@@ -116,6 +116,25 @@ def test_told_to_end_it_lets_tasks_finish_gives_back_the_rest_and_leaves(cluster
     assert lines[-1] == "stopped: 1 task done, 0 attempts failed"
 
 
+def test_of_a_report_whose_answer_was_lost_it_is_not_said_that_its_task_runs_again(
+    cluster: TaskCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(worker_shift, "DELIVER_S", 0.2)
+
+    def work() -> str:
+        cluster.mishaps["sync"].extend([AFTER] * 1000)
+        return "done"
+
+    task = cluster.add("work")
+    made, lines = worker(cluster, {"work": work})
+    thread = threading.Thread(target=made.run)
+    thread.start()
+    cluster.until(lambda: task.status == "SUCCESS")
+    made.stop()
+    thread.join(30)
+    assert "! not confirmed: 1 report. A task whose report did not arrive will run again" in lines
+
+
 def test_ended_at_once_it_gives_everything_back(cluster: TaskCluster) -> None:
     go, entered = threading.Event(), threading.Event()
 
@@ -179,7 +198,7 @@ PROGRAM = """
 import sys
 from quorl.client import Worker
 from tests.client.pool_tasks import app
-from tests.client.task_cluster import TaskCluster
+from tests.client.task_cluster import AFTER, TaskCluster
 cluster = TaskCluster()
 for n in range(10):
     cluster.add("add", n, 1)

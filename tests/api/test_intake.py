@@ -27,7 +27,7 @@ async def place() -> AsyncIterator[Place]:
 async def test_the_bodies_of_all_connections_together_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(limits, "INTAKE_BYTES_MAX", 1500)
     skin = Skin(Echo(), cast("Health", Well()), Hosts("127.0.0.1"), TOKEN, 1000, "1.2.3")
-    runner = web.ServerRunner(web.Server(skin.handle, access_log=None, auto_decompress=False))
+    runner = web.ServerRunner(web.Server(skin.handle, access_log=None, auto_decompress=False, lingering_time=0.05))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     head = b"POST /v1/topics HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000\r\n\r\n"

@@ -15,7 +15,8 @@ run at the same time travel together (``batching``).
 * A worker is ``worker``, and behind it ``worker_shift``, ``worker_ledger``, ``worker_floor``, ``worker_pool``, ``worker_job``,
   ``worker_heart``, ``worker_pace``, ``worker_elsewhere``, ``worker_lines`` and ``worker_log``.
 * Beside these: ``compat`` has the founding interfaces, ``demo`` tasks to try, ``measures``, ``load``, ``crew`` and ``steady`` what
-  ``quorl bench`` does. ``cli`` is the command line, ``local`` runs clusters on one machine.
+  ``quorl bench`` does. ``cli`` is the command line, ``local`` runs clusters on one machine; what both ask of
+  one node alone goes by ``direct``.
 
 Names load when they are first used, so that importing this package loads neither HTTP library.
 """

@@ -63,6 +63,7 @@ def status(settings: Settings, ready: bool) -> None:
     import urllib.error
     import urllib.request
 
+    from quorl.client import direct
     from quorl.client.flow import SILENT_PATIENCE
     from quorl.client.route import unported, unsigned
     from quorl.client.sync_transport import credentials, explain
@@ -72,7 +73,7 @@ def status(settings: Settings, ready: bool) -> None:
     url = unsigned(named)
     target = urllib.request.Request(f"{url}/readyz?verbose", headers=credentials(named))  # noqa: S310 - the user's own URL
     try:
-        with urllib.request.urlopen(target, timeout=timeout_s) as answer:  # noqa: S310 - likewise
+        with direct.get(target, timeout_s) as answer:
             code, kind, text = answer.status, answer.headers.get_content_type(), answer.read().decode(errors="replace")
     except urllib.error.HTTPError as refusal:
         with refusal:

@@ -15,11 +15,12 @@ import sys
 import time
 import tomllib
 import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Self
+
+from quorl.client import direct
 
 READY_S = 60.0
 """Generous: on a busy machine a Python process alone may need seconds to start."""
@@ -111,7 +112,7 @@ class LocalNode:
     def ask(self, path: str, timeout_s: float = 2.0) -> tuple[int, bytes]:
         """GET a path from this node; status 0 stands for no answer."""
         try:
-            with urllib.request.urlopen(self.url + path, timeout=timeout_s) as answer:  # noqa: S310 - a node of ours
+            with direct.get(self.url + path, timeout_s) as answer:
                 return answer.status, answer.read()
         except urllib.error.HTTPError as refusal:
             with refusal:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Generator
 from pathlib import Path
 
@@ -13,6 +15,15 @@ from tests import harness
 # How long an example takes is a property of the machine, which may stand still for a moment in any of them.
 settings.register_profile("quorl", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("quorl")
+
+OURS = {"QUORL_TOOLS", "QUORL_CHAOS_ROUNDS", "QUORL_CHAOS_SEED", "QUORL_SCREENSHOTS", "QUORL_FUZZ_ANSWERS"}
+"""What the tests are told by whoever runs them."""
+THEIRS = re.compile(r"(?i)QUORL_.*|.*_PROXY|COLUMNS|LINES|(NO|FORCE)_COLOR|CLICOLOR(_FORCE)?|PYTHONIOENCODING")
+"""What may be set for the programs of whoever runs them, which neither commands nor nodes of tests are to heed."""
+
+for found in [name for name in os.environ if THEIRS.fullmatch(name) and name not in OURS]:
+    del os.environ[found]
+os.environ["TERM"] = "xterm-256color"  # of the terminals that tests open
 
 MARKS = {
     "simulation": pytest.mark.sim,

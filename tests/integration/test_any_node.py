@@ -131,6 +131,7 @@ def test_d15_request_ids_come_back(cluster: LocalCluster) -> None:
 
 @pytest.mark.parametrize("arguments", [["cluster", "status"], ["topic", "ls"]])
 def test_d15_the_command_line_speaks_json(cluster: LocalCluster, arguments: list[str]) -> None:
+    call(cluster.urls[0], "POST", "/v1/topics", {"name": "d15 json"})
     command = [sys.executable, "-m", "quorl.client.cli", *arguments, "--json", "--server", cluster.urls[2]]
     done = subprocess.run(command, cwd=ROOT / "src", capture_output=True, text=True, check=True)
     assert json.loads(done.stdout)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -32,7 +33,10 @@ async def serve() -> None:
     done = asyncio.Event()
 
     async def serve_one(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
+        try:
+            head = await reader.readuntil(b"\r\n\r\n")
+        except asyncio.IncompleteReadError:  # who only looked whether there is somebody
+            return
         if f"upgrade: {NAME}".encode() in head.lower():
             writer.write(f"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: {NAME}\r\n\r\n".encode())
             await reader.read(1)
@@ -77,6 +81,18 @@ def join(other: subprocess.Popen[str]) -> None:
     other.stdin.write("joined\n")
     other.stdin.flush()
     assert other.stdout.readline() == "serving\n"
+    while (
+        not _reaches()
+    ):  # the first packet may be lost, and nodes wait no longer for a connection than for its second try
+        pass
+
+
+def _reaches() -> bool:
+    try:
+        socket.create_connection((THERE, PORT), WAIT_S / 10).close()
+    except OSError:
+        return False
+    return True
 
 
 def vanish(cable: str) -> None:

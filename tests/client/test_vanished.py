@@ -38,7 +38,7 @@ def test_d3_whoever_waits_for_a_machine_that_vanishes_learns_it_soon(cable: str)
     So would it where its own link is down, though a machine with a second one may reach the others.
     """
     command = [*namespace(), sys.executable, "-m", "tests.client.vanishing", cable]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=3 * WAIT_S)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1.5 * WAIT_S)
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout)
     assert set(told) == {"channel", "http", "sync channel", "sync http", "peer channel", "peer http"}

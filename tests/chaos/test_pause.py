@@ -75,6 +75,7 @@ def test_d4_each_node_paused_in_turn_and_a_majority_at_once(start: Start, dice: 
             cluster[name].pause()
         time.sleep(dice.uniform(*SHORT_S))
         until(partial(silent, load), "answers to stay away without a majority", 20)
+        assert silent(load), "acknowledged without a majority"
         for name in names[:2]:
             cluster[name].resume()
         load.more(50)

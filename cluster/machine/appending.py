@@ -1,9 +1,9 @@
 """Storing the messages of one append as record batches.
 
 Invariants: one row per append and partition; offsets dense; the order of an append is kept within each partition. The
-body of a row is a JSON array with as many messages as the row counts, so that no reader ever meets a surprise: that is
-checked here, once, although it was checked before it was proposed. For a body that is stored as it came it is enough that
-its checksum says that it is the one that was checked there.
+body of a row is a JSON array with as many messages as the row counts, packed or not, so that no reader ever meets a surprise:
+that is checked here, once, although it was checked before it was proposed. For a body that is stored as it came it is enough
+that its checksum says that it is the one that was checked there. Nothing is packed here: that differs from node to node.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import msgspec
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine.state import State, Topic
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.packing import unpack
 from quorl.cluster.protocol.placement import partition_of
 
 _INSERT_BATCH = (
@@ -32,7 +33,7 @@ def store(state: State, topic: Topic, command: t.AppendBatch) -> list[t.Range]:
             raise ValueError("the body of an append is not the one that its checksum was made of")
         if topic.partitions == 1 and command.count > 0:
             return [_store_batch(state, topic, 0, command.count, command.size_bytes, command.body)]
-    messages = _decode_messages(command.body)
+    messages = _decode_messages(unpack(command.body))
     if len(messages) != command.count or not messages:
         raise ValueError("the body of an append has not as many messages as the append says")
     if t.size_bytes(messages) != command.size_bytes:
@@ -44,6 +45,9 @@ def store(state: State, topic: Topic, command: t.AppendBatch) -> list[t.Range]:
         following = (topic.next_partition + 1) % topic.partitions
         state.execute(_NEXT_PARTITION, (following, topic.topic_id))
         topic.next_partition = following
+    if len(shares) == 1:
+        (partition,) = shares
+        return [_store_batch(state, topic, partition, command.count, command.size_bytes, command.body)]
     return [
         _store_batch(state, topic, partition, len(share), t.size_bytes(share), _encode_messages(share))
         for partition, share in sorted(shares.items())

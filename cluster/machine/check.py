@@ -8,6 +8,7 @@ import msgspec
 
 from quorl.cluster.machine import ids
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.packing import unpack
 
 _ALIVE = "topic_id NOT IN (SELECT topic_id FROM graves)"
 """Of a topic that was deleted any part may be gone already."""
@@ -334,7 +335,7 @@ def check(connection: sqlite3.Connection) -> list[str]:
     end_bytes: dict[tuple[int, int], int] = {}
     """Of the partitions, as far as they are read; those of topics that were deleted may have lost their beginning."""
     for topic_id, partition, base, count, end, body in connection.execute(_BODIES):
-        messages = decode(body)
+        messages = decode(unpack(body))
         if len(messages) != count:
             wrong.append(f"a body has not as many messages as its row says: {(topic_id, partition, base)}")
         before = end_bytes.get((topic_id, partition), end - t.size_bytes(messages) if base else 0)

@@ -1,7 +1,7 @@
 """Reading messages out of record batches.
 
 Invariants: a batch is decoded once per read, whatever the number of messages taken from it. A page holds about
-``PAGE_BYTES_MAX`` of bodies at most: they are fetched one by one, and counted whole.
+``PAGE_BYTES_MAX`` of bodies at most: they are fetched one by one, and counted whole and unpacked.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import msgspec
 
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.packing import unpack, unpacked_bytes
 
 _BATCHES = (
     "SELECT base_offset, count, created_ms, body FROM batches WHERE topic_id = ?1 AND partition = ?2 AND base_offset >="
@@ -48,7 +49,7 @@ _decode_body = msgspec.json.Decoder(list[StoredPayload]).decode
 
 def decode_anew(_place: Place, body: bytes) -> list[StoredPayload]:
     """The messages of a batch, decoded anew."""
-    return _decode_body(body)
+    return _decode_body(unpack(body))
 
 
 @contextlib.contextmanager
@@ -78,9 +79,10 @@ def messages(
     items: list[t.StoredMessage] = []
     size_bytes = 0
     for base, created_ms, body in _bodies(connection, topic_id, partition, first, count):
-        if items and room_bytes is not None and size_bytes + len(body) > room_bytes:
+        body_bytes = unpacked_bytes(body, len(body))
+        if items and room_bytes is not None and size_bytes + body_bytes > room_bytes:
             break
-        size_bytes += len(body)
+        size_bytes += body_bytes
         created_at = moment.to_text(created_ms)
         start = max(0, first - base)
         payloads = decode((topic_id, partition, base), body)[start : start + count - len(items)]

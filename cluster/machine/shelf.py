@@ -12,6 +12,7 @@ from typing import NamedTuple
 from quorl.cluster.machine import reading
 from quorl.cluster.machine.reading import Place, StoredPayload
 from quorl.cluster.protocol import limits
+from quorl.cluster.protocol.packing import unpacked_bytes
 
 _WORTH_MESSAGES = 16
 """A batch of fewer is soon decoded again, and would take the place of one that is not."""
@@ -38,8 +39,9 @@ class Shelf:
             return held.payloads
         payloads = reading.decode_anew(place, body)
         if len(payloads) >= _WORTH_MESSAGES:
-            self._held[place] = _Held(payloads, len(body))
-            self._size_bytes += len(body)
+            size_bytes = unpacked_bytes(body, len(body))
+            self._held[place] = _Held(payloads, size_bytes)
+            self._size_bytes += size_bytes
             while len(self._held) > limits.DECODED_BATCHES_MAX or self._size_bytes > limits.DECODED_BYTES_MAX:
                 self._size_bytes -= self._held.pop(next(iter(self._held))).size_bytes
         return payloads

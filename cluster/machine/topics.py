@@ -14,6 +14,7 @@ from quorl.cluster.machine.state import State, Topic
 from quorl.cluster.protocol import limits, moment
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.appends import AppendBatches, AppendedAll, TopicAppended
+from quorl.cluster.protocol.packing import HEAD_BYTES, unpacked_bytes
 
 _INSERT_TOPIC = "INSERT INTO topics VALUES (?, ?, ?, 1, 1, 0, ?, 0)"
 _INSERT_PARTITION = "INSERT INTO partitions VALUES (?, ?)"
@@ -28,7 +29,7 @@ _TURN = "SELECT turn FROM consumers WHERE topic_id = ? AND consumer_id = ?"
 _MOVE_CURSOR = "UPDATE cursors SET next_offset = ? WHERE topic_id = ? AND consumer_id = ? AND partition = ?"
 _MOVE_TURN = "UPDATE consumers SET turn = ? WHERE topic_id = ? AND consumer_id = ?"
 _BATCH_SIZES = (
-    "SELECT base_offset, count, length(body) FROM batches WHERE topic_id = ?1 AND partition = ?2 AND base_offset >="
+    f"SELECT base_offset, count, length(body), substr(body, 1, {HEAD_BYTES}) FROM batches WHERE topic_id = ?1 AND partition = ?2 AND base_offset >="
     " (SELECT max(base_offset) FROM batches WHERE topic_id = ?1 AND partition = ?2 AND base_offset <= ?3)"
     " ORDER BY base_offset LIMIT ?4"
 )
@@ -195,10 +196,13 @@ def _fit(
 ) -> tuple[int, int]:
     """How many of ``count`` messages from ``first`` on fit into the room, and the room left; at least one if ``must``.
 
-    Bodies are counted whole, also where only a part of one is handed out, so that none has to be read to decide.
+    Bodies are counted whole and unpacked, also where only a part of one is handed out, so that none has to be read to decide.
     """
     taken = 0
-    for base, batch_count, size_bytes in state.execute(_BATCH_SIZES, (topic_id, partition, first, count)).fetchall():
+    for base, batch_count, stored_bytes, head in state.execute(
+        _BATCH_SIZES, (topic_id, partition, first, count)
+    ).fetchall():
+        size_bytes = unpacked_bytes(head, stored_bytes)
         if size_bytes > room_bytes and not (must and taken == 0):
             return taken, 0
         room_bytes -= size_bytes

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from quorl.cluster.consensus.port import NotApplied, OutcomeUnknown
 from quorl.cluster.machine.outcomes import Outcome
 from quorl.cluster.node.core import Core
+from quorl.cluster.node.sealing import Sealer
 from quorl.cluster.node.visit import Visit, refuse_if_final
 from quorl.cluster.protocol.entry import Sealed
 from quorl.cluster.protocol.grammar import Rejection
@@ -36,15 +37,15 @@ class Came(NamedTuple):
 class Claiming:
     """The way of a claim at the leader."""
 
-    def __init__(self, core: Core) -> None:
+    def __init__(self, core: Core, sealer: Sealer) -> None:
         self._core = core
+        self._sealer = sealer
 
     async def commit(self, visit: Visit) -> Answer | None:
         """Answer a ``Claim`` or ``ClaimMany``; None to try again."""
         assert isinstance(visit.request, Claim | ClaimMany)
-        assert visit.sealed is not None
         claim = visit.request if isinstance(visit.request, Claim) else visit.request.sealed()
-        came = await self.claim(visit, visit.sealed, claim)
+        came = await self.claim(visit, self._sealer.of(visit), claim)
         if came is None:
             return None
         value = came.value

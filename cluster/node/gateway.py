@@ -22,7 +22,7 @@ from quorl.cluster.node.gathering import Gathering
 from quorl.cluster.node.meters import UNKNOWN, Meters
 from quorl.cluster.node.polls import LongPolls
 from quorl.cluster.node.reading import Reading
-from quorl.cluster.node.sealing import Sealer, patient
+from quorl.cluster.node.sealing import Sealer
 from quorl.cluster.node.syncing import Syncing
 from quorl.cluster.node.transferring import Transferring
 from quorl.cluster.node.visit import Asked, Declined, PlainVoice, Scene, Visit, Voice
@@ -30,7 +30,7 @@ from quorl.cluster.node.writing import Writing
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
-from quorl.cluster.protocol.grammar import Command, Errand
+from quorl.cluster.protocol.grammar import Errand
 from quorl.cluster.protocol.leases import Claim, Sync, Wish
 from quorl.cluster.protocol.problems import Problem, ProtocolError
 from quorl.cluster.protocol.queues import Defaults
@@ -91,12 +91,12 @@ class Gateway:
         self._polls = LongPolls(core)
         self._deadlines = Deadlines()
         leading = self.leading = Leading(core, peers, leader_wait_s)
-        self._sealer = Sealer(defaults or Defaults())
+        sealer = Sealer(defaults or Defaults())
         self._reading = Reading(core, leading, self._polls)
-        claiming = Claiming(core)
+        claiming = Claiming(core, sealer)
         self._gathering = Gathering(core, leading)
-        syncing = Syncing(core, claiming, self._gathering, self._reading, self._sealer)
-        self._writing = Writing(core, leading, self._polls, claiming, syncing)
+        syncing = Syncing(core, claiming, self._gathering, self._reading, sealer)
+        self._writing = Writing(core, leading, self._polls, claiming, syncing, sealer)
         self._transferring = Transferring(core, leading, peers)
         self._voice = PlainVoice()
         self.running = 0
@@ -169,10 +169,6 @@ class Gateway:
         row, request, options = asked
         now, key = self._core.monotonic(), options.key or self._new_key()
         wait_s, answer_s = self._patience(call, asked)
-        sealed = waiting = None
-        if isinstance(request, Command) and not isinstance(request, Sync):
-            sealed = self._sealer.seal(row.name, request, key)
-            waiting = patient(sealed, request) if isinstance(request, t.Consume) and wait_s > 0 else None
         ready_until = now + _TRYING_SHARE * answer_s
         return Visit(
             call,
@@ -182,8 +178,6 @@ class Gateway:
             voice,
             scene,
             key,
-            sealed,
-            waiting,
             ready_until,
             now + wait_s,
             ready_until + wait_s,

@@ -1,6 +1,6 @@
 """Sealing: a request as it goes into the log, with its key and the fingerprint of what was asked.
 
-Invariants: the fingerprint depends on the request alone, and not on the trace that it belongs to. What the node's settings add to it, and how long the caller
+Invariants: the fingerprint depends on the request alone, and not on the trace that it belongs to, nor on how this node compresses. What the node's settings add to it, and how long the caller
 wants to wait, are no part of it: a repeat may come to a node that was configured anew, and may have less time left.
 """
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from quorl.cluster.node.visit import Visit
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.entry import Sealed, digest_of, encode_command, encode_form
 from quorl.cluster.protocol.grammar import Command
@@ -30,12 +31,22 @@ class Sealer:
     def __init__(self, defaults: Defaults) -> None:
         self._defaults = defaults
 
+    def of(self, visit: Visit) -> Sealed:
+        """The command of a visit, sealed once."""
+        if visit.sealed is None:
+            assert isinstance(visit.request, Command)
+            visit.sealed = self.seal(visit.row.name, visit.request, visit.key)
+        return visit.sealed
+
     def seal(self, name: str, request: Command[Any], key: str) -> Sealed:
         """The command for the log; ``name`` is that of the operation."""
         if type(request) in _WAITING:
             request = msgspec.structs.replace(request, wait=0)
         form = request.sealed()
-        command = plain = encode_form(form)
+        packed, gist = form.packed(), form.gist()
+        command = plain = encode_form(packed)
+        if gist is not packed:
+            plain = encode_form(gist)
         if isinstance(request, Submit) and (untraced := request.untraced()) is not request:
             plain = encode_command(untraced.sealed())
         if type(form) in _WITH_DEFAULTS:

@@ -83,10 +83,6 @@ class Visit:
     voice: Voice
     scene: Scene
     key: str
-    sealed: Sealed | None
-    """For a write that is one command: it, with its key, the same at every try."""
-    patient: Sealed | None
-    """For a ``Consume`` whose caller waits: the command as long as it is not the last try."""
     ready_until: float
     """When to stop trying to become able to answer at all."""
     poll_until: float
@@ -97,6 +93,8 @@ class Visit:
     """When the answer leaves, whatever it is."""
     maybe_applied: bool = False
     """Whether something may have been done, of which no outcome is known."""
+    sealed: Sealed | None = None
+    """A write that is one command, once it is needed: it, with its key, the same at every try."""
     leaderless: bool = False
     """Whether it waits for a leader now, and for nothing else."""
 

@@ -17,6 +17,8 @@ from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed
 from quorl.cluster.protocol.together import Seat
 
+BYTES_DEALT_PER_ROW = 1024
+"""To read and deal out so much of messages takes no longer than a row."""
 _NOTHING = msgspec.Raw(b"\x90")
 
 
@@ -25,6 +27,7 @@ class _Append(msgspec.Struct, frozen=True):
 
     topic: str
     count: int
+    size_bytes: int
 
 
 class _Glance(msgspec.Struct, frozen=True):
@@ -36,6 +39,7 @@ class _Glance(msgspec.Struct, frozen=True):
     partitions: int = 1
     max: int = 1
     count: int = 1
+    size_bytes: int = 0
     queue: str = ""
     worker_id: int = 0
     appends: tuple[_Append, ...] = ()
@@ -76,9 +80,9 @@ class Weighing:
             case "register_consumer":
                 self.rows += 1 + self._of(command.topic)
             case "append_batch":
-                self.rows += 1 if command.count == 1 else min(command.count, self._of(command.topic))
+                self.rows += 1 if command.count == 1 else self._of_append(command)
             case "append_batches":
-                self.rows += sum([min(one.count, self._of(one.topic)) for one in command.appends])
+                self.rows += sum([self._of_append(one) for one in command.appends])
             case "consume":
                 self.rows += min(command.max, self._of(command.topic))
             case "submit_batch":
@@ -102,6 +106,11 @@ class Weighing:
                 self.rows += limits.PURGED_TASKS_PER_COMMAND
             case _:
                 self.rows += 1
+
+    def _of_append(self, append: _Append | _Glance) -> int:
+        """Its rows; and where they are dealt out to partitions, what it takes to read the messages, however small they are packed."""
+        partitions = self._of(append.topic)
+        return 1 if partitions == 1 else min(append.count, partitions) + append.size_bytes // BYTES_DEALT_PER_ROW
 
     def _of(self, topic: str) -> int:
         """The most partitions that the topic may have once the entry gets to the command."""

@@ -16,6 +16,7 @@ from quorl.cluster.node.forwarding import Leading, forwarded, relayed, sequence_
 from quorl.cluster.node.guessing import with_guess
 from quorl.cluster.node.patience import Haste
 from quorl.cluster.node.polls import LongPolls
+from quorl.cluster.node.sealing import Sealer, patient
 from quorl.cluster.node.subjects import Subject
 from quorl.cluster.node.syncing import Syncing, is_beat
 from quorl.cluster.node.visit import Visit, refuse_if_final
@@ -36,12 +37,15 @@ _OF_WORKERS = (CompleteTask, FailTask, ReleaseTask, Report)
 class Writing:
     """The way of a command."""
 
-    def __init__(self, core: Core, leading: Leading, polls: LongPolls, claiming: Claiming, syncing: Syncing) -> None:
+    def __init__(
+        self, core: Core, leading: Leading, polls: LongPolls, claiming: Claiming, syncing: Syncing, sealer: Sealer
+    ) -> None:
         self._core = core
         self._leading = leading
         self._polls = polls
         self._claiming = claiming
         self._syncing = syncing
+        self._sealer = sealer
 
     async def write(self, visit: Visit) -> Answer:
         """Answer one write."""
@@ -81,15 +85,16 @@ class Writing:
         An empty ``Consume`` is tried again here, whenever something happens to its topic. Its last try says so in the log: after
         it, no copy of an earlier one can take messages that nobody would get.
         """
-        assert visit.sealed is not None
-        last = visit.patient is None
+        request, last = visit.request, True
+        first = sealed = self._sealer.of(visit)
+        if isinstance(request, t.Consume) and visit.until > visit.ready_until:
+            first, last = patient(sealed, request), False
         haste = Haste.PATIENT if isinstance(visit.request, _OF_WORKERS) else Haste.AT_ONCE
         while True:
             last = last or self._core.monotonic() >= visit.poll_until
             before, visit.maybe_applied = visit.maybe_applied, True
             try:
-                sealed = visit.sealed if last else visit.patient or visit.sealed
-                outcome, sequence = await self._core.submit(sealed, haste)
+                outcome, sequence = await self._core.submit(sealed if last else first, haste)
             except NotApplied as reason:
                 visit.maybe_applied = before
                 refuse_if_final(visit, reason)
@@ -100,9 +105,9 @@ class Writing:
             visit.maybe_applied = False
             if last or not isinstance(value, t.Consumed) or value.items:
                 return value, sequence, outcome.replayed
-            assert isinstance(visit.request, t.Consume)
+            assert isinstance(request, t.Consume)
             # An append may stand behind this very command in its entry: what came with it counts as news, too.
-            topic = Subject("topic", visit.request.topic)
+            topic = Subject("topic", request.topic)
             last = not await self._polls.wait_news(topic, sequence - 1, visit.poll_until)
 
     async def _as_meant(

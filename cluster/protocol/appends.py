@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Annotated
 
 import msgspec
@@ -43,6 +44,18 @@ class AppendBatches(Command[AppendedAll], frozen=True, tag="append_batches"):
     """The form of an ``AppendAll`` in the log."""
 
     appends: tuple[AppendBatch, ...]
+
+    @override
+    def packed(self) -> AppendBatches:
+        """Compress the messages of each for itself."""
+        packed = tuple([one.packed() for one in self.appends])
+        return self if all(map(is_, packed, self.appends)) else AppendBatches(appends=packed)
+
+    @override
+    def gist(self) -> AppendBatches:
+        """That of each."""
+        gists = tuple([one.gist() for one in self.appends])
+        return self if all(map(is_, gists, self.appends)) else AppendBatches(appends=gists)
 
 
 class AppendAll(Command[AppendedAll], frozen=True, tag="append_all"):

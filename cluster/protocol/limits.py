@@ -26,6 +26,10 @@ TARGET_BYTES_MAX = 8 * 1024
 """Path and query of one request; 200 characters of a topic name are at most 2 400 bytes percent-encoded."""
 IDEMPOTENCY_KEY_CHARS_MAX = 200
 """A receipt holds it for as long as it is remembered."""
+PACKED_BYTES_MIN = 4 * 1024
+"""Of the messages of an append: less is not worth compressing."""
+PACKED_SHARE_MAX = 0.875
+"""What compressing does not make smaller by an eighth stays as it is, and is read faster."""
 JSON_NESTING_MAX = 100
 """Some readers refuse deeper values."""
 WAIT_S_MAX = 60.0

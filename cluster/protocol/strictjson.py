@@ -23,13 +23,14 @@ T = TypeVar("T")
 _untyped = msgspec.json.Decoder()
 _BYTE = re.compile(r" \(byte (\d+)\)$")
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'[]{}"\\'))
-_NOT_NUMERIC = bytes(set(range(256)) - set(b'0123456789eE,]} \t\r\n"'))
-_NUMERIC = bytes.maketrans(b"0123456789E,]} \t\r\n", b"0" * 10 + b"e" + b"," * 7)
+_DIGITS = bytes.maketrans(b"123456789E", b"0" * 9 + b"e")
 _LONG = b"0" * 200
 """So many digits in a row, with an exponent of two digits, may be more than a double holds."""
-_POWER = b"e000"
+_POWERS = (b"0e000", b"0e+000")
+"""Below zero an exponent makes a number small, never too large."""
 _POWERS_MAX = 1_000
 """More of them are looked at no faster than all is decoded; names in hexadecimal digits have some."""
+_END_OF_NUMBER = b",]} \t\r\n"
 _NESTING = frozenset({dict, list})
 _TOO_DEEP = f"JSON may be nested {limits.JSON_NESTING_MAX} deep."
 
@@ -125,21 +126,24 @@ def surely_shallow(body: bytes) -> bool:
 def surely_keepable(body: bytes) -> bool:
     """Whether the digits of well-formed JSON alone show that no number in it is out of range; False: decode it to find out.
 
-    That takes an exponent of three digits, or so many digits before it. What is left out between the bytes that are looked
-    at can only make more of them stand side by side: inside strings such a thing may be seen that is none.
+    That takes an exponent of three digits, or so many digits before it. Inside strings such a thing may be seen that is none.
     """
-    digits = body.translate(_NUMERIC, _NOT_NUMERIC)
+    digits = body.translate(_DIGITS)
     if _LONG in digits:
         return False
-    at = len(digits)
-    for _ in range(_POWERS_MAX):
-        at = digits.rfind(_POWER, 0, at)  # from the right: its first byte is the rarest, and what is compared first
-        if at < 0:
-            return True
-        rest = digits[at + len(_POWER) : at + len(_LONG) + 1].lstrip(b"0")
-        if not rest or rest.startswith(b","):  # a number ends here; a string ends with its quote
-            return False
-    return False
+    left = _POWERS_MAX
+    for power in _POWERS if b"+" in digits else _POWERS[:1]:
+        at = digits.find(power)
+        while at >= 0:
+            at += len(power)
+            rest = digits[at : at + len(_LONG)].lstrip(
+                b"0"
+            )  # of the number ends here; of a string with its quote, or goes on
+            left -= 1
+            if not left or not rest or rest[0] in _END_OF_NUMBER:
+                return False
+            at = digits.find(power, at)
+    return True
 
 
 def deeper_than(tree: Any, levels: int) -> bool:

@@ -14,8 +14,9 @@ from msgspec import UNSET, Meta, UnsetType
 from typing_extensions import override
 
 from quorl.cluster.protocol import limits
-from quorl.cluster.protocol.crc import crc32
+from quorl.cluster.protocol.crc import adler32, crc32
 from quorl.cluster.protocol.grammar import Command, Cursor, Query, Rejection, Reply
+from quorl.cluster.protocol.packing import pack
 
 TopicName = Annotated[
     str,
@@ -304,7 +305,7 @@ class Appended(Reply, frozen=True, omit_defaults=True):
 
 
 class AppendBatch(Command[Appended], frozen=True, tag="append_batch"):
-    """The form of an append in the log: a validated JSON array of messages that followers need not parse.
+    """The form of an append in the log: a validated JSON array of messages that followers need not parse, or that array packed.
 
     ``producers`` are the distinct producer ids in it, ascending; ``size_bytes`` counts its values and keys. ``checksum`` says
     that whoever sealed it has read this very body and counted just so: see ``checksum_of``.
@@ -316,6 +317,21 @@ class AppendBatch(Command[Appended], frozen=True, tag="append_batch"):
     producers: list[int]
     body: bytes
     checksum: int | None = None
+
+    @override
+    def packed(self) -> AppendBatch:
+        """Compress the messages, if that is worth it."""
+        body = pack(self.body)
+        if body is self.body:
+            return self
+        return msgspec.structs.replace(self, body=body, checksum=checksum_of(self.count, self.size_bytes, body))
+
+    @override
+    def gist(self) -> AppendBatch:
+        """For a large body its length and another checksum beside the one that is there: a fingerprint of all of it costs tenfold."""
+        if len(self.body) < limits.PACKED_BYTES_MIN:
+            return self
+        return msgspec.structs.replace(self, body=b"%d %d" % (len(self.body), adler32(self.body)))
 
 
 class Append(Command[Appended], frozen=True, tag="append"):

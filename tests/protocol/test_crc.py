@@ -27,6 +27,7 @@ def loaded_anew() -> ModuleType:
 def test_it_is_zlibs(data: bytes, before: int) -> None:
     assert crc.crc32(data, before) == zlib.crc32(data, before)
     assert crc.crc32(memoryview(data)) == zlib.crc32(data)
+    assert crc.adler32(data) == zlib.adler32(data)
 
 
 def test_it_is_the_one_that_everybody_knows() -> None:
@@ -36,3 +37,4 @@ def test_it_is_the_one_that_everybody_knows() -> None:
 def test_without_isal_it_is_computed_by_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
     assert loaded_anew().crc32 is zlib.crc32
+    assert loaded_anew().adler32 is zlib.adler32

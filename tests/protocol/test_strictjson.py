@@ -91,7 +91,7 @@ def test_what_is_read_plainly_would_have_passed_the_long_way(value: bytes) -> No
 
 @pytest.mark.parametrize(
     "text",
-    ["1e400", "1e+400", "[1E999]", "1" * 400, '{"b":1e999 }', '"line1000, "', '"' + "e123" * 1_000 + '"'],
+    ["1e400", "1e+400", "[1E999]", "1" * 400, '{"b":1e999 }', '"1e1000, "', '"' + "0e123" * 1_000 + '"'],
 )
 def test_what_the_bytes_do_not_settle_is_decoded(text: str) -> None:
     body = f'{{"a":{text}}}'.encode()
@@ -100,7 +100,16 @@ def test_what_the_bytes_do_not_settle_is_decoded(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["1e40", "1E-9", "1" * 199 + "e99", '"1e400"', '"0e123-4e567f"', "[" + ",".join(["1.25"] * 999) + "]"]
+    "text",
+    [
+        "1e40",
+        "1E-9",
+        "1" * 199 + "e99",
+        '"1e400"',
+        '"0e123-4e567f"',
+        '"line1000, "',
+        "[" + ",".join(["1.25"] * 999) + "]",
+    ],
 )
 def test_usual_numbers_and_names_are_settled_by_the_bytes(text: str) -> None:
     body = f'{{"a":{text}}}'.encode()

@@ -32,8 +32,8 @@ _LEVEL = 1
 
 
 def pack(body: bytes) -> bytes:
-    """Return a JSON array packed, or as it is where that spares too little."""
-    if _compress is None or len(body) < limits.PACKED_BYTES_MIN:
+    """Return a JSON array packed, or as it is where that spares too little; once is enough."""
+    if _compress is None or len(body) < limits.PACKED_BYTES_MIN or body[:1] == _PACKED:
         return body
     squeezed = _compress(body, _LEVEL)
     return _HEAD.pack(_PACKED, len(body)) + squeezed if len(squeezed) < limits.PACKED_SHARE_MAX * len(body) else body

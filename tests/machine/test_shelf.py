@@ -79,3 +79,15 @@ def test_the_shelf_is_bounded_in_bytes(decoded: list[Place], monkeypatch: pytest
     rig.ask(t.GetMessage(topic="t", partition=0, offset=20), t.MessageInfo)
     assert [base for _, _, base in decoded] == [0, 20, 0, 20, 20]
     assert rig.machine._shelf._size_bytes == 0
+
+
+def test_what_is_packed_counts_as_long_as_it_is(decoded: list[Place], monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig()
+    rig.do(t.CreateTopic(name="t"), t.TopicCreated)
+    messages = [message("x" * 1000) for _ in range(20)]
+    for _ in range(2):
+        rig.do(t.Append(topic="t", messages=messages).sealed().packed(), t.Appended)
+    monkeypatch.setattr(limits, "DECODED_BYTES_MAX", 30_000)
+    for offset in (0, 0, 20, 0):
+        rig.ask(t.GetMessage(topic="t", partition=0, offset=offset), t.MessageInfo)
+    assert [base for _, _, base in decoded] == [0, 20, 0]

@@ -7,6 +7,7 @@ import pytest
 
 from quorl.cluster.machine import events as e
 from quorl.cluster.machine import machine as door
+from quorl.cluster.machine import reading
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.appends import AppendAll, AppendBatches, AppendedAll, TopicAppend
@@ -175,6 +176,66 @@ def test_a9_one_message_more_than_fits_is_given_out_alone(rig: Rig, monkeypatch:
     rig.append("t", message("z"))
     assert values(rig.consume("t", 1, 10).items) == ["x" * 50, "y"]
     assert values(rig.consume("t", 1, 10).items) == ["z"]
+
+
+def packed(topic: str, *messages: t.Message) -> t.AppendBatch:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(limits, "PACKED_BYTES_MIN", 1)
+        patch.setattr(limits, "PACKED_SHARE_MAX", 100)
+        found = t.Append(topic=topic, messages=list(messages)).sealed().packed()
+    assert found.body[:1] != b"["
+    return found
+
+
+def test_a9_packed_messages_are_read_as_they_were_sent_and_counted_as_long_as_they_are(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "PAGE_BYTES_MAX", 2500)
+    rig.do(t.RegisterConsumer(topic="t"), t.ConsumerInfo)
+    for number in range(3):
+        rig.do(packed("t", message("x" * 1000, key=str(number), h="1")), t.Appended)
+    assert rig.connection.execute("SELECT max(length(body)) < 200 FROM batches").fetchone() == (1,)
+    page = reading.messages(rig.connection, 1, 0, 0, 100, limits.PAGE_BYTES_MAX)
+    assert [(i.offset, i.key, i.headers, len(i.value)) for i in page] == [
+        (0, "0", {"h": "1"}, 1002),
+        (1, "1", {"h": "1"}, 1002),
+    ]
+    assert [len(rig.consume("t", 1, 100).items) for _ in range(3)] == [2, 1, 0]
+    assert rig.ask(t.GetTopic(topic="t"), t.TopicInfo).bytes == 3 * 1003
+    rig.sound()
+
+
+def test_packed_messages_are_dealt_out_by_their_keys_and_stay_packed_where_all_go_to_one_place(rig: Rig) -> None:
+    rig.do(t.CreateTopic(name="p", partitions=4), t.TopicCreated)
+    together = packed("p", *(message(number) for number in range(20)))
+    for turn in range(2):
+        assert rig.do(together, t.Appended).partition == turn
+    assert rig.connection.execute("SELECT DISTINCT body FROM batches").fetchall() == [(together.body,)]
+    keyed = [message(number, key=str(number)) for number in range(20)]
+    dealt = rig.do(packed("p", *keyed), t.Appended)
+    assert len(dealt.ranges) > 1
+    assert dealt.ranges == [
+        msgspec.structs.replace(one, first_offset=one.first_offset - n, last_offset=one.last_offset - n)
+        for one, n in zip(rig.append("p", *keyed).ranges, map(_count, dealt.ranges), strict=True)
+    ]
+    rig.sound()
+
+
+def _count(one: t.Range) -> int:
+    return one.last_offset - one.first_offset + 1
+
+
+@pytest.mark.parametrize("partitions", [1, 2])
+def test_a_packed_append_that_lies_about_its_body_is_spoiled(rig: Rig, partitions: int) -> None:
+    rig.do(t.CreateTopic(name="x", partitions=partitions), t.TopicCreated)
+    good = packed("x", message(1), message(2))
+    unchecked = msgspec.structs.replace(good, checksum=None)
+    for lie in ({"count": 3}, {"size_bytes": good.size_bytes + 1}, {"body": good.body[:-1]}, {"body": good.body[:5]}):
+        for one in (good, unchecked):
+            assert isinstance(rig.outcome(msgspec.structs.replace(one, **lie)).value, CommandFailed)
+    for one in (good, unchecked):
+        rig.do(one, t.Appended)
+    rig.sound()
 
 
 def test_a10_size_counts_what_is_unread_and_all(rig: Rig) -> None:

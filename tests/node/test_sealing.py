@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import msgspec
+import pytest
+
 from quorl.cluster.node.sealing import Sealer
+from quorl.cluster.protocol import limits
+from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.appends import AppendAll, TopicAppend
 from quorl.cluster.protocol.queues import Defaults
 from quorl.cluster.protocol.submitting import NewTask, Submit
 
@@ -17,3 +23,38 @@ def test_d15_a_repeat_from_another_trace_is_the_same_request() -> None:
     assert digest(traces[1]) != digest(traces[1], "b")
     sealed = Sealer(Defaults()).seal("submit", Submit(queue="q", tasks=[NewTask(name="a", traceparent=traces[1])]), "k")
     assert str(traces[1]).encode() in sealed.command
+
+
+def _append(lines: int, last: str = "the end") -> list[t.Message]:
+    texts = [*(f"line {number} of a log" for number in range(lines - 1)), last]
+    return [t.Message(value=msgspec.Raw(msgspec.json.encode(text))) for text in texts]
+
+
+@pytest.mark.parametrize("lines", [1, 500])
+@pytest.mark.parametrize("several", [False, True])
+def test_an_append_is_told_apart_by_its_messages_and_not_by_how_they_are_packed(
+    lines: int, several: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def seal(topic: str, messages: list[t.Message]) -> tuple[bytes, int]:
+        request = (
+            AppendAll(appends=(TopicAppend(topic=topic, messages=messages),) * 2)
+            if several
+            else t.Append(topic=topic, messages=messages)
+        )
+        sealed = Sealer(Defaults()).seal("append", request, "k")
+        return sealed.digest, len(sealed.command)
+
+    digest, packed_bytes = seal("t", _append(lines))
+    others = [
+        ("u", _append(lines)),
+        ("t", _append(lines, "the enD")),
+        ("t", _append(lines, "")),
+        ("t", _append(lines + 1)),
+    ]
+    if lines > 1:
+        others.append(("t", [*reversed(_append(lines))]))
+    assert len({digest, *(seal(*other)[0] for other in others)}) == 1 + len(others)
+    monkeypatch.setattr(limits, "PACKED_SHARE_MAX", 0)
+    again, plain_bytes = seal("t", _append(lines))
+    assert again == digest
+    assert (packed_bytes < plain_bytes / 3) is (lines > 1)

@@ -57,6 +57,7 @@ def knobs_of(seed: int) -> tuple[Knobs, int, float]:
         append_bytes_max=dice.choice([200, 2_000, 2 * 1024 * 1024]),
         replication_window_bytes=dice.choice([500, 4_000, 8 * 1024 * 1024]),
         deadline_s=dice.choice([1.5, 4.0, 10.0]),
+        packs_all=seed % 3 == 1,
     )
     return knobs, dice.choice([1, 1, 3]), dice.choice([8.0, 15.0, 25.0])
 
@@ -95,6 +96,9 @@ def limited(knobs: Knobs) -> Iterator[None]:
     """Within this, the limits are those of the knobs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(limits, "FLUSH_BESIDE_BYTES", 0)
+        if knobs.packs_all:
+            patch.setattr(limits, "PACKED_BYTES_MIN", 1)
+            patch.setattr(limits, "PACKED_SHARE_MAX", 100)
         patch.setattr(limits, "APPLY_BYTES_PER_TICK", knobs.apply_bytes_per_tick)
         patch.setattr(limits, "APPEND_BYTES_MAX", knobs.append_bytes_max)
         patch.setattr(limits, "REPLICATION_WINDOW_BYTES", knobs.replication_window_bytes)

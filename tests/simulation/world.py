@@ -65,6 +65,8 @@ class Knobs(NamedTuple):
     append_bytes_max: int = 2 * 1024 * 1024
     replication_window_bytes: int = 8 * 1024 * 1024
     deadline_s: float = 10.0
+    packs_all: bool = False
+    """Appends of any size are packed."""
 
 
 class _NodeClock:

@@ -199,7 +199,7 @@ def appends_of(each: int, calls: int) -> Callable[[Bench, int], None]:
     """Entries with so many appends of so many messages."""
 
     def run(bench: Bench, messages: int) -> None:
-        command = t.Append(topic=TOPIC, messages=load.many_messages(each)).sealed()
+        command = t.Append(topic=TOPIC, messages=load.payloads().messages(each)).sealed().packed()
         for _ in range(messages // (each * calls)):
             bench.entry(*[command] * calls)
 

@@ -13,8 +13,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import msgspec
-
 from benchmarks.cluster import Cluster
 from benchmarks.workloads import Figures
 from quorl.client import AsyncClient, crew, load
@@ -25,6 +23,8 @@ from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol import workers as w
 
 LOOPS = 64
+RESTART_BYTES = 10_000
+"""Of each message of the state with which a node starts again."""
 LOOKS = 20
 SUBMIT_TASKS = 400
 PATIENCE_S = 60.0
@@ -53,13 +53,13 @@ async def _cluster(place: Path, nodes: int = 3) -> AsyncIterator[tuple[Cluster, 
 
 
 async def _appends(
-    client: AsyncClient, topics: Sequence[str], seconds: float, value: msgspec.Raw = load.VALUE
+    client: AsyncClient, topics: Sequence[str], seconds: float, size_bytes: int = load.PAYLOAD_BYTES
 ) -> Figures:
     """64 appends in flight, to each of the topics in turn; all of them are counted again afterwards."""
     before = [await client.topic(name).size() for name in topics]
-    turn = itertools.cycle([client.topic(name) for name in topics])
-    warm = await load.in_flight(lambda: next(turn).append(value), LOOPS, min(load.WARM_UP_S, seconds))
-    timed = await load.in_flight(lambda: next(turn).append(value), LOOPS, seconds)
+    turn, made = itertools.cycle([client.topic(name) for name in topics]), load.payloads(size_bytes)
+    warm = await load.in_flight(lambda: next(turn).append(made.value()), LOOPS, min(load.WARM_UP_S, seconds))
+    timed = await load.in_flight(lambda: next(turn).append(made.value()), LOOPS, seconds)
     stored = sum([await client.topic(name).size() for name in topics]) - sum(before)
     assert stored == len(warm.took_s) + len(timed.took_s), f"{stored} stored"
     return {**timed.figures(), "appended": stored}
@@ -161,7 +161,7 @@ async def nodes(place: Path, points: Sequence[int], seconds: float) -> Points:
         async with _cluster(place, point) as (cluster, client):
             await client.topics.create("one")
             await client.topics.create("many")
-            alone = await load.warmed(lambda: client.topic("one").append(load.VALUE), 1, seconds)
+            alone = await load.warmed(lambda: client.topic("one").append(load.payloads().value()), 1, seconds)
             figures = await _appends(client, ["many"], seconds)
             figures |= {"sync_msgs_s": alone.figures()["msgs_s"], "sync_p50_ms": alone.figures()["p50_ms"]}
             figures |= {"tasks_s": (await _cycle(client, "tasks", seconds))["tasks_s"]} if await _queue(client) else {}
@@ -178,7 +178,7 @@ async def payloads(place: Path, points: Sequence[int], seconds: float) -> Points
         for point in points:
             topic = f"payload-{point}"
             await client.topics.create(topic)
-            figures = await _appends(client, [topic], seconds, msgspec.Raw(load.payload(size=point)))
+            figures = await _appends(client, [topic], seconds, point)
             info = await client.topics.get(topic)
             rate = figures["msgs_s"]
             assert isinstance(rate, int | float)
@@ -216,19 +216,18 @@ async def _each_its_own(clients: Sequence[AsyncClient], seconds: float) -> load.
         here = asyncio.current_task()
         if here not in homes:
             homes[here] = clients[next(mine)]
-        await homes[here].topic("many").append(load.VALUE)
+        await homes[here].topic("many").append(load.payloads().value())
 
     return await load.in_flight(call, len(clients), seconds)
 
 
 async def restart(place: Path, points: Sequence[int], seconds: float) -> Points:  # noqa: ARG001 - it takes what it takes
     """A follower that was killed is started again with so much state, MB: until it is ready."""
-    value = msgspec.Raw(load.payload(size=10_000))
     async with _cluster(place) as (cluster, client):
         await client.topics.create("state")
         for point in points:
             kept = await client.topic("state").size()
-            await load.fill(_append_to(client, "state"), point * 10**6 // len(bytes(value)) - kept, value)
+            await load.fill(_append_to(client, "state"), point * 10**6 // RESTART_BYTES - kept, RESTART_BYTES)
             node = cluster.following()
             await asyncio.to_thread(cluster.wait_ready, node.name)
             node.kill()
@@ -238,7 +237,7 @@ async def restart(place: Path, points: Sequence[int], seconds: float) -> Points:
             took_s = time.perf_counter() - began
             async with AsyncClient([node.url], timeout_s=PATIENCE_S) as there:
                 stored = await there.topic("state").size()
-            assert stored == point * 10**6 // len(bytes(value)), f"{stored} stored"
+            assert stored == point * 10**6 // RESTART_BYTES, f"{stored} stored"
             size = sum(file.stat().st_size for file in (cluster.directory / node.name).rglob("*") if file.is_file())
             yield (
                 point,

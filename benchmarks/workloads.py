@@ -76,7 +76,8 @@ async def append_64_follower(scene: Scene) -> Figures:
 async def _append_each(scene: Scene, node: LocalNode, loops: int) -> Figures:
     async with _client_of(node, scene.topic) as client:
         topic = client.topic(scene.topic)
-        timed = await load.warmed(lambda: topic.append(load.VALUE), loops, scene.seconds)
+        made = load.payloads()
+        timed = await load.warmed(lambda: topic.append(made.value()), loops, scene.seconds)
         return {**timed.figures()}
 
 
@@ -92,17 +93,22 @@ async def append_64_http(scene: Scene) -> Figures:
 
 async def _append_by_calls(scene: Scene, transport: AsyncTransport | None = None) -> Figures:
     async with _client_of(scene.cluster.leading(), scene.topic, transport) as client:
-        request = t.Append(topic=scene.topic, messages=load.one_message())
-        timed = await load.warmed(lambda: client.call(request), 64, scene.seconds)
+        made = load.payloads()
+
+        async def call() -> None:
+            await client.call(t.Append(topic=scene.topic, messages=made.messages(1)))
+
+        timed = await load.warmed(call, 64, scene.seconds)
         return {**timed.figures()}
 
 
 async def append_batch(scene: Scene) -> Figures:
     """500 messages per call, four calls in flight; the latencies are those of a call."""
     async with _client_of(scene.cluster.leading(), scene.topic) as client:
+        made = load.payloads()
 
         async def call() -> None:
-            await client.call(t.Append(topic=scene.topic, messages=load.many_messages()))
+            await client.call(t.Append(topic=scene.topic, messages=made.messages()))
 
         timed = await load.warmed(call, load.BATCHES_IN_FLIGHT, scene.seconds)
         return {**timed.figures(load.BATCH)}

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import itertools
+import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import NamedTuple
@@ -20,19 +23,36 @@ FILL_BYTES = 512 * 1024
 WARM_UP_S = 0.5
 """Until connections are up."""
 _ID = '{"id":"00000000-0000-4000-8000-%012d",'
-_HEAD = (
-    _ID + '"type":"order.created","ts":1700000000000,'
-    '"user":"u-12345678","items":[{"sku":"A-100","qty":2,"price":1999}],"note":"'
-)
+_ORDER = '"type":"order.created","ts":%d,"user":"u-%08d","items":[{"sku":"A-%03d","qty":%d,"price":%d}],"note":"'
 PAYLOAD_BYTES_MIN = 64
 """Its id takes most of that."""
+VARIETY, VARIETY_BYTES = 4_000, 4_000_000
+"""So many different payloads are made, of no more bytes together: what compresses looks back for what repeats by 32 KiB."""
+_SYLLABLES = [first + second for first in "bdfgklmnprstvz" for second in "aeiou"]
+
+
+@functools.cache
+def _words() -> list[str]:
+    dice = random.Random(0)  # noqa: S311 - the same in every run
+    return ["".join(dice.choices(_SYLLABLES, k=dice.randint(1, 4))) for _ in range(2_000)]
 
 
 def payload(number: int = 1, size: int = PAYLOAD_BYTES) -> bytes:
-    """A JSON object of ``size`` bytes, at least 64, with a number in its id; one of an order if there is room."""
-    head = (_HEAD if size >= PAYLOAD_BYTES else _ID + '"note":"') % number
+    """A JSON object of ``size`` bytes, at least 64, with a number in its id: an order if there is room, and in any case a note.
+
+    Each number has an order and a note of its own, so that several compress as lines of a log do, and not to nothing.
+    """
     assert size >= PAYLOAD_BYTES_MIN
-    return (head + "x" * (size - 2 - len(head)) + '"}').encode()
+    dice = random.Random(number)  # noqa: S311 - the same for a number
+    head = _ID % number
+    if size >= PAYLOAD_BYTES:
+        when_ms = 1_700_000_000_000 + dice.randrange(10**9)
+        head += _ORDER % (when_ms, *map(dice.randrange, (10**8, 1000, 10, 10**4)))
+    else:
+        head += '"note":"'
+    room = size - 2 - len(head)
+    note = " ".join(dice.choices(_words(), k=room // 2 + 1))
+    return (head + note[:room] + '"}').encode()
 
 
 def number_of(value: bytes) -> int:
@@ -41,18 +61,26 @@ def number_of(value: bytes) -> int:
     return int(value[start : start + 12])
 
 
-VALUE = msgspec.Raw(payload())
-"""As for the other systems, the payload exists as bytes before the clock starts."""
+class Payloads:
+    """Payloads of one size, in turn. As for the other systems, they exist as bytes before the clock starts."""
+
+    def __init__(self, size: int = PAYLOAD_BYTES) -> None:
+        made = max(1, min(VARIETY, VARIETY_BYTES // size))
+        self._turn = itertools.cycle(
+            [t.Message(value=msgspec.Raw(payload(number, size))) for number in range(1, made + 1)]
+        )
+
+    def value(self) -> msgspec.Raw:
+        """The next one."""
+        return next(self._turn).value
+
+    def messages(self, count: int = BATCH) -> list[t.Message]:
+        """What an append of the next so many carries."""
+        return list(itertools.islice(self._turn, count))
 
 
-def one_message() -> list[t.Message]:
-    """What an append of one message carries."""
-    return [t.Message(value=VALUE)]
-
-
-def many_messages(count: int = BATCH, value: msgspec.Raw = VALUE) -> list[t.Message]:
-    """What an append of a batch carries."""
-    return [t.Message(value=value) for _ in range(count)]
+payloads = functools.cache(Payloads)
+"""Those of a size; all who ask share them."""
 
 
 class Timed(NamedTuple):
@@ -70,9 +98,11 @@ class Timed(NamedTuple):
         }
 
 
-async def fill(append: Callable[[list[t.Message]], Awaitable[object]], count: int, value: msgspec.Raw = VALUE) -> Timed:
+async def fill(
+    append: Callable[[list[t.Message]], Awaitable[object]], count: int, size_bytes: int = PAYLOAD_BYTES
+) -> Timed:
     """Append so many messages, 500 in a call (fewer when they are large), four calls in flight."""
-    each = max(1, min(BATCH, FILL_BYTES // len(bytes(value))))
+    made, each = payloads(size_bytes), max(1, min(BATCH, FILL_BYTES // size_bytes))
     sizes = iter([each] * (count // each) + ([count % each] if count % each else []))
     took_s: list[float] = []
     started = time.perf_counter()
@@ -80,7 +110,7 @@ async def fill(append: Callable[[list[t.Message]], Awaitable[object]], count: in
     async def loop() -> None:
         for size in sizes:
             before = time.perf_counter()
-            await append(many_messages(size, value))
+            await append(made.messages(size))
             took_s.append(time.perf_counter() - before)
 
     await asyncio.gather(*(loop() for _ in range(BATCHES_IN_FLIGHT)))

@@ -11,8 +11,6 @@ import secrets
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
-import msgspec
-
 from quorl.client import crew, load, steady
 from quorl.client.aio import AsyncClient
 from quorl.client.errors import QuorlError, Unavailable
@@ -56,11 +54,11 @@ async def own_queue(client: AsyncClient) -> AsyncIterator[str]:
 
 async def produce(client: AsyncClient, seconds: float, loops: int, batch: int, size: int) -> Figures:
     """So many loops that append ``batch`` messages of ``size`` bytes per call; ``stored`` is what the topic holds then."""
-    value = msgspec.Raw(load.payload(size=size))
+    made = load.payloads(size)
     async with own_topic(client) as topic:
 
         async def call() -> None:
-            await client.append(topic, load.many_messages(batch, value))
+            await client.append(topic, made.messages(batch))
 
         timed = await load.in_flight(call, loops, seconds)
         figures = timed.figures(batch)
@@ -77,8 +75,7 @@ async def produce(client: AsyncClient, seconds: float, loops: int, batch: int, s
 async def consume(client: AsyncClient, messages: int, batch: int, size: int) -> Figures:
     """Store so many messages, then consume them, so many per request; ``received`` counts each offset once."""
     async with own_topic(client) as topic:
-        value = msgspec.Raw(load.payload(size=size))
-        await load.fill(lambda some: client.call(t.Append(topic=topic, messages=some)), messages, value)
+        await load.fill(lambda some: client.call(t.Append(topic=topic, messages=some)), messages, size)
         consumer = await client.topic(topic).register_consumer()
         took_s: list[float] = []
         offsets: set[int] = set()
@@ -128,7 +125,7 @@ async def latency(client: AsyncClient, seconds: float) -> dict[str, Figures]:
     async with own_topic(client) as name:
         topic = client.topic(name)
         calls: dict[str, Callable[[], Awaitable[object]]] = {
-            "append": lambda: topic.append(load.VALUE),
+            "append": lambda: topic.append(load.payloads().value()),
             "read, local": lambda: client.call(t.GetSize(topic=name), consistency="local"),
             "read, linearizable": lambda: client.call(t.GetSize(topic=name), consistency="linearizable"),
         }

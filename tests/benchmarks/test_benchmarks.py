@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from benchmarks import applying, carriers, machine, report
@@ -19,6 +20,7 @@ from benchmarks.versus import Bounds
 from benchmarks.workloads import WORKLOADS
 from examples import ROOT
 from quorl.client import load
+from quorl.cluster.protocol.packing import pack
 
 RATES = {"msgs_s", "p50_ms", "p99_ms"}
 SHARES = {"others_cpu_cores", "stolen_cores", "client_cores", "server_cores"}
@@ -86,6 +88,15 @@ def test_the_payload_is_what_the_other_systems_get() -> None:
     assert len(load.payload()) == len(load.payload(10**12 - 1)) == load.PAYLOAD_BYTES == 200
     assert json.loads(load.payload())["type"] == "order.created"
     assert load.number_of(load.payload(4711)) == 4711
+
+
+def test_payloads_compress_as_lines_of_a_log_do_and_not_to_nothing() -> None:
+    for size in (64, 200, 5_000):
+        messages = load.Payloads(size).messages()
+        assert {len(bytes(one.value)) for one in messages} == {size}
+        body = msgspec.json.encode(messages)
+        assert 0.15 < len(pack(body)) / len(body) < 0.5
+        assert load.Payloads(size).messages() == messages
 
 
 def test_data_is_never_kept_in_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -91,7 +91,7 @@ def test_the_payload_is_what_the_other_systems_get() -> None:
 
 
 def test_payloads_compress_as_lines_of_a_log_do_and_not_to_nothing() -> None:
-    for size in (64, 200, 5_000):
+    for size in (100, 200, 5_000):
         messages = load.Payloads(size).messages()
         assert {len(bytes(one.value)) for one in messages} == {size}
         body = msgspec.json.encode(messages)

@@ -10,5 +10,5 @@ Invariants: no clock, no randomness, no input or output; every number that bound
   ``routes``, ``plans``, and ``openapi`` (``openapi_rules``, ``examples``).
 * The wire: ``wire`` turns messages into HTTP and back, ``channel`` into frames. ``strictjson`` reads what strangers sent,
   ``wording`` says what is wrong with a field, ``tracing`` is what goes along.
-* Small contracts: ``placement`` of keys, ``moment`` for calendar time, ``crc``.
+* Small contracts: ``placement`` of keys, ``moment`` for calendar time, ``crc``, ``packing`` of large appends.
 """

@@ -80,7 +80,7 @@ class Weighing:
             case "register_consumer":
                 self.rows += 1 + self._of(command.topic)
             case "append_batch":
-                self.rows += 1 if command.count == 1 else self._of_append(command)
+                self.rows += self._of_append(command)
             case "append_batches":
                 self.rows += sum([self._of_append(one) for one in command.appends])
             case "consume":
@@ -109,6 +109,8 @@ class Weighing:
 
     def _of_append(self, append: _Append | _Glance) -> int:
         """Its rows; and where they are dealt out to partitions, what it takes to read the messages, however small they are packed."""
+        if append.count == 1 and append.size_bytes < BYTES_DEALT_PER_ROW:
+            return 1
         partitions = self._of(append.topic)
         return 1 if partitions == 1 else min(append.count, partitions) + append.size_bytes // BYTES_DEALT_PER_ROW
 

@@ -66,6 +66,10 @@ async def log() -> ScriptedLog:
     return ScriptedLog()
 
 
+LARGE = t.Message(value=msgspec.Raw(b'"' + b"x" * 500_000 + b'"'))
+"""A thousandth of it when it is packed."""
+
+
 @pytest.fixture
 async def committer(log: ScriptedLog) -> c.Committer:
     committer = c.Committer(log, lambda: Stamp(1, 1), {"one": 1, "wide": 256}.get)
@@ -191,6 +195,9 @@ def register(topic: str) -> Command[Any]:
         ([t.CreateTopic(name="new", partitions=256), register("new")], 4),
         ([t.Append(topic="wide", messages=[t.Message(value=msgspec.Raw(b"1"))] * 500)], 4),
         ([t.Append(topic="wide", messages=[t.Message(value=msgspec.Raw(b"1"))])], 50),
+        ([t.Append(topic="wide", messages=[LARGE] * 2).sealed().packed()], 2),
+        ([t.Append(topic="wide", messages=[LARGE]).sealed().packed()], 3),
+        ([t.Append(topic="one", messages=[LARGE] * 2).sealed().packed()], 50),
         ([AppendAll(appends=(append("wide", 500), append("one", 50)))], 4),
         ([t.Consume(topic="wide", consumer_id=1, max=1000)], 4),
         ([t.Consume(topic="wide", consumer_id=1)], 50),

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import os
 import re
+import secrets
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -126,7 +127,7 @@ def test_d5_a_leader_that_has_no_sound_copy_to_give_lets_another_lead(tmp_path: 
     with cluster_in(tmp_path / "cluster", sections=sections) as cluster, Client(cluster.urls, timeout_s=60) as client:
         client.topics.create("t")
         for number in range(100):
-            client.topic("t").append(f"{number} {'x' * 40_000}")
+            client.topic("t").append(f"{number} {secrets.token_hex(40_000)}")
         until(lambda: all(log_begins_at(node) > 1 for node in cluster.nodes.values()), "every log to be trimmed")
         damaged = a_follower(cluster)
         assert damaged.stop() == 0

@@ -6,6 +6,7 @@ Where seeds meet faults by chance, a scene sets up the one order of events that 
 from __future__ import annotations
 
 import contextlib
+import random
 from collections.abc import Callable
 from typing import Any, Self
 
@@ -95,7 +96,8 @@ class Stage:
     def write(self, name: str, timeout_s: float = 5.0, *, size: int = 0) -> Write:
         """Begin to append one value, of that many characters at least, at this member; the result fills itself in."""
         self._number += 1
-        done = Write(f"hand{self._number}", [f"v{self._number}".ljust(size, ".")], self.world.clock.now)
+        padding = random.Random(self._number).randbytes(size // 2).hex()  # which takes room, however it is packed
+        done = Write(f"hand{self._number}", [f"v{self._number}{padding}"], self.world.clock.now)
         self.history.writes.append(done)
         self.world.send_off(self._write(done, name, timeout_s))
         return done

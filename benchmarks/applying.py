@@ -288,7 +288,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--json", action="store_true", help="one line of JSON per workload")
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument(
-        "--share", type=int, default=1, help="so many entries share a transaction; a node lets up to 8 small ones"
+        "--share", type=int, default=1, help="so many entries share a transaction; a node lets those of 10 ms"
     )
     given = parser.parse_args(arguments)
     if not given.json:

@@ -1,7 +1,7 @@
 """How a node applies entries: which are prepared, and which leave their transaction of the state open for those that follow.
 
 An entry is told of as soon as it is applied; when its transaction ends decides only how much is written, and when. Several
-small entries that share one write their common pages once. At the leader the answers to an entry leave before that end: it
+entries that share one write their common pages once. At the leader the answers to an entry leave before that end: it
 comes with the next entry that is prepared, while the followers write.
 
 What is open is lost with the process, and found in the log, which is trimmed only below what the state's file durably holds.
@@ -16,10 +16,10 @@ from quorl.cluster.machine.machine import Applied, Machine
 
 OPEN_S = 0.01
 """How long a transaction stays open, about, if nothing ends it before."""
-OPEN_ENTRIES_MAX = 8
-"""Twice as many would spare next to nothing more."""
-OPEN_BYTES_MAX = 64 * 1024
-"""Of entries. Larger ones share few pages, and whoever ends their transaction waits for all of them."""
+OPEN_ENTRIES_MAX = 32
+"""More than come in that time, unless a backlog is applied."""
+OPEN_BYTES_MAX = 512 * 1024
+"""Of entries: whoever ends their transaction waits until all of their pages are written, about a millisecond."""
 
 
 class Applying:

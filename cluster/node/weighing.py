@@ -15,10 +15,14 @@ import msgspec
 
 from quorl.cluster.protocol import limits
 from quorl.cluster.protocol.entry import Sealed
+from quorl.cluster.protocol.packing import HEAD_BYTES, unpacked_bytes
 from quorl.cluster.protocol.together import Seat
 
 BYTES_DEALT_PER_ROW = 1024
 """To read and deal out so much of messages takes no longer than a row."""
+_BIN = {0xC4: 2, 0xC5: 3, 0xC6: 5}
+"""How long the head of msgpack's bytes is, by its first one."""
+_NO_BYTES = msgspec.Raw(b"\xc4\x00")
 _NOTHING = msgspec.Raw(b"\x90")
 
 
@@ -27,7 +31,7 @@ class _Append(msgspec.Struct, frozen=True):
 
     topic: str
     count: int
-    size_bytes: int
+    body: msgspec.Raw
 
 
 class _Glance(msgspec.Struct, frozen=True):
@@ -39,7 +43,7 @@ class _Glance(msgspec.Struct, frozen=True):
     partitions: int = 1
     max: int = 1
     count: int = 1
-    size_bytes: int = 0
+    body: msgspec.Raw = _NO_BYTES
     queue: str = ""
     worker_id: int = 0
     appends: tuple[_Append, ...] = ()
@@ -109,10 +113,11 @@ class Weighing:
 
     def _of_append(self, append: _Append | _Glance) -> int:
         """Its rows; and where they are dealt out to partitions, what it takes to read the messages, however small they are packed."""
-        if append.count == 1 and append.size_bytes < BYTES_DEALT_PER_ROW:
+        size_bytes = _unpacked_bytes(append.body)
+        if append.count == 1 and size_bytes < BYTES_DEALT_PER_ROW:
             return 1
         partitions = self._of(append.topic)
-        return 1 if partitions == 1 else min(append.count, partitions) + append.size_bytes // BYTES_DEALT_PER_ROW
+        return 1 if partitions == 1 else min(append.count, partitions) + size_bytes // BYTES_DEALT_PER_ROW
 
     def _of(self, topic: str) -> int:
         """The most partitions that the topic may have once the entry gets to the command."""
@@ -127,3 +132,10 @@ def _length(array: msgspec.Raw) -> int:
     if head[0] in (0xDC, 0xDD):
         return int.from_bytes(head[1 : 3 if head[0] == 0xDC else 5], "big")
     return 1
+
+
+def _unpacked_bytes(body: msgspec.Raw) -> int:
+    """How long the body of an append is unpacked, by its head alone; 0 for what is none and will spoil itself."""
+    view = memoryview(body)
+    start = _BIN.get(view[0])
+    return 0 if start is None else unpacked_bytes(bytes(view[start : start + HEAD_BYTES]), len(view) - start)

@@ -68,6 +68,7 @@ async def log() -> ScriptedLog:
 
 LARGE = t.Message(value=msgspec.Raw(b'"' + b"x" * 500_000 + b'"'))
 """A thousandth of it when it is packed."""
+LITTLE, HEADERS = t.Message(value=msgspec.Raw(b"1")), {"a": "x" * 40_000}
 
 
 @pytest.fixture
@@ -198,6 +199,12 @@ def register(topic: str) -> Command[Any]:
         ([t.Append(topic="wide", messages=[LARGE] * 2).sealed().packed()], 2),
         ([t.Append(topic="wide", messages=[LARGE]).sealed().packed()], 3),
         ([t.Append(topic="one", messages=[LARGE] * 2).sealed().packed()], 50),
+        (
+            [t.Append(topic="wide", messages=[msgspec.structs.replace(LITTLE, headers=HEADERS)] * 9).sealed().packed()],
+            3,
+        ),
+        ([t.Append(topic="wide", messages=[LITTLE] * 10_000).sealed().packed()], 3),
+        ([msgspec.structs.replace(t.Append(topic="wide", messages=[LITTLE]).sealed(), body="")], 50),
         ([AppendAll(appends=(append("wide", 500), append("one", 50)))], 4),
         ([t.Consume(topic="wide", consumer_id=1, max=1000)], 4),
         ([t.Consume(topic="wide", consumer_id=1)], 50),

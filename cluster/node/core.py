@@ -59,6 +59,9 @@ class Core(Protocol):
     def monotonic(self) -> float:
         """Return seconds on the clock of all deadlines."""
 
+    def may_pack(self) -> bool:
+        """Return whether all members can apply packed appends."""
+
     async def submit(self, sealed: Sealed, haste: Haste = Haste.SOON) -> tuple[Outcome, int]:
         """Commit a command at the leader; gives the outcome and the sequence that contains it.
 

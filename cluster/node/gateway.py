@@ -91,7 +91,7 @@ class Gateway:
         self._polls = LongPolls(core)
         self._deadlines = Deadlines()
         leading = self.leading = Leading(core, peers, leader_wait_s)
-        sealer = Sealer(defaults or Defaults())
+        sealer = Sealer(defaults or Defaults(), core.may_pack)
         self._reading = Reading(core, leading, self._polls)
         claiming = Claiming(core, sealer)
         self._gathering = Gathering(core, leading)

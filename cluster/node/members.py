@@ -59,6 +59,8 @@ class Gossip(msgspec.Struct, frozen=True, array_like=True):
     echoes: dict[str, tuple[int, int]] = {}
     """By member: the ``sent_us`` of its last status that came, and for how many microseconds that has lain here."""
     disk_full: bool = False
+    unpacks: bool = False
+    """Whether it can apply appends that are packed."""
 
 
 class _Word(NamedTuple):
@@ -107,6 +109,7 @@ class Members:
             status.applied_index,
             round(1000 * (self._clock.monotonic() - self._began_s)),
             disk_full=disk_full,
+            unpacks=True,
         )
 
     def pack(self, own: Gossip) -> bytes:
@@ -147,6 +150,11 @@ class Members:
     def full(self, status: Status) -> list[str]:
         """The other members that are connected and have no room on their disks, by their last word."""
         return sorted(n for n, word in self._heard.items() if word.gossip.disk_full and n in status.connected)
+
+    def all_unpack(self) -> bool:
+        """Whether every other member has said that it can apply packed appends; one of an earlier release would come to another state."""
+        heard = self._heard
+        return all(name in heard and heard[name].gossip.unpacks for name in self._members if name != self._own_name)
 
     def lacks_room(self, status: Status, *, own_full: bool) -> str:
         """Why no majority can store an entry that is proposed now, where full disks are a reason for that; else nothing.

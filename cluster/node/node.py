@@ -301,6 +301,10 @@ class Node:
             self._lead.told_of_room(lacking)
 
     # -- Core ------------------------------------------------------------------------------------------------------
+    def may_pack(self) -> bool:
+        """See ``Core``."""
+        return self._members.all_unpack()
+
     async def handle(self, call: Call) -> Answer:
         """Answer one call, from a client or from another node."""
         sender = call.headers.get(CLUSTER_HEADER)

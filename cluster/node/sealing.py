@@ -6,12 +6,14 @@ wants to wait, are no part of it: a repeat may come to a node that was configure
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from quorl.cluster.node.visit import Visit
 from quorl.cluster.protocol import topics as t
+from quorl.cluster.protocol.appends import AppendBatches
 from quorl.cluster.protocol.entry import Sealed, digest_of, encode_command, encode_form
 from quorl.cluster.protocol.grammar import Command
 from quorl.cluster.protocol.leases import Claim
@@ -21,15 +23,17 @@ from quorl.cluster.protocol.workers import EnrolWorker
 
 _WAITING = frozenset({t.Consume, Claim})
 _WITH_DEFAULTS = frozenset({SubmitBatch, SetQueue, EnrolWorker})
+_PACKED = frozenset({t.AppendBatch, AppendBatches})
 _REPORTS = ".s"
 """What the key of a ``Sync`` ends with for its reports; its claim goes under the key itself."""
 
 
 class Sealer:
-    """Seals requests, with the defaults of one node's configuration."""
+    """Seals requests, with the defaults of one node's configuration; ``may_pack``: see ``Core``."""
 
-    def __init__(self, defaults: Defaults) -> None:
+    def __init__(self, defaults: Defaults, may_pack: Callable[[], bool]) -> None:
         self._defaults = defaults
+        self._may_pack = may_pack
 
     def of(self, visit: Visit) -> Sealed:
         """The command of a visit, sealed once."""
@@ -43,7 +47,8 @@ class Sealer:
         if type(request) in _WAITING:
             request = msgspec.structs.replace(request, wait=0)
         form = request.sealed()
-        packed, gist = form.packed(), form.gist()
+        packed = form.packed() if type(form) in _PACKED and self._may_pack() else form
+        gist = form.gist()
         command = plain = encode_form(packed)
         if gist is not packed:
             plain = encode_form(gist)

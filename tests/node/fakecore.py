@@ -108,6 +108,9 @@ class FakeCore:
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
+    def may_pack(self) -> bool:
+        return True
+
     def step_aside(self) -> None:
         """Lead no longer."""
         reason = NotApplied("no_leader", f"{self.name} does not lead any more")

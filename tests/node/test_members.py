@@ -161,6 +161,22 @@ def test_a_node_of_an_earlier_release_is_understood(view: View) -> None:
     assert told[:6] == [100, Role.LEADER, 3, False, 0, "1"]
 
 
+def test_appends_are_packed_once_all_other_members_have_said_that_they_can_apply_that(view: View) -> None:
+    assert Members([Member("n1", "n1:1", "n1:2")], "n1", view.clock).all_unpack()
+    assert not view.members.all_unpack()
+
+    def hear(name: str) -> None:
+        other = Members([], name, view.clock)
+        assert view.members.heard(name, other.pack(other.own(status(), 1, "1"))) is not None
+
+    hear("n2")
+    assert not view.members.all_unpack()
+    hear("n3")
+    assert view.members.all_unpack()
+    view.hear("n2", 1)  # it went back to an earlier release
+    assert not view.members.all_unpack()
+
+
 def test_a_status_that_cannot_be_read_is_no_news(view: View) -> None:
     assert view.members.heard("n2", b"\xc1") is None
     assert view.describe(1)["n2"].sequence is None

@@ -136,11 +136,9 @@ def surely_keepable(body: bytes) -> bool:
         at = digits.find(power)
         while at >= 0:
             at += len(power)
-            rest = digits[at : at + len(_LONG)].lstrip(
-                b"0"
-            )  # of the number ends here; of a string with its quote, or goes on
             left -= 1
-            if not left or not rest or rest[0] in _END_OF_NUMBER:
+            behind = digits[at : at + len(_LONG)].lstrip(b"0")  # of digits in a string: its quote, or more of it
+            if not left or not behind or behind[0] in _END_OF_NUMBER:
                 return False
             at = digits.find(power, at)
     return True

@@ -23,7 +23,6 @@ from quorl.cluster.protocol.workers import EnrolWorker
 
 _WAITING = frozenset({t.Consume, Claim})
 _WITH_DEFAULTS = frozenset({SubmitBatch, SetQueue, EnrolWorker})
-_PACKED = frozenset({t.AppendBatch, AppendBatches})
 _REPORTS = ".s"
 """What the key of a ``Sync`` ends with for its reports; its claim goes under the key itself."""
 
@@ -47,7 +46,7 @@ class Sealer:
         if type(request) in _WAITING:
             request = msgspec.structs.replace(request, wait=0)
         form = request.sealed()
-        packed = form.packed() if type(form) in _PACKED and self._may_pack() else form
+        packed = form.packed() if isinstance(form, t.AppendBatch | AppendBatches) and self._may_pack() else form
         gist = form.gist()
         command = plain = encode_form(packed)
         if gist is not packed:

@@ -45,9 +45,8 @@ class AppendBatches(Command[AppendedAll], frozen=True, tag="append_batches"):
 
     appends: tuple[AppendBatch, ...]
 
-    @override
     def packed(self) -> AppendBatches:
-        """Compress the messages of each for itself."""
+        """The same with the messages of each compressed for itself; itself, unless that pays for any."""
         packed = tuple([one.packed() for one in self.appends])
         return self if all(map(is_, packed, self.appends)) else AppendBatches(appends=packed)
 

@@ -73,10 +73,6 @@ class Command(Request[R], frozen=True):
         """The form in which the command stands in the log; itself, unless its public form carries raw JSON."""
         return self
 
-    def packed(self) -> Command[R]:
-        """The log form with what is large in it compressed, which may come to other bytes elsewhere; itself, unless that pays."""
-        return self
-
     def gist(self) -> Command[R]:
         """The log form with checksums for what is large in it: so much is enough to tell requests apart; itself, if nothing is."""
         return self

@@ -318,9 +318,8 @@ class AppendBatch(Command[Appended], frozen=True, tag="append_batch"):
     body: bytes
     checksum: int | None = None
 
-    @override
     def packed(self) -> AppendBatch:
-        """Compress the messages, if that is worth it."""
+        """The same with the messages compressed, which may come to other bytes elsewhere; itself, unless that pays."""
         body = pack(self.body)
         if body is self.body:
             return self

@@ -89,7 +89,7 @@ class Writing:
         first = sealed = self._sealer.of(visit)
         if isinstance(request, t.Consume) and visit.until > visit.ready_until:
             first, last = patient(sealed, request), False
-        haste = Haste.PATIENT if isinstance(visit.request, _OF_WORKERS) else Haste.AT_ONCE
+        haste = Haste.PATIENT if isinstance(request, _OF_WORKERS) else Haste.AT_ONCE
         while True:
             last = last or self._core.monotonic() >= visit.poll_until
             before, visit.maybe_applied = visit.maybe_applied, True

@@ -2,25 +2,15 @@
 
 from __future__ import annotations
 
-import importlib.util
 import sys
 import zlib
-from types import ModuleType
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from quorl.cluster.protocol import crc
-
-
-def loaded_anew() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("crc_anew", crc.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+from tests.protocol.anew import loaded_anew
 
 
 @given(st.binary(max_size=2000), st.integers(0, 2**32 - 1))
@@ -36,5 +26,5 @@ def test_it_is_the_one_that_everybody_knows() -> None:
 
 def test_without_isal_it_is_computed_by_zlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "isal.isal_zlib", None)
-    assert loaded_anew().crc32 is zlib.crc32
-    assert loaded_anew().adler32 is zlib.adler32
+    assert loaded_anew(crc).crc32 is zlib.crc32
+    assert loaded_anew(crc).adler32 is zlib.adler32

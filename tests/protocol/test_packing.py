@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import random
 import sys
 import zlib
@@ -17,6 +16,7 @@ from quorl.cluster.protocol import limits, packing
 from quorl.cluster.protocol import topics as t
 from quorl.cluster.protocol.appends import AppendAll, TopicAppend
 from quorl.cluster.protocol.packing import HEAD_BYTES, pack, unpack, unpacked_bytes
+from tests.protocol.anew import loaded_anew
 
 LINES = msgspec.json.encode([{"value": {"level": "info", "line": number}} for number in range(500)])
 
@@ -24,12 +24,7 @@ LINES = msgspec.json.encode([{"value": {"level": "info", "line": number}} for nu
 def without_isal(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """Return the module as it is where isal has no wheel."""
     monkeypatch.setitem(sys.modules, "isal", None)
-    spec = importlib.util.spec_from_file_location("packing_anew", packing.__file__)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return loaded_anew(packing)
 
 
 @given(st.lists(st.dictionaries(st.just("value"), st.text()), min_size=1))
